@@ -1,0 +1,63 @@
+# Creditlane: `make` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := build/installed
+PACKAGES := schemas producer worker local benchmarks
+SOURCES = $(wildcard *.py) $(shell find $(PACKAGES) -name '*.py' 2>/dev/null)
+#: Processes of the test run.
+TEST_WORKERS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench faults clean
+.DELETE_ON_ERROR:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## Run the whole lane on a usage file: make demo [INPUT=usage.csv]
+	$(BIN)/creditlane demo $(if $(INPUT),--input "$(INPUT)")
+
+test: lint ## Install and run every test, lint, types and import boundaries
+	$(BIN)/pytest -n $(TEST_WORKERS)
+
+lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=$(INSTALLED) $(BIN)/mypy -p creditlane
+	PYTHONPATH=$(INSTALLED) $(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/installed ## Measure the lane against a bare COPY
+	$(BIN)/creditlane bench
+
+faults: $(VENV)/installed-dev ## Run the fault tests in their long form
+	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults
+
+clean: ## Remove environments, builds and caches; the data in .creditlane stays
+	rm -rf $(VENV) build dist creditlane.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Creditlane needs Python 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' \
+		|| { echo "This Python has no ensurepip; install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a change of the source needs no installation; a change of the dependencies does.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[all]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[all,dev]'
+	@touch $@ $(VENV)/installed
+
+# Types and boundaries are checked over what is installed: the folder itself has no importable name.
+# build/lib goes first, since setuptools would pack modules that are gone from the tree.
+$(INSTALLED)/stamp: $(SOURCES) pyproject.toml $(VENV)/installed-dev
+	rm -rf build/lib $(INSTALLED)
+	$(PIP) install --no-deps --no-build-isolation --target $(INSTALLED) .
+	@touch $@
