@@ -1,0 +1,63 @@
+"""The public face of Creditlane: the client, the commands, their results and the errors."""
+
+from .schemas.accounts import Account, Entry
+from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from .schemas.errors import (
+    AccountClosed,
+    AccountExists,
+    AccountFrozen,
+    AccountNameTaken,
+    AccountNotFound,
+    AccountNotFrozen,
+    CommandDeadLettered,
+    ConfigurationError,
+    CreditlaneError,
+    IdempotencyKeyMismatch,
+    InsufficientBalance,
+    InvalidCommand,
+    LaneFull,
+    OutcomeUnknown,
+    Rejected,
+    ReversalNotReversible,
+    TransactionNotFound,
+    Unavailable,
+)
+from .schemas.results import Result
+from .schemas.settings import Settings
+from .schemas.tickets import Ticket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Account",
+    "AccountClosed",
+    "AccountExists",
+    "AccountFrozen",
+    "AccountNameTaken",
+    "AccountNotFound",
+    "AccountNotFrozen",
+    "Close",
+    "Command",
+    "CommandDeadLettered",
+    "ConfigurationError",
+    "Credit",
+    "CreditlaneError",
+    "Debit",
+    "Entry",
+    "Freeze",
+    "IdempotencyKeyMismatch",
+    "InsufficientBalance",
+    "InvalidCommand",
+    "LaneFull",
+    "OpenAccount",
+    "OutcomeUnknown",
+    "Rejected",
+    "Result",
+    "ReversalNotReversible",
+    "Reverse",
+    "Settings",
+    "Ticket",
+    "TransactionNotFound",
+    "Unavailable",
+    "Unfreeze",
+]

@@ -1,0 +1,1 @@
+"""The contract between producers and workers. Imports nothing else of Creditlane."""

@@ -1,0 +1,49 @@
+"""An account and its entries, as callers read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+AccountStatus = Literal["active", "frozen", "closed"]
+
+
+class Account(BaseModel):
+    """A customer's account and what is on it, at the moment it was read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    store_id: str
+    customer_id: str
+    name: str
+    unit_label: str
+    status: AccountStatus
+    balance: int
+    #: Part of the balance that is set aside.
+    held: int
+    #: What a debit may take now: balance, less what is held, plus the overdraft limit.
+    available: int
+    overdraft_limit: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Entry(BaseModel):
+    """One movement on an account."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    transaction_id: str
+    account_id: str
+    side: Literal["credit", "debit"]
+    amount: int
+    balance_after: int
+    reference: str
+    idempotency_key: str
+    #: Of a reversal: the transaction it undoes.
+    reversal_of: str | None
+    created_at: datetime

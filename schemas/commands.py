@@ -1,0 +1,155 @@
+"""The commands a producer can put on a lane: frozen, validated when made, encoded once.
+
+Each names its store, its account and its idempotency key. `store_id` may be left out where a client sends the command:
+the client's own store is filled in. Nothing here knows what a command does; that is the ledger's business.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import uuid4
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from .amounts import Amount, AmountOrZero
+from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN, TRANSACTION_ID_PATTERN
+
+#: Version of the command format on the lanes.
+COMMAND_VERSION = 1
+#: Longest idempotency key, reference, customer id and unit label, in characters.
+MAX_TEXT_CHARACTERS = 255
+#: Longest account name, in characters.
+MAX_NAME_CHARACTERS = 100
+#: Idempotency keys of this prefix belong to reversals.
+REVERSAL_KEY_PREFIX = "reversal:"
+
+#: Postgres text cannot hold NUL.
+WITHOUT_NUL = r"^[^\x00]+$"
+
+
+def _caller_key(key: str) -> str:
+    if key.startswith(REVERSAL_KEY_PREFIX):
+        raise PydanticCustomError("reserved_key", "must not start with 'reversal:', which belongs to reversals")
+    return key
+
+
+def _visible_name(name: str) -> str:
+    if not name.strip():
+        raise PydanticCustomError("blank_name", "must contain more than white space")
+    return name
+
+
+def name_key(name: str) -> str:
+    """Return what two account names of one customer are compared by: trimmed and case-insensitive."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
+Key = Annotated[Text, AfterValidator(_caller_key)]
+Name = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL), AfterValidator(_visible_name)]
+AccountId = Annotated[str, Field(pattern=ACCOUNT_ID_PATTERN)]
+TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
+StoreId = Annotated[str, Field(pattern=STORE_ID_PATTERN)]
+
+
+class Command(BaseModel):
+    """What every command carries. Use one of the subclasses.
+
+    Raises:
+        pydantic.ValidationError: a field breaks its rule; the error names the field and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[1] = Field(default=COMMAND_VERSION, alias="v", repr=False)
+    store_id: StoreId | None = None
+    account_id: AccountId
+    idempotency_key: Key
+
+    #: The fields besides account and key that make two commands of one kind the same request.
+    content_fields: ClassVar[tuple[str, ...]] = ()
+
+
+class OpenAccount(Command):
+    """Open an account for a customer, with an initial balance if wanted.
+
+    Without `account_id` the id is derived from store and key when the command is sent, so that a retry finds the
+    first account. Without `idempotency_key` every attempt is an account of its own (but for the name).
+    """
+
+    kind: Literal["open_account"] = "open_account"
+    account_id: AccountId | None = None  # type: ignore[assignment]  # the client fills it in before it is sent
+    idempotency_key: Key = Field(default_factory=lambda: f"open:{uuid4()}")
+    customer_id: Text
+    name: Name = "default"
+    unit_label: Text = "credits"
+    initial_balance: AmountOrZero = 0
+    #: How far below zero debits may take the balance.
+    overdraft_limit: AmountOrZero = 0
+
+    content_fields = ("customer_id", "name", "unit_label", "initial_balance", "overdraft_limit")
+
+
+class _Movement(Command):
+    amount: Amount
+    reference: Text
+
+    content_fields = ("amount", "reference")
+
+
+class Credit(_Movement):
+    """Add `amount` to the account's balance."""
+
+    kind: Literal["credit"] = "credit"
+
+
+class Debit(_Movement):
+    """Take `amount` from the account's balance; rejected as `insufficient_balance` if it is not there."""
+
+    kind: Literal["debit"] = "debit"
+
+
+class Reverse(Command):
+    """Undo a whole transaction of the account by a new, opposite one.
+
+    The key is always ``reversal:<transaction id>``: reversing twice gives the first reversal.
+    """
+
+    kind: Literal["reverse"] = "reverse"
+    transaction_id: TransactionId
+    idempotency_key: Text = ""
+
+    content_fields = ("transaction_id",)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fix_key(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("transaction_id"), str):
+            return data
+        key = REVERSAL_KEY_PREFIX + data["transaction_id"]
+        if data.get("idempotency_key", key) != key:
+            raise PydanticCustomError("reversal_key", "idempotency_key of a reversal is fixed; leave it out")
+        return {**data, "idempotency_key": key}
+
+
+class Freeze(Command):
+    """Stop all movement on an active account until it is unfrozen."""
+
+    kind: Literal["freeze"] = "freeze"
+
+
+class Unfreeze(Command):
+    """Let a frozen account move again."""
+
+    kind: Literal["unfreeze"] = "unfreeze"
+
+
+class Close(Command):
+    """Close an account for good. It stays readable, and its name is free again."""
+
+    kind: Literal["close"] = "close"
+
+
+AnyCommand = OpenAccount | Credit | Debit | Reverse | Freeze | Unfreeze | Close

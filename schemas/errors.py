@@ -1,0 +1,202 @@
+"""Every error Creditlane raises, in one tree.
+
+CreditlaneError
+├── InvalidCommand                 validation_error: a field breaks a rule; nothing was sent
+├── Rejected                       the ledger decided against the command; its key is used up for ever
+│   ├── AccountNotFound            account_not_found
+│   ├── AccountExists              account_exists
+│   ├── AccountNameTaken           account_name_taken
+│   ├── AccountFrozen              account_frozen
+│   ├── AccountNotFrozen           account_not_frozen
+│   ├── AccountClosed              account_closed
+│   ├── IdempotencyKeyMismatch     idempotency_key_mismatch
+│   ├── InsufficientBalance        insufficient_balance
+│   ├── TransactionNotFound        transaction_not_found
+│   └── ReversalNotReversible      reversal_not_reversible
+├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
+├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
+├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
+├── Unavailable                    unavailable: Redis or Postgres cannot be reached
+├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
+├── LeaseLost                      lease_lost: another process owns the partition now
+└── ConfigurationError             configuration_error: this process cannot start as it is set up
+    ├── PartitionMismatch
+    └── NotMigrated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class CreditlaneError(Exception):
+    """Something went wrong in Creditlane.
+
+    The docstring of each class is its default message. ``code`` is stable and meant for programs.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(self.message)
+
+
+class InvalidCommand(CreditlaneError, ValueError):
+    """The command breaks a rule of its fields."""
+
+    code = "validation_error"
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Rejected(CreditlaneError):
+    """The ledger rejected the command; its idempotency key keeps this answer for ever."""
+
+    code = "rejected"
+
+    def __init__(self, message: str | None = None, *, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details: dict[str, Any] = dict(details or {})
+
+
+class AccountNotFound(Rejected):
+    """There is no such account in this store; open it first, or check the id."""
+
+    code = "account_not_found"
+
+
+class AccountExists(Rejected):
+    """An account with this id is open already; leave the id out to get a new one."""
+
+    code = "account_exists"
+
+
+class AccountNameTaken(Rejected):
+    """The customer has an open account of this name; choose another name or close that account."""
+
+    code = "account_name_taken"
+
+
+class AccountFrozen(Rejected):
+    """The account is frozen; unfreeze it first."""
+
+    code = "account_frozen"
+
+
+class AccountNotFrozen(Rejected):
+    """The account is not frozen, so there is nothing to unfreeze."""
+
+    code = "account_not_frozen"
+
+
+class AccountClosed(Rejected):
+    """The account is closed, which is final; open a new one."""
+
+    code = "account_closed"
+
+
+class IdempotencyKeyMismatch(Rejected):
+    """The idempotency key was used before for a different request; send a new key."""
+
+    code = "idempotency_key_mismatch"
+
+
+class InsufficientBalance(Rejected):
+    """The balance does not cover the amount; add credits, or debit less under a new key."""
+
+    code = "insufficient_balance"
+
+
+class TransactionNotFound(Rejected):
+    """There is no such transaction on this account."""
+
+    code = "transaction_not_found"
+
+
+class ReversalNotReversible(Rejected):
+    """The transaction is itself a reversal, and a reversal cannot be reversed."""
+
+    code = "reversal_not_reversible"
+
+
+class CommandDeadLettered(CreditlaneError):
+    """The command could not be decided and waits in the dead letters; an operator can replay it."""
+
+    code = "dead_lettered"
+
+
+class LaneFull(CreditlaneError):
+    """The account's lane is at its limit; nothing was accepted, try again shortly."""
+
+    code = "lane_full"
+
+    def __init__(self, message: str | None = None, *, partition: int | None = None, accepted: int = 0) -> None:
+        super().__init__(message)
+        self.partition = partition
+        #: Commands of the same call that had been accepted before the lane refused.
+        self.accepted = accepted
+
+
+class OutcomeUnknown(CreditlaneError, TimeoutError):
+    """No result within the deadline; the command may still apply: ask again with its ticket, or send it again as it was."""
+
+    code = "timeout"
+
+    def __init__(self, message: str | None = None, *, ticket: object = None) -> None:
+        super().__init__(message)
+        #: The `Ticket` to ask with; None when not even the acceptance of the command is known.
+        self.ticket = ticket
+
+
+class Unavailable(CreditlaneError, ConnectionError):
+    """Redis or Postgres cannot be reached."""
+
+    code = "unavailable"
+
+
+class UndecodableCommand(CreditlaneError):
+    """These bytes are no command of a version this worker knows."""
+
+    code = "undecodable"
+
+
+class LeaseLost(CreditlaneError):
+    """Another worker process owns the partition now."""
+
+    code = "lease_lost"
+
+
+class ConfigurationError(CreditlaneError):
+    """Creditlane is not set up in a way that lets this process start."""
+
+    code = "configuration_error"
+
+
+class PartitionMismatch(ConfigurationError):
+    """The configured number of partitions differs from the one the database was initialised with."""
+
+
+class NotMigrated(ConfigurationError):
+    """The database has not the current schema; run `creditlane migrate`."""
+
+
+#: Every code with which the ledger rejects a command, and the error a waiting caller gets for it.
+REJECTIONS: dict[str, type[Rejected]] = {
+    error.code: error
+    for error in (
+        AccountNotFound,
+        AccountExists,
+        AccountNameTaken,
+        AccountFrozen,
+        AccountNotFrozen,
+        AccountClosed,
+        IdempotencyKeyMismatch,
+        InsufficientBalance,
+        TransactionNotFound,
+        ReversalNotReversible,
+    )
+}

@@ -1,0 +1,97 @@
+"""The journal row: what one decided command leaves in Postgres, and what is announced of it.
+
+`seq` says what a row is. Above zero it is an entry, which moved money: 1, 2, 3 … along the account, each with the
+balance after it. Below zero it is a decision that moved none (a rejection, a change of state): -1, -2, -3 …
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from .identifiers import transaction_id
+
+
+class Kind(IntEnum):
+    """What was asked for. The numbers are stored; they never change."""
+
+    OPEN_ACCOUNT = 1
+    CREDIT = 2
+    DEBIT = 3
+    REVERSE = 4
+    FREEZE = 5
+    UNFREEZE = 6
+    CLOSE = 7
+
+
+class Status(IntEnum):
+    """State of an account. The numbers are stored; they never change."""
+
+    ACTIVE = 1
+    FROZEN = 2
+    CLOSED = 3
+
+
+CREDIT_SIDE = 1
+DEBIT_SIDE = -1
+#: Side of a row that moves nothing and names no amount.
+NO_SIDE = 0
+
+SIDE_NAMES = {CREDIT_SIDE: "credit", DEBIT_SIDE: "debit"}
+
+
+class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One row of the table `journal`, in the order of its columns on the wire.
+
+    Amounts are exact integers; `created_at_us` is microseconds since 1970 in UTC.
+    """
+
+    store_id: int
+    account_id: str
+    seq: int
+    kind: int
+    side: int
+    #: What was asked to move; None where nothing was (also for a rejected reversal of an unknown transaction).
+    amount: int | None
+    #: Balance of the account after this decision.
+    balance_after: int
+    overdraft_limit: int
+    idempotency_key: str
+    reference: str | None
+    #: Of a reversal: `seq` of the entry that it undoes, on the same account.
+    reversal_of: int | None
+    created_at_us: int
+    #: Why the command was rejected, a code of `errors.REJECTIONS`; None if it was applied.
+    rejection: str | None
+    #: The rest of what was asked for, as JSON, where the columns do not hold it (opening an account).
+    content: str | None
+
+    @property
+    def transaction_id(self) -> str | None:
+        """Id of the transaction this row is, or None if it moved nothing."""
+        return transaction_id(self.account_id, self.seq) if self.seq > 0 else None
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A decision that leaves no journal row: the key belongs to another request, or the command is a dead letter."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The news of one command, as sent to its producer or kept under its poll key."""
+
+    #: The number under which the producer sent the command; 0 in a poll key.
+    number: int
+    row: JournalRow | None
+    #: The row was there already: this command, or one like it, was decided before.
+    replayed: bool = False
+    refusal: Refusal | None = None
+
+
+encode_announcements = msgspec.json.Encoder().encode
+decode_announcements = msgspec.json.Decoder(list[Announcement]).decode

@@ -1,0 +1,49 @@
+"""The names of everything Creditlane keeps in Redis.
+
+    <prefix>:installation               string  {"partitions": 64}, a mirror of the table `installation`
+    <prefix>:{p17}:commands             stream  the lane: accepted commands, in order, until they are decided
+    <prefix>:{p17}:fence                string  epoch of the lane's latest owner; an older owner cannot delete
+    <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
+    <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
+
+The braces make all keys of a partition one slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+#: Field of a lane's stream entry: the encoded command.
+COMMAND_FIELD = b"c"
+#: Field of a lane's stream entry: "<producer>/<number>", where to announce the result and under which number.
+REPLY_FIELD = b"r"
+#: Field of a lane's stream entry: present when the result shall be kept under its poll key.
+KEEP_FIELD = b"k"
+#: Field of a reply stream's or poll key's entry: the encoded announcements.
+ANNOUNCEMENT_FIELD = b"a"
+
+
+class Keys:
+    """Builds key names under one prefix."""
+
+    def __init__(self, prefix: str = "creditlane") -> None:
+        self.prefix = prefix
+
+    @property
+    def installation(self) -> str:
+        """Name of the mirror of the installation's facts."""
+        return f"{self.prefix}:installation"
+
+    def lane(self, partition: int) -> str:
+        """Name of the partition's lane."""
+        return f"{self.prefix}:{{p{partition}}}:commands"
+
+    def fence(self, partition: int) -> str:
+        """Name of the partition's fence."""
+        return f"{self.prefix}:{{p{partition}}}:fence"
+
+    def result(self, partition: int, store_id: str, idempotency_key: str) -> str:
+        """Name of the poll key of one command."""
+        return f"{self.prefix}:{{p{partition}}}:result:{store_id}:{idempotency_key}"
+
+    def replies(self, producer_id: str) -> str:
+        """Name of the reply stream of one producer process."""
+        return f"{self.prefix}:replies:{producer_id}"

@@ -1,0 +1,135 @@
+"""The result of a command, as callers see it, made from a journal row or from an announcement."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict
+
+from .errors import REJECTIONS, CommandDeadLettered, CreditlaneError
+from .identifiers import TRANSACTION_PREFIX, transaction_id
+from .journal import SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment_of(microseconds: int) -> datetime:
+    """Return the moment that is this many microseconds after 1970 in UTC, without passing through a float."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+class ErrorDetail(BaseModel):
+    """Why a command was not applied."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class Result(BaseModel):
+    """What became of a command.
+
+    `queued`: accepted and not decided yet. `applied`: done, once. `rejected`: decided against, for ever, see `error`.
+    `dead_lettered`: it could not be decided; an operator sees it and can replay it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["queued", "applied", "rejected", "dead_lettered"]
+    account_id: str
+    idempotency_key: str
+    #: What was asked for, as `Command.kind` names it; None while queued.
+    kind: str | None = None
+    #: The transaction it made; None where no money moved.
+    transaction_id: str | None = None
+    side: Literal["credit", "debit"] | None = None
+    amount: int | None = None
+    #: Balance of the account after the command.
+    balance: int | None = None
+    reference: str | None = None
+    #: Of a reversal: the transaction it undoes.
+    reversal_of: str | None = None
+    #: The answer was on record before this attempt.
+    replayed: bool = False
+    error: ErrorDetail | None = None
+    decided_at: datetime | None = None
+
+    def raise_for_rejection(self) -> None:
+        """Raise the error that stands for this result, if it was rejected or dead-lettered."""
+        if self.error is None:
+            return
+        rejection = REJECTIONS.get(self.error.code)
+        if rejection is not None:
+            raise rejection(self.error.message, details=self.error.details)
+        if self.error.code == CommandDeadLettered.code:
+            raise CommandDeadLettered(self.error.message)
+        raise CreditlaneError(f"{self.error.code}: {self.error.message}")
+
+
+def result_of_row(row: JournalRow, *, replayed: bool = False) -> Result:
+    """Return the result that a journal row records."""
+    moved = row.seq > 0
+    return Result(
+        status="rejected" if row.rejection else "applied",
+        account_id=row.account_id,
+        idempotency_key=row.idempotency_key,
+        kind=Kind(row.kind).name.lower(),
+        transaction_id=row.transaction_id,
+        side=SIDE_NAMES.get(row.side),  # type: ignore[arg-type]
+        amount=row.amount,
+        balance=row.balance_after,
+        reference=row.reference,
+        reversal_of=transaction_id(row.account_id, row.reversal_of) if moved and row.reversal_of else None,
+        replayed=replayed,
+        error=_error_of(row) if row.rejection else None,
+        decided_at=moment_of(row.created_at_us),
+    )
+
+
+def result_of_refusal(refusal: Refusal, account_id: str, idempotency_key: str) -> Result:
+    """Return the result of a command that left no journal row."""
+    return Result(
+        status="dead_lettered" if refusal.code == CommandDeadLettered.code else "rejected",
+        account_id=account_id,
+        idempotency_key=idempotency_key,
+        error=ErrorDetail(code=refusal.code, message=refusal.message, details=refusal.details),
+    )
+
+
+def result_of_announcement(news: Announcement, account_id: str, idempotency_key: str) -> Result:
+    """Return the result that was announced for the command of this account and key."""
+    if news.refusal is not None:
+        return result_of_refusal(news.refusal, account_id, idempotency_key)
+    if news.row is None:
+        raise CreditlaneError("an announcement has neither a row nor a refusal")
+    return result_of_row(news.row, replayed=news.replayed)
+
+
+def _error_of(row: JournalRow) -> ErrorDetail:
+    code = row.rejection or ""
+    rejection = REJECTIONS.get(code)
+    message = rejection().message if rejection else code
+    details: dict[str, Any] = {}
+    if code == "insufficient_balance" and row.amount is not None:
+        available = row.balance_after + row.overdraft_limit
+        details = {"needed": str(row.amount), "available": str(available)}
+        message = f"The account has {available} available, and {row.amount} is needed. {message}"
+    return ErrorDetail(code=code, message=message, details=details)
+
+
+def content_of_row(row: JournalRow) -> dict[str, Any]:
+    """Return what was asked for by the command that this row records: its content fields, by name."""
+    if row.kind in {Kind.CREDIT, Kind.DEBIT}:
+        return {"amount": row.amount, "reference": row.reference}
+    if row.kind == Kind.REVERSE:
+        # The key of a reversal names the transaction; the row of an unknown one has no other place for it.
+        return {"transaction_id": row.idempotency_key[row.idempotency_key.index(TRANSACTION_PREFIX) :]}
+    if row.kind == Kind.OPEN_ACCOUNT:
+        content: dict[str, Any] = msgspec.json.decode(row.content or "{}")
+        amounts = {name: int(content[name]) for name in ("initial_balance", "overdraft_limit")}
+        return {**content, **amounts}
+    return {}

@@ -1,0 +1,78 @@
+"""Everything that can be set, by environment variables of the prefix `CREDITLANE_` or in code."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .encoding import describe
+from .errors import ConfigurationError
+from .routing import MAX_PARTITIONS
+
+#: The store that exists from the start, so that nothing needs to be configured.
+DEFAULT_STORE = "store_default"
+
+
+class Settings(BaseSettings):
+    """Settings of a producer or worker. Each field is `CREDITLANE_<NAME>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDITLANE_", frozen=True, extra="ignore")
+
+    #: Where the lanes are: redis://, rediss:// or unix://. Never printed: it may hold a password.
+    redis_url: str | None = Field(default=None, repr=False)
+    #: Where the ledger is: postgresql://. Never printed: it may hold a password.
+    database_url: str | None = Field(default=None, repr=False)
+    #: The store whose accounts a client uses.
+    store: str = Field(default=DEFAULT_STORE, pattern=r"^store_[0-9A-Za-z_]{1,58}$")
+    #: Start of every key in Redis, for several installations on one server.
+    redis_prefix: str = Field(default="creditlane", pattern=r"^[0-9A-Za-z_.-]{1,64}$")
+    #: What the number of partitions must be; left out, it is taken from the database.
+    partitions: int | None = Field(default=None, ge=1, le=MAX_PARTITIONS)
+    #: Commands that one lane may hold before it refuses more.
+    lane_limit: int = Field(default=1_000_000, ge=1)
+    #: How long a producer waits for a result before the outcome counts as unknown, in seconds.
+    wait_timeout_seconds: float = Field(default=10.0, gt=0)
+    #: How long a result stays under its poll key, in seconds; Postgres has it for ever.
+    result_ttl_seconds: int = Field(default=3_600, ge=1)
+    #: Keep the result of every command under a poll key, also of those sent without asking for it.
+    keep_all_results: bool = False
+    #: Most commands that a worker decides in one transaction.
+    batch_limit: int = Field(default=4_000, ge=1, le=50_000)
+    #: How long a worker that shows no life keeps its partitions, in seconds.
+    lease_seconds: float = Field(default=10.0, ge=0.5, le=300)
+    #: `json` or `console`; left out, console on a terminal and JSON elsewhere.
+    log_format: str | None = Field(default=None, pattern=r"^(json|console)$")
+
+    def require_redis_url(self) -> str:
+        """Return the Redis URL.
+
+        Raises:
+            ConfigurationError: it is not set.
+        """
+        return self.redis_url or _missing("CREDITLANE_REDIS_URL", "redis://localhost:6379/0")
+
+    def require_database_url(self) -> str:
+        """Return the Postgres URL.
+
+        Raises:
+            ConfigurationError: it is not set.
+        """
+        return self.database_url or _missing("CREDITLANE_DATABASE_URL", "postgresql://user@localhost/creditlane")
+
+
+def load_settings(**values: object) -> Settings:
+    """Return the settings of the environment, with these values before it.
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names it.
+    """
+    try:
+        return Settings(**values)  # type: ignore[arg-type]  # validated right here
+    except ValidationError as error:
+        raise ConfigurationError(f"CREDITLANE_ settings: {describe(error)}") from None
+
+
+def _missing(name: str, example: str) -> str:
+    raise ConfigurationError(
+        f'{name} is not set. For a local stack: `creditlane up`, then `eval "$(creditlane env)"`; else e.g. {example}'
+    )

@@ -1,0 +1,176 @@
+"""The tables of the ledger, with the constraints that check every invariant again in the database.
+
+Every table that grows carries its store, and every primary key and unique constraint of it contains the store, so that
+Postgres can be distributed by store. The statements that build them are in `migrations/`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+#: Every constraint has a name that says what it protects, so that a violation explains itself.
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "ix": "%(table_name)s_%(column_0_name)s_idx",
+    }
+)
+
+_moment = DateTime(timezone=True)
+_key_text = Text(collation="C")
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("only_row", Boolean, primary_key=True, server_default=text("true")),
+    Column("partitions", SmallInteger, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    CheckConstraint("only_row", name="one_row"),
+    CheckConstraint("partitions between 1 and 1024", name="partitions_range"),
+    comment="One row: what is fixed when the database is initialised.",
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("store_id", Integer, Identity(always=True), primary_key=True),
+    Column("public_id", _key_text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    CheckConstraint("public_id ~ '^store_[0-9A-Za-z_]{1,58}$'", name="public_id_form"),
+    comment="A store is a tenant: it sees only what is its own.",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
+    Column("key_id", _key_text, nullable=False),
+    Column("key_hash", LargeBinary, nullable=False, comment="SHA-256 of the key; the key itself is stored nowhere"),
+    Column("name", Text, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("revoked_at", _moment),
+    PrimaryKeyConstraint("store_id", "key_id"),
+    CheckConstraint("octet_length(key_hash) = 32", name="hash_length"),
+    comment="API keys, hashed. The key_id is the part of the key that is not secret.",
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False, comment="the name trimmed and case-folded: what must be unique"),
+    Column("unit_label", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False, comment="1 active, 2 frozen, 3 closed"),
+    Column("overdraft_limit", Numeric, nullable=False, server_default=text("0")),
+    Column("created_at", _moment, nullable=False),
+    Column("updated_at", _moment, nullable=False),
+    PrimaryKeyConstraint("store_id", "account_id"),
+    CheckConstraint("status between 1 and 3", name="status_range"),
+    CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
+    CheckConstraint("updated_at >= created_at", name="updated_after_created"),
+    Index(
+        "accounts_open_name_key",
+        "store_id",
+        "customer_id",
+        "name_key",
+        unique=True,
+        postgresql_where=text("status <> 3"),
+    ),
+    comment="What an account is. Its balance is the balance_after of its latest entry in the journal.",
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    # Fixed-width columns first: no padding in the row.
+    Column("store_id", Integer, nullable=False),
+    Column("kind", SmallInteger, nullable=False, comment="what was asked for, see creditlane.schemas.journal.Kind"),
+    Column("side", SmallInteger, nullable=False, comment="1 credit, -1 debit, 0 neither"),
+    Column("seq", BigInteger, nullable=False, comment="above 0: an entry; below 0: a decision that moved nothing"),
+    Column("created_at", _moment, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("reversal_of", BigInteger, comment="seq of the entry of this account that a reversal undoes"),
+    Column("amount", Numeric),
+    Column("balance_after", Numeric, nullable=False),
+    Column("overdraft_limit", Numeric, comment="the account's limit at that moment, null for none"),
+    Column("idempotency_key", _key_text, nullable=False),
+    Column("reference", Text),
+    Column("rejection", Text, comment="why it was rejected; null if it was applied"),
+    Column("content", JSONB, comment="the rest of what was asked for"),
+    PrimaryKeyConstraint("store_id", "account_id", "seq"),
+    Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
+    CheckConstraint("seq <> 0", name="seq_not_zero"),
+    CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
+    CheckConstraint("balance_after >= -coalesce(overdraft_limit, 0)", name="never_below_limit"),
+    CheckConstraint("seq < 0 or (rejection is null and amount is not null and side <> 0)", name="entry_moves"),
+    CheckConstraint("kind between 1 and 7 and side between -1 and 1", name="kind_and_side_range"),
+    CheckConstraint("(kind = 4 and seq > 0) = (reversal_of is not null)", name="reversal_names_original"),
+    comment="One row a decided command. Only ever appended to.",
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("store_id", Integer, nullable=False, comment="0 where the bytes do not tell"),
+    Column("dead_letter_id", Uuid, nullable=False),
+    Column("partition", SmallInteger, nullable=False),
+    Column("lane_entry", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="the command as it stood on the lane"),
+    Column("idempotency_key", _key_text, comment="null where the bytes do not tell"),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=text("now()")),
+    Column("replayed_at", _moment),
+    PrimaryKeyConstraint("store_id", "dead_letter_id"),
+    Index("dead_letters_key_idx", "store_id", "idempotency_key"),
+    comment="Commands that could not be decided, with the reason. Nothing is lost.",
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("process_id", Integer, nullable=False),
+    Column("started_at", _moment, nullable=False, server_default=text("now()")),
+    Column("expires_at", _moment, nullable=False),
+    comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True),
+    Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("worker_id", Text, comment="null: nobody's"),
+    CheckConstraint("partition >= 0", name="partition_range"),
+    CheckConstraint("epoch >= 0", name="epoch_range"),
+    comment="Who applies a partition's commands. The epoch grows with every change of owner.",
+)
