@@ -1,1 +1,1 @@
-"""The composition root: the local stack (embedded servers, `up`, `demo`) and the `creditlane` command that mounts everything."""
+"""The composition root: the local stack (embedded servers, `up`, `demo`) and the command that mounts everything."""

@@ -1,0 +1,177 @@
+"""Servers, databases and key prefixes for the tests; every run, and every process of a run, has its own.
+
+With CREDITLANE_TEST_DATABASE_URL and CREDITLANE_TEST_REDIS_URL the same tests run against servers that are there
+already: the role needs CREATEDB, and nothing but databases and keys of the tests' own making is touched.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+
+from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
+from creditlane.schemas.migrate import migrate
+from creditlane.schemas.settings import Settings
+
+#: Few enough that several accounts share a lane in every test.
+PARTITIONS = 8
+
+
+class DatabaseServer(Protocol):
+    """What the fixtures need from a Postgres, embedded or given."""
+
+    def create_database(self, name: str, *, template: str = "template1") -> str: ...
+
+    def drop_database(self, name: str) -> None: ...
+
+
+class GivenPostgres:
+    """A Postgres that somebody else runs."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return urlsplit(self._url)._replace(path=f"/{name}").geturl()
+
+    def drop_database(self, name: str) -> None:
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Path]:
+    """A directory of this test process: short, so that sockets fit, and not pytest's, which only its user may enter."""
+    directory = Path(tempfile.mkdtemp(prefix="creditlane-test-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(workspace: Path) -> Iterator[EmbeddedPostgres]:
+    """The embedded Postgres of this test process."""
+    with EmbeddedPostgres(workspace / "postgres") as server:
+        yield server
+        server.stop(immediate=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server(workspace: Path) -> Iterator[EmbeddedRedis]:
+    """The embedded Redis of this test process."""
+    with EmbeddedRedis(workspace / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(workspace: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
+    """Starts a Postgres that the test may stop and kill."""
+    servers: list[EmbeddedPostgres] = []
+
+    def start() -> EmbeddedPostgres:
+        server = EmbeddedPostgres(workspace / f"own-{uuid.uuid4().hex[:12]}" / "postgres")
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop(immediate=True)
+        shutil.rmtree(server.data_dir.parent)
+
+
+@pytest.fixture
+def own_redis(workspace: Path) -> Iterator[Callable[[], EmbeddedRedis]]:
+    """Starts a Redis that the test may stop and kill."""
+    servers: list[EmbeddedRedis] = []
+
+    def start() -> EmbeddedRedis:
+        server = EmbeddedRedis(workspace / f"own-{uuid.uuid4().hex[:12]}" / "redis")
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+        shutil.rmtree(server.data_dir.parent)
+
+
+@pytest.fixture(scope="session")
+def database_server(request: pytest.FixtureRequest) -> DatabaseServer:
+    given = os.environ.get("CREDITLANE_TEST_DATABASE_URL")
+    if given:
+        return GivenPostgres(given)
+    server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+    return server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    given = os.environ.get("CREDITLANE_TEST_REDIS_URL")
+    if given:
+        return given
+    server: EmbeddedRedis = request.getfixturevalue("redis_server")
+    return server.url
+
+
+@pytest.fixture(scope="session")
+def template_database(database_server: DatabaseServer) -> Iterator[str]:
+    """The name of a migrated database; copying it takes a tenth of migrating another."""
+    name = f"creditlane_template_{uuid.uuid4().hex}"
+    try:
+        migrate(database_server.create_database(name), partitions=PARTITIONS)
+        yield name
+    finally:
+        database_server.drop_database(name)
+
+
+@pytest.fixture
+def database_url(database_server: DatabaseServer, template_database: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    name = f"creditlane_test_{uuid.uuid4().hex}"
+    yield database_server.create_database(name, template=template_database)
+    database_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(database_server: DatabaseServer) -> Iterator[str]:
+    """A database of the test's own with nothing in it."""
+    name = f"creditlane_empty_{uuid.uuid4().hex}"
+    yield database_server.create_database(name)
+    database_server.drop_database(name)
+
+
+@pytest.fixture
+def redis_prefix(redis_url: str) -> Iterator[str]:
+    """A start of keys of the test's own; its keys are deleted afterwards, and no others."""
+    prefix = f"test-{uuid.uuid4().hex}"
+    yield prefix
+    with redis.Redis.from_url(redis_url) as client:
+        for key in client.scan_iter(match=f"{prefix}*", count=1_000):
+            client.delete(key)
+
+
+@pytest.fixture
+def settings(redis_url: str, database_url: str, redis_prefix: str) -> Settings:
+    """Settings that reach this test's database and keys."""
+    return Settings(redis_url=redis_url, database_url=database_url, redis_prefix=redis_prefix, partitions=PARTITIONS)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a developer's own CREDITLANE_... variables, and the stack they name, out of the tests."""
+    for name in os.environ:
+        if name.startswith("CREDITLANE_") and not name.startswith("CREDITLANE_TEST_"):
+            monkeypatch.delenv(name)
