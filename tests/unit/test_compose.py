@@ -1,0 +1,112 @@
+"""The container files keep their promises: durable, healthy, not root, no secret, nothing published by accident."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from creditlane.local.postgres_server import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return document
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = compose["services"]
+    return found
+
+
+def dockerfile_instructions(name: str) -> list[str]:
+    return re.findall(rf"^{name} (.*)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+
+
+def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
+    assert set(services) == {"postgres", "redis", "migrate", "worker", "api"}
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("migrate", ["creditlane", "migrate"]), ("worker", ["creditlane", "worker"]), ("api", ["creditlane", "api"])],
+)
+def test_runs_the_command(services: dict[str, Any], service: str, command: list[str]) -> None:
+    assert services[service]["command"] == command
+
+
+def test_redis_writes_before_it_answers_and_evicts_nothing(services: dict[str, Any]) -> None:
+    words = services["redis"]["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    assert options == {
+        "--appendonly": "yes",
+        "--appendfsync": "always",
+        "--save": "",
+        "--maxmemory-policy": "noeviction",
+    }
+
+
+def test_postgres_is_set_as_the_embedded_one(services: dict[str, Any]) -> None:
+    words = services["postgres"]["command"]
+    settings = dict(word.split("=") for word in words[2::2])
+    assert set(words[1::2]) == {"-c"}
+    assert settings == {name: SETTINGS[name] for name in settings}
+
+
+def test_data_is_on_volumes(compose: dict[str, Any]) -> None:
+    mounted = {name: compose["services"][name]["volumes"] for name in ("postgres", "redis")}
+    assert mounted == {"postgres": ["postgres-data:/var/lib/postgresql"], "redis": ["redis-data:/data"]}
+    assert set(compose["volumes"]) == {"postgres-data", "redis-data"}
+
+
+@pytest.mark.parametrize("service", ["postgres", "redis", "worker", "api"])
+def test_every_lasting_service_is_checked_for_health(services: dict[str, Any], service: str) -> None:
+    assert services[service]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+
+
+@pytest.mark.parametrize("service", ["worker", "api"])
+def test_waits_for_healthy_servers_and_for_the_migration(services: dict[str, Any], service: str) -> None:
+    assert {name: wait["condition"] for name, wait in services[service]["depends_on"].items()} == {
+        "postgres": "service_healthy",
+        "redis": "service_healthy",
+        "migrate": "service_completed_successfully",
+    }
+
+
+def test_passwords_come_from_the_environment_and_are_demanded(services: dict[str, Any]) -> None:
+    found = [
+        value
+        for service in services.values()
+        for name, value in service.get("environment", {}).items()
+        if "PASSWORD" in name
+    ]
+    assert len(found) == 4
+    assert all(value.startswith("${POSTGRES_PASSWORD:?") for value in found)
+
+
+def test_only_the_api_is_published_and_only_on_loopback(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert published == {"api": ["127.0.0.1:${CREDITLANE_API_PORT:-8000}:8000"]}
+
+
+def test_a_plain_up_leaves_the_api_out(services: dict[str, Any]) -> None:
+    assert {name: service.get("profiles") for name, service in services.items() if "profiles" in service} == {
+        "api": ["api"]
+    }
+
+
+def test_the_image_runs_as_a_normal_user_and_is_checked() -> None:
+    assert dockerfile_instructions("USER") == ["creditlane"]
+    assert len(dockerfile_instructions("HEALTHCHECK")) == 1
+    assert len(dockerfile_instructions("FROM")) == 2
+
+
+def test_the_build_context_has_every_file_of_the_wheel() -> None:
+    allowed = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert allowed >= packages | {"pyproject.toml", "README.md", "LICENSE", "py.typed", "__init__.py"}
