@@ -21,7 +21,7 @@ demo: $(VENV)/installed ## Run the whole lane on a usage file: make demo [INPUT=
 	$(BIN)/creditlane demo $(if $(INPUT),--input "$(INPUT)")
 
 test: lint ## Install and run every test, lint, types and import boundaries
-	$(BIN)/pytest -n $(TEST_WORKERS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup
 
 lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import boundaries
 	$(BIN)/ruff check .
