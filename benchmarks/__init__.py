@@ -1,0 +1,1 @@
+"""Measures the lane against a bare COPY."""

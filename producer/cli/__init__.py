@@ -1,0 +1,1 @@
+"""The command line's readers: status, verification, dead letters."""
