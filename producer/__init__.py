@@ -1,0 +1,5 @@
+"""Puts commands on the lanes and gets their results back. Reads Postgres, never writes the ledger."""
+
+from .client import Client
+
+__all__ = ["Client"]

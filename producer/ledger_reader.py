@@ -1,0 +1,108 @@
+"""Reads the ledger in Postgres, for the blocking client; connects at the first read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from ..schemas.accounts import Account, Entry
+from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
+from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
+from ..schemas.results import Result
+from ..schemas.settings import Settings
+from ..schemas.tickets import Ticket
+from . import statements
+from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
+from .verdict import verdicts
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg_pool import ConnectionPool
+
+
+class LedgerReader:
+    """The ledger of one store, as far as a client reads it. Any number of threads may use it.
+
+    Every method raises Unavailable when Postgres cannot be reached, and NotMigrated when it has no ledger.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = Lock()
+        self._pool: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
+
+    def installation(self) -> Installation:
+        """Return what is fixed for this database, checked against the settings."""
+        rows = self._read(READ_INSTALLATION, {})
+        return check_installation(rows[0] if rows else None, self._settings.partitions)
+
+    def decisions(self, tickets: Sequence[Ticket]) -> list[Result | None]:
+        """Return for each ticket what became of its command, None where it is not decided. Set-based."""
+        keys = {"keys": [ticket.idempotency_key for ticket in tickets]}
+        rows = self._read(statements.FIND_DECISIONS, keys)
+        known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
+        missing = {"keys": [key for key in keys["keys"] if key not in known]}
+        letters = self._read(statements.FIND_DEAD_LETTERS, missing) if missing["keys"] else []
+        return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
+
+    def account(self, account_id: str) -> Account:
+        """Return the account, or raise AccountNotFound."""
+        rows = self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)})
+        if not rows:
+            raise AccountNotFound(details={"account_id": account_id})
+        return statements.account_of(rows[0])
+
+    def entries(self, account_id: str, limit: int | None) -> Iterator[Entry]:
+        """Yield the account's entries, newest first, a page at a time; raise AccountNotFound if there is no account."""
+        before, wanted = statements.ABOVE_EVERY_SEQ, limit
+        while wanted is None or wanted > 0:
+            count = statements.PAGE_ENTRIES if wanted is None else min(wanted, statements.PAGE_ENTRIES)
+            account = statements.account_uuid(account_id)
+            rows = self._read(statements.READ_ENTRIES, {"account": account, "before": before, "count": count})
+            if not rows and before == statements.ABOVE_EVERY_SEQ:
+                self.account(account_id)
+            yield from map(statements.entry_of, rows)
+            if len(rows) < count:
+                return
+            before = rows[-1][1]
+            wanted = None if wanted is None else wanted - count
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        import psycopg
+        from psycopg_pool import PoolTimeout
+
+        try:
+            with self._connections().connection() as connection:
+                return connection.execute(statement, {"store": self._settings.store, **values}).fetchall()
+        except psycopg.errors.UndefinedTable as error:
+            raise NotMigrated from error
+        except (psycopg.Error, PoolTimeout) as error:
+            raise Unavailable(f"Postgres cannot be read: {error}") from error
+
+    def _connections(self) -> ConnectionPool[Connection[tuple[Any, ...]]]:
+        from psycopg_pool import ConnectionPool
+
+        with self._lock:
+            if self._pool is None:
+                url = self._settings.require_database_url()
+                self._pool = ConnectionPool(
+                    url,
+                    kwargs=connection_options(url),
+                    min_size=0,
+                    max_size=MAX_CONNECTIONS,
+                    max_idle=IDLE_SECONDS,
+                    timeout=CONNECT_TIMEOUT_SECONDS,
+                    # A connection that a restart of Postgres has cut is noticed here, not by the reader.
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                    name="creditlane-client",
+                )
+            return self._pool

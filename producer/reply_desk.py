@@ -1,0 +1,121 @@
+"""Hands announcements to those who wait for them. Knows no socket; both clients' listeners feed it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from threading import Lock
+from typing import Generic, Protocol, TypeVar
+
+from ..schemas.journal import Announcement
+
+#: Announcements that nobody has asked for yet and that are held ready; the oldest go first.
+MAX_UNCLAIMED = 10_000
+#: Announcements that wait for a slow reader of `wait_many`; what does not fit is found in Postgres.
+MAX_INBOX = 50_000
+
+
+class Promise(Protocol):
+    """What `concurrent.futures.Future` and `asyncio.Future` have in common."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Announcement, /) -> None: ...
+
+
+class Bell(Protocol):
+    """What `threading.Event` and `asyncio.Event` have in common."""
+
+    def set(self) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+_PromiseT = TypeVar("_PromiseT", bound=Promise)
+_BellT = TypeVar("_BellT", bound=Bell)
+
+
+class Inbox(Generic[_BellT]):
+    """Where the announcements for one `wait_many` gather; `bell` rings when some are there."""
+
+    def __init__(self, covers: Callable[[int], bool], bell: _BellT) -> None:
+        self.covers = covers
+        self.bell = bell
+        self._news: deque[Announcement] = deque()
+
+    def put(self, news: Announcement) -> None:
+        """Add an announcement, if there is room."""
+        if len(self._news) < MAX_INBOX:
+            self._news.append(news)
+            self.bell.set()
+
+    def take(self) -> list[Announcement]:
+        """Return what has gathered, and silence the bell."""
+        # Cleared first: what comes in between rings again, and nothing is slept through.
+        self.bell.clear()
+        return [self._news.popleft() for _ in range(len(self._news))]
+
+
+class ReplyDesk(Generic[_PromiseT]):
+    """Matches the announcements of one producer with its waiters, by number. Threads may share it."""
+
+    def __init__(self, make_promise: Callable[[], _PromiseT]) -> None:
+        self._make_promise = make_promise
+        self._promises: dict[int, list[_PromiseT]] = {}
+        self._inboxes: list[Inbox[Bell]] = []
+        self._unclaimed: dict[int, Announcement] = {}
+        self._lock = Lock()
+
+    def expect(self, number: int) -> _PromiseT:
+        """Return the promise of the announcement of this number; kept at once if it has come already."""
+        promise = self._make_promise()
+        with self._lock:
+            news = self._unclaimed.pop(number, None)
+            if news is None:
+                self._promises.setdefault(number, []).append(promise)
+        if news is not None:
+            promise.set_result(news)
+        return promise
+
+    def forget(self, number: int, promise: _PromiseT) -> None:
+        """Stop waiting."""
+        with self._lock:
+            promises = self._promises.get(number, [])
+            if promise in promises:
+                promises.remove(promise)
+            if not promises:
+                self._promises.pop(number, None)
+
+    def subscribe(self, inbox: Inbox[_BellT]) -> None:
+        """Let the inbox have every announcement that it covers, also those that have come already."""
+        with self._lock:
+            self._inboxes.append(inbox)  # type: ignore[arg-type]  # a Bell of either kind
+            for number in [number for number in self._unclaimed if inbox.covers(number)]:
+                inbox.put(self._unclaimed.pop(number))
+
+    def unsubscribe(self, inbox: Inbox[_BellT]) -> None:
+        """Undo `subscribe`."""
+        with self._lock:
+            self._inboxes.remove(inbox)  # type: ignore[arg-type]  # a Bell of either kind
+
+    def deliver(self, batch: Iterable[Announcement]) -> None:
+        """Hand each announcement to its waiters; one without any is held ready for a while."""
+        with self._lock:
+            for news in batch:
+                self._deliver_one(news)
+
+    def _deliver_one(self, news: Announcement) -> None:
+        promises = self._promises.pop(news.number, None)
+        for promise in promises or ():
+            if not promise.done():
+                promise.set_result(news)
+        wanted = False
+        for inbox in self._inboxes:
+            if inbox.covers(news.number):
+                inbox.put(news)
+                wanted = True
+        if wanted or promises:
+            return
+        self._unclaimed[news.number] = news
+        if len(self._unclaimed) > MAX_UNCLAIMED:
+            del self._unclaimed[next(iter(self._unclaimed))]

@@ -1,0 +1,63 @@
+"""What belongs to one client in one process: connections, a producer id, a listener. Nothing of it survives a fork."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+
+from ..schemas.installation import Installation, check_partitions
+from ..schemas.journal import Announcement
+from ..schemas.keys import Keys
+from ..schemas.settings import Settings
+from .ledger_reader import LedgerReader
+from .listener import Listener
+from .numbers import Numbers, new_producer_id
+from .redis_wire import RedisWire
+from .replies import ReplyStream
+from .reply_desk import ReplyDesk
+from .sender import Sender
+from .waiting import Waiting
+from .wire import mirror_call, mirrored_installation
+
+
+class Session:
+    """The parts of a blocking client, put together. Connects to nothing by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.process_id = os.getpid()
+        self.producer_id = new_producer_id()
+        self.keys = Keys(settings.redis_prefix)
+        self.numbers = Numbers()
+        self.wire = RedisWire(settings.require_redis_url())
+        self.reader = LedgerReader(settings)
+        desk: ReplyDesk[Future[Announcement]] = ReplyDesk(Future)
+        self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
+        self.sender = Sender(self.wire, settings, self.producer_id, self.numbers)
+        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.partitions)
+        self._settings = settings
+        self._partitions: int | None = None
+
+    def partitions(self) -> int:
+        """Return the number of partitions, as fixed for this installation.
+
+        Raises:
+            PartitionMismatch: the settings say another number.
+            NotMigrated: Postgres has no ledger yet.
+            Unavailable: Redis, or Postgres where Redis does not know, cannot be reached.
+        """
+        if self._partitions is None:
+            self._partitions = self._installation().partitions
+        return self._partitions
+
+    def close(self) -> None:
+        """End the listener and close every connection."""
+        self.listener.stop()
+        self.wire.close()
+        self.reader.close()
+
+    def _installation(self) -> Installation:
+        installation = mirrored_installation(self.wire.exchange([("GET", self.keys.installation)]))
+        if installation is None:
+            installation = self.reader.installation()
+            self.wire.exchange([mirror_call(self.keys.installation, installation)])
+        return check_partitions(installation, self._settings.partitions)

@@ -1,0 +1,141 @@
+"""What is known of a ticket's command, judged from what the ledger and the dead letters hold under its key. Pure.
+
+A key may belong to another request than the ticket's. The journal keeps what was asked for, so the command can be
+encoded once more and compared by its fingerprint; another command's result is never given out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import ValidationError
+
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.encoding import encode_command, fingerprint
+from ..schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
+from ..schemas.identifiers import ACCOUNT_ID_PATTERN
+from ..schemas.journal import Announcement, JournalRow, Kind, Refusal
+from ..schemas.results import Result, content_of_row, result_of_refusal, result_of_row
+from ..schemas.tickets import Ticket
+from .statements import DeadLetter
+
+_COMMANDS: dict[int, type[Command]] = {
+    Kind.OPEN_ACCOUNT: OpenAccount,
+    Kind.CREDIT: Credit,
+    Kind.DEBIT: Debit,
+    Kind.REVERSE: Reverse,
+    Kind.FREEZE: Freeze,
+    Kind.UNFREEZE: Unfreeze,
+    Kind.CLOSE: Close,
+}
+_ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
+#: An id of a stream entry; both parts fit in 64 bits.
+_LANE_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
+
+
+def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
+    """Return the ticket, parsed if it comes as text, if it is one of this store's.
+
+    Raises:
+        InvalidCommand: it is no ticket, or another store's.
+    """
+    if isinstance(ticket, str):
+        ticket = Ticket.parse(ticket)
+    if ticket.store_id != store_id:
+        raise InvalidCommand("ticket: belongs to another store", field="ticket")
+    if not _ACCOUNT_ID.fullmatch(ticket.account_id) or not _LANE_ENTRY.fullmatch(ticket.lane_entry):
+        raise InvalidCommand("ticket: must be the text that str(ticket) gave", field="ticket")
+    return ticket
+
+
+def verdict(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter]) -> Result | None:
+    """Return what became of the ticket's command; None if it is not decided as far as these rows tell."""
+    if row is not None:
+        return _result_of(ticket, row)
+    letters = _own_letters(ticket, letters)
+    for letter in reversed(letters):
+        if not letter.replayed:
+            refusal = Refusal(CommandDeadLettered.code, f"{CommandDeadLettered().message} Reason: {letter.reason}")
+            return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+    return queued(ticket) if letters else None
+
+
+def verdicts(
+    tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetter]
+) -> list[Result | None]:
+    """Return the verdict on each ticket, from rows by key and the dead letters of all of them, oldest first."""
+    by_key: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_key.setdefault(letter.idempotency_key, []).append(letter)
+    return [
+        verdict(ticket, rows.get(ticket.idempotency_key), by_key.get(ticket.idempotency_key, ())) for ticket in tickets
+    ]
+
+
+def is_decided(result: Result | None) -> bool:
+    """Whether this is a final answer."""
+    return result is not None and result.status != "queued"
+
+
+def verdict_of_news(ticket: Ticket, news: Iterable[Announcement]) -> Result | None:
+    """Return the result that a poll key holds, if it is that of the ticket's own command.
+
+    A poll key is named after the idempotency key alone, so it may hold the news of another request.
+    """
+    for item in news:
+        if item.row is not None and _is_same_request(ticket, item.row):
+            return result_of_row(item.row, replayed=item.replayed)
+    return None
+
+
+def queued(ticket: Ticket) -> Result:
+    """Return the result of a command that is accepted and not decided yet."""
+    return Result(status="queued", account_id=ticket.account_id, idempotency_key=ticket.idempotency_key)
+
+
+def lost(ticket: Ticket) -> OutcomeUnknown:
+    """Return the error for a command that is neither on its lane nor in the ledger."""
+    return OutcomeUnknown(
+        f"The command of key {ticket.idempotency_key!r} is neither on its lane nor in the ledger nor among the dead "
+        "letters: Redis has lost its data, or this ticket was never given out here. "
+        "Send the command again as it was, under the same key.",
+        ticket=ticket,
+    )
+
+
+def overdue(ticket: Ticket, seconds: float) -> OutcomeUnknown:
+    """Return the error for a command without a result at the deadline."""
+    return OutcomeUnknown(
+        f"No result of key {ticket.idempotency_key!r} within {seconds:g} s. The command is accepted and may still "
+        "apply: wait again with its ticket, or send it again as it was.",
+        ticket=ticket,
+    )
+
+
+def _own_letters(ticket: Ticket, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+    """Return the dead letters that are this request, if the ticket's own lane entry is among them.
+
+    Another letter of the same request may stem from an earlier attempt, while the ticket's entry is still queued.
+    """
+    letters = [letter for letter in letters if fingerprint(letter.payload) == ticket.fingerprint]
+    return letters if any(letter.lane_entry == ticket.lane_entry for letter in letters) else ()
+
+
+def _result_of(ticket: Ticket, row: JournalRow) -> Result:
+    if _is_same_request(ticket, row):
+        return result_of_row(row)
+    refusal = Refusal(IdempotencyKeyMismatch.code, IdempotencyKeyMismatch().message)
+    return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+
+
+def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:
+    if row.idempotency_key != ticket.idempotency_key or row.account_id != ticket.account_id:
+        return False
+    fields = {"account_id": row.account_id, "idempotency_key": row.idempotency_key, **content_of_row(row)}
+    try:
+        command = _COMMANDS[row.kind](**fields)
+    except ValidationError:
+        # What breaks a rule of today cannot be what a ticket of today was given for.
+        return False
+    return fingerprint(encode_command(command, ticket.store_id)) == ticket.fingerprint

@@ -1,0 +1,170 @@
+"""Finds and awaits results, for the blocking client: announced ones first, Postgres for the rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+from ..schemas.errors import ConfigurationError, CreditlaneError, Unavailable
+from ..schemas.journal import Announcement
+from ..schemas.keys import Keys
+from ..schemas.results import Result, result_of_announcement
+from ..schemas.tickets import Ticket
+from .lane_look import entry_call, is_on_lane, poll_stream
+from .ledger_reader import LedgerReader
+from .listener import Listener
+from .pauses import growing_pauses
+from .redis_wire import RedisWire
+from .replies import ReplyStream
+from .reply_desk import Inbox, ReplyDesk
+from .roll_call import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
+from .verdict import is_decided, lost, overdue, queued, verdict_of_news
+from .wire import ExchangeFailed, refuse_errors
+
+#: Most threads that may each hold a connection to wait at a poll key; the others look into Postgres now and then.
+MAX_POLL_WAITERS = 16
+
+
+class Waiting:
+    """Knows where results are to be had. Any number of threads may use it."""
+
+    def __init__(
+        self,
+        wire: RedisWire,
+        reader: LedgerReader,
+        desk: ReplyDesk[Future[Announcement]],
+        listener: Listener,
+        keys: Keys,
+        partitions: Callable[[], int],
+    ) -> None:
+        self._wire = wire
+        self._reader = reader
+        self._desk = desk
+        self._listener = listener
+        self._keys = keys
+        self._partitions = partitions
+        self._poll_slots = threading.BoundedSemaphore(MAX_POLL_WAITERS)
+
+    def expect(self, number: int) -> Future[Announcement]:
+        """Return the promise of an announcement. Made before its command is sent, it cannot miss it."""
+        self._listener.start()
+        return self._desk.expect(number)
+
+    def forget(self, number: int, promise: Future[Announcement]) -> None:
+        """Drop the promise of a command that was not sent."""
+        self._desk.forget(number, promise)
+
+    def find(self, ticket: Ticket, poll: ReplyStream | None = None) -> Result:
+        """Return what is known of the ticket's command now.
+
+        Raises:
+            OutcomeUnknown: it is neither on its lane nor in the ledger.
+            Unavailable: Redis or Postgres cannot be reached.
+        """
+        calls = [entry_call(ticket, self._keys, self._partitions())]
+        if poll is not None:
+            calls.append(poll.look_call())
+        lane, *kept = refuse_errors(self._wire.exchange(calls))
+        for news in poll.take(kept) if poll is not None else ():
+            if result := verdict_of_news(ticket, news):
+                return result
+        # The lane was read first: a command leaves it only after the commit, so it is found in one place or the other.
+        (result,) = self._reader.decisions([ticket])
+        if result is None and not is_on_lane(ticket, lane):
+            raise lost(ticket)
+        return result or queued(ticket)
+
+    def poll_stream(self, ticket: Ticket) -> ReplyStream | None:
+        """Return the stream under the ticket's poll key, if its result is kept."""
+        return poll_stream(ticket, self._keys, self._partitions())
+
+    def wait_own(self, ticket: Ticket, promise: Future[Announcement], timeout: float) -> Result:
+        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
+        deadline = time.monotonic() + timeout
+        pauses = growing_pauses(*OWN_PAUSES)
+        trouble: CreditlaneError | None = None
+        try:
+            while True:
+                remaining = max(0.0, deadline - time.monotonic())
+                try:
+                    news = promise.result(min(remaining, next(pauses)))
+                except FutureTimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise overdue(ticket, timeout) from trouble
+                else:
+                    return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
+                # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
+                try:
+                    if is_decided(result := self.find(ticket)):
+                        return result
+                except (Unavailable, ConfigurationError) as error:
+                    trouble = error
+        finally:
+            self._desk.forget(ticket.number, promise)
+
+    def wait_foreign(self, ticket: Ticket, timeout: float) -> Result:
+        """Return the result of a command of any process, or raise OutcomeUnknown at the deadline."""
+        deadline = time.monotonic() + timeout
+        pauses = growing_pauses(*FOREIGN_PAUSES)
+        poll = self.poll_stream(ticket)
+        trouble: CreditlaneError | None = None
+        while True:
+            try:
+                if is_decided(result := self.find(ticket, poll)):
+                    return result
+            except Unavailable as error:
+                trouble = error
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise overdue(ticket, timeout) from trouble
+            if news := self._rest(ticket, poll, remaining, next(pauses)):
+                return news
+
+    def collect(self, roll: RollCall, timeout: float | None) -> Iterator[Result]:
+        """Yield each result as it comes; raise OutcomeUnknown when patience ends."""
+        inbox = Inbox(roll.covers, threading.Event())
+        self._desk.subscribe(inbox)
+        try:
+            if roll.has_own:
+                self._listener.start()
+            yield from self._collect(roll, inbox, Patience(time.monotonic(), timeout, has_own=roll.has_own))
+        finally:
+            self._desk.unsubscribe(inbox)
+
+    def _collect(self, roll: RollCall, inbox: Inbox[threading.Event], patience: Patience) -> Iterator[Result]:
+        trouble: CreditlaneError | None = None
+        while roll.remaining:
+            inbox.bell.wait(patience.wait_seconds(time.monotonic()))
+            results = [result for news in inbox.take() if (result := roll.claim(news))]
+            swept = not results
+            if swept:
+                sweep = roll.sweep()
+                try:
+                    results = roll.settle(sweep, self._reader.decisions(sweep.tickets))
+                except (Unavailable, ConfigurationError) as error:
+                    if isinstance(error, ConfigurationError) and not roll.has_own:
+                        raise
+                    trouble = error
+            now = time.monotonic()
+            patience.note(len(results), swept=swept, now=now)
+            yield from results
+            if not results and (spent := patience.spent_seconds(now)) is not None:
+                raise roll.unknown(spent) from trouble
+
+    def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:
+        if poll is None or not self._poll_slots.acquire(blocking=False):
+            time.sleep(min(remaining, pause))
+            return None
+        try:
+            for news in poll.take(self._wire.exchange_once([poll.wait_call(remaining)])):
+                if result := verdict_of_news(ticket, news):
+                    return result
+        except ExchangeFailed:
+            # The next look says whether Redis can be reached; it tries more than once.
+            time.sleep(min(remaining, pause))
+        finally:
+            self._poll_slots.release()
+        return None

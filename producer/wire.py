@@ -1,0 +1,94 @@
+"""What both faces say to Redis in the same words: connection options, limits, and the two ways an exchange can fail.
+
+The clients speak RESP2 over redis-py's connections without its command layer. That pins the shape of every answer on
+every version of server and library, and it tells a command that was never sent from one whose answer was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
+from ..schemas.installation import Installation
+
+#: How long a connection to Redis may take, in seconds.
+CONNECT_TIMEOUT_SECONDS = 5.0
+#: How long one answer of Redis may take, in seconds.
+ANSWER_TIMEOUT_SECONDS = 5.0
+#: How long one blocking read lasts, in seconds; shorter than an answer may take, or a quiet stream would look dead.
+BLOCK_SECONDS = 2.0
+#: How often one exchange is tried before its failure is reported.
+MAX_ATTEMPTS = 4
+#: The first and the longest pause between two attempts, in seconds.
+RETRY_PAUSES = (0.05, 0.5)
+
+#: One command to Redis: its name and its arguments.
+Call = tuple[str | bytes | int, ...]
+
+#: Options of every connection: RESP2 whatever the library's default, bytes in and out, no hidden retries.
+CONNECTION_OPTIONS: Mapping[str, Any] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+    "socket_keepalive": True,
+}
+#: A unix socket has no keep-alive.
+UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
+    name: value for name, value in CONNECTION_OPTIONS.items() if name != "socket_keepalive"
+}
+
+
+def connection_options(url: str) -> Mapping[str, Any]:
+    """Return the options for a connection to this URL."""
+    return UNIX_CONNECTION_OPTIONS if url.startswith("unix:") else CONNECTION_OPTIONS
+
+
+class ExchangeFailed(Exception):
+    """Redis gave no answer; `sent`: the commands may have reached it. Never reaches a caller, see `failure`."""
+
+    def __init__(self, cause: BaseException, *, sent: bool) -> None:
+        super().__init__(str(cause))
+        self.sent = sent
+
+
+def failure(error: ExchangeFailed, *, changes_something: bool) -> CreditlaneError:
+    """Return the error a caller gets when every attempt has failed, the last one like this."""
+    if error.sent and changes_something:
+        return OutcomeUnknown(
+            f"Redis did not answer ({error}), so whether it took the command is not known; "
+            "send it again as it was, under the same idempotency key: it has one effect."
+        )
+    return Unavailable(f"Redis cannot be reached: {error}")
+
+
+def refuse_errors(answers: Sequence[Any]) -> Sequence[Any]:
+    """Return the answers, if none of them is an error.
+
+    Raises:
+        Unavailable: Redis refuses to work, for instance because it is out of memory or a replica.
+    """
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise Unavailable(f"Redis refuses: {answer}")
+    return answers
+
+
+def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
+    """Return the installation in the answer to GET, or None if Redis does not know it."""
+    (mirror,) = refuse_errors(answers)
+    if mirror is None:
+        return None
+    try:
+        return msgspec.json.decode(mirror, type=Installation)
+    except msgspec.MsgspecError:
+        # Postgres has the truth; a broken mirror is as good as none.
+        return None
+
+
+def mirror_call(key: str, installation: Installation) -> Call:
+    """Return the call that tells Redis of the installation, unless it knows."""
+    return ("SET", key, msgspec.json.encode(installation), "NX")
