@@ -1,0 +1,227 @@
+"""Proves the books: recomputes everything that the whole ledger claims, from the rows alone, and writes nothing.
+
+All of it happens in one repeatable-read transaction, so a ledger that is in use is judged as it stood at one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+from pydantic import BaseModel, ConfigDict
+
+from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.identifiers import ACCOUNT_PREFIX
+from ..schemas.installation import READ_INSTALLATION, check_installation
+from . import verification_sql as sql
+
+#: Rows that one range of accounts aims at: enough to make round trips cheap, little enough to sort in memory.
+ROWS_PER_RANGE = 50_000
+#: Examples kept of each kind of discrepancy; all are counted.
+MAX_EXAMPLES = 10
+
+#: What is proven, by the name of the check.
+CHECKS = {
+    "entry_sequence": "the entries of an account are numbered 1, 2, 3 … without a gap",
+    "decision_sequence": "its other decisions are numbered -1, -2, -3 … without a gap",
+    "running_balance": "each balance is the one before it, plus the credit or less the debit",
+    "overdraft_limit": "no balance is below the account's overdraft limit, and every entry names that limit",
+    "chronology": "time never goes back along an account",
+    "entry_kind": "every entry is an applied movement on the side that its kind moves",
+    "refusal": "no command was refused for lack of a balance that was there",
+    "decided_balance": "a decision that moved nothing was made on a balance the account has had",
+    "reversal_original": "every reversal undoes an earlier entry of its account",
+    "reversal_amount": "a reversal is of the same amount, on the other side",
+    "reversal_of_reversal": "no reversal is reversed",
+    "reversal_repeated": "no entry is reversed twice",
+    "account_exists": "every entry belongs to an account",
+    "account_opening": "every account was opened exactly once, before anything else moved",
+    "account_content": "every account is what its opening asked for",
+    "account_status": "every account is in the state that its history led to",
+    "state_change": "freezing, unfreezing and closing happened in an order that is allowed",
+    "stopped_movement": "nothing moved on an account while it was frozen or closed",
+    "books": "the books of a store balance to zero: all that moved is all that is there",
+}
+
+
+class Discrepancy(BaseModel):
+    """One place where the ledger is not what it claims to be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    store_id: str
+    #: None where the whole store is meant.
+    account_id: str | None
+    #: Number of the journal row on its account; None where the whole account is meant.
+    seq: int | None
+    expected: str | None
+    found: str | None
+
+
+class CheckReport(BaseModel):
+    """What one check found."""
+
+    name: str
+    claim: str
+    discrepancies: int = 0
+    #: The first few.
+    examples: list[Discrepancy] = []
+
+
+class VerificationReport(BaseModel):
+    """What a verification read and what it found."""
+
+    stores: int = 0
+    accounts: int = 0
+    #: Journal rows that moved money.
+    entries: int = 0
+    #: Journal rows that moved none: rejections and changes of state.
+    decisions: int = 0
+    checks: list[CheckReport]
+
+    @property
+    def discrepancies(self) -> int:
+        """Number of all discrepancies; 0 on sound books."""
+        return sum(check.discrepancies for check in self.checks)
+
+    @property
+    def failed(self) -> list[CheckReport]:
+        """The checks that found something."""
+        return [check for check in self.checks if check.discrepancies]
+
+
+#: Is told the journal rows that are proven and the journal rows there are.
+Progress = Callable[[int, int], None]
+
+AccountKey = tuple[int, UUID]
+_BEFORE_ALL: AccountKey = (-(2**31), UUID(int=0))
+_AFTER_ALL: AccountKey = (2**31 - 1, UUID(int=2**128 - 1))
+
+
+class _Range(NamedTuple):
+    """All accounts after one and up to another."""
+
+    after: AccountKey
+    last: AccountKey
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        (after_store, after_account), (last_store, last_account) = self
+        return {
+            "after_store": after_store,
+            "after_account": after_account,
+            "last_store": last_store,
+            "last_account": last_account,
+        }
+
+
+class _StoreTotals:
+    """What the entries of one store moved, and what its accounts hold now."""
+
+    moved = 0
+    held = 0
+
+
+def verify(
+    database_url: str, progress: Progress | None = None, *, rows_per_range: int = ROWS_PER_RANGE
+) -> VerificationReport:
+    """Prove the whole ledger and report every discrepancy.
+
+    Raises:
+        NotMigrated: the database has not the schema that this code knows.
+        Unavailable: the database cannot be reached.
+    """
+    try:
+        with psycopg.connect(database_url) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
+    except errors.UndefinedTable:
+        raise NotMigrated from None
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+
+
+class _Verification:
+    """One pass over the ledger, range by range, in one transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Any], rows_per_range: int) -> None:
+        self._connection = connection
+        self._rows_per_range = rows_per_range
+        self._checks = {name: CheckReport(name=name, claim=claim) for name, claim in CHECKS.items()}
+        self._report = VerificationReport(checks=list(self._checks.values()))
+        self._totals: dict[int, _StoreTotals] = {}
+        self._stores: dict[int, str] = {}
+
+    def run(self, progress: Progress) -> VerificationReport:
+        check_installation(self._connection.execute(READ_INSTALLATION).fetchone(), None)
+        # Compiling costs more than these statements; sorting a range on disk costs more than its memory.
+        self._connection.execute("set local jit = off")
+        self._connection.execute("set local work_mem = '64MB'")
+        self._stores = dict(self._connection.execute(sql.STORES).fetchall())
+        self._report.stores = len(self._stores)
+        total = self._scalar(sql.COUNT_ROWS)
+        for accounts in self._ranges():
+            self._prove(accounts)
+            progress(self._report.entries + self._report.decisions, total)
+        self._balance_books()
+        return self._report
+
+    def _ranges(self) -> Iterator[_Range]:
+        after = _BEFORE_ALL
+        while after != _AFTER_ALL:
+            parameters = {**_Range(after, _AFTER_ALL).parameters, "rows": self._rows_per_range - 1}
+            last = self._connection.execute(sql.NEXT_BOUND, parameters).fetchone() or _AFTER_ALL
+            yield _Range(after, (last[0], last[1]))
+            after = (last[0], last[1])
+
+    def _prove(self, accounts: _Range) -> None:
+        self._report.accounts += self._scalar(sql.COUNT_ACCOUNTS, accounts.parameters)
+        present = self._add_up(accounts)
+        for rows, statements in sql.CHECKS.items():
+            for statement in statements if rows in present else ():
+                # Row by row: on a ledger in ruins the findings need not fit in memory.
+                for name, *finding in self._connection.cursor().stream(statement, accounts.parameters):
+                    self._found(name, *finding)
+
+    def _add_up(self, accounts: _Range) -> set[str]:
+        """Add the accounts to the totals of their stores and tell which sorts of rows they have."""
+        present = {"all"}
+        for row in self._connection.execute(sql.TOTALS, accounts.parameters):
+            store_id, entries, decisions, reversals, changes, moved, held = row
+            self._report.entries += entries
+            self._report.decisions += decisions
+            totals = self._totals.setdefault(store_id, _StoreTotals())
+            totals.moved += int(moved)
+            totals.held += int(held)
+            counts = {"decisions": decisions, "reversals": reversals, "changes": changes}
+            present |= {name for name, count in counts.items() if count}
+        return present
+
+    def _balance_books(self) -> None:
+        """Compare what moved with what is there: the system account holds the negative of the former."""
+        for store_id, totals in sorted(self._totals.items()):
+            if totals.moved != totals.held:
+                self._found("books", store_id, None, None, str(totals.moved), str(totals.held))
+
+    def _found(
+        self, name: str, store_id: int, account: UUID | None, seq: int | None, expected: str | None, found: str | None
+    ) -> None:
+        check = self._checks[name]
+        check.discrepancies += 1
+        if len(check.examples) < MAX_EXAMPLES:
+            example = Discrepancy(
+                store_id=self._stores.get(store_id, f"store number {store_id}"),
+                account_id=ACCOUNT_PREFIX + account.hex if account else None,
+                seq=seq,
+                expected=expected,
+                found=found,
+            )
+            check.examples.append(example)
+
+    def _scalar(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
+        row = self._connection.execute(statement, parameters).fetchone()
+        return int(row[0]) if row else 0

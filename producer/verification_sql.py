@@ -1,0 +1,205 @@
+"""The statements of `verification`, each over one range of accounts. They only read.
+
+Every statement that looks for discrepancies returns rows of
+(check, store_id, account_id, seq or null, expected or null, found or null), and none on sound books.
+"""
+
+from __future__ import annotations
+
+#: Rows of the whole journal, for the progress.
+COUNT_ROWS = "select count(*) from journal"
+
+STORES = "select store_id, public_id from stores order by store_id"
+
+#: The account in whose rows the next range ends. A range is whole accounts, so one account may make it long.
+NEXT_BOUND = """
+select store_id, account_id from journal
+where (store_id, account_id) > (%(after_store)s, %(after_account)s)
+order by store_id, account_id, seq
+offset %(rows)s limit 1
+"""
+
+_IN_RANGE = """
+(store_id, account_id) > (%(after_store)s, %(after_account)s)
+and (store_id, account_id) <= (%(last_store)s, %(last_account)s)
+"""
+
+#: Per store: entries, other decisions, reversals and changes of state; what all entries moved, and the sum of the
+#: current balances.
+TOTALS = f"""
+with account as (
+    select store_id, account_id, count(*) filter (where seq > 0) as entries,
+        count(*) filter (where seq < 0) as decisions, count(*) filter (where kind = 4) as reversals,
+        count(*) filter (where kind > 4) as changes, sum(side * amount) filter (where seq > 0) as moved,
+        max(seq) as latest
+    from journal where {_IN_RANGE}
+    group by store_id, account_id
+)
+select account.store_id, sum(entries)::bigint, sum(decisions)::bigint, sum(reversals)::bigint, sum(changes)::bigint,
+    coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
+from account
+left join journal on journal.store_id = account.store_id and journal.account_id = account.account_id
+    and journal.seq = account.latest and account.latest > 0
+group by account.store_id
+"""  # noqa: S608  the range is a constant with placeholders
+
+COUNT_ACCOUNTS = f"select count(*) from accounts where {_IN_RANGE}"  # noqa: S608
+
+#: Every row against the one before it. Entries count up from 1; decisions count down from -1, so that the one before a
+#: decision follows it in the order of seq.
+ROWS = f"""
+with walked as (
+    select *, lag(seq) over account as lower_seq, lag(balance_after) over account as lower_balance,
+        lag(created_at) over account as lower_at, lead(seq) over account as upper_seq,
+        lead(created_at) over account as upper_at
+    from journal where {_IN_RANGE}
+    window account as (partition by store_id, account_id order by seq)
+), expected as (
+    select *, seq > 0 as entry,
+        case when seq > 0 then greatest(lower_seq, 0) + 1 else least(upper_seq, 0) - 1 end as expected_seq,
+        case when lower_seq > 0 then lower_balance else 0 end + side * amount as expected_balance,
+        case when seq > 0 and lower_seq > 0 then lower_at when seq < 0 and upper_seq < 0 then upper_at end as not_before
+    from walked
+), judged as (
+    select *,
+        seq is distinct from coalesce(expected_seq, case when entry then 1 else -1 end) as bad_sequence,
+        entry and balance_after is distinct from expected_balance as bad_balance,
+        balance_after < -coalesce(overdraft_limit, 0) as bad_limit,
+        created_at < not_before as bad_time,
+        entry and (side is distinct from case kind when 1 then 1 when 2 then 1 when 3 then -1 when 4 then side end
+            or side = 0 or rejection is not null) as bad_kind,
+        rejection = 'insufficient_balance' and amount <= balance_after + coalesce(overdraft_limit, 0) as bad_refusal
+    from expected
+)
+select finding.check_name, store_id, account_id, seq, finding.expected, finding.found
+from judged cross join lateral (values
+    (case when entry then 'entry_sequence' else 'decision_sequence' end, bad_sequence,
+        coalesce(expected_seq, case when entry then 1 else -1 end)::text, seq::text),
+    ('running_balance', bad_balance, expected_balance::text, balance_after::text),
+    ('overdraft_limit', bad_limit, 'at least ' || -coalesce(overdraft_limit, 0), balance_after::text),
+    ('chronology', bad_time, 'not before ' || not_before, created_at::text),
+    ('entry_kind', bad_kind, 'a movement of its kind, applied',
+        concat('kind ', kind, ', side ', side, ', rejection ', coalesce(rejection, 'none'))),
+    ('refusal', bad_refusal, 'less than ' || amount || ' available',
+        (balance_after + coalesce(overdraft_limit, 0))::text)
+) as finding (check_name, broken, expected, found)
+where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal) and finding.broken
+"""  # noqa: S608
+
+#: A decision that moved nothing names the balance it was made on: one that the account has had. A window, not an
+#: anti-join: the planner takes a range of accounts for one row and would compare every row with every other.
+DECIDED_BALANCES = f"""
+with decided as (
+    select distinct store_id, account_id from journal where {_IN_RANGE} and seq < 0
+), walked as (
+    select store_id, account_id, seq, balance_after, count(*) filter (where seq > 0) over balance as entries
+    from journal join decided using (store_id, account_id)
+    window balance as (partition by store_id, account_id, balance_after)
+)
+select 'decided_balance', store_id, account_id, seq, 'a balance the account has had', balance_after::text
+from walked where seq < 0 and balance_after <> 0 and entries = 0
+"""  # noqa: S608
+
+#: A reversal undoes one whole entry of its account that came earlier, is no reversal, and is undone by no other.
+REVERSALS = f"""
+with reversal as (
+    select *, count(*) over (partition by store_id, account_id, reversal_of) as siblings
+    from journal where {_IN_RANGE} and kind = 4 and seq > 0
+)
+select finding.check_name, reversal.store_id, reversal.account_id, reversal.seq, finding.expected, finding.found
+from reversal
+left join journal as original on original.store_id = reversal.store_id
+    and original.account_id = reversal.account_id and original.seq = reversal.reversal_of
+cross join lateral (values
+    ('reversal_original', (original.seq between 1 and reversal.seq - 1) is not true, 'an earlier entry of the account',
+        coalesce('seq ' || reversal.reversal_of, 'none')),
+    ('reversal_amount', original.amount <> reversal.amount or original.side <> -reversal.side,
+        concat(-original.side, ' x ', original.amount), concat(reversal.side, ' x ', reversal.amount)),
+    ('reversal_of_reversal', original.kind = 4, 'an entry that is no reversal', 'seq ' || reversal.reversal_of),
+    ('reversal_repeated', siblings > 1, '1 reversal of seq ' || reversal.reversal_of, siblings::text)
+) as finding (check_name, broken, expected, found)
+where finding.broken
+"""  # noqa: S608
+
+#: Every account was opened once, as the opening said, and is in the state that its changes of state led to.
+ACCOUNTS = f"""
+with history as (
+    select store_id, account_id, count(*) filter (where kind = 1 and rejection is null) as openings,
+        max(seq) as latest_entry, min(seq) filter (where kind = 1 and rejection is null) as opening,
+        min(seq) filter (where kind in (5, 6, 7) and rejection is null) as latest_change,
+        min(coalesce(overdraft_limit, 0)) filter (where seq > 0) as lowest_limit,
+        max(coalesce(overdraft_limit, 0)) filter (where seq > 0) as highest_limit
+    from journal where {_IN_RANGE}
+    group by store_id, account_id
+), ranged as (
+    select * from accounts where {_IN_RANGE}
+), joined as (
+    select coalesce(history.store_id, ranged.store_id) as store_id,
+        coalesce(history.account_id, ranged.account_id) as account_id,
+        ranged.account_id is not null as known, coalesce(openings, 0) as openings, opening, latest_entry, status,
+        ranged.overdraft_limit, lowest_limit, highest_limit, customer_id, name, unit_label,
+        change.kind as latest_change,
+        case change.kind when 5 then 2 when 7 then 3 else 1 end as expected_status
+    from history
+    full join ranged on ranged.store_id = history.store_id and ranged.account_id = history.account_id
+    left join journal as change on change.store_id = history.store_id and change.account_id = history.account_id
+        and change.seq = history.latest_change
+)
+select finding.check_name, joined.store_id, joined.account_id, finding.seq, finding.expected, finding.found
+from joined
+left join journal as opened on opened.store_id = joined.store_id and opened.account_id = joined.account_id
+    and opened.seq = joined.opening
+cross join lateral (values
+    ('account_exists', not known and (latest_entry > 0 or openings > 0 or latest_change is not null),
+        null, 'an account', 'entries without an account'),
+    ('account_opening', known and openings <> 1, null, '1 opening', openings::text),
+    ('account_opening', opening > 1, opening, 'the first entry', 'seq ' || opening),
+    ('account_content', known and (
+            (content ->> 'customer_id', content ->> 'name', content ->> 'unit_label', content ->> 'overdraft_limit')
+                is distinct from (customer_id, name, unit_label, joined.overdraft_limit::text)
+            or content ->> 'initial_balance' is distinct from case when opening > 0 then amount::text else '0' end
+        ) and openings = 1, opening, 'what the opening asked for', 'something else'),
+    ('overdraft_limit', known and (lowest_limit <> joined.overdraft_limit or highest_limit <> joined.overdraft_limit),
+        null, joined.overdraft_limit::text, concat(lowest_limit, ' to ', highest_limit)),
+    ('account_status', status <> expected_status, null, expected_status::text, status::text)
+) as finding (check_name, broken, seq, expected, found)
+where finding.broken
+"""  # noqa: S608
+
+#: Freeze an active account, unfreeze a frozen one, close either, and nothing after that.
+STATE_CHANGES = f"""
+with change as (
+    select *, lag(kind) over (partition by store_id, account_id order by seq desc) as kind_before
+    from journal where {_IN_RANGE} and kind in (5, 6, 7) and rejection is null
+)
+select 'state_change', store_id, account_id, seq, 'a change that the state before it allows',
+    concat('kind ', kind, ' after ', coalesce(kind_before::text, 'opening'))
+from change
+where case kind when 5 then kind_before <> 6 when 6 then kind_before is distinct from 5 else kind_before = 7 end
+"""  # noqa: S608
+
+#: Nothing moves on an account that is frozen or closed. A change of state in the same microsecond proves nothing.
+#: The latest change has the lowest seq, hence the minimum.
+STOPPED_MOVEMENTS = f"""
+with changed as (
+    select distinct store_id, account_id from journal
+    where {_IN_RANGE} and kind in (5, 6, 7) and rejection is null
+), walked as (
+    select store_id, account_id, seq,
+        min(array[seq, kind]) filter (where kind in (5, 6, 7) and rejection is null) over earlier as change,
+        count(*) filter (where kind in (5, 6, 7) and rejection is null) over same as changes_now
+    from journal join changed using (store_id, account_id)
+    window earlier as (partition by store_id, account_id order by created_at range unbounded preceding),
+        same as (partition by store_id, account_id order by created_at range current row)
+)
+select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or closed', 'after seq ' || change[1]
+from walked where seq > 0 and changes_now = 0 and change[2] in (5, 7)
+"""  # noqa: S608
+
+#: Every statement that returns discrepancies, by the rows that it needs to find any: all, or those of one sort.
+CHECKS = {
+    "all": (ROWS, ACCOUNTS),
+    "decisions": (DECIDED_BALANCES,),
+    "reversals": (REVERSALS,),
+    "changes": (STATE_CHANGES, STOPPED_MOVEMENTS),
+}

@@ -1,0 +1,365 @@
+"""`verify` finds every way in which the books can be wrong, names the place, and finds nothing on sound books."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from creditlane.producer.verification import CHECKS, MAX_EXAMPLES, VerificationReport, verify
+from creditlane.schemas.errors import NotMigrated, Unavailable
+
+ANN = "cca_" + "0a" * 16
+BOB = "cca_" + "0b" * 16
+CAT = "cca_" + "0c" * 16
+GHOST = "cca_" + "0d" * 16
+OPEN, CREDIT, DEBIT, REVERSE, FREEZE, UNFREEZE, CLOSE = range(1, 8)
+
+#: account, seq, kind, side, amount, balance after, seconds; then what differs from the default.
+Row = tuple[str, int, int, int, int | None, int, int, dict[str, Any]]
+
+SOUND: list[Row] = [
+    (ANN, 1, OPEN, 1, 100, 100, 0, {}),
+    (ANN, 2, DEBIT, -1, 30, 70, 1, {}),
+    (ANN, -1, DEBIT, -1, 71, 70, 2, {"rejection": "insufficient_balance"}),
+    (ANN, 3, REVERSE, 1, 30, 100, 3, {"reversal_of": 2}),
+    (ANN, -2, FREEZE, 0, None, 100, 4, {}),
+    (ANN, -3, DEBIT, -1, 1, 100, 5, {"rejection": "account_frozen"}),
+    (ANN, -4, UNFREEZE, 0, None, 100, 6, {}),
+    (ANN, 4, CREDIT, 1, 5, 105, 7, {}),
+    (BOB, -1, OPEN, 0, None, 0, 0, {"overdraft_limit": 50}),
+    (BOB, 1, DEBIT, -1, 20, -20, 1, {"overdraft_limit": 50}),
+    (BOB, 2, DEBIT, -1, 30, -50, 1, {"overdraft_limit": 50}),
+    (BOB, -2, FREEZE, 0, None, -50, 2, {"overdraft_limit": 50}),
+    (BOB, -3, CLOSE, 0, None, -50, 3, {"overdraft_limit": 50}),
+    (CAT, 1, OPEN, 1, 10**40, 10**40, 0, {}),
+    (CAT, -1, FREEZE, 0, None, 10**40, 1, {}),
+    (GHOST, -1, DEBIT, -1, 5, 0, 0, {"rejection": "account_not_found"}),
+]
+ACCOUNTS = [(ANN, 1, 0, 100), (BOB, 3, 50, 0), (CAT, 2, 0, 10**40)]
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A sound ledger, with everything that protects it out of the way."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for row in SOUND:
+            insert(connection, row)
+        for account, status, limit, _initial in ACCOUNTS:
+            connection.execute(
+                "insert into accounts values (1, %s, %s, 'main', 'main', 'tokens', %s, %s, now(), now())",
+                [account[4:], f"customer {account}", status, limit],
+            )
+        connection.execute("alter table journal disable trigger all")
+        checks = "select conname from pg_constraint where contype = 'c' and conrelid = 'journal'::regclass"
+        for (name,) in connection.execute(checks).fetchall():
+            connection.execute(sql.SQL("alter table journal drop constraint {}").format(sql.Identifier(name)))
+        connection.execute("alter table journal drop constraint journal_pkey")
+        yield connection
+
+
+def insert(connection: psycopg.Connection[Any], row: Row) -> None:
+    account, seq, kind, side, amount, balance, seconds, other = row
+    fields = {
+        "store_id": 1,
+        "account_id": account[4:],
+        "seq": seq,
+        "kind": kind,
+        "side": side,
+        "amount": amount,
+        "balance_after": balance,
+        "idempotency_key": f"{account} {seq}",
+        "created_at": f"2025-01-01 00:00:{seconds:02d}+00",
+        "content": content_of(account) if kind == OPEN else None,
+        **other,
+    }
+    names = sql.SQL(", ").join(map(sql.Identifier, fields))
+    values = sql.SQL(", ").join(map(sql.Placeholder, fields))
+    connection.execute(sql.SQL("insert into journal ({}) values ({})").format(names, values), fields)
+
+
+def content_of(account: str) -> Jsonb:
+    limit, initial = next((limit, initial) for name, _, limit, initial in ACCOUNTS if name == account)
+    return Jsonb(
+        {
+            "customer_id": f"customer {account}",
+            "name": "main",
+            "unit_label": "tokens",
+            "initial_balance": str(initial),
+            "overdraft_limit": str(limit),
+        }
+    )
+
+
+def found(report: VerificationReport) -> set[tuple[str, str | None, int | None]]:
+    """Return what a report found, as (check, account, seq)."""
+    return {(check.name, item.account_id, item.seq) for check in report.failed for item in check.examples}
+
+
+def test_sound_books_have_no_discrepancy(database_url: str, ledger: psycopg.Connection[Any]) -> None:
+    report = verify(database_url)
+
+    assert (report.discrepancies, report.failed) == (0, [])
+    assert (report.stores, report.accounts, report.entries, report.decisions) == (1, 3, 7, 9)
+    assert ledger.execute("select count(*) from journal").fetchone() == (16,)
+
+
+def test_an_empty_ledger_has_no_discrepancy(database_url: str) -> None:
+    report = verify(database_url)
+
+    assert (report.discrepancies, report.accounts, report.entries) == (0, 0, 0)
+
+
+class Damage(NamedTuple):
+    """A change of the rows, and what must be found."""
+
+    name: str
+    statement: str
+    found: set[tuple[str, str | None, int | None]]
+
+
+def update(account: str, seq: int, change: str) -> str:
+    return f"update journal set {change} where account_id = '{account[4:]}' and seq = {seq}"
+
+
+def add(account: str, seq: int, kind: int, side: int, balance: int, **other: object) -> str:
+    fields = {"amount": "1", "created_at": "'2025-01-01 00:00:30+00'", **other}
+    names, values = ", ".join(fields), ", ".join(map(str, fields.values()))
+    return (
+        f"insert into journal (store_id, account_id, seq, kind, side, balance_after, idempotency_key, {names}) "
+        f"values (1, '{account[4:]}', {seq}, {kind}, {side}, {balance}, gen_random_uuid()::text, {values})"
+    )
+
+
+def remove(account: str, seq: int) -> str:
+    return f"delete from journal where account_id = '{account[4:]}' and seq = {seq}"
+
+
+DAMAGES = [
+    Damage("gap in the entries", update(ANN, 4, "seq = 5"), {("entry_sequence", ANN, 5)}),
+    Damage("gap in the decisions", update(ANN, -4, "seq = -5"), {("decision_sequence", ANN, -5)}),
+    Damage(
+        "decision lost",
+        remove(GHOST, -1) + ";" + add(GHOST, -2, DEBIT, -1, 0, rejection="'account_not_found'"),
+        {("decision_sequence", GHOST, -2)},
+    ),
+    Damage(
+        "entry doubled",
+        add(ANN, 4, CREDIT, 1, 105, amount=5, created_at="'2025-01-01 00:00:07+00'"),
+        {("entry_sequence", ANN, 4), ("running_balance", ANN, 4), ("books", None, None)},
+    ),
+    Damage(
+        "entry lost in between",
+        remove(ANN, 2),
+        {
+            ("entry_sequence", ANN, 3),
+            ("running_balance", ANN, 3),
+            ("reversal_original", ANN, 3),
+            ("decided_balance", ANN, -1),
+            ("books", None, None),
+        },
+    ),
+    Damage("amount changed", update(ANN, 4, "amount = 6"), {("running_balance", ANN, 4), ("books", None, None)}),
+    Damage(
+        "balance changed", update(ANN, 4, "balance_after = 106"), {("running_balance", ANN, 4), ("books", None, None)}
+    ),
+    Damage(
+        "first balance changed",
+        update(CAT, 1, "balance_after = balance_after + 1"),
+        {("running_balance", CAT, 1), ("decided_balance", CAT, -1), ("books", None, None)},
+    ),
+    Damage(
+        "side changed",
+        update(ANN, 4, "side = -1"),
+        {("running_balance", ANN, 4), ("entry_kind", ANN, 4), ("books", None, None)},
+    ),
+    Damage("kind changed", update(ANN, 4, "kind = 3"), {("entry_kind", ANN, 4)}),
+    Damage("entry of a rejected command", update(ANN, 4, "rejection = 'account_frozen'"), {("entry_kind", ANN, 4)}),
+    Damage("below zero", add(ANN, 5, DEBIT, -1, -1, amount=106), {("overdraft_limit", ANN, 5)}),
+    Damage(
+        "below the limit",
+        add(BOB, 3, DEBIT, -1, -51, overdraft_limit=50, created_at="'2025-01-01 00:00:01+00'"),
+        {("overdraft_limit", BOB, 3)},
+    ),
+    Damage(
+        "limit of an entry is not the account's",
+        update(BOB, 2, "overdraft_limit = 60"),
+        {("overdraft_limit", BOB, None)},
+    ),
+    Damage(
+        "limit of the account raised",
+        "update accounts set overdraft_limit = 60 where overdraft_limit = 50",
+        {("overdraft_limit", BOB, None), ("account_content", BOB, -1)},
+    ),
+    Damage(
+        "entry before the one before it",
+        update(ANN, 4, "created_at = '2025-01-01 00:00:02+00'"),
+        {("chronology", ANN, 4)},
+    ),
+    Damage(
+        "decision before the one before it",
+        update(ANN, -3, "created_at = '2025-01-01 00:00:03+00'"),
+        {("chronology", ANN, -3)},
+    ),
+    Damage("refused although it was there", update(ANN, -1, "amount = 70"), {("refusal", ANN, -1)}),
+    Damage(
+        "decided on a balance that never was", update(ANN, -3, "balance_after = 99"), {("decided_balance", ANN, -3)}
+    ),
+    Damage("reversal of nothing", update(ANN, 3, "reversal_of = 9"), {("reversal_original", ANN, 3)}),
+    Damage("reversal without an original", update(ANN, 3, "reversal_of = null"), {("reversal_original", ANN, 3)}),
+    Damage(
+        "reversal of a decision",
+        update(ANN, 3, "reversal_of = -1"),
+        {("reversal_original", ANN, 3), ("reversal_amount", ANN, 3)},
+    ),
+    Damage(
+        "reversal of a later entry",
+        update(ANN, 3, "reversal_of = 4"),
+        {("reversal_original", ANN, 3), ("reversal_amount", ANN, 3)},
+    ),
+    Damage(
+        "reversal on the same side",
+        add(ANN, 5, REVERSE, 1, 110, amount=5, reversal_of=4),
+        {("reversal_amount", ANN, 5)},
+    ),
+    Damage(
+        "reversal of another amount",
+        add(ANN, 5, REVERSE, -1, 101, amount=4, reversal_of=4),
+        {("reversal_amount", ANN, 5)},
+    ),
+    Damage(
+        "reversal of a reversal",
+        add(ANN, 5, REVERSE, -1, 75, amount=30, reversal_of=3),
+        {("reversal_of_reversal", ANN, 5)},
+    ),
+    Damage(
+        "reversed twice",
+        add(ANN, 5, REVERSE, 1, 135, amount=30, reversal_of=2),
+        {("reversal_repeated", ANN, 3), ("reversal_repeated", ANN, 5)},
+    ),
+    Damage(
+        "entries without an account", "delete from accounts where overdraft_limit = 50", {("account_exists", BOB, None)}
+    ),
+    Damage("entry without an account", add(GHOST, 1, CREDIT, 1, 1), {("account_exists", GHOST, None)}),
+    Damage("never opened", update(BOB, -1, "rejection = 'account_name_taken'"), {("account_opening", BOB, None)}),
+    Damage(
+        "account without any row",
+        f"insert into accounts values (1, '{GHOST[4:]}', 'x', 'y', 'y', 'z', 1, 0, now(), now())",
+        {("account_opening", GHOST, None)},
+    ),
+    Damage("opened twice", add(ANN, 5, OPEN, 1, 106), {("account_opening", ANN, None)}),
+    Damage(
+        "opened after it had moved",
+        update(ANN, 1, f"kind = {CREDIT}")
+        + ";"
+        + update(
+            ANN,
+            4,
+            f"kind = {OPEN}, content = (select content || "
+            f"'{{\"initial_balance\": \"5\"}}' from journal where account_id = '{ANN[4:]}' and seq = 1)",
+        ),
+        {("account_opening", ANN, 4)},
+    ),
+    Damage(
+        "customer changed",
+        "update accounts set customer_id = 'somebody' where overdraft_limit = 50",
+        {("account_content", BOB, -1)},
+    ),
+    Damage(
+        "initial balance is not what was asked for",
+        update(ANN, 1, """content = content || '{"initial_balance": "99"}'"""),
+        {("account_content", ANN, 1)},
+    ),
+    Damage("status changed", "update accounts set status = 1 where status = 2", {("account_status", CAT, None)}),
+    Damage(
+        "frozen twice",
+        update(ANN, -4, f"kind = {FREEZE}"),
+        {("state_change", ANN, -4), ("account_status", ANN, None), ("stopped_movement", ANN, 4)},
+    ),
+    Damage(
+        "unfrozen while active",
+        update(ANN, -2, f"kind = {UNFREEZE}"),
+        {("state_change", ANN, -2), ("state_change", ANN, -4)},
+    ),
+    Damage("changed after it was closed", update(BOB, -2, f"kind = {CLOSE}"), {("state_change", BOB, -3)}),
+    Damage(
+        "moved while frozen", update(ANN, 3, "created_at = '2025-01-01 00:00:05+00'"), {("stopped_movement", ANN, 3)}
+    ),
+    Damage(
+        "moved after it was closed", add(BOB, 3, CREDIT, 1, -49, overdraft_limit=50), {("stopped_movement", BOB, 3)}
+    ),
+    Damage(
+        "entry in an unknown store",
+        "update journal set store_id = 7 where reversal_of is null and kind = 5 and seq = -1",
+        {("account_exists", CAT, None), ("account_status", CAT, None), ("decided_balance", CAT, -1)},
+    ),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_damage_is_found_where_it_is(damage: Damage, database_url: str, ledger: psycopg.Connection[Any]) -> None:
+    for statement in damage.statement.split(";"):
+        ledger.execute(statement.encode())
+
+    report = verify(database_url)
+
+    assert found(report) == damage.found
+    assert report.discrepancies == len(damage.found)
+
+
+def test_every_check_is_seen_to_fail() -> None:
+    assert {check for damage in DAMAGES for check, _, _ in damage.found} == set(CHECKS)
+
+
+@pytest.mark.parametrize("rows_per_range", [1, 3])
+def test_ranges_change_no_finding(rows_per_range: int, database_url: str, ledger: psycopg.Connection[Any]) -> None:
+    ledger.execute(update(CAT, 1, "amount = 1").encode())
+    whole = verify(database_url)
+    told: list[tuple[int, int]] = []
+
+    in_ranges = verify(database_url, lambda done, total: told.append((done, total)), rows_per_range=rows_per_range)
+
+    assert in_ranges == whole
+    assert found(whole) == {("running_balance", CAT, 1), ("account_content", CAT, 1), ("books", None, None)}
+    assert told[-1] == (16, 16)
+    assert len(told) > 1
+
+
+def test_examples_are_few_and_all_are_counted(database_url: str, ledger: psycopg.Connection[Any]) -> None:
+    ledger.execute(
+        "insert into journal "
+        "(store_id, account_id, seq, kind, side, amount, balance_after, created_at, idempotency_key) "
+        "select 1, %s, seq, 2, 1, 1, 0, now(), seq::text from generate_series(5, 30) as seq",
+        [ANN[4:]],
+    )
+
+    balances = next(check for check in verify(database_url).failed if check.name == "running_balance")
+
+    assert balances.discrepancies == 26
+    assert len(balances.examples) == MAX_EXAMPLES
+    assert (balances.examples[0].expected, balances.examples[0].found) == ("106", "0")
+
+
+def test_a_ledger_in_use_is_judged_as_of_one_moment(database_url: str, ledger: psycopg.Connection[Any]) -> None:
+    """Given entries that arrive between two ranges, when they are proven, then none of them is seen by half."""
+
+    def write_on(done: int, _total: int) -> None:
+        seq = ledger.execute("select max(seq) + 1 from journal where account_id = %s", [CAT[4:]]).fetchone()
+        assert seq is not None
+        insert(ledger, (CAT, seq[0], CREDIT, 1, 1, 10**40 + seq[0] - 1, min(59, 10 + done), {}))
+
+    report = verify(database_url, write_on, rows_per_range=1)
+
+    assert (report.discrepancies, report.entries) == (0, 7)
+
+
+def test_a_database_without_the_schema_says_so(empty_database_url: str) -> None:
+    with pytest.raises(NotMigrated, match="creditlane migrate"):
+        verify(empty_database_url)
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="Postgres cannot be reached"):
+        verify("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
