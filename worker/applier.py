@@ -1,0 +1,161 @@
+"""Gets every request of a batch decided: optimistically, else carefully, else in halves until the culprit is alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from ..schemas.errors import CommandDeadLettered, UndecodableCommand
+from ..schemas.journal import Refusal
+from .ledger import AddressedCommand, Verdict
+from .requests import Batch, Request
+from .store import LedgerStore, PartitionsLost, StaleAccount
+
+#: Batches that are done carefully after one that met a known key: repeats come in runs.
+CAREFUL_BATCHES = 2
+#: Times that a careful batch may meet a key which another lane is just committing.
+MAX_COLLISIONS = 5
+
+#: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
+#: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
+_CULPABLE_CLASSES = frozenset({"22", "23", "54", "P0"})
+
+_log = structlog.get_logger(__name__)
+
+
+class Applier:
+    """Applies batches through one store. Errors of the environment pass through; the caller tries again."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._stores: dict[str, int] = {}
+        # What was on a lane when this worker took it may have been decided by its last owner.
+        self._careful_batches = CAREFUL_BATCHES
+
+    def expect_repeats(self) -> None:
+        """Look up keys for a while, and read every account afresh: something happened that repeats commands."""
+        self._careful_batches = CAREFUL_BATCHES
+        self._store.forget()
+
+    def apply(self, batch: Batch) -> list[Verdict]:
+        """Return the verdict of every request of the batch, in order; all of them are committed.
+
+        Raises:
+            PartitionsLost: some lanes are another worker's now. Nothing was decided that is not stored; drop them and
+                apply the rest again.
+            psycopg.Error: Postgres cannot be used now. Apply the batch again.
+        """
+        requests = batch.requests
+        self._learn_stores(requests)
+        if self._careful_batches == 0:
+            try:
+                return self._attempt(requests, batch.epochs, careful=False)
+            except (psycopg.errors.UniqueViolation, StaleAccount):
+                self.expect_repeats()
+            except Exception as error:
+                if not _culpable(error):
+                    raise
+                self.expect_repeats()
+        self._careful_batches -= 1
+        return self._apply_carefully(requests, batch.epochs)
+
+    def _learn_stores(self, requests: Sequence[Request]) -> None:
+        unknown = {request.command.store_id or "" for request in requests if request.command} - self._stores.keys()
+        if unknown:
+            self._stores.update(self._store.find_stores(unknown))
+
+    def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
+        for _ in range(MAX_COLLISIONS):
+            try:
+                verdicts = self._attempt(requests, epochs, careful=True)
+            except (psycopg.errors.UniqueViolation, StaleAccount) as error:
+                collision: Exception = error
+                continue
+            except Exception as error:
+                if not _culpable(error):
+                    raise
+                return self._split(requests, epochs, error)
+            if any(verdict.replayed for verdict in verdicts):
+                self._careful_batches = CAREFUL_BATCHES
+            return verdicts
+        return self._split(requests, epochs, collision)
+
+    def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Verdict]:
+        """Do the halves one after the other, in order; a request alone is the culprit."""
+        if len(requests) == 1:
+            return [self._bury(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
+        half = len(requests) // 2
+        _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
+        return [
+            *self._apply_carefully(requests[:half], epochs),
+            *self._apply_carefully(requests[half:], epochs),
+        ]
+
+    def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+        stores = self._stores
+        commands: list[AddressedCommand] = [
+            ((stores[command.store_id], command.account_id), command)  # type: ignore[index]
+            for request in requests
+            if (command := request.command) is not None and command.store_id in stores
+        ]
+        verdicts = self._store.apply(commands, epochs, careful=careful) if commands else []
+        if len(verdicts) == len(requests):
+            return verdicts
+        decided = iter(verdicts)
+        return [
+            next(decided)
+            if request.command is not None and request.command.store_id in stores
+            else self._bury_unreadable(request, epochs)
+            for request in requests
+        ]
+
+    def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:
+        if request.command is None:
+            return self._bury(request, epochs, UndecodableCommand.code, request.flaw or "")
+        reason = f"store_id: there is no store {request.command.store_id!r}; create it, then replay this dead letter"
+        return self._bury(request, epochs, "unknown_store", reason)
+
+    def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Verdict:
+        """Move a request to the dead letters, and return what its producer is told."""
+        command = request.command
+        letter: tuple[Any, ...] = (
+            self._stores.get(command.store_id or "", 0) if command else 0,
+            _dead_letter_id(request),
+            request.partition,
+            request.lane_entry.decode("ascii", "replace"),
+            request.payload,
+            command.idempotency_key if command else None,
+            code,
+            reason,
+        )
+        self._store.bury([letter], {request.partition: epochs[request.partition]} if epochs else {})
+        _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
+        return Verdict(None, refusal=Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])}))
+
+
+def _dead_letter_id(request: Request) -> UUID:
+    """Return an id that a redelivery of the same entry gives again."""
+    seed = b"%d\0%b\0%b" % (request.partition, request.lane_entry, request.payload)
+    return UUID(bytes=blake2b(seed, digest_size=16, person=b"creditlane-dead").digest())
+
+
+def _culpable(error: Exception) -> bool:
+    """Tell whether a command of the batch may be the cause, so that trying the rest without it makes sense."""
+    if isinstance(error, PartitionsLost):
+        return False
+    if isinstance(error, psycopg.Error):
+        # A DataError without a state comes from the driver, which could not write a value down.
+        return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in _CULPABLE_CLASSES
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """Return one line on the error, without the values of the row that Postgres would add."""
+    if isinstance(error, psycopg.Error):
+        return f"{error.sqlstate or 'client'}: {error.diag.message_primary or error}"
+    return f"{type(error).__name__}: {error}"

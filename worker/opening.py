@@ -1,0 +1,62 @@
+"""Opening accounts: which of a batch's accounts ask for an id and a name, and the proof that each got both or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from ..schemas.commands import OpenAccount, name_key
+from ..schemas.errors import CreditlaneError
+from ..schemas.journal import JournalRow, Kind
+from ..schemas.results import moment_of
+from .ledger import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
+
+Claim = tuple[int, OpenAccount]
+
+
+def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
+    """Return the commands of the batch that will open their account if its name is free.
+
+    Only the first of several with one key or one account can: the ledger answers the later ones from the first.
+    """
+    claims: list[Claim] = []
+    keys: set[IdempotencyKey] = set(book.known)
+    accounts: set[AccountKey] = set()
+    for account, command in commands:
+        key = (account[0], command.idempotency_key)
+        new = key not in keys
+        keys.add(key)
+        if not new or not isinstance(command, OpenAccount) or account in accounts:
+            continue
+        accounts.add(account)
+        if book.accounts[account].status == UNOPENED.status:
+            claims.append((account[0], command))
+    return claims
+
+
+def claim_columns(claims: Sequence[Claim], now_us: int) -> dict[str, list[Any]]:
+    """Return the claims as the arrays of `sql.CLAIM_ACCOUNTS`."""
+    commands = [command for _, command in claims]
+    return {
+        "stores": [store_id for store_id, _ in claims],
+        "accounts": [command.account_id[4:] for command in commands],
+        "customers": [command.customer_id for command in commands],
+        "names": [command.name for command in commands],
+        "name_keys": [name_key(command.name) for command in commands],
+        "unit_labels": [command.unit_label for command in commands],
+        "limits": [str(command.overdraft_limit) for command in commands],
+        "moments": [moment_of(now_us)] * len(claims),
+    }
+
+
+def check_opened(opened: Collection[AccountKey], rows: Iterable[JournalRow]) -> None:
+    """Check that the accounts that were written and those that the ledger opened are the same.
+
+    Raises:
+        CreditlaneError: they differ; the batch must be rolled back.
+    """
+    decided = {
+        (row.store_id, row.account_id) for row in rows if row.kind == Kind.OPEN_ACCOUNT and row.rejection is None
+    }
+    if decided != set(opened):
+        raise CreditlaneError(f"opened {len(opened)} accounts for {len(decided)} that the ledger opened")

@@ -1,0 +1,81 @@
+"""What stands on a lane, taken apart: a request to decide, or bytes that are no command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ..schemas.encoding import LaneCommand, decode_command
+from ..schemas.errors import UndecodableCommand
+from ..schemas.keys import COMMAND_FIELD, KEEP_FIELD, REPLY_FIELD
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a lane."""
+
+    partition: int
+    #: Id of the entry in the lane's stream.
+    lane_entry: bytes
+    #: The command as it stood on the lane.
+    payload: bytes
+    #: None if the payload is no command; `flaw` then says why.
+    command: LaneCommand | None
+    flaw: str | None
+    #: Producer process that wants to hear of it, and the number it goes by there.
+    producer_id: str | None
+    number: int
+    #: The result shall be kept under a poll key.
+    keep: bool
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What was read in one go, lane by lane, and the epochs under which the lanes were owned then."""
+
+    requests: list[Request]
+    epochs: Mapping[int, int]
+
+    @property
+    def partitions(self) -> set[int]:
+        """The lanes that have a request in the batch."""
+        return {request.partition for request in self.requests}
+
+
+def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:
+    """Return the request that a stream entry stands for. Never raises: whatever is wrong is in `flaw`."""
+    payload = reply = None
+    keep = False
+    names_and_values = iter(fields)
+    for name, value in zip(names_and_values, names_and_values, strict=True):
+        if name == COMMAND_FIELD:
+            payload = value
+        elif name == REPLY_FIELD:
+            reply = value
+        elif name == KEEP_FIELD:
+            keep = True
+    producer_id, number = _parse_reply(reply)
+    if payload is None:
+        raw = b" ".join(fields)
+        return Request(partition, lane_entry, raw, None, "the entry has no field c", producer_id, number, keep)
+    try:
+        command = decode_command(payload)
+    except UndecodableCommand as error:
+        return Request(partition, lane_entry, payload, None, error.message, producer_id, number, keep)
+    return Request(partition, lane_entry, payload, command, None, producer_id, number, keep)
+
+
+def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
+    """Return who wants to hear of it, or nobody if the field is missing or malformed."""
+    if field is None:
+        return None, 0
+    producer_id, _, number = field.rpartition(b"/")
+    # 18 digits fit a bigint. An id goes into a key name, so only what a producer makes is taken.
+    if (
+        producer_id.isalnum()
+        and producer_id.isascii()
+        and len(producer_id) <= 64
+        and number.isdigit()
+        and len(number) <= 18
+    ):
+        return producer_id.decode(), int(number)
+    return None, 0

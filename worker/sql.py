@@ -1,0 +1,143 @@
+"""Every statement the worker runs, named. Sets go in as arrays; nothing is ever pasted into a text."""
+
+from __future__ import annotations
+
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine, and the one clock of all workers.
+#: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
+BEGIN_BATCH = """
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+       set_config('statement_timeout', %(timeout_ms)s, true),
+       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
+"""
+
+#: The leases of a batch, locked against a change of owner until the batch is committed.
+LOCK_LEASES = """
+select partition, epoch from leases
+where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+for share
+"""
+
+#: Accounts of a batch in one fixed order, so that two batches cannot wait for each other.
+LOCK_ACCOUNTS = """
+select 1 from accounts
+join unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id) using (store_id, account_id)
+order by store_id, account_id
+for update of accounts
+"""
+
+#: Accounts as they stand. The balance is on the latest entry: one descent of the primary key for each sign of seq.
+LOAD_ACCOUNTS = """
+select wanted.store_id, wanted.account_id, accounts.status, accounts.overdraft_limit::text,
+       entry.seq, entry.balance_after::text, decision.seq,
+       (extract(epoch from greatest(entry.created_at, decision.created_at)) * 1000000)::bigint
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id)
+left join accounts using (store_id, account_id)
+left join lateral (
+    select seq, balance_after, created_at from journal
+    where journal.store_id = wanted.store_id and journal.account_id = wanted.account_id and seq > 0
+    order by seq desc limit 1
+) as entry on true
+left join lateral (
+    select seq, created_at from journal
+    where journal.store_id = wanted.store_id and journal.account_id = wanted.account_id and seq < 0
+    order by seq limit 1
+) as decision on true
+"""
+
+_ROW = """
+journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
+journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, journal.idempotency_key, journal.reference,
+journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
+journal.content::text
+"""
+
+#: Rows that hold one of these idempotency keys already.
+LOAD_KNOWN = f"""
+select {_ROW} from journal
+join unnest(%(stores)s::integer[], %(keys)s::text[]) as wanted (store_id, idempotency_key)
+using (store_id, idempotency_key)
+"""  # noqa: S608  # the fragment is the constant above
+
+#: Entries by position: what a reversal wants to undo.
+LOAD_ENTRIES = f"""
+select {_ROW} from journal
+join unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seqs)s::bigint[]) as wanted (store_id, account_id, seq)
+using (store_id, account_id, seq)
+"""  # noqa: S608  # the fragment is the constant above
+
+#: Opens accounts whose id and name are free, in one fixed order, and tells which those are.
+CLAIM_ACCOUNTS = """
+insert into accounts
+    (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at)
+select store_id, account_id, customer_id, name, name_key, unit_label, 1, overdraft_limit::numeric, moment, moment
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], %(names)s::text[],
+            %(name_keys)s::text[], %(unit_labels)s::text[], %(limits)s::text[], %(moments)s::timestamptz[])
+     with ordinality as wanted
+     (store_id, account_id, customer_id, name, name_key, unit_label, overdraft_limit, moment, place)
+order by store_id, customer_id, name_key, place
+on conflict do nothing
+returning store_id, account_id
+"""
+
+#: Changes of status, each from the status that was seen.
+CHANGE_STATUS = """
+update accounts set status = changed.status, updated_at = greatest(changed.moment, accounts.created_at)
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seen)s::smallint[], %(statuses)s::smallint[],
+            %(moments)s::timestamptz[]) as changed (store_id, account_id, seen, status, moment)
+where accounts.store_id = changed.store_id and accounts.account_id = changed.account_id
+  and accounts.status = changed.seen
+"""
+
+#: The rows of a batch, as the text that `row_text.copy_text` makes.
+COPY_JOURNAL = """
+copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
+              reference, reversal_of, created_at, rejection, content) from stdin
+"""
+
+#: Commands that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.
+INSERT_DEAD_LETTERS = """
+insert into dead_letters (store_id, dead_letter_id, partition, lane_entry, payload, idempotency_key, code, reason)
+select * from unnest(%(stores)s::integer[], %(ids)s::uuid[], %(partitions)s::smallint[], %(lane_entries)s::text[],
+                     %(payloads)s::bytea[], %(keys)s::text[], %(codes)s::text[], %(reasons)s::text[])
+on conflict do nothing
+"""
+
+FIND_STORES = "select public_id, store_id from stores where public_id = any(%(public_ids)s)"
+
+#: Shows life, for as long again as a lease lasts.
+HEARTBEAT = """
+insert into workers (worker_id, host, process_id, expires_at)
+values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
+on conflict (worker_id) do update set expires_at = excluded.expires_at
+"""
+
+#: Partitions in all, partitions that are mine, and workers alive.
+READ_SHARES = """
+select (select count(*) from leases),
+       (select coalesce(array_agg(array[partition, epoch] order by partition), '{}')
+        from leases where worker_id = %(worker_id)s),
+       (select count(*) from workers where expires_at > clock_timestamp())
+"""
+
+#: Takes partitions that are nobody's or whose owner shows no life. A row that somebody else is taking is passed over.
+TAKE_LEASES = """
+with free as (
+    select leases.partition from leases
+    left join workers on workers.worker_id = leases.worker_id and workers.expires_at > clock_timestamp()
+    where workers.worker_id is null
+    order by leases.partition limit %(wanted)s
+    for update of leases skip locked
+)
+update leases set worker_id = %(worker_id)s, epoch = leases.epoch + 1 from free
+where leases.partition = free.partition
+returning leases.partition, leases.epoch
+"""
+
+#: Gives partitions back. The epoch moves on, so that nothing read before can still be committed.
+RELEASE_LEASES = """
+update leases set worker_id = null, epoch = epoch + 1
+where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+"""
+
+#: A worker that leaves, and those that have been silent for a day.
+FORGET_WORKERS = "delete from workers where worker_id = %(worker_id)s or expires_at < now() - interval '1 day'"

@@ -1,0 +1,259 @@
+"""The ledger's store: reads what a batch touches, lets the pure ledger decide, and writes it in one transaction.
+
+A batch is first tried optimistically: accounts as remembered, no look-up of keys. The primary key of the journal catches
+an account that somebody else moved, its unique index a key that was used before: the transaction is rolled back, and the
+batch is tried again carefully, with locks and look-ups. Nothing here talks to Redis or retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import psycopg
+
+from ..schemas.commands import Reverse
+from ..schemas.errors import CreditlaneError, LeaseLost
+from ..schemas.identifiers import ACCOUNT_PREFIX, Position, position_of
+from ..schemas.journal import JournalRow, Kind, Status
+from ..schemas.results import moment_of
+from . import sql
+from .ledger import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict, decide_all
+from .opening import check_opened, claim_columns, claims_of
+from .row_text import copy_text, row_of
+
+#: Accounts that a worker remembers from one batch to the next: about 400 bytes each.
+MAX_REMEMBERED_ACCOUNTS = 100_000
+
+_STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class PartitionsLost(LeaseLost):
+    """Some partitions of the batch belong to another worker now."""
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(f"The leases of partitions {sorted(self.partitions)} are another worker's.")
+
+
+class StaleAccount(CreditlaneError):
+    """An account is not in the status that was remembered; read it afresh and decide again."""
+
+
+class LedgerStore:
+    """Applies commands to Postgres over one connection, as one worker. Not for use from several threads."""
+
+    def __init__(self, connection: Connection, worker_id: str, *, timeout_seconds: float = 10.0) -> None:
+        self._connection = connection
+        self._worker_id = worker_id
+        self._timeout_ms = str(int(timeout_seconds * 1000))
+        self._remembered: dict[AccountKey, AccountState] = {}
+
+    def forget(self) -> None:
+        """Forget every remembered account, so that the next batch reads them afresh."""
+        self._remembered.clear()
+
+    def apply(
+        self, commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool = False
+    ) -> list[Verdict]:
+        """Decide the commands in order and store every decision, all in one transaction.
+
+        `epochs` are the leases under which the commands were read; an empty mapping checks none.
+
+        Raises:
+            PartitionsLost: a lease is another worker's; nothing was stored.
+            psycopg.errors.UniqueViolation: a key or an account's seq was there already; nothing was stored.
+            StaleAccount: a status had been changed by somebody else; nothing was stored.
+            psycopg.Error: anything else that Postgres refuses; nothing was stored, unless the commit itself was cut off.
+        """
+        try:
+            now_us = self._begin(epochs)
+            kinds = {command.kind for _, command in commands}
+            book, opened = self._load(commands, kinds, now_us, careful=careful)
+            before = book.accounts.copy() if _STATUS_KINDS & kinds else {}
+            verdicts = decide_all(commands, book, now_us)
+            rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
+            if opened:
+                check_opened(opened, rows)
+            self._write(rows)
+            if before:
+                self._change_statuses(rows, before, book.accounts, opened)
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        self._remember(book.accounts)
+        return verdicts
+
+    def bury(self, letters: Sequence[tuple[Any, ...]], epochs: Mapping[int, int]) -> None:
+        """Store dead letters, rows of (store, id, partition, lane entry, payload, key, code, reason).
+
+        Raises as `apply` does.
+        """
+        names = ("stores", "ids", "partitions", "lane_entries", "payloads", "keys", "codes", "reasons")
+        try:
+            self._begin(epochs)
+            columns = zip(*letters, strict=True)
+            self._connection.execute(
+                sql.INSERT_DEAD_LETTERS, {name: list(column) for name, column in zip(names, columns, strict=True)}
+            )
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def find_stores(self, public_ids: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of those stores that exist."""
+        records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
+        self._connection.commit()
+        return {public_id: store_id for public_id, store_id in records}
+
+    def _begin(self, epochs: Mapping[int, int]) -> int:
+        """Open the transaction in one round trip, and return the time in microseconds since 1970."""
+        with self._connection.pipeline():
+            clock = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
+            leases = self._connection.execute(
+                sql.LOCK_LEASES, {"worker_id": self._worker_id, "partitions": list(epochs)}
+            )
+        held = dict(leases.fetchall())
+        lost = [partition for partition, epoch in epochs.items() if held.get(partition) != epoch]
+        if lost:
+            raise PartitionsLost(lost)
+        record = clock.fetchone()
+        if record is None:
+            raise CreditlaneError("Postgres did not tell the time")
+        return int(record[0])
+
+    def _roll_back(self) -> None:
+        if not self._connection.closed:
+            try:
+                self._connection.rollback()
+            except psycopg.Error:
+                # The connection broke; the server rolls back, and the loop connects afresh.
+                self._connection.close()
+
+    def _load(
+        self, commands: Sequence[AddressedCommand], kinds: set[str], now_us: int, *, careful: bool
+    ) -> tuple[Book, set[AccountKey]]:
+        """Return the book of the batch, and the accounts that were opened for it."""
+        book = Book()
+        wanted = {account for account, _ in commands}
+        if careful:
+            self._lock_accounts(wanted)
+            book.accounts = self._load_accounts(wanted)
+            book.known = self._load_known({(account[0], command.idempotency_key) for account, command in commands})
+        else:
+            remembered = self._remembered
+            book.accounts = {key: remembered[key] for key in wanted if key in remembered}
+            if len(book.accounts) < len(wanted):
+                book.accounts.update(self._load_accounts(wanted - book.accounts.keys()))
+        if "reverse" in kinds:
+            book.has_reversals = True
+            book.originals = self._load_originals(commands)
+        opened = self._open_accounts(commands, book, now_us) if "open_account" in kinds else set()
+        return book, opened
+
+    def _lock_accounts(self, wanted: set[AccountKey]) -> None:
+        self._connection.execute(sql.LOCK_ACCOUNTS, _account_columns(wanted))
+
+    def _load_accounts(self, wanted: set[AccountKey]) -> dict[AccountKey, AccountState]:
+        states = {}
+        for record in self._connection.execute(sql.LOAD_ACCOUNTS, _account_columns(wanted)):
+            store_id, account_id, status, limit, entries, balance, latest_decision, latest_at_us = record
+            states[store_id, ACCOUNT_PREFIX + account_id.hex] = AccountState(
+                status or UNOPENED.status,
+                int(balance or 0),
+                int(limit or 0),
+                entries or 0,
+                -(latest_decision or 0),
+                latest_at_us or 0,
+            )
+        return states
+
+    def _load_known(self, wanted: set[IdempotencyKey]) -> dict[IdempotencyKey, JournalRow]:
+        stores, keys = zip(*wanted, strict=True)
+        records = self._connection.execute(sql.LOAD_KNOWN, {"stores": list(stores), "keys": list(keys)})
+        rows = map(row_of, records)
+        return {(row.store_id, row.idempotency_key): row for row in rows}
+
+    def _load_originals(self, commands: Sequence[AddressedCommand]) -> dict[tuple[int, Position], JournalRow]:
+        wanted = [
+            (account[0], position)
+            for account, command in commands
+            if isinstance(command, Reverse) and (position := position_of(command.transaction_id))
+        ]
+        records = self._connection.execute(
+            sql.LOAD_ENTRIES,
+            {
+                "stores": [store_id for store_id, _ in wanted],
+                "accounts": [position.account_id[4:] for _, position in wanted],
+                "seqs": [position.seq for _, position in wanted],
+            },
+        )
+        return {(row.store_id, Position(row.account_id, row.seq)): row for row in map(row_of, records)}
+
+    def _open_accounts(self, commands: Sequence[AddressedCommand], book: Book, now_us: int) -> set[AccountKey]:
+        """Claim ids and names for the batch's new accounts; those refused go to the book. Returns the opened ones."""
+        claims = claims_of(commands, book)
+        opened: set[AccountKey] = set()
+        if claims:
+            records = self._connection.execute(sql.CLAIM_ACCOUNTS, claim_columns(claims, now_us))
+            opened = {(store_id, ACCOUNT_PREFIX + account_id.hex) for store_id, account_id in records}
+        book.names_taken = {(store_id, command.account_id) for store_id, command in claims} - opened
+        return opened
+
+    def _write(self, rows: list[JournalRow]) -> None:
+        if not rows:
+            return
+        # Sorted, two batches that touch the same accounts take their index entries in the same order.
+        rows.sort(key=_position)
+        with self._connection.cursor() as cursor, cursor.copy(sql.COPY_JOURNAL) as copy:
+            copy.write(copy_text(rows))
+
+    def _change_statuses(
+        self,
+        rows: Iterable[JournalRow],
+        before: Mapping[AccountKey, AccountState],
+        after: Mapping[AccountKey, AccountState],
+        opened: set[AccountKey],
+    ) -> None:
+        moments = {
+            (row.store_id, row.account_id): row.created_at_us
+            for row in rows
+            if row.kind in {Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE} and row.rejection is None
+        }
+        changed = sorted(moments)
+        if not changed:
+            return
+        seen = [int(Status.ACTIVE) if key in opened else before[key].status for key in changed]
+        cursor = self._connection.execute(
+            sql.CHANGE_STATUS,
+            {
+                **_account_columns(changed),
+                "seen": seen,
+                "statuses": [after[key].status for key in changed],
+                "moments": [moment_of(moments[key]) for key in changed],
+            },
+        )
+        if cursor.rowcount != len(changed):
+            raise StaleAccount
+
+    def _remember(self, states: Mapping[AccountKey, AccountState]) -> None:
+        remembered = self._remembered
+        remembered.update(states)
+        surplus = len(remembered) - MAX_REMEMBERED_ACCOUNTS
+        if surplus > 0:
+            for key in list(islice(remembered, surplus + MAX_REMEMBERED_ACCOUNTS // 10)):
+                del remembered[key]
+
+
+def _account_columns(accounts: Iterable[AccountKey]) -> dict[str, list[Any]]:
+    keys = list(accounts)
+    return {"stores": [store_id for store_id, _ in keys], "accounts": [account_id[4:] for _, account_id in keys]}
+
+
+def _position(row: JournalRow) -> tuple[int, str, int]:
+    return row.store_id, row.account_id, row.seq
