@@ -1,0 +1,106 @@
+"""Tells the news of a committed batch: results to their producers, poll keys, and the lanes rid of what is decided.
+
+In that order, so that a crash in between leads to a second announcement and never to none. Called after the commit only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import redis
+
+from ..schemas.errors import IdempotencyKeyMismatch
+from ..schemas.journal import Announcement, encode_announcements
+from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
+from . import scripts
+from .ledger import Verdict
+from .requests import Batch, Request
+
+#: News that a producer which reads nothing may leave lying, in batches. What is trimmed is found in Postgres.
+MAX_REPLY_BATCHES = 10_000
+#: How long the news for a producer which reads nothing are kept, in seconds.
+REPLY_TTL_SECONDS = 3_600
+#: Poll keys written in one script call, so that no call keeps Redis busy for long.
+MAX_KEPT_PER_CALL = 500
+
+
+class Announcer:
+    """Announces batches through one Redis client. Announcing twice is harmless."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, result_ttl_seconds: int, keep_all_results: bool = False
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._result_ttl_seconds = result_ttl_seconds
+        self._keep_all_results = keep_all_results
+        self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
+        self._keep_results = client.register_script(scripts.KEEP_RESULTS)
+
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict]) -> None:
+        """Send the verdicts to their producers, and keep those that shall be kept.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now; announce again.
+        """
+        decided = list(zip(batch.requests, verdicts, strict=True))
+        pipeline = self._client.pipeline(transaction=False)
+        self._reply(pipeline, decided)
+        self._keep(pipeline, decided)
+        pipeline.execute()
+
+    def delete(self, batch: Batch) -> set[int]:
+        """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now; delete again.
+        """
+        last_entries = {request.partition: request.lane_entry for request in batch.requests}
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, lane_entry in last_entries.items():
+            self._delete_decided(
+                keys=[self._keys.lane(partition), self._keys.fence(partition)],
+                args=[batch.epochs[partition], _after(lane_entry)],
+                client=pipeline,
+            )
+        answers = pipeline.execute()
+        return {partition for partition, deleted in zip(last_entries, answers, strict=True) if deleted == -1}
+
+    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+        replies: defaultdict[str, list[Announcement]] = defaultdict(list)
+        for request, verdict in decided:
+            if request.producer_id is not None:
+                replies[request.producer_id].append(
+                    Announcement(request.number, verdict.row, verdict.replayed, verdict.refusal)
+                )
+        for producer_id, news in replies.items():
+            key = self._keys.replies(producer_id)
+            pipeline.xadd(key, {ANNOUNCEMENT_FIELD: encode_announcements(news)}, maxlen=MAX_REPLY_BATCHES)
+            pipeline.expire(key, REPLY_TTL_SECONDS)
+
+    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+        kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
+        for request, verdict in decided:
+            command = request.command
+            if command is None or not (request.keep or self._keep_all_results):
+                continue
+            # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
+            if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:
+                key = self._keys.result(request.partition, command.store_id or "", command.idempotency_key)
+                news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal)
+                kept[request.partition].append((key, encode_announcements([news])))
+        for results in kept.values():
+            for start in range(0, len(results), MAX_KEPT_PER_CALL):
+                part = results[start : start + MAX_KEPT_PER_CALL]
+                self._keep_results(
+                    keys=[key for key, _ in part],
+                    args=[self._result_ttl_seconds, ANNOUNCEMENT_FIELD, *(value for _, value in part)],
+                    client=pipeline,
+                )
+
+
+def _after(lane_entry: bytes) -> bytes:
+    """Return the id that comes right after this one in a stream."""
+    milliseconds, _, number = lane_entry.partition(b"-")
+    return b"%b-%d" % (milliseconds, int(number) + 1)

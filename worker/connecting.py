@@ -1,0 +1,47 @@
+"""Connections to Postgres and Redis as a worker wants them: with a deadline on everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import redis
+
+#: How long to wait for a connection to be made, in seconds.
+CONNECT_TIMEOUT_SECONDS = 5
+#: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
+REDIS_TIMEOUT_SECONDS = 10.0
+
+
+def connect_postgres(database_url: str, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
+    """Return a new connection.
+
+    Raises:
+        psycopg.OperationalError: Postgres cannot be reached.
+    """
+    return psycopg.connect(
+        database_url,
+        autocommit=autocommit,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        application_name="creditlane-worker",
+        # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
+        prepare_threshold=None,
+        # A peer that vanished without a word is noticed after about half a minute.
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+    )
+
+
+def connect_redis(redis_url: str) -> redis.Redis:
+    """Return a client that connects when first used, and gives streams as the server sends them: nested lists of bytes."""
+    client = redis.Redis.from_url(
+        redis_url,
+        protocol=2,
+        decode_responses=False,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+    )
+    client.set_response_callback("XREAD", lambda response, **_options: response)
+    return client

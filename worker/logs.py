@@ -1,0 +1,28 @@
+"""Structured logs on standard error: readable on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+
+def configure_logs(log_format: str | None) -> None:
+    """Set up logging for this process; `json`, `console`, or None to choose by whether a person is watching."""
+    chosen = log_format or ("console" if sys.stderr.isatty() else "json")
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

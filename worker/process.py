@@ -1,0 +1,153 @@
+"""One worker process: four threads around the two pipes of the lane.
+
+    lane reader --batches--> applier (main thread) --decided--> announcer          lease keeper beside them
+
+While one batch is with Postgres, the next is being read and decoded, and the one before announced and deleted. A thread
+that meets a fault of the environment tries again after a growing pause; one that meets anything else ends the process,
+and what it had not finished is delivered again to whoever takes its leases.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import msgspec
+import psycopg
+import redis
+import structlog
+
+from ..schemas.errors import NotMigrated
+from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
+from ..schemas.keys import Keys
+from ..schemas.settings import Settings
+from .backoff import Backoff
+from .connecting import connect_postgres, connect_redis
+from .leases import LeaseKeeper
+from .logs import configure_logs
+from .ownership import Ownership
+from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
+
+#: How long a thread may take to finish its work at a stop, in seconds.
+STOP_TIMEOUT_SECONDS = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+def _no_listener(_step: str) -> None:
+    """Outside of tests nobody listens."""
+
+
+class Worker:
+    """One worker process. `run` returns when it was told to stop and everything is given back."""
+
+    def __init__(self, settings: Settings, *, after_step: StepListener = _no_listener) -> None:
+        self._settings = settings
+        self._database_url = settings.require_database_url()
+        self._redis_url = settings.require_redis_url()
+        self.worker_id = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._stopping = threading.Event()
+        #: The worker has left the lanes: the lease keeper may end.
+        self._drained = threading.Event()
+        self._failure: BaseException | None = None
+        ownership, pipes = Ownership(), Pipes()
+        self._keeper = LeaseKeeper(
+            self._database_url, self.worker_id, ownership, self._drained, lease_seconds=settings.lease_seconds
+        )
+        self._reading = ReadingStage(settings, ownership, pipes, self._stopping, after_step)
+        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, self._stopping, after_step)
+        self._announcing = AnnouncingStage(settings, ownership, pipes, self._stopping, after_step)
+
+    def stop(self) -> None:
+        """Finish the batch under way, give the leases back, and let `run` return."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Apply commands until told to stop.
+
+        Raises:
+            ConfigurationError: the database is not migrated, or was initialised with other partitions.
+            BaseException: whatever ended one of the threads.
+        """
+        if not self._check_installation():
+            return
+        stages = {"reader": self._reading.run, "announcer": self._announcing.run, "leases": self._keeper.run}
+        threads = [
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in stages.items()
+        ]
+        _log.info("worker started", worker=self.worker_id)
+        for thread in threads:
+            thread.start()
+        self._guard(self._applying.run)
+        self._leave(*threads)
+        if self._failure is not None:
+            raise self._failure
+        _log.info("worker stopped", worker=self.worker_id)
+
+    def _leave(self, reader: threading.Thread, announcer: threading.Thread, leases: threading.Thread) -> None:
+        self.stop()
+        if self._failure is None:
+            reader.join(STOP_TIMEOUT_SECONDS)
+            announcer.join(STOP_TIMEOUT_SECONDS)
+        self._drained.set()
+        leases.join(STOP_TIMEOUT_SECONDS)
+        self._keeper.leave()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Do a thread's work; what it does not handle ends the whole process."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # it is raised again by run()
+            _log.exception("worker fails", part=threading.current_thread().name)
+            self._failure = self._failure or error
+            self.stop()
+
+    def _check_installation(self) -> bool:
+        """Wait for Postgres, check what is fixed there, and mirror it for producers. False if told to stop."""
+        backoff = Backoff(self._stopping)
+        while not self._stopping.is_set():
+            try:
+                with connect_postgres(self._database_url) as connection:
+                    row = connection.execute(READ_INSTALLATION).fetchone()
+                self._mirror(check_installation(row, self._settings.partitions))
+            except psycopg.errors.UndefinedTable:
+                raise NotMigrated from None
+            except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
+                _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
+                backoff.pause()
+            else:
+                return True
+        return False
+
+    def _mirror(self, installation: Installation) -> None:
+        with connect_redis(self._redis_url) as client:
+            client.set(Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation))
+
+
+def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -> None:
+    """Run one worker process until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises:
+        ConfigurationError: it cannot start as it is set up.
+    """
+    configure_logs(settings.log_format)
+    # Many small, short-lived objects and no cycles: the collector's default would look through all of them all the time.
+    gc.set_threshold(100_000, 50, 50)
+    # The thread that Postgres has just answered must not wait long for one that decodes.
+    sys.setswitchinterval(0.001)
+    worker = Worker(settings, after_step=after_step)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    worker.run()

@@ -1,0 +1,217 @@
+"""The three stages that a batch passes through, each with its own connection and its own way of trying again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import Queue
+from threading import Event
+from typing import TypeVar
+
+import psycopg
+import redis
+import structlog
+
+from ..schemas.keys import Keys
+from ..schemas.settings import Settings
+from .announcer import Announcer
+from .applier import Applier
+from .backoff import Backoff
+from .connecting import connect_postgres, connect_redis
+from .lane_reader import LaneReader
+from .ledger import Verdict
+from .ownership import Ownership
+from .requests import Batch
+from .store import Connection, LedgerStore, PartitionsLost
+
+#: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
+WAIT_FOR_LANES_SECONDS = 0.25
+
+#: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
+StepListener = Callable[[str], None]
+
+#: What says that Redis cannot be used now. A ResponseError is among them: LOADING, READONLY, a script that is gone.
+RedisFault = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+
+Done = TypeVar("Done")
+
+_log = structlog.get_logger(__name__)
+
+
+class Pipes:
+    """What leads from stage to stage. None is the end."""
+
+    def __init__(self) -> None:
+        # One batch waits while one is applied: more would only be older when its turn comes.
+        self.batches: Queue[Batch | None] = Queue(maxsize=1)
+        self.decided: Queue[tuple[Batch, list[Verdict]] | None] = Queue(maxsize=2)
+
+
+class ReadingStage:
+    """Reads the lanes that the process owns, until it is stopping."""
+
+    def __init__(
+        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+    ) -> None:
+        self._ownership = ownership
+        self._batches = pipes.batches
+        self._stopping = stopping
+        self._after_step = after_step
+        self._backoff = Backoff(stopping)
+        self._client = connect_redis(settings.require_redis_url())
+        self._reader = LaneReader(
+            self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
+        )
+
+    def run(self) -> None:
+        """Put one batch after the other into the pipe, then the end."""
+        while not self._stopping.is_set():
+            epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
+            batch = self._read(epochs) if epochs else None
+            if batch is not None and batch.requests:
+                self._after_step("read")
+                self._batches.put(batch)
+        self._client.close()
+        self._batches.put(None)
+
+    def _read(self, epochs: dict[int, int]) -> Batch | None:
+        try:
+            batch = self._reader.read(epochs)
+        except RedisFault as error:
+            _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
+            self._client.close()
+            self._reader.reset()
+            self._backoff.pause()
+            return None
+        if self._backoff.failures:
+            _log.info("lanes are read again", failures=self._backoff.failures)
+            self._backoff.reset()
+        return batch
+
+
+class ApplyingStage:
+    """Applies batches to Postgres, each until it is committed or its lanes are lost."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        ownership: Ownership,
+        pipes: Pipes,
+        stopping: Event,
+        after_step: StepListener,
+    ) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._ownership = ownership
+        self._pipes = pipes
+        self._after_step = after_step
+        self._backoff = Backoff(stopping)
+        self._connection: Connection | None = None
+        self._applier: Applier | None = None
+
+    def run(self) -> None:
+        """Take batches from one pipe to the other, to the end."""
+        while (batch := self._pipes.batches.get()) is not None:
+            decided = self._apply(batch)
+            if decided is not None:
+                self._after_step("commit")
+                self._pipes.decided.put(decided)
+        self._disconnect()
+        self._pipes.decided.put(None)
+
+    def _apply(self, batch: Batch) -> tuple[Batch, list[Verdict]] | None:
+        """Return what is left of the batch and its verdicts; None if nothing is, or if Postgres is away at a stop."""
+        while batch.requests:
+            try:
+                verdicts = self._connected().apply(batch)
+            except PartitionsLost as lost:
+                batch = self._drop(batch, lost)
+            except psycopg.Error as error:
+                _log.warning(
+                    "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
+                )
+                self._disconnect()
+                if not self._backoff.pause():
+                    # The lanes still have it all; the next owner applies it.
+                    return None
+            else:
+                if self._backoff.failures:
+                    _log.info("batches are applied again", failures=self._backoff.failures)
+                    self._backoff.reset()
+                return batch, verdicts
+        return None
+
+    def _drop(self, batch: Batch, lost: PartitionsLost) -> Batch:
+        """Return what is left of a batch without the lanes that are another worker's now."""
+        _log.warning("leases lost, dropping what was read under them", partitions=sorted(lost.partitions))
+        gone = {p: epoch for p, epoch in batch.epochs.items() if p in lost.partitions}
+        self._ownership.lose(gone, batch.epochs)
+        self._ownership.finish(gone)
+        return Batch(
+            [request for request in batch.requests if request.partition not in gone],
+            {p: epoch for p, epoch in batch.epochs.items() if p not in gone},
+        )
+
+    def _connected(self) -> Applier:
+        if self._applier is None:
+            self._connection = connect_postgres(self._settings.require_database_url())
+            # A process that is stopped inside a transaction must not hold its leases for longer than they last.
+            store = LedgerStore(self._connection, self._worker_id, timeout_seconds=self._settings.lease_seconds)
+            self._applier = Applier(store)
+        return self._applier
+
+    def _disconnect(self) -> None:
+        # With the connection goes what the applier remembers: whether the last commit came through is not known.
+        self._applier = None
+        if self._connection is not None:
+            self._connection.close()
+
+
+class AnnouncingStage:
+    """Announces what is committed, and deletes it from the lanes."""
+
+    def __init__(
+        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+    ) -> None:
+        self._ownership = ownership
+        self._decided = pipes.decided
+        self._after_step = after_step
+        self._backoff = Backoff(stopping)
+        self._client = connect_redis(settings.require_redis_url())
+        self._announcer = Announcer(
+            self._client,
+            Keys(settings.redis_prefix),
+            result_ttl_seconds=settings.result_ttl_seconds,
+            keep_all_results=settings.keep_all_results,
+        )
+
+    def run(self) -> None:
+        """Announce one batch after the other, to the end."""
+        while (decided := self._decided.get()) is not None:
+            batch, verdicts = decided
+            self._until_done(lambda batch=batch, verdicts=verdicts: self._announcer.announce(batch, verdicts))
+            self._after_step("announce")
+            lost = self._until_done(lambda batch=batch: self._announcer.delete(batch))
+            self._after_step("delete")
+            self._ownership.lose(lost or (), batch.epochs)
+            self._ownership.finish(batch.epochs)
+        self._client.close()
+
+    def _until_done(self, work: Callable[[], Done]) -> Done | None:
+        """Return what the work returns, trying again while Redis is away; None if it is away at a stop."""
+        while True:
+            try:
+                done = work()
+            except RedisFault as error:
+                _log.warning(
+                    "results cannot be announced, trying again", error=str(error), failures=self._backoff.failures
+                )
+                self._client.close()
+                if not self._backoff.pause():
+                    # The next owner finds the results in Postgres and announces them.
+                    return None
+            else:
+                if self._backoff.failures:
+                    _log.info("results are announced again", failures=self._backoff.failures)
+                    self._backoff.reset()
+                return done
