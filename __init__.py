@@ -1,6 +1,6 @@
 """The public face of Creditlane: the client, the commands, their results and the errors."""
 
-from .producer import Client
+from .producer import AsyncClient, Client
 from .schemas.accounts import Account, Entry
 from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
 from .schemas.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "AccountNameTaken",
     "AccountNotFound",
     "AccountNotFrozen",
+    "AsyncClient",
     "Client",
     "Close",
     "Command",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 from zlib import crc32
@@ -128,6 +128,32 @@ def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> It
     error: Exception | None = None
     try:
         for command in commands:
+            chunk.add(command, store_id)
+            if len(chunk) == CHUNK_COMMANDS:
+                yield chunk
+                done += CHUNK_COMMANDS
+                chunk = Chunk(partitions)
+    except Exception as raised:  # noqa: BLE001 - raised again below, after what came before it
+        error = raised
+    if len(chunk):
+        yield chunk
+    if error is not None:
+        raise placed(error, done + len(chunk)) from error
+
+
+async def async_chunks_of(
+    commands: Iterable[Command] | AsyncIterable[Command], store_id: str, partitions: int
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the commands in chunks, as `chunks_of` does, from either kind of iterable."""
+    if not isinstance(commands, AsyncIterable):
+        for chunk in chunks_of(commands, store_id, partitions):
+            yield chunk
+        return
+    done = 0
+    chunk = Chunk(partitions)
+    error: Exception | None = None
+    try:
+        async for command in commands:
             chunk.add(command, store_id)
             if len(chunk) == CHUNK_COMMANDS:
                 yield chunk

@@ -1,0 +1,297 @@
+"""The asyncio client. `client.py` is its twin and reads the same."""
+
+# ruff: noqa: ASYNC109 - a deadline here ends in OutcomeUnknown with the ticket, which asyncio.timeout could not give
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from ..schemas.accounts import Account, Entry
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.errors import CreditlaneError
+from ..schemas.results import Result
+from ..schemas.routing import partition_of
+from ..schemas.settings import Settings, load_settings
+from ..schemas.tickets import Ticket
+from .async_session import AsyncSession
+from .client import CLOSED
+from .lane_look import PendingCount
+from .outgoing import chunk_of, generated_key, make_command, valid_account_id
+from .roll_call import RollCall
+from .ticket_sequence import Tickets
+from .verdict import own_ticket
+
+
+class AsyncClient:
+    """Puts commands of one store on the lanes and gets their results back. The tasks of an event loop may share one.
+
+    Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
+    account's unit, as int or digit string; times are in seconds. What cannot reach Redis or Postgres raises
+    `Unavailable`, what is not set up raises `ConfigurationError`; both from every method that talks to them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._closed = False
+        self._current: AsyncSession | None = None
+
+    @classmethod
+    def from_env(cls, **overrides: object) -> Self:
+        """Return a client with the settings of the environment (`CREDITLANE_…`), these values before them.
+
+        Raises:
+            ConfigurationError: a value is not allowed; the message names it.
+        """
+        return cls(load_settings(**overrides))
+
+    async def open_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        idempotency_key: str | None = None,
+        account_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Open an account and return it as it is now. Without a key, every call is a request of its own.
+
+        Raises:
+            InvalidCommand: a field breaks its rule; nothing was sent.
+            AccountNameTaken: the customer has an open account of this name.
+            AccountExists: the given account id is taken.
+            IdempotencyKeyMismatch: the key belongs to another request.
+            LaneFull, OutcomeUnknown: as for `debit`.
+        """
+        command = make_command(
+            OpenAccount,
+            idempotency_key=idempotency_key or generated_key("open"),
+            account_id=account_id,
+            customer_id=customer_id,
+            name=name,
+            unit_label=unit_label,
+            initial_balance=initial_balance,
+            overdraft_limit=overdraft_limit,
+        )
+        return await self.account((await self._decide(command, timeout)).account_id)
+
+    async def credit(
+        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+    ) -> Result:
+        """Add to the account's balance and return the result; raises as `debit` does."""
+        command = make_command(
+            Credit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+        )
+        return await self._decide(command, timeout)
+
+    async def debit(
+        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+    ) -> Result:
+        """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
+
+        Raises:
+            InvalidCommand: a field breaks its rule; nothing was sent.
+            Rejected: the ledger decided against it; the subclass says why. The key keeps this answer for ever.
+            LaneFull: the account's lane is at its limit and accepted nothing.
+            OutcomeUnknown: no result within `timeout` seconds (else the setting's); its `ticket` can be asked again,
+                or is None when not even the acceptance is known. Sending the same again is always safe.
+            CommandDeadLettered: it could not be decided; an operator sees it.
+        """
+        command = make_command(
+            Debit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+        )
+        return await self._decide(command, timeout)
+
+    async def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
+        """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
+
+        Raises:
+            TransactionNotFound: the account has no such transaction.
+            ReversalNotReversible: the transaction is a reversal.
+        """
+        return await self._decide(make_command(Reverse, account_id=account_id, transaction_id=transaction_id), timeout)
+
+    async def freeze(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Stop all movement on the account and return it; raises as `debit` does."""
+        key = idempotency_key or generated_key("freeze")
+        return await self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
+
+    async def unfreeze(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
+        key = idempotency_key or generated_key("unfreeze")
+        return await self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
+
+    async def close_account(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Close the account for good and return it; raises as `debit` does."""
+        key = idempotency_key or generated_key("close")
+        return await self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+
+    async def enqueue(self, command: Command) -> Ticket:
+        """Put the command on its account's lane and return its ticket, once it stands there durably.
+
+        The ticket can be stored and asked about from any process of the store; the result is also kept in Redis.
+
+        Raises:
+            InvalidCommand: it is no command, or another store's; nothing was sent.
+            LaneFull: the lane is at its limit and accepted nothing.
+            Unavailable: no connection to Redis could be made; the command was not accepted.
+            OutcomeUnknown: the command was sent, and no attempt was answered. Send it again as it was: because of its
+                key it has one effect, however often it is accepted.
+        """
+        session = self._session()
+        return await self._send(session, command, session.numbers.take(), keep=True)
+
+    async def enqueue_many(
+        self,
+        commands: Iterable[Command] | AsyncIterable[Command],
+        *,
+        keep_results: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,
+    ) -> Tickets:
+        """Put all the commands on their lanes, in order, and return their tickets, packed.
+
+        Takes any iterable of either kind, also a generator of millions: they are sent in chunks, and what is held of
+        each is its ticket. `on_progress` gets the number accepted so far. A full lane is waited for, up to `timeout`
+        seconds without any progress (else the setting's). With `keep_results` other processes learn of results
+        without asking Postgres, which costs the worker a write a command.
+
+        Raises:
+            InvalidCommand: a command breaks a rule; names its place and field, and everything before it is accepted.
+            LaneFull: a lane stayed full; `accepted` tells how many were accepted.
+            Unavailable, OutcomeUnknown: as for `enqueue`; the message tells how many were accepted before. Sending
+                everything again under the same keys is safe.
+        """
+        session = self._session()
+        return await session.sender.send_all(
+            commands,
+            await session.partitions(),
+            keep=keep_results,
+            patience_seconds=self._timeout(timeout),
+            on_progress=on_progress,
+        )
+
+    async def result(self, ticket: Ticket | str) -> Result:
+        """Return at once what is known of the ticket's command: `queued` until it is decided. Raises no rejection.
+
+        Raises:
+            InvalidCommand: it is no ticket, or another store's.
+            OutcomeUnknown: no such command is on its lane, in the ledger or among the dead letters.
+        """
+        session, ticket = self._session(), own_ticket(ticket, self.settings.store)
+        return await session.waiting.find(ticket, await session.waiting.poll_stream(ticket))
+
+    async def wait(self, ticket: Ticket | str, timeout: float | None = None) -> Result:
+        """Return the result of the ticket's command as soon as there is one. Raises no rejection.
+
+        Raises:
+            InvalidCommand: it is no ticket, or another store's.
+            OutcomeUnknown: there is none within `timeout` seconds (else the setting's), or no such command.
+        """
+        session, ticket = self._session(), own_ticket(ticket, self.settings.store)
+        if ticket.producer_id == session.producer_id and ticket.number:
+            return await session.waiting.wait_own(ticket, session.waiting.expect(ticket.number), self._timeout(timeout))
+        return await session.waiting.wait_foreign(ticket, self._timeout(timeout))
+
+    def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> AsyncIterator[Result]:
+        """Yield the result of each of the commands once, as they come. Raises no rejection.
+
+        Raises:
+            InvalidCommand: one is no ticket, or another store's.
+            OutcomeUnknown: not all came within `timeout` seconds; without it, none at all came for a minute.
+        """
+        session = self._session()
+        return session.waiting.collect(RollCall(tickets, self.settings.store, session.producer_id), timeout)
+
+    async def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
+        """Return the account's balance, after waiting for the command of the ticket `after`, if one is given.
+
+        Raises:
+            AccountNotFound: the store has no such account.
+            OutcomeUnknown: that command is not decided within `timeout` seconds (else the setting's).
+        """
+        if after is not None:
+            await self.wait(after, timeout)
+        return (await self.account(account_id)).balance
+
+    async def account(self, account_id: str) -> Account:
+        """Return the account as it is now; raises AccountNotFound if the store has none of this id."""
+        return await self._session().reader.account(valid_account_id(account_id))
+
+    def entries(self, account_id: str, limit: int | None = None) -> AsyncIterator[Entry]:
+        """Yield the account's entries, newest first, read in pages as they are asked for, at most `limit` of them.
+
+        Raises:
+            AccountNotFound: the store has no such account.
+        """
+        return self._session().reader.entries(valid_account_id(account_id), limit)
+
+    async def pending(self, account_id: str) -> int:
+        """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""
+        session = self._session()
+        lane = session.keys.lane(partition_of(valid_account_id(account_id), await session.partitions()))
+        pending = PendingCount(lane, self.settings.store, account_id)
+        while not pending.is_done:
+            pending.take(await session.wire.exchange([pending.page_call()]))
+        return pending.count
+
+    async def close(self) -> None:
+        """Close the connections. Results that were not awaited can still be had with their tickets."""
+        self._closed = True
+        session, self._current = self._current, None
+        if session is not None and session.is_current():
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.settings.store}>"
+
+    async def _change(self, command: Command, timeout: float | None) -> Account:
+        return await self.account((await self._decide(command, timeout)).account_id)
+
+    async def _decide(self, command: Command, timeout: float | None) -> Result:
+        session = self._session()
+        number = session.numbers.take()
+        # Before it is sent: the answer may be quicker than the sender.
+        promise = session.waiting.expect(number)
+        try:
+            ticket = await self._send(session, command, number, keep=False)
+        except BaseException:
+            session.waiting.forget(number, promise)
+            raise
+        result = await session.waiting.wait_own(ticket, promise, self._timeout(timeout))
+        result.raise_for_rejection()
+        return result
+
+    async def _send(self, session: AsyncSession, command: Command, number: int, *, keep: bool) -> Ticket:
+        chunk = chunk_of(command, self.settings.store, await session.partitions())
+        shipment = await session.sender.send(chunk, number, keep=keep)
+        return shipment.ticket(self.settings.store, session.producer_id)
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.settings.wait_timeout_seconds if timeout is None else timeout
+
+    def _session(self) -> AsyncSession:
+        session = self._current
+        if self._closed:
+            raise CreditlaneError(CLOSED)
+        if session is None or not session.is_current():
+            session = self._current = AsyncSession(self.settings)
+        return session

@@ -1,0 +1,108 @@
+"""Reads the ledger in Postgres, for the asyncio client; connects at the first read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..schemas.accounts import Account, Entry
+from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
+from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
+from ..schemas.results import Result
+from ..schemas.settings import Settings
+from ..schemas.tickets import Ticket
+from . import statements
+from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
+from .verdict import verdicts
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg_pool import AsyncConnectionPool
+
+
+class AsyncLedgerReader:
+    """The ledger of one store, as far as a client reads it. Any number of tasks may use it.
+
+    Every method raises Unavailable when Postgres cannot be reached, and NotMigrated when it has no ledger.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
+
+    async def installation(self) -> Installation:
+        """Return what is fixed for this database, checked against the settings."""
+        rows = await self._read(READ_INSTALLATION, {})
+        return check_installation(rows[0] if rows else None, self._settings.partitions)
+
+    async def decisions(self, tickets: Sequence[Ticket]) -> list[Result | None]:
+        """Return for each ticket what became of its command, None where it is not decided. Set-based."""
+        keys = {"keys": [ticket.idempotency_key for ticket in tickets]}
+        rows = await self._read(statements.FIND_DECISIONS, keys)
+        known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
+        missing = {"keys": [key for key in keys["keys"] if key not in known]}
+        letters = await self._read(statements.FIND_DEAD_LETTERS, missing) if missing["keys"] else []
+        return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
+
+    async def account(self, account_id: str) -> Account:
+        """Return the account, or raise AccountNotFound."""
+        rows = await self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)})
+        if not rows:
+            raise AccountNotFound(details={"account_id": account_id})
+        return statements.account_of(rows[0])
+
+    async def entries(self, account_id: str, limit: int | None) -> AsyncIterator[Entry]:
+        """Yield the account's entries, newest first, a page at a time; raise AccountNotFound if there is no account."""
+        before, wanted = statements.ABOVE_EVERY_SEQ, limit
+        while wanted is None or wanted > 0:
+            count = statements.PAGE_ENTRIES if wanted is None else min(wanted, statements.PAGE_ENTRIES)
+            account = statements.account_uuid(account_id)
+            rows = await self._read(statements.READ_ENTRIES, {"account": account, "before": before, "count": count})
+            if not rows and before == statements.ABOVE_EVERY_SEQ:
+                await self.account(account_id)
+            for row in rows:
+                yield statements.entry_of(row)
+            if len(rows) < count:
+                return
+            before = rows[-1][1]
+            wanted = None if wanted is None else wanted - count
+
+    async def close(self) -> None:
+        """Close every connection."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        import psycopg
+        from psycopg_pool import PoolTimeout
+
+        try:
+            async with (await self._connections()).connection() as connection:
+                cursor = await connection.execute(statement, {"store": self._settings.store, **values})
+                return await cursor.fetchall()
+        except psycopg.errors.UndefinedTable as error:
+            raise NotMigrated from error
+        except (psycopg.Error, PoolTimeout) as error:
+            raise Unavailable(f"Postgres cannot be read: {error}") from error
+
+    async def _connections(self) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
+        from psycopg_pool import AsyncConnectionPool
+
+        if self._pool is None:
+            url = self._settings.require_database_url()
+            self._pool = AsyncConnectionPool(
+                url,
+                kwargs=connection_options(url),
+                min_size=0,
+                max_size=MAX_CONNECTIONS,
+                max_idle=IDLE_SECONDS,
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                # A connection that a restart of Postgres has cut is noticed here, not by the reader.
+                check=AsyncConnectionPool.check_connection,
+                open=False,
+                name="creditlane-client",
+            )
+        # Opening an open pool does nothing; another task may be opening it, which is waited for.
+        await self._pool.open()
+        return self._pool

@@ -1,0 +1,58 @@
+"""Listens to a producer's reply stream in a task of its own, for the asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future
+
+import msgspec
+
+from ..schemas.errors import CreditlaneError
+from ..schemas.journal import Announcement
+from .async_redis_wire import AsyncRedisWire
+from .pauses import growing_pauses
+from .replies import RECONNECT_PAUSES, ReplyStream
+from .reply_desk import ReplyDesk
+from .wire import ExchangeFailed
+
+log = logging.getLogger(__name__)
+
+
+class AsyncListener:
+    """Feeds a desk with what is announced. Starts at the first wait, at the beginning of its own stream."""
+
+    def __init__(self, wire: AsyncRedisWire, stream: ReplyStream, desk: ReplyDesk[Future[Announcement]]) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._desk = desk
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Listen from now on, unless that was begun before."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="creditlane-replies")
+
+    async def stop(self) -> None:
+        """End the task and remove the stream, as far as Redis can be reached."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        try:
+            await self._wire.exchange_once([self._stream.delete_call()])
+        except ExchangeFailed as error:
+            log.debug("reply stream %s is left to expire: %s", self._stream.key, error)
+
+    async def _run(self) -> None:
+        pauses = growing_pauses(*RECONNECT_PAUSES)
+        while True:
+            try:
+                for batch in self._stream.take(await self._wire.exchange_once([self._stream.wait_call()])):
+                    self._desk.deliver(batch)
+            except (ExchangeFailed, CreditlaneError, msgspec.MsgspecError) as error:
+                # Those who wait fall back to Postgres meanwhile; the stream is read on from the same place.
+                log.warning("reply stream %s cannot be read, trying again: %s", self._stream.key, error)
+                await asyncio.sleep(next(pauses))
+            else:
+                pauses = growing_pauses(*RECONNECT_PAUSES)

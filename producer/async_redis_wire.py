@@ -1,0 +1,101 @@
+"""Talks to Redis, for the asyncio client: one write of several commands, one read of all their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .pauses import growing_pauses
+from .wire import MAX_ATTEMPTS, RETRY_PAUSES, Call, ExchangeFailed, connection_options, failure
+
+
+class Flight(NamedTuple):
+    """Commands that were written and whose answers have not been read."""
+
+    #: Of redis-py, whose connections are only partly typed.
+    connection: Any
+    answers_due: int
+
+
+class AsyncRedisWire:
+    """A pool of connections to one Redis, used by any number of tasks of one event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = ConnectionPool.from_url(url, **connection_options(url))
+
+    async def exchange(
+        self, calls: Sequence[Call], *, changes_something: bool = False, was_sent: bool = False
+    ) -> list[Any]:
+        """Send the commands at once and return their answers; an error that Redis answers is an answer.
+
+        Tried again a few times on a fresh connection, so the commands must be safe to repeat. `was_sent`: they have
+        been sent before, without an answer.
+
+        Raises:
+            Unavailable: no connection, or no answer to commands that change nothing.
+            OutcomeUnknown: commands that change something were sent, and no attempt was answered.
+        """
+        pauses = growing_pauses(*RETRY_PAUSES)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                return await self.exchange_once(calls)
+            except ExchangeFailed as error:
+                error.sent = was_sent = was_sent or error.sent
+                if attempt == MAX_ATTEMPTS:
+                    raise failure(error, changes_something=changes_something) from error
+            await asyncio.sleep(next(pauses))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def exchange_once(self, calls: Sequence[Call]) -> list[Any]:
+        """Send the commands at once and return their answers, or raise ExchangeFailed."""
+        return await self.receive(await self.send(calls))
+
+    async def send(self, calls: Sequence[Call]) -> Flight:
+        """Write the commands, on a connection that is now taken until `receive`, or raise ExchangeFailed."""
+        try:
+            connection: Any = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            raise ExchangeFailed(error, sent=False) from error
+        try:
+            await connection.send_packed_command(connection.pack_commands(calls))
+        except BaseException as error:
+            await self._drop(connection)
+            if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+                raise ExchangeFailed(error, sent=True) from error
+            raise
+        return Flight(connection, len(calls))
+
+    async def receive(self, flight: Flight) -> list[Any]:
+        """Read the answers to what was sent, or raise ExchangeFailed."""
+        try:
+            answers = [await _read(flight.connection) for _ in range(flight.answers_due)]
+        except BaseException as error:
+            # Also when cancelled: an unread answer would be taken for that of the connection's next command.
+            await self._drop(flight.connection)
+            if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+                raise ExchangeFailed(error, sent=True) from error
+            raise
+        await self._pool.release(flight.connection)
+        return answers
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.disconnect()
+
+    async def _drop(self, connection: Any) -> None:
+        # Without waiting for the socket: this may run while the task is cancelled.
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
+
+
+async def _read(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

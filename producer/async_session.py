@@ -1,0 +1,69 @@
+"""What belongs to one client in one event loop of one process: connections, a producer id, a listener."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio import Future
+
+from ..schemas.installation import Installation, check_partitions
+from ..schemas.journal import Announcement
+from ..schemas.keys import Keys
+from ..schemas.settings import Settings
+from .async_ledger_reader import AsyncLedgerReader
+from .async_listener import AsyncListener
+from .async_redis_wire import AsyncRedisWire
+from .async_sender import AsyncSender
+from .async_waiting import AsyncWaiting
+from .numbers import Numbers, new_producer_id
+from .replies import ReplyStream
+from .reply_desk import ReplyDesk
+from .wire import mirror_call, mirrored_installation
+
+
+class AsyncSession:
+    """The parts of an asyncio client, put together. Connects to nothing by itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.process_id = os.getpid()
+        self.loop = asyncio.get_running_loop()
+        self.producer_id = new_producer_id()
+        self.keys = Keys(settings.redis_prefix)
+        self.numbers = Numbers()
+        self.wire = AsyncRedisWire(settings.require_redis_url())
+        self.reader = AsyncLedgerReader(settings)
+        desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
+        self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
+        self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers)
+        self.waiting = AsyncWaiting(self.wire, self.reader, desk, self.listener, self.keys, self.partitions)
+        self._settings = settings
+        self._partitions: int | None = None
+
+    def is_current(self) -> bool:
+        """Whether this is the process and the event loop that the session was made in."""
+        return self.process_id == os.getpid() and self.loop is asyncio.get_running_loop()
+
+    async def partitions(self) -> int:
+        """Return the number of partitions, as fixed for this installation.
+
+        Raises:
+            PartitionMismatch: the settings say another number.
+            NotMigrated: Postgres has no ledger yet.
+            Unavailable: Redis, or Postgres where Redis does not know, cannot be reached.
+        """
+        if self._partitions is None:
+            self._partitions = (await self._installation()).partitions
+        return self._partitions
+
+    async def close(self) -> None:
+        """End the listener and close every connection."""
+        await self.listener.stop()
+        await self.wire.close()
+        await self.reader.close()
+
+    async def _installation(self) -> Installation:
+        installation = mirrored_installation(await self.wire.exchange([("GET", self.keys.installation)]))
+        if installation is None:
+            installation = await self.reader.installation()
+            await self.wire.exchange([mirror_call(self.keys.installation, installation)])
+        return check_partitions(installation, self._settings.partitions)
