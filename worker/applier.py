@@ -51,7 +51,6 @@ class Applier:
             psycopg.Error: Postgres cannot be used now. Apply the batch again.
         """
         requests = batch.requests
-        self._learn_stores(requests)
         if self._careful_batches == 0:
             try:
                 return self._attempt(requests, batch.epochs, careful=False)
@@ -98,20 +97,23 @@ class Applier:
 
     def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
         stores = self._stores
-        commands: list[AddressedCommand] = [
-            ((stores[command.store_id], command.account_id), command)  # type: ignore[index]
-            for request in requests
-            if (command := request.command) is not None and command.store_id in stores
-        ]
-        verdicts = self._store.apply(commands, epochs, careful=careful) if commands else []
-        if len(verdicts) == len(requests):
-            return verdicts
-        decided = iter(verdicts)
+        try:
+            commands: list[AddressedCommand] = [
+                ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,index]
+                for request in requests
+            ]
+        except (KeyError, AttributeError):
+            return self._attempt_some(requests, epochs, careful=careful)
+        return self._store.apply(commands, epochs, careful=careful)
+
+    def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+        """Do as `_attempt` does, where some requests are unreadable or of a store that is not known yet."""
+        self._learn_stores(requests)
+        readable = [request for request in requests if request.command and request.command.store_id in self._stores]
+        decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
+        kept = set(map(id, readable))
         return [
-            next(decided)
-            if request.command is not None and request.command.store_id in stores
-            else self._bury_unreadable(request, epochs)
-            for request in requests
+            next(decided) if id(request) in kept else self._bury_unreadable(request, epochs) for request in requests
         ]
 
     def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:

@@ -51,9 +51,9 @@ AddressedCommand = tuple[AccountKey, LaneCommand]
 class Book:
     """What a batch is decided against: everything of the ledger that its commands touch."""
 
-    def __init__(self) -> None:
-        #: Every account that the batch names, `UNOPENED` where there is none.
-        self.accounts: dict[AccountKey, AccountState] = {}
+    def __init__(self, accounts: dict[AccountKey, AccountState]) -> None:
+        #: At least every account that the batch names, `UNOPENED` where there is none. Brought up to date.
+        self.accounts = accounts
         #: The rows that hold an idempotency key of the batch already.
         self.known: dict[IdempotencyKey, JournalRow] = {}
         #: Entries that the batch wants to reverse, where they exist.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -68,14 +69,13 @@ def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
     """Return who wants to hear of it, or nobody if the field is missing or malformed."""
     if field is None:
         return None, 0
-    producer_id, _, number = field.rpartition(b"/")
-    # 18 digits fit a bigint. An id goes into a key name, so only what a producer makes is taken.
-    if (
-        producer_id.isalnum()
-        and producer_id.isascii()
-        and len(producer_id) <= 64
-        and number.isdigit()
-        and len(number) <= 18
-    ):
-        return producer_id.decode(), int(number)
-    return None, 0
+    name, _, number = field.rpartition(b"/")
+    producer_id = _producer_id(name)
+    # 18 digits fit a bigint.
+    return (producer_id, int(number)) if producer_id and number.isdigit() and len(number) <= 18 else (None, 0)
+
+
+@lru_cache(maxsize=1_024)
+def _producer_id(name: bytes) -> str | None:
+    """Return a producer's id, if it is one: it goes into the name of a key."""
+    return name.decode() if name.isalnum() and len(name) <= 64 else None

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 from ..schemas.commands import Reverse
+from ..schemas.encoding import Movement
 from ..schemas.errors import CreditlaneError, LeaseLost
 from ..schemas.identifiers import ACCOUNT_PREFIX, Position, position_of
 from ..schemas.journal import JournalRow, Kind, Status
@@ -27,6 +28,7 @@ from .row_text import copy_text, row_of
 MAX_REMEMBERED_ACCOUNTS = 100_000
 
 _STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
+_STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -71,21 +73,26 @@ class LedgerStore:
         """
         try:
             now_us = self._begin(epochs)
-            kinds = {command.kind for _, command in commands}
+            # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
+            kinds = {command.kind for _, command in commands if type(command) is not Movement}
             book, opened = self._load(commands, kinds, now_us, careful=careful)
-            before = book.accounts.copy() if _STATUS_KINDS & kinds else {}
+            seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
             verdicts = decide_all(commands, book, now_us)
             rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
             if opened:
                 check_opened(opened, rows)
-            self._write(rows)
-            if before:
-                self._change_statuses(rows, before, book.accounts, opened)
+            if rows:
+                self._write(rows)
+            if seen:
+                self._change_statuses(rows, seen)
             self._connection.commit()
         except BaseException:
             self._roll_back()
+            # What was remembered of these accounts includes decisions that are not stored.
+            for account, _ in commands:
+                self._remembered.pop(account, None)
             raise
-        self._remember(book.accounts)
+        self._bound_memory()
         return verdicts
 
     def bury(self, letters: Sequence[tuple[Any, ...]], epochs: Mapping[int, int]) -> None:
@@ -139,17 +146,16 @@ class LedgerStore:
         self, commands: Sequence[AddressedCommand], kinds: set[str], now_us: int, *, careful: bool
     ) -> tuple[Book, set[AccountKey]]:
         """Return the book of the batch, and the accounts that were opened for it."""
-        book = Book()
-        wanted = {account for account, _ in commands}
+        # The ledger moves the remembered accounts on; they are dropped again if the batch is not stored.
+        book = Book(self._remembered)
         if careful:
+            wanted = {account for account, _ in commands}
             self._lock_accounts(wanted)
-            book.accounts = self._load_accounts(wanted)
             book.known = self._load_known({(account[0], command.idempotency_key) for account, command in commands})
         else:
-            remembered = self._remembered
-            book.accounts = {key: remembered[key] for key in wanted if key in remembered}
-            if len(book.accounts) < len(wanted):
-                book.accounts.update(self._load_accounts(wanted - book.accounts.keys()))
+            wanted = {account for account, _ in commands if account not in self._remembered}
+        if wanted:
+            self._remembered.update(self._load_accounts(wanted))
         if "reverse" in kinds:
             book.has_reversals = True
             book.originals = self._load_originals(commands)
@@ -206,54 +212,46 @@ class LedgerStore:
         return opened
 
     def _write(self, rows: list[JournalRow]) -> None:
-        if not rows:
-            return
-        # Sorted, two batches that touch the same accounts take their index entries in the same order.
-        rows.sort(key=_position)
         with self._connection.cursor() as cursor, cursor.copy(sql.COPY_JOURNAL) as copy:
             copy.write(copy_text(rows))
 
-    def _change_statuses(
-        self,
-        rows: Iterable[JournalRow],
-        before: Mapping[AccountKey, AccountState],
-        after: Mapping[AccountKey, AccountState],
-        opened: set[AccountKey],
-    ) -> None:
+    def _statuses(self, commands: Iterable[AddressedCommand], opened: set[AccountKey]) -> dict[AccountKey, int]:
+        """Return the status that each account has in the database, of those whose status the batch may change."""
+        return {
+            account: int(Status.ACTIVE) if account in opened else self._remembered[account].status
+            for account, command in commands
+            if command.kind in _STATUS_KINDS
+        }
+
+    def _change_statuses(self, rows: Iterable[JournalRow], seen: Mapping[AccountKey, int]) -> None:
         moments = {
             (row.store_id, row.account_id): row.created_at_us
             for row in rows
-            if row.kind in {Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE} and row.rejection is None
+            if row.kind in _STATUS_KIND_NUMBERS and row.rejection is None
         }
         changed = sorted(moments)
         if not changed:
             return
-        seen = [int(Status.ACTIVE) if key in opened else before[key].status for key in changed]
         cursor = self._connection.execute(
             sql.CHANGE_STATUS,
             {
                 **_account_columns(changed),
-                "seen": seen,
-                "statuses": [after[key].status for key in changed],
-                "moments": [moment_of(moments[key]) for key in changed],
+                "seen": [seen[account] for account in changed],
+                "statuses": [self._remembered[account].status for account in changed],
+                "moments": [moment_of(moments[account]) for account in changed],
             },
         )
         if cursor.rowcount != len(changed):
             raise StaleAccount
 
-    def _remember(self, states: Mapping[AccountKey, AccountState]) -> None:
+    def _bound_memory(self) -> None:
         remembered = self._remembered
-        remembered.update(states)
         surplus = len(remembered) - MAX_REMEMBERED_ACCOUNTS
         if surplus > 0:
-            for key in list(islice(remembered, surplus + MAX_REMEMBERED_ACCOUNTS // 10)):
-                del remembered[key]
+            for account in list(islice(remembered, surplus + MAX_REMEMBERED_ACCOUNTS // 10)):
+                del remembered[account]
 
 
 def _account_columns(accounts: Iterable[AccountKey]) -> dict[str, list[Any]]:
     keys = list(accounts)
     return {"stores": [store_id for store_id, _ in keys], "accounts": [account_id[4:] for _, account_id in keys]}
-
-
-def _position(row: JournalRow) -> tuple[int, str, int]:
-    return row.store_id, row.account_id, row.seq
