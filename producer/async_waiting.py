@@ -69,7 +69,14 @@ class AsyncWaiting:
         calls = [entry_call(ticket, self._keys, await self._partitions())]
         if poll is not None:
             calls.append(poll.look_call())
-        lane, *kept = refuse_errors(await self._wire.exchange(calls))
+        try:
+            lane, *kept = refuse_errors(await self._wire.exchange(calls))
+        except Unavailable:
+            # What is decided stands in Postgres, whatever has become of Redis.
+            (result,) = await self._reader.decisions([ticket])
+            if result is None or not is_decided(result):
+                raise
+            return result
         for news in poll.take(kept) if poll is not None else ():
             if result := verdict_of_news(ticket, news):
                 return result
@@ -158,7 +165,7 @@ class AsyncWaiting:
             patience.note(len(results), swept=swept, now=now)
             for result in results:
                 yield result
-            if not results and (spent := patience.spent_seconds(now)) is not None:
+            if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
                 raise roll.unknown(spent) from trouble
 
     async def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:

@@ -91,8 +91,10 @@ class Chunk:
             InvalidCommand: it is no command, or another store's.
         """
         command = addressed(command, store_id)
-        account_id = command.account_id
-        encoded = encode_command(command, store_id)
+        self.put(command.account_id, command.idempotency_key, encode_command(command, store_id))
+
+    def put(self, account_id: str, idempotency_key: str, encoded: bytes) -> None:
+        """Append a command that is encoded already."""
         # As `routing.partition_of` says it; a call a command less.
         partition = crc32(account_id.encode()) % self.partitions
         try:
@@ -100,7 +102,7 @@ class Chunk:
         except KeyError:
             self.lanes[partition] = [len(self.keys)]
         self.accounts.append(account_id)
-        self.keys.append(command.idempotency_key)
+        self.keys.append(idempotency_key)
         self.fingerprints.append(fingerprint(encoded))
         self.encoded.append(encoded)
 
@@ -113,6 +115,13 @@ def chunk_of(command: Command, store_id: str, partitions: int) -> Chunk:
     """
     chunk = Chunk(partitions)
     chunk.add(command, store_id)
+    return chunk
+
+
+def chunk_of_encoded(account_id: str, idempotency_key: str, encoded: bytes, partitions: int) -> Chunk:
+    """Return a chunk of this one command, which goes to its lane byte for byte."""
+    chunk = Chunk(partitions)
+    chunk.put(account_id, idempotency_key, encoded)
     return chunk
 
 

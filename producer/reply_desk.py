@@ -9,8 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 from ..schemas.journal import Announcement
 
-#: Announcements that nobody has asked for yet and that are held ready; the oldest go first.
-MAX_UNCLAIMED = 10_000
+#: Latest announcements that are held ready for who asks late, or again; the oldest go first.
+MAX_RECENT = 10_000
 #: Announcements that wait for a slow reader of `wait_many`; what does not fit is found in Postgres.
 MAX_INBOX = 50_000
 
@@ -63,14 +63,14 @@ class ReplyDesk(Generic[_PromiseT]):
         self._make_promise = make_promise
         self._promises: dict[int, list[_PromiseT]] = {}
         self._inboxes: list[Inbox[Bell]] = []
-        self._unclaimed: dict[int, Announcement] = {}
+        self._recent: dict[int, Announcement] = {}
         self._lock = Lock()
 
     def expect(self, number: int) -> _PromiseT:
         """Return the promise of the announcement of this number; kept at once if it has come already."""
         promise = self._make_promise()
         with self._lock:
-            news = self._unclaimed.pop(number, None)
+            news = self._recent.get(number)
             if news is None:
                 self._promises.setdefault(number, []).append(promise)
         if news is not None:
@@ -90,8 +90,8 @@ class ReplyDesk(Generic[_PromiseT]):
         """Let the inbox have every announcement that it covers, also those that have come already."""
         with self._lock:
             self._inboxes.append(inbox)  # type: ignore[arg-type]  # a Bell of either kind
-            for number in [number for number in self._unclaimed if inbox.covers(number)]:
-                inbox.put(self._unclaimed.pop(number))
+            for number in [number for number in self._recent if inbox.covers(number)]:
+                inbox.put(self._recent.pop(number))
 
     def unsubscribe(self, inbox: Inbox[_BellT]) -> None:
         """Undo `subscribe`."""
@@ -99,7 +99,7 @@ class ReplyDesk(Generic[_PromiseT]):
             self._inboxes.remove(inbox)  # type: ignore[arg-type]  # a Bell of either kind
 
     def deliver(self, batch: Iterable[Announcement]) -> None:
-        """Hand each announcement to its waiters; one without any is held ready for a while."""
+        """Hand each announcement to its waiters, and hold it ready for a while, unless a `wait_many` has taken it."""
         with self._lock:
             for news in batch:
                 self._deliver_one(news)
@@ -114,8 +114,8 @@ class ReplyDesk(Generic[_PromiseT]):
             if inbox.covers(news.number):
                 inbox.put(news)
                 wanted = True
-        if wanted or promises:
+        if wanted:
             return
-        self._unclaimed[news.number] = news
-        if len(self._unclaimed) > MAX_UNCLAIMED:
-            del self._unclaimed[next(iter(self._unclaimed))]
+        self._recent[news.number] = news
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]

@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.commands import (
+    MAX_TEXT_CHARACTERS,
+    Close,
+    Command,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Reverse,
+    Unfreeze,
+)
 from ..schemas.encoding import encode_command, fingerprint
 from ..schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
 from ..schemas.identifiers import ACCOUNT_ID_PATTERN
@@ -30,6 +40,7 @@ _COMMANDS: dict[int, type[Command]] = {
     Kind.CLOSE: Close,
 }
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
+_KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
 #: An id of a stream entry; both parts fit in 64 bits.
 _LANE_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
 
@@ -42,9 +53,16 @@ def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
     """
     if isinstance(ticket, str):
         ticket = Ticket.parse(ticket)
+    if not isinstance(ticket, Ticket):
+        raise InvalidCommand(f"ticket: must be a Ticket or its text, not {type(ticket).__name__}", field="ticket")
     if ticket.store_id != store_id:
         raise InvalidCommand("ticket: belongs to another store", field="ticket")
-    if not _ACCOUNT_ID.fullmatch(ticket.account_id) or not _LANE_ENTRY.fullmatch(ticket.lane_entry):
+    is_plausible = (
+        _ACCOUNT_ID.fullmatch(ticket.account_id)
+        and _LANE_ENTRY.fullmatch(ticket.lane_entry)
+        and _KEY.fullmatch(ticket.idempotency_key)
+    )
+    if not is_plausible:
         raise InvalidCommand("ticket: must be the text that str(ticket) gave", field="ticket")
     return ticket
 

@@ -67,7 +67,14 @@ class Waiting:
         calls = [entry_call(ticket, self._keys, self._partitions())]
         if poll is not None:
             calls.append(poll.look_call())
-        lane, *kept = refuse_errors(self._wire.exchange(calls))
+        try:
+            lane, *kept = refuse_errors(self._wire.exchange(calls))
+        except Unavailable:
+            # What is decided stands in Postgres, whatever has become of Redis.
+            (result,) = self._reader.decisions([ticket])
+            if result is None or not is_decided(result):
+                raise
+            return result
         for news in poll.take(kept) if poll is not None else ():
             if result := verdict_of_news(ticket, news):
                 return result
@@ -151,7 +158,7 @@ class Waiting:
             now = time.monotonic()
             patience.note(len(results), swept=swept, now=now)
             yield from results
-            if not results and (spent := patience.spent_seconds(now)) is not None:
+            if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
                 raise roll.unknown(spent) from trouble
 
     def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:

@@ -6,12 +6,13 @@ every version of server and library, and it tells a command that was never sent 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from ..schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
+from ..schemas.errors import ConfigurationError, CreditlaneError, OutcomeUnknown, Unavailable
 from ..schemas.installation import Installation
 
 #: How long a connection to Redis may take, in seconds.
@@ -21,20 +22,27 @@ ANSWER_TIMEOUT_SECONDS = 5.0
 #: How long one blocking read lasts, in seconds; shorter than an answer may take, or a quiet stream would look dead.
 BLOCK_SECONDS = 2.0
 #: How often one exchange is tried before its failure is reported.
-MAX_ATTEMPTS = 4
+MAX_ATTEMPTS = 6
+#: After how long no further attempt is begun, in seconds.
+RETRY_SECONDS = 5.0
 #: The first and the longest pause between two attempts, in seconds.
 RETRY_PAUSES = (0.05, 0.5)
 
 #: One command to Redis: its name and its arguments.
 Call = tuple[str | bytes | int, ...]
 
-#: Options of every connection: RESP2 whatever the library's default, bytes in and out, no hidden retries.
+#: Most connections of one client; who finds all of them taken waits for one, as long as for an answer.
+MAX_CONNECTIONS = 32
+
+#: Options of every pool and connection: RESP2 whatever the library's default, bytes in and out, no hidden retries.
 CONNECTION_OPTIONS: Mapping[str, Any] = {
     "protocol": 2,
     "decode_responses": False,
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "socket_timeout": ANSWER_TIMEOUT_SECONDS,
     "socket_keepalive": True,
+    "max_connections": MAX_CONNECTIONS,
+    "timeout": ANSWER_TIMEOUT_SECONDS,
 }
 #: A unix socket has no keep-alive.
 UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
@@ -45,6 +53,17 @@ UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
 def connection_options(url: str) -> Mapping[str, Any]:
     """Return the options for a connection to this URL."""
     return UNIX_CONNECTION_OPTIONS if url.startswith("unix:") else CONNECTION_OPTIONS
+
+
+@contextmanager
+def readable_url() -> Iterator[None]:
+    """Turn what reading a Redis URL raises into ConfigurationError, without the URL: it may hold a password."""
+    try:
+        yield
+    except ValueError:
+        raise ConfigurationError(
+            "CREDITLANE_REDIS_URL must be like redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
+        ) from None
 
 
 class ExchangeFailed(Exception):
