@@ -63,7 +63,7 @@ class Command(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    version: Literal[1] = Field(default=COMMAND_VERSION, alias="v", repr=False)
+    version: Literal[1] = Field(default=1, alias="v", repr=False)
     store_id: StoreId | None = None
     account_id: AccountId
     idempotency_key: Key

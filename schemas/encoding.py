@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol, cast
 
 import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .commands import COMMAND_VERSION, MAX_TEXT_CHARACTERS, REVERSAL_KEY_PREFIX, WITHOUT_NUL, AnyCommand, Command
 from .amounts import MAX_AMOUNT_DIGITS
+from .commands import COMMAND_VERSION, MAX_TEXT_CHARACTERS, REVERSAL_KEY_PREFIX, WITHOUT_NUL, AnyCommand, Command
 from .errors import InvalidCommand, UndecodableCommand
 from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN
 
@@ -49,8 +49,20 @@ class _EncodedMovement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _decode_movement = msgspec.json.Decoder(_EncodedMovement).decode
 
-#: A command as a worker has it before it.
-LaneCommand = AnyCommand | Movement
+
+class LaneCommand(Protocol):
+    """A command as taken off a lane: one of the models or a `Movement`, with its store and its account given."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def store_id(self) -> str: ...
+    @property
+    def account_id(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def content_fields(self) -> tuple[str, ...]: ...
 
 
 def encode_command(command: Command, store_id: str) -> bytes:
@@ -108,14 +120,14 @@ def _is_store_id(text: str) -> bool:
     return re.fullmatch(STORE_ID_PATTERN, text) is not None and not text.endswith("\n")
 
 
-def _command_of(data: bytes) -> AnyCommand:
+def _command_of(data: bytes) -> LaneCommand:
     try:
         command = _validate_json(data)
     except ValidationError as error:
         raise UndecodableCommand(describe(error)) from None
     if command.store_id is None or command.account_id is None or "version" not in command.model_fields_set:
         raise UndecodableCommand("v, store_id and account_id must be given on a lane")
-    return command  # type: ignore[no-any-return]  # the core validator is untyped
+    return cast("LaneCommand", command)
 
 
 def fingerprint(encoded: bytes) -> str:

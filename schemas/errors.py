@@ -142,7 +142,10 @@ class LaneFull(CreditlaneError):
 
 
 class OutcomeUnknown(CreditlaneError, TimeoutError):
-    """No result within the deadline; the command may still apply: ask again with its ticket, or send it again as it was."""
+    """No result within the deadline; the command may still apply: ask with its ticket, or send it again as it was.
+
+    Sending it again is safe because of its idempotency key.
+    """
 
     code = "timeout"
 

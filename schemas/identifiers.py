@@ -1,6 +1,6 @@
 """Identifiers: what stands in them, how they are made, and how the parts are read back.
 
-An account is a UUID. A transaction and an entry are a position on their account, so that no index is needed to find them:
+An account is a UUID. A transaction and an entry are a position on their account, so no index is needed to find them:
 
     cca_<32 hex>            account
     cct_<32 hex><seq hex>   transaction: the account of its first entry, and that entry's seq

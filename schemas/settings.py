@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     #: Keep the result of every command under a poll key, also of those sent without asking for it.
     keep_all_results: bool = False
     #: Most commands that a worker decides in one transaction.
-    batch_limit: int = Field(default=4_000, ge=1, le=50_000)
+    batch_limit: int = Field(default=8_000, ge=1, le=50_000)
     #: How long a worker that shows no life keeps its partitions, in seconds.
     lease_seconds: float = Field(default=10.0, ge=0.5, le=300)
     #: `json` or `console`; left out, console on a terminal and JSON elsewhere.

@@ -1,7 +1,7 @@
 """The tables of the ledger, with the constraints that check every invariant again in the database.
 
-Every table that grows carries its store, and every primary key and unique constraint of it contains the store, so that
-Postgres can be distributed by store. The statements that build them are in `migrations/`; a test holds the two together.
+Every table that grows carries its store, and every primary key and unique constraint of it contains the store, so
+Postgres can be distributed by store. What builds them is in `migrations/`; a test holds the two together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Tells the news of a committed batch: results to their producers, poll keys, and the lanes rid of what is decided.
+"""Tells the news of a committed batch: results to producers, poll keys, and the lanes rid of what is decided.
 
-In that order, so that a crash in between leads to a second announcement and never to none. Called after the commit only.
+In that order: a crash in between leads to a second announcement, never to none. Called after the commit only.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Announcer:
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:
-                key = self._keys.result(request.partition, command.store_id or "", command.idempotency_key)
+                key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
                 news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal)
                 kept[request.partition].append((key, encode_announcements([news])))
         for results in kept.values():

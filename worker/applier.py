@@ -64,25 +64,25 @@ class Applier:
         return self._apply_carefully(requests, batch.epochs)
 
     def _learn_stores(self, requests: Sequence[Request]) -> None:
-        unknown = {request.command.store_id or "" for request in requests if request.command} - self._stores.keys()
+        unknown = {request.command.store_id for request in requests if request.command} - self._stores.keys()
         if unknown:
             self._stores.update(self._store.find_stores(unknown))
 
     def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
-        for _ in range(MAX_COLLISIONS):
+        collisions = 0
+        while True:
             try:
                 verdicts = self._attempt(requests, epochs, careful=True)
-            except (psycopg.errors.UniqueViolation, StaleAccount) as error:
-                collision: Exception = error
-                continue
             except Exception as error:
                 if not _culpable(error):
                     raise
-                return self._split(requests, epochs, error)
-            if any(verdict.replayed for verdict in verdicts):
-                self._careful_batches = CAREFUL_BATCHES
-            return verdicts
-        return self._split(requests, epochs, collision)
+                collisions += isinstance(error, psycopg.errors.UniqueViolation | StaleAccount)
+                if collisions in {0, MAX_COLLISIONS}:
+                    return self._split(requests, epochs, error)
+            else:
+                if any(verdict.replayed for verdict in verdicts):
+                    self._careful_batches = CAREFUL_BATCHES
+                return verdicts
 
     def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Verdict]:
         """Do the halves one after the other, in order; a request alone is the culprit."""
@@ -99,7 +99,7 @@ class Applier:
         stores = self._stores
         try:
             commands: list[AddressedCommand] = [
-                ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,index]
+                ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,misc]
                 for request in requests
             ]
         except (KeyError, AttributeError):
@@ -126,7 +126,7 @@ class Applier:
         """Move a request to the dead letters, and return what its producer is told."""
         command = request.command
         letter: tuple[Any, ...] = (
-            self._stores.get(command.store_id or "", 0) if command else 0,
+            self._stores.get(command.store_id, 0) if command else 0,
             _dead_letter_id(request),
             request.partition,
             request.lane_entry.decode("ascii", "replace"),

@@ -24,7 +24,7 @@ class Backoff:
 
     def next_pause_seconds(self) -> float:
         """Count a failure and return how long to wait: half to all of a bound that doubles each time."""
-        bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self.failures, 10))
+        bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * float(2 ** min(self.failures, 10)))
         self.failures += 1
         return bound * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
 

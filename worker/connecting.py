@@ -35,7 +35,7 @@ def connect_postgres(database_url: str, *, autocommit: bool = False) -> psycopg.
 
 
 def connect_redis(redis_url: str) -> redis.Redis:
-    """Return a client that connects when first used, and gives streams as the server sends them: nested lists of bytes."""
+    """Return a client that connects when first used, and gives streams as they are sent: nested lists of bytes."""
     client = redis.Redis.from_url(
         redis_url,
         protocol=2,

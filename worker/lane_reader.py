@@ -52,7 +52,7 @@ class LaneReader:
         arguments: list[bytes | str | int] = ["COUNT", self._count, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"]
         arguments += lanes
         arguments += [self._start_of(partition, epoch) for partition, epoch in epochs.items()]
-        response = self._client.execute_command("XREAD", *arguments) or []
+        response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
         requests: list[Request] = []
         for lane, entries in response:
             partition = lanes[lane]

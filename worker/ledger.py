@@ -7,10 +7,11 @@ together with the row that records the decision. `decide_all` walks a batch in l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import msgspec
 
-from ..schemas.commands import Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.commands import OpenAccount, Reverse
 from ..schemas.encoding import LaneCommand, Movement
 from ..schemas.errors import IdempotencyKeyMismatch
 from ..schemas.identifiers import Position, position_of
@@ -75,7 +76,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 #: The account after a command, and the row that records it.
 Decision = tuple[AccountState, JournalRow]
 
-Rule = Callable[[int, LaneCommand, AccountState, Book, int], Decision]
+Rule = Callable[[int, Any, AccountState, Book, int], Decision]
 
 
 def decide_all(commands: Iterable[AddressedCommand], book: Book, now_us: int) -> list[Verdict]:
@@ -120,17 +121,17 @@ def differing_fields(command: LaneCommand, row: JournalRow) -> list[str]:
 
 
 def _open_account(store_id: int, command: OpenAccount, state: AccountState, book: Book, now_us: int) -> Decision:
-    content = _content_of_open(command)
+    content, lane_command = _content_of_open(command), cast("LaneCommand", command)
     if state.status != _NO_ACCOUNT:
-        return _turn_down(store_id, command, state, now_us, "account_exists", content=content)
-    if (store_id, command.account_id) in book.names_taken:
-        return _turn_down(store_id, command, state, now_us, "account_name_taken", content=content)
+        return _note(store_id, lane_command, state, now_us, "account_exists", content=content)
+    if (store_id, lane_command.account_id) in book.names_taken:
+        return _note(store_id, lane_command, state, now_us, "account_name_taken", content=content)
     opened = msgspec.structs.replace(state, status=_ACTIVE, overdraft_limit=command.overdraft_limit)
     if command.initial_balance == 0:
-        return _note(store_id, command, opened, now_us, content=content)
+        return _note(store_id, lane_command, opened, now_us, content=content)
     return _move(
         store_id,
-        command,
+        lane_command,
         opened,
         now_us,
         CREDIT_SIDE,
@@ -147,46 +148,47 @@ def _content_of_open(command: OpenAccount) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def _credit(store_id: int, command: Credit | Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _credit(store_id: int, command: Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
     amount, reference = command.amount, command.reference
     if state.status != _ACTIVE:
-        return _turn_down(store_id, command, state, now_us, _OBSTACLES[state.status], CREDIT_SIDE, amount, reference)
+        return _note(store_id, command, state, now_us, _OBSTACLES[state.status], CREDIT_SIDE, amount, reference)
     return _move(store_id, command, state, now_us, CREDIT_SIDE, amount, reference, kind=_CREDIT)
 
 
-def _debit(store_id: int, command: Debit | Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _debit(store_id: int, command: Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
     amount, reference = command.amount, command.reference
     if state.status != _ACTIVE:
-        return _turn_down(store_id, command, state, now_us, _OBSTACLES[state.status], DEBIT_SIDE, amount, reference)
+        return _note(store_id, command, state, now_us, _OBSTACLES[state.status], DEBIT_SIDE, amount, reference)
     if state.balance + state.overdraft_limit < amount:
-        return _turn_down(store_id, command, state, now_us, "insufficient_balance", DEBIT_SIDE, amount, reference)
+        return _note(store_id, command, state, now_us, "insufficient_balance", DEBIT_SIDE, amount, reference)
     return _move(store_id, command, state, now_us, DEBIT_SIDE, amount, reference, kind=_DEBIT)
 
 
-def _reverse(store_id: int, command: Reverse, state: AccountState, book: Book, now_us: int) -> Decision:
+def _reverse(store_id: int, reversal: Reverse, state: AccountState, book: Book, now_us: int) -> Decision:
+    command = cast("LaneCommand", reversal)
     if state.status != _ACTIVE:
-        return _turn_down(store_id, command, state, now_us, _OBSTACLES[state.status])
-    position = position_of(command.transaction_id)
+        return _note(store_id, command, state, now_us, _OBSTACLES[state.status])
+    position = position_of(reversal.transaction_id)
     original = book.originals.get((store_id, position)) if position else None
     if original is None or original.account_id != command.account_id:
-        return _turn_down(store_id, command, state, now_us, "transaction_not_found")
+        return _note(store_id, command, state, now_us, "transaction_not_found")
     side, amount, reference = -original.side, original.amount or 0, original.reference
     if original.kind == _REVERSE:
-        return _turn_down(store_id, command, state, now_us, "reversal_not_reversible", side, amount, reference)
+        return _note(store_id, command, state, now_us, "reversal_not_reversible", side, amount, reference)
     if side == DEBIT_SIDE and state.balance + state.overdraft_limit < amount:
-        return _turn_down(store_id, command, state, now_us, "insufficient_balance", side, amount, reference)
+        return _note(store_id, command, state, now_us, "insufficient_balance", side, amount, reference)
     return _move(store_id, command, state, now_us, side, amount, reference, kind=_REVERSE, reversal_of=original.seq)
 
 
-def _freeze(store_id: int, command: Freeze, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _freeze(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
     return _change_status(store_id, command, state, now_us, {_ACTIVE}, _FROZEN)
 
 
-def _unfreeze(store_id: int, command: Unfreeze, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _unfreeze(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
     return _change_status(store_id, command, state, now_us, {_FROZEN}, _ACTIVE)
 
 
-def _close(store_id: int, command: Close, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _close(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
     return _change_status(store_id, command, state, now_us, {_ACTIVE, _FROZEN}, _CLOSED)
 
 
@@ -194,7 +196,7 @@ def _change_status(
     store_id: int, command: LaneCommand, state: AccountState, now_us: int, allowed: set[int], to_status: int
 ) -> Decision:
     if state.status not in allowed:
-        return _turn_down(store_id, command, state, now_us, _OBSTACLES[state.status])
+        return _note(store_id, command, state, now_us, _OBSTACLES[state.status])
     return _note(store_id, command, msgspec.structs.replace(state, status=to_status), now_us)
 
 
@@ -226,7 +228,7 @@ def _move(
     if amount <= 0 or balance < -limit:
         raise ArithmeticError(f"{command.account_id}: {side * amount} on {state.balance} breaks the limit {limit}")
     seq = state.entries + 1
-    at_us = now_us if now_us > state.latest_at_us else state.latest_at_us
+    at_us = max(state.latest_at_us, now_us)
     return (
         AccountState(state.status, balance, limit, seq, state.decisions, at_us),
         JournalRow(
@@ -248,43 +250,19 @@ def _move(
     )
 
 
-def _turn_down(
-    store_id: int,
-    command: LaneCommand,
-    state: AccountState,
-    now_us: int,
-    rejection: str,
-    side: int = NO_SIDE,
-    amount: int | None = None,
-    reference: str | None = None,
-    content: str | None = None,
-) -> Decision:
-    return _note(
-        store_id,
-        command,
-        state,
-        now_us,
-        rejection=rejection,
-        side=side,
-        amount=amount,
-        reference=reference,
-        content=content,
-    )
-
-
 def _note(
     store_id: int,
     command: LaneCommand,
     state: AccountState,
     now_us: int,
-    *,
     rejection: str | None = None,
     side: int = NO_SIDE,
     amount: int | None = None,
     reference: str | None = None,
+    *,
     content: str | None = None,
 ) -> Decision:
-    """Record a decision that moves nothing."""
+    """Record a decision that moves nothing: a change of state, or a rejection with what was asked for."""
     decisions = state.decisions + 1
     at_us = max(now_us, state.latest_at_us)
     row = JournalRow(
@@ -307,11 +285,11 @@ def _note(
 
 
 _RULES: dict[str, Rule] = {
-    "open_account": _open_account,  # type: ignore[dict-item]  # the kind says which command it is
-    "credit": _credit,  # type: ignore[dict-item]
-    "debit": _debit,  # type: ignore[dict-item]
-    "reverse": _reverse,  # type: ignore[dict-item]
-    "freeze": _freeze,  # type: ignore[dict-item]
-    "unfreeze": _unfreeze,  # type: ignore[dict-item]
-    "close": _close,  # type: ignore[dict-item]
+    "open_account": _open_account,
+    "credit": _credit,
+    "debit": _debit,
+    "reverse": _reverse,
+    "freeze": _freeze,
+    "unfreeze": _unfreeze,
+    "close": _close,
 }

@@ -1,9 +1,9 @@
-"""Opening accounts: which of a batch's accounts ask for an id and a name, and the proof that each got both or neither."""
+"""Opening accounts: which of a batch ask for an id and a name, and the proof that each got both or neither."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..schemas.commands import OpenAccount, name_key
 from ..schemas.errors import CreditlaneError
@@ -26,11 +26,11 @@ def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
         key = (account[0], command.idempotency_key)
         new = key not in keys
         keys.add(key)
-        if not new or not isinstance(command, OpenAccount) or account in accounts:
+        if not new or command.kind != "open_account" or account in accounts:
             continue
         accounts.add(account)
         if book.accounts[account].status == UNOPENED.status:
-            claims.append((account[0], command))
+            claims.append((account[0], cast("OpenAccount", command)))
     return claims
 
 
@@ -39,7 +39,7 @@ def claim_columns(claims: Sequence[Claim], now_us: int) -> dict[str, list[Any]]:
     commands = [command for _, command in claims]
     return {
         "stores": [store_id for store_id, _ in claims],
-        "accounts": [command.account_id[4:] for command in commands],
+        "accounts": [(command.account_id or "")[4:] for command in commands],
         "customers": [command.customer_id for command in commands],
         "names": [command.name for command in commands],
         "name_keys": [name_key(command.name) for command in commands],

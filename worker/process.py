@@ -137,7 +137,7 @@ def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -
         ConfigurationError: it cannot start as it is set up.
     """
     configure_logs(settings.log_format)
-    # Many small, short-lived objects and no cycles: the collector's default would look through all of them all the time.
+    # Many small, short-lived objects and no cycles: by default the collector would look through them all the time.
     gc.set_threshold(100_000, 50, 50)
     # The thread that Postgres has just answered must not wait long for one that decodes.
     sys.setswitchinterval(0.001)

@@ -11,6 +11,11 @@ from ..schemas.encoding import LaneCommand, decode_command
 from ..schemas.errors import UndecodableCommand
 from ..schemas.keys import COMMAND_FIELD, KEEP_FIELD, REPLY_FIELD
 
+#: Longest id of a producer. It goes into the name of a key.
+MAX_PRODUCER_ID_BYTES = 64
+#: Longest number of a command, in digits: what fits a bigint.
+MAX_NUMBER_DIGITS = 18
+
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One entry of a lane."""
@@ -71,11 +76,12 @@ def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
         return None, 0
     name, _, number = field.rpartition(b"/")
     producer_id = _producer_id(name)
-    # 18 digits fit a bigint.
-    return (producer_id, int(number)) if producer_id and number.isdigit() and len(number) <= 18 else (None, 0)
+    if producer_id is None or not number.isdigit() or len(number) > MAX_NUMBER_DIGITS:
+        return None, 0
+    return producer_id, int(number)
 
 
 @lru_cache(maxsize=1_024)
 def _producer_id(name: bytes) -> str | None:
-    """Return a producer's id, if it is one: it goes into the name of a key."""
-    return name.decode() if name.isalnum() and len(name) <= 64 else None
+    """Return a producer's id, if it is one."""
+    return name.decode() if name.isalnum() and len(name) <= MAX_PRODUCER_ID_BYTES else None

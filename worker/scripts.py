@@ -1,4 +1,4 @@
-"""What runs inside Redis. Every script touches one partition only, so a Redis Cluster runs it on that partition's node."""
+"""What runs inside Redis. Every script touches one partition only, so a Redis Cluster runs it on one node."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from queue import Queue
 from threading import Event
 from typing import TypeVar
@@ -189,9 +190,9 @@ class AnnouncingStage:
         """Announce one batch after the other, to the end."""
         while (decided := self._decided.get()) is not None:
             batch, verdicts = decided
-            self._until_done(lambda batch=batch, verdicts=verdicts: self._announcer.announce(batch, verdicts))
+            self._until_done(partial(self._announcer.announce, batch, verdicts))
             self._after_step("announce")
-            lost = self._until_done(lambda batch=batch: self._announcer.delete(batch))
+            lost = self._until_done(partial(self._announcer.delete, batch))
             self._after_step("delete")
             self._ownership.lose(lost or (), batch.epochs)
             self._ownership.finish(batch.epochs)

@@ -1,15 +1,15 @@
-"""The ledger's store: reads what a batch touches, lets the pure ledger decide, and writes it in one transaction.
+"""The ledger's store: reads what a batch touches, lets the ledger decide, and writes it in one transaction.
 
-A batch is first tried optimistically: accounts as remembered, no look-up of keys. The primary key of the journal catches
-an account that somebody else moved, its unique index a key that was used before: the transaction is rolled back, and the
-batch is tried again carefully, with locks and look-ups. Nothing here talks to Redis or retries.
+A batch is first tried optimistically: accounts as remembered, no look-up of keys. The primary key of the journal
+catches an account that somebody else moved, its unique index a key that was used before: the transaction is rolled
+back, and the batch is tried again carefully, with locks and look-ups. Nothing here talks to Redis or retries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
@@ -69,12 +69,12 @@ class LedgerStore:
             PartitionsLost: a lease is another worker's; nothing was stored.
             psycopg.errors.UniqueViolation: a key or an account's seq was there already; nothing was stored.
             StaleAccount: a status had been changed by somebody else; nothing was stored.
-            psycopg.Error: anything else that Postgres refuses; nothing was stored, unless the commit itself was cut off.
+            psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
         try:
             now_us = self._begin(epochs)
             # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
-            kinds = {command.kind for _, command in commands if type(command) is not Movement}
+            kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
             book, opened = self._load(commands, kinds, now_us, careful=careful)
             seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
             verdicts = decide_all(commands, book, now_us)
@@ -116,7 +116,7 @@ class LedgerStore:
         """Return the numbers of those stores that exist."""
         records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
         self._connection.commit()
-        return {public_id: store_id for public_id, store_id in records}
+        return dict(records)
 
     def _begin(self, epochs: Mapping[int, int]) -> int:
         """Open the transaction in one round trip, and return the time in microseconds since 1970."""
@@ -125,7 +125,7 @@ class LedgerStore:
             leases = self._connection.execute(
                 sql.LOCK_LEASES, {"worker_id": self._worker_id, "partitions": list(epochs)}
             )
-        held = dict(leases.fetchall())
+        held: dict[int, int] = dict(leases.fetchall())
         lost = [partition for partition, epoch in epochs.items() if held.get(partition) != epoch]
         if lost:
             raise PartitionsLost(lost)
@@ -189,7 +189,7 @@ class LedgerStore:
         wanted = [
             (account[0], position)
             for account, command in commands
-            if isinstance(command, Reverse) and (position := position_of(command.transaction_id))
+            if command.kind == "reverse" and (position := position_of(cast("Reverse", command).transaction_id))
         ]
         records = self._connection.execute(
             sql.LOAD_ENTRIES,
@@ -208,7 +208,7 @@ class LedgerStore:
         if claims:
             records = self._connection.execute(sql.CLAIM_ACCOUNTS, claim_columns(claims, now_us))
             opened = {(store_id, ACCOUNT_PREFIX + account_id.hex) for store_id, account_id in records}
-        book.names_taken = {(store_id, command.account_id) for store_id, command in claims} - opened
+        book.names_taken = {(store_id, command.account_id or "") for store_id, command in claims} - opened
         return opened
 
     def _write(self, rows: list[JournalRow]) -> None:

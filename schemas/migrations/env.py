@@ -1,6 +1,7 @@
 """Runs the versions over the connection that `creditlane.schemas.migrate` opened."""
 
 from alembic import context
+
 from creditlane.schemas.tables import metadata
 
 connection = context.config.attributes["connection"]
