@@ -56,7 +56,8 @@ class Worker:
         #: The worker has left the lanes: the lease keeper may end.
         self._drained = threading.Event()
         self._failure: BaseException | None = None
-        ownership, pipes = Ownership(), Pipes()
+        self._pipes = pipes = Pipes()
+        ownership = Ownership()
         self._keeper = LeaseKeeper(
             self._database_url, self.worker_id, ownership, self._drained, lease_seconds=settings.lease_seconds
         )
@@ -92,9 +93,8 @@ class Worker:
 
     def _leave(self, reader: threading.Thread, announcer: threading.Thread, leases: threading.Thread) -> None:
         self.stop()
-        if self._failure is None:
-            reader.join(STOP_TIMEOUT_SECONDS)
-            announcer.join(STOP_TIMEOUT_SECONDS)
+        reader.join(STOP_TIMEOUT_SECONDS)
+        announcer.join(STOP_TIMEOUT_SECONDS)
         self._drained.set()
         leases.join(STOP_TIMEOUT_SECONDS)
         self._keeper.leave()
@@ -107,6 +107,7 @@ class Worker:
             _log.exception("worker fails", part=threading.current_thread().name)
             self._failure = self._failure or error
             self.stop()
+            self._pipes.abort()
 
     def _check_installation(self) -> bool:
         """Wait for Postgres, check what is fixed there, and mirror it for producers. False if told to stop."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from queue import Queue
 from threading import Event
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from .connecting import connect_postgres, connect_redis
 from .lane_reader import LaneReader
 from .ledger import Verdict
 from .ownership import Ownership
+from .pipe import Pipe
 from .requests import Batch
 from .store import Connection, LedgerStore, PartitionsLost
 
@@ -39,12 +39,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Pipes:
-    """What leads from stage to stage. None is the end."""
+    """What leads from stage to stage."""
 
     def __init__(self) -> None:
         # One batch waits while one is applied: more would only be older when its turn comes.
-        self.batches: Queue[Batch | None] = Queue(maxsize=1)
-        self.decided: Queue[tuple[Batch, list[Verdict]] | None] = Queue(maxsize=2)
+        self.batches: Pipe[Batch] = Pipe(capacity=1)
+        self.decided: Pipe[tuple[Batch, list[Verdict]]] = Pipe(capacity=2)
+
+    def abort(self) -> None:
+        """Drop everything, so that no stage waits for one that has failed. The lanes still have it all."""
+        self.batches.abort()
+        self.decided.abort()
 
 
 class ReadingStage:
@@ -64,7 +69,7 @@ class ReadingStage:
         )
 
     def run(self) -> None:
-        """Put one batch after the other into the pipe, then the end."""
+        """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
             batch = self._read(epochs) if epochs else None
@@ -72,7 +77,7 @@ class ReadingStage:
                 self._after_step("read")
                 self._batches.put(batch)
         self._client.close()
-        self._batches.put(None)
+        self._batches.end()
 
     def _read(self, epochs: dict[int, int]) -> Batch | None:
         try:
@@ -118,7 +123,7 @@ class ApplyingStage:
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._disconnect()
-        self._pipes.decided.put(None)
+        self._pipes.decided.end()
 
     def _apply(self, batch: Batch) -> tuple[Batch, list[Verdict]] | None:
         """Return what is left of the batch and its verdicts; None if nothing is, or if Postgres is away at a stop."""
