@@ -1,0 +1,124 @@
+"""Random histories of commands, made so that they meet: few accounts, keys and names, and amounts of every size."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from naive_ledger import Answer
+
+from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.journal import Announcement
+from creditlane.schemas.results import Result, result_of_announcement
+
+#: `make test` takes few examples; the long form takes its time.
+LONG = os.environ.get("CREDITLANE_TEST_LONG") == "1"
+
+#: Two accounts on lane 1 and two on lane 6 of 8.
+ACCOUNTS = [f"cca_{number:032x}" for number in (3, 8, 6, 13)]
+NAMES = ["main", " Main ", "MAIN", "Straße", "STRASSE", "caf\u00e9", "CAFE\u0301", "tab\tand\\N"]
+REFERENCES = ["request", "line\nfeed", "\\", "\u00fc\U0001f600 \u2028", "'; drop table journal"]
+
+#: Small mostly, so that they meet; else of any number of digits up to the longest.
+amounts = st.integers(1, 24).flatmap(
+    lambda small: st.just(small) if small <= 20 else st.integers(1, 1_000).map(lambda digits: 10**digits - 1)
+)
+limits = st.sampled_from([0, 0, 0, 1, 30, 10**1_000 - 1])
+
+
+class Sent(NamedTuple):
+    """A command as one store sends it."""
+
+    store: int
+    command: AnyCommand
+
+
+#: Kinds as often as they keep a history interesting: mostly movements and reversals, few closings.
+KINDS = ["open"] * 3 + ["credit"] * 8 + ["debit"] * 8 + ["reverse"] * 8 + ["freeze"] * 2 + ["unfreeze"] * 3 + ["close"]
+
+
+@st.composite
+def sent(draw: st.DrawFn, accounts: Sequence[str], label: str) -> Sent:
+    """Return a command for one of the accounts. Keys and customers carry the label, so that two labels never meet."""
+    # One busy account and one busy store: histories that meet say more than ones that do not.
+    store = draw(st.sampled_from([0, 0, 0, 1]))
+    account = draw(st.sampled_from([accounts[0], accounts[0], *accounts]))
+    # A few keys that are used again and again, with the same content or another, and many that are not.
+    number = draw(st.one_of(st.integers(0, 10**9), st.integers(7, 10**9), st.integers(7, 10**9), st.integers(0, 6)))
+    kind = draw(st.sampled_from(KINDS))
+    if kind == "reverse":
+        seq = draw(st.sampled_from([1, 1, 2, 2, 3, 3, 4, 5, 99]))
+        owner = draw(st.sampled_from([account] * 7 + [accounts[-1]]))
+        return Sent(store, Reverse(account_id=account, transaction_id=f"cct_{owner[4:]}{seq:x}"))
+    fields: dict[str, Any] = {"account_id": account, "idempotency_key": f"{label}-{number}"}
+    if kind in {"credit", "debit"}:
+        fields |= {"amount": draw(amounts), "reference": draw(st.sampled_from(REFERENCES))}
+        return Sent(store, Credit(**fields) if kind == "credit" else Debit(**fields))
+    if kind == "open":
+        customer = draw(st.sampled_from([f"{label}-ann", f"{label}-bob"]))
+        fields |= {"customer_id": customer, "name": draw(st.sampled_from(NAMES)), "overdraft_limit": draw(limits)}
+        return Sent(store, OpenAccount(**fields, initial_balance=draw(st.one_of(st.just(0), amounts))))
+    return Sent(store, {"freeze": Freeze, "unfreeze": Unfreeze, "close": Close}[kind](**fields))
+
+
+@st.composite
+def histories(draw: st.DrawFn, accounts: Sequence[str] = ACCOUNTS, label: str = "k", max_size: int = 40) -> list[Sent]:
+    """Return a history over these accounts, most of them open, in which some commands come again."""
+    history = [
+        Sent(store, draw(opening(account, label)))
+        for store in (0, 1)
+        for account in accounts
+        if account == accounts[0] or draw(st.booleans())
+    ]
+    size = draw(st.integers(0, max_size))
+    history += draw(st.lists(sent(accounts, label), min_size=size, max_size=size))
+    for again, later in draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=6)):
+        repeated = again % len(history)
+        history.insert(repeated + 1 + later % (len(history) - repeated), history[repeated])
+    return history
+
+
+def opening(account_id: str, label: str) -> st.SearchStrategy[OpenAccount]:
+    """Return an opening under a key of its own."""
+    return st.builds(
+        OpenAccount,
+        account_id=st.just(account_id),
+        idempotency_key=st.just(f"{label}-open-{account_id}"),
+        customer_id=st.sampled_from([f"{label}-ann", f"{label}-bob"]),
+        name=st.sampled_from(NAMES),
+        initial_balance=st.one_of(st.just(0), amounts),
+        overdraft_limit=limits,
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn, max_size: int = 40) -> list[list[Sent]]:
+    """Return a history cut into batches at random places."""
+    return cut(draw, draw(histories(max_size=max_size)))
+
+
+def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
+    """Return the history in pieces."""
+    parts, start = [], 0
+    while start < len(history):
+        size = draw(st.one_of(st.integers(1, 3), st.integers(1, len(history))))
+        parts.append(history[start : start + size])
+        start += size
+    return parts
+
+
+def answer_of(news: Announcement, command: AnyCommand) -> Answer:
+    """Return what was announced, as the naive ledger would put it."""
+    result: Result = result_of_announcement(news, str(command.account_id), command.idempotency_key)
+    return Answer(
+        status=result.status,
+        code=result.error.code if result.error else None,
+        transaction_id=result.transaction_id,
+        side=result.side,
+        amount=result.amount,
+        balance=result.balance,
+        reference=result.reference,
+        reversal_of=result.reversal_of,
+        replayed=result.replayed,
+        differing=tuple(result.error.details.get("fields", ())) if result.error else (),
+    )

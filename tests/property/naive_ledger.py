@@ -1,0 +1,156 @@
+"""What a ledger of credits does, in the simplest way: lists and dicts, one command at a time, no cleverness.
+
+Written from the rules and not from the worker's ledger, of which it uses nothing.
+"""
+
+import unicodedata
+from typing import Any, NamedTuple
+
+CONTENT = {
+    "open_account": ["customer_id", "name", "unit_label", "initial_balance", "overdraft_limit"],
+    "credit": ["amount", "reference"],
+    "debit": ["amount", "reference"],
+    "reverse": ["transaction_id"],
+    "freeze": [],
+    "unfreeze": [],
+    "close": [],
+}
+
+
+class Answer(NamedTuple):
+    """What the sender of a command hears, but for the words and the time."""
+
+    status: str
+    code: str | None = None
+    transaction_id: str | None = None
+    side: str | None = None
+    amount: int | None = None
+    balance: int | None = None
+    reference: str | None = None
+    reversal_of: str | None = None
+    replayed: bool = False
+    #: Of a key that belongs to another request: what differs.
+    differing: tuple[str, ...] = ()
+
+
+class NaiveLedger:
+    """Any number of stores, each a world of its own."""
+
+    def __init__(self) -> None:
+        #: (store, account id): the account, as it is now.
+        self.accounts: dict[tuple[str, str], dict[str, Any]] = {}
+        #: (store, key): the command that used it first, and what was answered.
+        self.answered: dict[tuple[str, str], tuple[dict[str, Any], Answer]] = {}
+
+    def submit(self, store: str, command: dict[str, Any]) -> Answer:
+        """Return the answer to a command, given as its fields."""
+        place = (store, command["idempotency_key"])
+        if place in self.answered:
+            return self._answer_again(command, *self.answered[place])
+        answer = self._do(store, command)
+        self.answered[place] = (command, answer)
+        return answer
+
+    def entries(self, store: str, account_id: str) -> list[dict[str, Any]]:
+        """Return what moved on an account, oldest first."""
+        account = self.accounts.get((store, account_id))
+        return account["entries"] if account else []
+
+    def balance(self, store: str, account_id: str) -> int:
+        return sum(entry["amount"] for entry in self.entries(store, account_id))
+
+    def _answer_again(self, command: dict[str, Any], first: dict[str, Any], answer: Answer) -> Answer:
+        if command["kind"] != first["kind"]:
+            differing = ["kind"]
+        else:
+            names = ["account_id", *CONTENT[command["kind"]]]
+            differing = [name for name in names if command[name] != first[name]]
+        if differing:
+            return Answer("rejected", "idempotency_key_mismatch", differing=tuple(differing))
+        return answer._replace(replayed=True)
+
+    def _do(self, store: str, command: dict[str, Any]) -> Answer:
+        account = self.accounts.get((store, command["account_id"]))
+        kind = command["kind"]
+        if kind == "open_account":
+            return self._open(store, command, account)
+        if kind in {"credit", "debit"}:
+            sign = 1 if kind == "credit" else -1
+            return self._move(command, account, sign * command["amount"], command["reference"])
+        if kind == "reverse":
+            return self._reverse(command, account)
+        return self._change(kind, account)
+
+    def _open(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        if account:
+            return Answer("rejected", "account_exists", balance=self._sum(account))
+        wanted = (store, command["customer_id"], same_name(command["name"]))
+        if any(other["title"] == wanted and other["status"] != "closed" for other in self.accounts.values()):
+            return Answer("rejected", "account_name_taken", balance=0)
+        account = {
+            "id": command["account_id"],
+            "title": wanted,
+            "status": "active",
+            "limit": command["overdraft_limit"],
+            "entries": [],
+        }
+        self.accounts[store, command["account_id"]] = account
+        if command["initial_balance"] == 0:
+            return Answer("applied", balance=0)
+        return self._move(command, account, command["initial_balance"], "initial_balance")
+
+    def _reverse(self, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        obstacle = self._obstacle(account)
+        if obstacle or account is None:
+            return Answer("rejected", obstacle, balance=self._sum(account))
+        original = next((entry for entry in account["entries"] if entry["id"] == command["transaction_id"]), None)
+        if original is None:
+            return Answer("rejected", "transaction_not_found", balance=self._sum(account))
+        amount, reference = -original["amount"], original["reference"]
+        if original["reversal_of"]:
+            return self._move(command, account, amount, reference, refuse="reversal_not_reversible")
+        return self._move(command, account, amount, reference, reversal_of=original["id"])
+
+    def _move(
+        self,
+        command: dict[str, Any],
+        account: dict[str, Any] | None,
+        amount: int,
+        reference: str,
+        reversal_of: str | None = None,
+        refuse: str | None = None,
+    ) -> Answer:
+        side = "credit" if amount > 0 else "debit"
+        before = self._sum(account)
+        obstacle = self._obstacle(account) or refuse
+        if obstacle is None and account and amount < 0 and before + amount < -account["limit"]:
+            obstacle = "insufficient_balance"
+        if obstacle or account is None:
+            return Answer("rejected", obstacle, None, side, abs(amount), before, reference)
+        entry_id = f"cct_{command['account_id'][4:]}{len(account['entries']) + 1:x}"
+        account["entries"].append(
+            {"id": entry_id, "amount": amount, "reference": reference, "reversal_of": reversal_of}
+        )
+        return Answer("applied", None, entry_id, side, abs(amount), before + amount, reference, reversal_of)
+
+    def _change(self, kind: str, account: dict[str, Any] | None) -> Answer:
+        status = account["status"] if account else None
+        allowed = {"freeze": ["active"], "unfreeze": ["frozen"], "close": ["active", "frozen"]}
+        balance = self._sum(account)
+        if account is None or status not in allowed[kind]:
+            return Answer("rejected", self._obstacle(account) or "account_not_frozen", balance=balance)
+        account["status"] = {"freeze": "frozen", "unfreeze": "active", "close": "closed"}[kind]
+        return Answer("applied", balance=balance)
+
+    def _obstacle(self, account: dict[str, Any] | None) -> str | None:
+        if account is None:
+            return "account_not_found"
+        return {"active": None, "frozen": "account_frozen", "closed": "account_closed"}[account["status"]]
+
+    def _sum(self, account: dict[str, Any] | None) -> int:
+        return sum(entry["amount"] for entry in account["entries"]) if account else 0
+
+
+def same_name(name: str) -> str:
+    """Return what two names share that a person would call the same."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()

@@ -1,0 +1,114 @@
+"""The pure ledger decides every history as the naive ledger does."""
+
+from histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_ledger import NaiveLedger, same_name
+
+from creditlane.schemas.commands import OpenAccount
+from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
+from creditlane.schemas.journal import Announcement, Kind, Status
+from creditlane.worker.ledger import UNOPENED, AccountKey, Book, Verdict, decide_all
+
+STORES = ("store_one", "store_two")
+EXAMPLES = 5_000 if LONG else 200
+
+
+class LedgerInMemory:
+    """Lets the pure ledger decide batches, with dicts in the place of Postgres."""
+
+    def __init__(self) -> None:
+        self.book = Book({(store, account): UNOPENED for store in range(len(STORES)) for account in ACCOUNTS})
+        self.book.has_reversals = True
+        #: What the name of each opened account must be unique by.
+        self.titles: dict[AccountKey, tuple[int, str, str]] = {}
+        self.now_us = 1_000
+
+    def apply(self, history: list[Sent]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        batch: list[Sent] = []
+        for sent in history:
+            # Which names are free is the store's business: here it is settled before every opening.
+            if isinstance(sent.command, OpenAccount):
+                verdicts += self._decide(batch)
+                batch = []
+            batch.append(sent)
+        return verdicts + self._decide(batch)
+
+    def _decide(self, batch: list[Sent]) -> list[Verdict]:
+        opening = {
+            (sent.store, str(sent.command.account_id)): (
+                sent.store,
+                sent.command.customer_id,
+                same_name(sent.command.name),
+            )
+            for sent in batch
+            if isinstance(sent.command, OpenAccount)
+        }
+        held = {title for account, title in self.titles.items() if self.book.accounts[account].status != Status.CLOSED}
+        self.book.names_taken = {account for account, title in opening.items() if title in held}
+        addressed: list[tuple[AccountKey, LaneCommand]] = [
+            ((store, str(command.account_id)), decode_command(encode_command(command, STORES[store])))
+            for store, command in batch
+        ]
+        verdicts = decide_all(addressed, self.book, self.now_us)
+        for verdict in verdicts:
+            row = verdict.row
+            if row and row.kind == Kind.OPEN_ACCOUNT and row.rejection is None and not verdict.replayed:
+                self.titles[row.store_id, row.account_id] = opening[row.store_id, row.account_id]
+        return verdicts
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(history=histories(max_size=60))
+def test_every_answer_and_balance_is_the_naive_ledgers(history: list[Sent]) -> None:
+    """Given any history, when the ledger decides it, then each answer, entry and balance is what the rules say."""
+    naive, ledger = NaiveLedger(), LedgerInMemory()
+
+    verdicts = ledger.apply(history)
+
+    expected = [naive.submit(STORES[sent.store], sent.command.model_dump()) for sent in history]
+    assert [
+        answer_of(Announcement(0, verdict.row, verdict.replayed, verdict.refusal), sent.command)
+        for verdict, sent in zip(verdicts, history, strict=True)
+    ] == expected
+    for store, name in enumerate(STORES):
+        for account in ACCOUNTS:
+            assert ledger.book.accounts[store, account].balance == naive.balance(name, account)
+            assert ledger.book.accounts[store, account].entries == len(naive.entries(name, account))
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+@given(history=histories())
+def test_every_row_keeps_what_the_database_demands(history: list[Sent]) -> None:
+    """Given any history, then entries and decisions are counted without a gap, within the limit."""
+    ledger = LedgerInMemory()
+
+    ledger.apply(history)
+
+    for store in range(len(STORES)):
+        for account in ACCOUNTS:
+            rows = [row for row in ledger.book.known.values() if (row.store_id, row.account_id) == (store, account)]
+            entries = sorted((row for row in rows if row.seq > 0), key=lambda row: row.seq)
+            decisions = sorted((row for row in rows if row.seq < 0), key=lambda row: -row.seq)
+            assert [row.seq for row in entries] == list(range(1, len(entries) + 1))
+            assert [row.seq for row in decisions] == [-number for number in range(1, len(decisions) + 1)]
+            assert all(row.balance_after >= -row.overdraft_limit for row in rows)
+            assert all(row.rejection is None and row.amount for row in entries)
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+@given(parts=batches(), clocks=st.lists(st.integers(0, 10**6), min_size=1, max_size=10))
+def test_time_never_goes_back_along_an_account(parts: list[list[Sent]], clocks: list[int]) -> None:
+    """Given a clock that jumps to and fro between batches, then no row is older than the one before it."""
+    ledger = LedgerInMemory()
+    latest: dict[AccountKey, int] = {}
+
+    for number, part in enumerate(parts):
+        ledger.now_us = clocks[number % len(clocks)]
+        for verdict in ledger.apply(part):
+            if verdict.row is None or verdict.replayed:
+                continue
+            place = (verdict.row.store_id, verdict.row.account_id)
+            assert verdict.row.created_at_us >= max(ledger.now_us, latest.get(place, 0))
+            latest[place] = verdict.row.created_at_us
