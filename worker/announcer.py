@@ -17,10 +17,12 @@ from . import scripts
 from .ledger import Verdict
 from .requests import Batch, Request
 
-#: News that a producer which reads nothing may leave lying, in batches. What is trimmed is found in Postgres.
-MAX_REPLY_BATCHES = 10_000
-#: How long the news for a producer which reads nothing are kept, in seconds.
-REPLY_TTL_SECONDS = 3_600
+#: Results that a producer may leave unread, about 200 bytes each. What is trimmed is found in Postgres.
+MAX_UNREAD_RESULTS = 100_000
+#: Announcements that a producer may leave unread, however large they are.
+MIN_UNREAD_ANNOUNCEMENTS = 16
+#: How long the news for a producer that reads nothing are kept, in seconds.
+REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
 
@@ -76,7 +78,9 @@ class Announcer:
                 )
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
-            pipeline.xadd(key, {ANNOUNCEMENT_FIELD: encode_announcements(news)}, maxlen=MAX_REPLY_BATCHES)
+            # The next announcements are likely to be as large as this one: the bound is on results, not on messages.
+            most = max(MIN_UNREAD_ANNOUNCEMENTS, MAX_UNREAD_RESULTS // len(news))
+            pipeline.xadd(key, {ANNOUNCEMENT_FIELD: encode_announcements(news)}, maxlen=most)
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:

@@ -1,4 +1,4 @@
-"""A bounded pipe between two threads that can be ended from both sides. (`queue.Queue` can from Python 3.13 on.)"""
+"""A bounded pipe between two threads that can be ended from both sides, as `queue.Queue` can from Python 3.13 on."""
 
 from __future__ import annotations
 
