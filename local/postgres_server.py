@@ -156,7 +156,8 @@ class EmbeddedPostgres:
     def _url(self, role: str, database: str) -> str:
         if self._socket_dir is None:
             raise ConfigurationError("the embedded Postgres has not been started")
-        return f"postgresql://{role}@/{quote(database, safe='')}?host={self._socket_dir}&port={PORT}"
+        # No "&": a shell would need quotes around it.
+        return f"postgresql://{role}@:{PORT}/{quote(database, safe='')}?host={self._socket_dir}"
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.superuser_url, autocommit=True) as connection:

@@ -1,0 +1,101 @@
+"""The whole local stack: Postgres, Redis and worker processes, up in that order and down in the reverse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ..schemas.settings import Settings, load_settings
+from .servers import EmbeddedPostgres, EmbeddedRedis
+from .stack_record import claimed, recorded
+from .stop_signals import StopSignals
+from .worker_pool import LogSink, WorkerPool
+
+#: Takes a line about what the stack does.
+Say = Callable[[str], None]
+
+
+class Stack(NamedTuple):
+    """A stack that runs."""
+
+    #: With the URLs of its servers.
+    settings: Settings
+    workers: WorkerPool
+    #: The embedded ones, by name; not those that somebody else runs.
+    servers: dict[str, EmbeddedPostgres | EmbeddedRedis]
+
+
+@contextmanager
+def running_stack(
+    data_dir: Path,
+    processes: int,
+    signals: StopSignals,
+    *,
+    say: Say,
+    worker_log: LogSink,
+    log_format: str | None = None,
+) -> Iterator[Stack]:
+    """Run the stack in this process and its children for as long as the context lasts.
+
+    Postgres and Redis are embedded unless the environment names their URLs. Servers that still run on the directory,
+    since their starter was killed, are taken over.
+
+    Raises:
+        ConfigurationError: a stack runs already on the directory, or a server cannot be started.
+        Unavailable: a server of the environment cannot be reached.
+    """
+    from ..schemas.migrate import migrate
+
+    data_dir = data_dir.absolute()
+    settings = load_settings()
+    with ExitStack() as stack:
+        stack.enter_context(claimed(data_dir))
+        servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
+        if settings.database_url is None:
+            servers["Postgres"] = EmbeddedPostgres(data_dir / "postgres")
+        if settings.redis_url is None:
+            servers["Redis"] = EmbeddedRedis(data_dir / "redis")
+        for name, server in servers.items():
+            # Before the start, so that an interrupted one leaves nothing behind either.
+            stack.callback(_stop, name, server, say)
+            server.start()
+            say(f"{name} runs as process {server.pid}")
+        settings = _with_urls(settings, servers)
+        revision = migrate(settings.require_database_url(), partitions=settings.partitions)
+        say(f"The ledger is at schema {revision}")
+        environment = reaching(settings)
+        formatted = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
+        workers = WorkerPool(processes, {**os.environ, **environment, **formatted}, worker_log)
+        stack.callback(_stop_workers, workers, say)
+        workers.start()
+        stack.enter_context(recorded(data_dir, processes, environment))
+        stack.callback(signals.ignore)
+        yield Stack(settings, workers, servers)
+
+
+def reaching(settings: Settings) -> dict[str, str]:
+    """Return the variables with which another process reaches what these settings name."""
+    return {
+        "CREDITLANE_DATABASE_URL": settings.require_database_url(),
+        "CREDITLANE_REDIS_URL": settings.require_redis_url(),
+        "CREDITLANE_REDIS_PREFIX": settings.redis_prefix,
+    }
+
+
+def _with_urls(settings: Settings, servers: dict[str, EmbeddedPostgres | EmbeddedRedis]) -> Settings:
+    urls = {"database_url": "Postgres", "redis_url": "Redis"}
+    return settings.model_copy(update={field: servers[name].url for field, name in urls.items() if name in servers})
+
+
+def _stop(name: str, server: EmbeddedPostgres | EmbeddedRedis, say: Say) -> None:
+    if server.pid is not None:
+        server.stop()
+        say(f"{name} has stopped")
+
+
+def _stop_workers(workers: WorkerPool, say: Say) -> None:
+    workers.stop()
+    say("The workers have stopped")

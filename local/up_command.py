@@ -1,0 +1,69 @@
+"""`creditlane up`: the whole local stack in the foreground."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..producer.cli.output import print_line
+from ..schemas.errors import CreditlaneError
+from .stack import Stack, running_stack
+from .stack_record import DATA_DIRECTORY
+from .stop_signals import StopSignals
+from .worker_pool import labelled
+
+#: How often the embedded servers are looked at, in seconds.
+LOOK_SECONDS = 1.0
+
+DataDirectory = Annotated[Path, typer.Option("--data-dir", help="Where the data lives; it survives a stop.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Number of worker processes.")]
+
+READY = """\
+{workers} worker processes take commands; their log follows. In another shell:
+    eval "$(creditlane env --export)"    # then Client.from_env() and every creditlane command reach this stack
+    creditlane status
+Ctrl-C stops all of it."""
+
+
+def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -> None:
+    """Run the whole local stack in the foreground: Postgres, Redis and worker processes. Ctrl-C stops all of it.
+
+    Nothing needs to be installed but creditlane[all]. With CREDITLANE_DATABASE_URL or CREDITLANE_REDIS_URL set, that
+    server is used and left alone at the end.
+
+    Example:  creditlane up --workers 2
+    """
+    with StopSignals() as signals:
+        try:
+            log_format = "console" if sys.stderr.isatty() else None
+            with running_stack(
+                data_dir, workers, signals, say=print_line, worker_log=print_log_line, log_format=log_format
+            ) as stack:
+                print_line(READY.format(workers=workers))
+                _watch(stack)
+        except KeyboardInterrupt:
+            # To be stopped is how this ends.
+            print_line("All of it has stopped")
+
+
+def print_log_line(worker: int, line: str) -> None:
+    """Pass on a line of a worker's log."""
+    sys.stderr.write(f"{labelled(worker, line)}\n")
+    sys.stderr.flush()
+
+
+def _watch(stack: Stack) -> None:
+    """Start an embedded server again when it is gone; workers and clients come back to it by themselves."""
+    while True:
+        time.sleep(LOOK_SECONDS)
+        for name, server in stack.servers.items():
+            if server.pid is None:
+                print_line(f"{name} is gone; it starts again")
+                try:
+                    server.start()
+                except CreditlaneError as error:
+                    print_line(f"{name} does not start, trying again: {error.message}")

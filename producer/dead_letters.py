@@ -1,0 +1,174 @@
+"""The dead letters: commands that could not be decided. Lists them, shows one, and puts them back on their lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+from pydantic import BaseModel, ConfigDict, field_serializer
+
+from ..schemas.encoding import LaneCommand, decode_command, fingerprint
+from ..schemas.errors import InvalidCommand, NotMigrated, Unavailable, UndecodableCommand
+from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.routing import partition_of
+from ..schemas.settings import Settings
+from .outgoing import Chunk
+from .postgres import CONNECT_TIMEOUT_SECONDS
+from .session import Session
+
+_COLUMNS = """
+dead_letter_id, public_id as store_id, partition, lane_entry, payload, idempotency_key, code, reason,
+dead_letters.created_at, replayed_at
+from dead_letters left join stores on stores.store_id = dead_letters.store_id
+"""
+
+#: Oldest first, so that commands of one account go back in the order in which they came.
+FIND_LETTERS = f"""
+select {_COLUMNS}
+where %(replayed)s or replayed_at is null
+order by dead_letters.created_at, partition, split_part(lane_entry, '-', 1)::numeric,
+    split_part(lane_entry, '-', 2)::numeric
+limit %(limit)s
+"""
+
+FIND_LETTER = f"select {_COLUMNS} where dead_letter_id = %(id)s"
+
+MARK_REPLAYED = """
+update dead_letters set replayed_at = now() where dead_letter_id = %(id)s and replayed_at is null
+"""
+
+
+class DeadLetter(BaseModel):
+    """A command that was taken off its lane undecided."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dead_letter_id: UUID
+    #: None where the bytes do not tell, or there is no such store.
+    store_id: str | None
+    partition: int
+    #: Id of the stream entry that the command was.
+    lane_entry: str
+    #: The command as it stood on the lane.
+    payload: bytes
+    idempotency_key: str | None
+    code: str
+    reason: str
+    created_at: datetime
+    #: When it was put back on its lane; None: not yet.
+    replayed_at: datetime | None
+
+    @field_serializer("payload", when_used="json")
+    def _escaped(self, payload: bytes) -> str:
+        return escaped(payload)
+
+
+def escaped(payload: bytes) -> str:
+    r"""Return bytes as printable text: what is no text, or would move a terminal's cursor, as \x.. or \u...."""
+    text = payload.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class DeadLetters:
+    """The dead letters of all stores of an installation. An operator's tool: it sees every store.
+
+    Every method raises Unavailable when Redis or Postgres cannot be reached.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._session: Session | None = None
+
+    @classmethod
+    @contextmanager
+    def connect(cls, settings: Settings) -> Iterator[Self]:
+        """Give the dead letters of the database of these settings.
+
+        Raises:
+            ConfigurationError: the database is not set, or not migrated.
+        """
+        try:
+            with psycopg.connect(
+                settings.require_database_url(), autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS
+            ) as connection:
+                check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
+                letters = cls(connection, settings)
+                try:
+                    yield letters
+                finally:
+                    letters._close()
+        except psycopg.errors.UndefinedTable:
+            raise NotMigrated from None
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+
+    def find(self, *, replayed: bool = False, limit: int | None = None) -> Iterator[DeadLetter]:
+        """Yield the dead letters, oldest first, also those that were replayed if wanted."""
+        with self._connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
+            cursor.execute(FIND_LETTERS, {"replayed": replayed, "limit": limit})
+            yield from cursor
+
+    def get(self, dead_letter_id: str) -> DeadLetter:
+        """Return the dead letter of this id, or raise InvalidCommand."""
+        try:
+            wanted = UUID(dead_letter_id)
+        except ValueError:
+            raise InvalidCommand(f"{dead_letter_id!r} is no id of a dead letter", field="dead_letter_id") from None
+        with self._connection.cursor(row_factory=class_row(DeadLetter)) as cursor:
+            letter = cursor.execute(FIND_LETTER, {"id": wanted}).fetchone()
+        if letter is None:
+            raise InvalidCommand(f"there is no dead letter {wanted}", field="dead_letter_id")
+        return letter
+
+    def replay(self, letter: DeadLetter) -> str:
+        """Put the command back at the end of its account's lane and return the id of its new entry there.
+
+        Safe to repeat: the command's idempotency key lets it have one effect. If it cannot be decided this time
+        either, it becomes a dead letter again.
+
+        Raises:
+            InvalidCommand: it was replayed already.
+            UndecodableCommand: the bytes do not tell which account's lane it belongs on.
+            LaneFull: the lane is at its limit; nothing changed.
+            OutcomeUnknown: Redis did not answer; replay it again.
+        """
+        if letter.replayed_at is not None:
+            raise InvalidCommand(f"dead letter {letter.dead_letter_id} was replayed at {letter.replayed_at:%F %T %Z}")
+        try:
+            command = decode_command(letter.payload)
+        except UndecodableCommand as error:
+            raise UndecodableCommand(
+                f"dead letter {letter.dead_letter_id} does not tell which lane it belongs on: {error.message}"
+            ) from None
+        session = self._opened_session()
+        chunk = _chunk_of(command, letter.payload, session.partitions())
+        shipment = session.sender.send(chunk, session.numbers.take(), keep=True)
+        # Marked last: a crash in between leads to a second replay, which changes nothing.
+        self._connection.execute(MARK_REPLAYED, {"id": letter.dead_letter_id})
+        return shipment.entries[0].decode()
+
+    def _opened_session(self) -> Session:
+        if self._session is None:
+            self._session = Session(self._settings)
+        return self._session
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+
+def _chunk_of(command: LaneCommand, payload: bytes, partitions: int) -> Chunk:
+    """Return the command's very bytes on their way to its lane: a ticket knows its command by their digest."""
+    chunk = Chunk(partitions)
+    chunk.lanes[partition_of(command.account_id, partitions)] = [0]
+    chunk.accounts.append(command.account_id)
+    chunk.keys.append(command.idempotency_key)
+    chunk.fingerprints.append(fingerprint(payload))
+    chunk.encoded.append(payload)
+    return chunk
