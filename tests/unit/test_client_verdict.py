@@ -1,0 +1,170 @@
+"""A ticket's command is told from another request under the same key, and nobody gets another's result."""
+
+import json
+
+import msgspec
+import pytest
+
+from creditlane import Close, Command, Credit, Debit, Freeze, InvalidCommand, OpenAccount, Reverse, Ticket, Unfreeze
+from creditlane.producer.outgoing import addressed
+from creditlane.producer.statements import DeadLetter
+from creditlane.producer.verdict import own_ticket, verdict, verdict_of_news
+from creditlane.schemas.encoding import encode_command, fingerprint
+from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal
+
+STORE = "store_default"
+ACCOUNT = "cca_" + "0" * 31 + "1"
+TRANSACTION = f"cct_{ACCOUNT[4:]}7"
+DEBIT = Debit(account_id=ACCOUNT, amount=10**30, reference="req_1", idempotency_key="key_1")
+
+
+def ticket_for(command: Command, *, lane_entry: str = "5-0") -> Ticket:
+    command = addressed(command, STORE)
+    digest = fingerprint(encode_command(command, STORE))
+    return Ticket(STORE, command.account_id, command.idempotency_key, lane_entry, digest)
+
+
+def row_for(command: Command, kind: Kind, **fields: object) -> JournalRow:
+    command = addressed(command, STORE)
+    values: dict[str, object] = {
+        "store_id": 1,
+        "account_id": command.account_id,
+        "seq": 3,
+        "kind": kind,
+        "side": 0,
+        "amount": None,
+        "balance_after": 0,
+        "overdraft_limit": 0,
+        "idempotency_key": command.idempotency_key,
+        "reference": None,
+        "reversal_of": None,
+        "created_at_us": 1,
+        "rejection": None,
+        "content": None,
+    }
+    return JournalRow(**values | fields)  # type: ignore[arg-type]
+
+
+def debit_row(**fields: object) -> JournalRow:
+    return msgspec.structs.replace(row_for(DEBIT, Kind.DEBIT, side=-1, amount=10**30, reference="req_1"), **fields)
+
+
+OPENING = OpenAccount(
+    customer_id="c", name="Ünïcode", unit_label="tokens", initial_balance=7, overdraft_limit="9", idempotency_key="open"
+)
+OPENING_CONTENT = json.dumps(
+    {"name": "Ünïcode", "unit_label": "tokens", "overdraft_limit": "9", "customer_id": "c", "initial_balance": "7"}
+)
+STATE = {"account_id": ACCOUNT, "idempotency_key": "key_1"}
+
+
+@pytest.mark.parametrize(
+    ("command", "row"),
+    [
+        (DEBIT, debit_row()),
+        (
+            Credit(account_id=ACCOUNT, amount="5", reference="r", idempotency_key="key_1"),
+            row_for(DEBIT, Kind.CREDIT, amount=5, reference="r", side=1),
+        ),
+        (OPENING, row_for(OPENING, Kind.OPEN_ACCOUNT, side=1, amount=7, content=OPENING_CONTENT)),
+        (
+            Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION),
+            row_for(
+                Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION), Kind.REVERSE, side=1, amount=3, reversal_of=7
+            ),
+        ),
+        (Freeze(**STATE), row_for(DEBIT, Kind.FREEZE, seq=-1)),
+        (Unfreeze(**STATE), row_for(DEBIT, Kind.UNFREEZE, seq=-1)),
+        (Close(**STATE), row_for(DEBIT, Kind.CLOSE, seq=-1)),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Command) else "",
+)
+def test_every_kind_of_command_is_recognised_by_its_row(command: Command, row: JournalRow) -> None:
+    result = verdict(ticket_for(command), row, ())
+
+    assert result is not None
+    assert (result.status, result.error) == ("applied", None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        debit_row(amount=10**30 + 1),
+        debit_row(reference="req_2"),
+        debit_row(kind=Kind.CREDIT, side=1),
+        debit_row(kind=Kind.CLOSE),
+        debit_row(account_id="cca_" + "0" * 31 + "2"),
+    ],
+    ids=["amount", "reference", "kind", "other fields", "account"],
+)
+def test_a_key_that_belongs_to_another_request_is_a_mismatch_and_not_its_result(row: JournalRow) -> None:
+    result = verdict(ticket_for(DEBIT), row, ())
+
+    assert result is not None
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("rejected", "idempotency_key_mismatch")
+    assert (result.balance, result.transaction_id, result.account_id) == (None, None, ACCOUNT)
+
+
+def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
+    mismatch = Announcement(0, None, refusal=Refusal("idempotency_key_mismatch", "used before"))
+
+    assert verdict_of_news(ticket_for(DEBIT), [Announcement(0, debit_row(amount=4)), mismatch]) is None
+    found = verdict_of_news(ticket_for(DEBIT), [Announcement(0, debit_row(), replayed=True)])
+    assert found is not None
+    assert found.replayed
+
+
+def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool = False) -> DeadLetter:
+    return DeadLetter("key_1", lane_entry, encode_command(command, STORE), "too odd", replayed)
+
+
+def status_of(*letters: DeadLetter) -> str | None:
+    result = verdict(ticket_for(DEBIT), None, letters)
+    return result.status if result else None
+
+
+def test_a_dead_letter_is_told_with_its_reason() -> None:
+    result = verdict(ticket_for(DEBIT), None, [letter()])
+
+    assert result is not None
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("dead_lettered", "dead_lettered")
+    assert "too odd" in result.error.message
+
+
+def test_a_dead_letter_counts_only_for_the_attempt_that_it_holds() -> None:
+    other = Debit(account_id=ACCOUNT, amount=1, reference="req_1", idempotency_key="key_1")
+
+    assert status_of(letter(command=other)) is None
+    assert status_of(letter(lane_entry="4-0")) is None
+    assert status_of(letter(replayed=True)) == "queued"
+    assert status_of(letter(replayed=True), letter(lane_entry="9-0")) == "dead_lettered"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"account_id": "cca_1"},
+        {"lane_entry": "-"},
+        {"lane_entry": "+"},
+        {"lane_entry": "9" * 30 + "-0"},
+        {"idempotency_key": ""},
+        {"idempotency_key": "a\0b"},
+        {"store_id": "store_other"},
+    ],
+    ids=str,
+)
+def test_a_forged_ticket_reaches_neither_redis_nor_postgres(changes: dict[str, str]) -> None:
+    ticket = ticket_for(DEBIT)
+    fields = {name: getattr(ticket, name) for name in ticket.__struct_fields__}
+    forged = Ticket(**{**fields, **changes})
+
+    with pytest.raises(InvalidCommand, match="ticket"):
+        own_ticket(str(forged), STORE)
+
+
+def test_a_ticket_survives_as_text() -> None:
+    ticket = ticket_for(DEBIT)
+
+    assert own_ticket(str(ticket), STORE) == ticket
