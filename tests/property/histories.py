@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
-from naive_ledger import Answer
 
 from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result, result_of_announcement
+
+from .naive_ledger import Answer
 
 #: `make test` takes few examples; the long form takes its time.
 LONG = os.environ.get("CREDITLANE_TEST_LONG") == "1"

@@ -1,14 +1,15 @@
 """The pure ledger decides every history as the naive ledger does."""
 
-from histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_ledger import NaiveLedger, same_name
 
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.journal import Announcement, Kind, Status
 from creditlane.worker.ledger import UNOPENED, AccountKey, Book, Verdict, decide_all
+
+from .histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
+from .naive_ledger import NaiveLedger, same_name
 
 STORES = ("store_one", "store_two")
 EXAMPLES = 5_000 if LONG else 200
