@@ -82,14 +82,21 @@ def client(make_client: Callable[[Settings], Client], settings: Settings) -> Cli
     return make_client(settings)
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the environment in which a child process has these settings."""
-    values = settings.model_dump(exclude_none=True)
-    return {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
+@pytest.fixture
+def environment_of() -> Callable[[Settings], dict[str, str]]:
+    """Gives the environment in which a child process has the given settings."""
+
+    def environment(settings: Settings) -> dict[str, str]:
+        values = settings.model_dump(exclude_none=True)
+        return {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
+
+    return environment
 
 
 @pytest.fixture
-def start_worker(settings: Settings) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+def start_worker(
+    settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
     """Starts worker processes with the test's settings; they stop at the end, by their own process id."""
     processes: list[subprocess.Popen[bytes]] = []
 
