@@ -1,0 +1,143 @@
+"""What a run found, as a table for a person and as one JSON object for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+
+from ..producer.cli.output import Cell, print_line, print_table
+from .growth import Growth
+from .latency import RATE_PER_SECOND, Latencies
+from .plan import Plan
+from .scenarios import Measurement
+
+Outcome = Measurement | Latencies | Growth
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the figures were measured."""
+
+    cores: int
+    python: str
+    postgres: str
+    redis: str
+    platform: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cores} cores, {self.platform}, Python {self.python}, Postgres {self.postgres}, Redis {self.redis}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that one run found."""
+
+    plan: Plan
+    machine: Machine
+    copy_rows_per_second: float
+    copy_samples: tuple[float, ...]
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def worker_memory_mb(self) -> float | None:
+        """The most memory that any worker process had."""
+        peaks = [measured.worker_memory_mb for _, measured in self.measurements() if measured.worker_memory_mb]
+        return max(peaks, default=None)
+
+    def measurements(self) -> Iterator[tuple[str, Measurement]]:
+        """Yield everything that has a rate, with its name."""
+        for name, outcome in self.outcomes.items():
+            if isinstance(outcome, Measurement):
+                yield name, outcome
+            elif isinstance(outcome, Growth):
+                yield from ((f"{name}.{part}", measured) for part, measured in _parts(outcome))
+
+    def ratio(self, measured: Measurement) -> float:
+        """Return commands a second over the yardstick's rows a second."""
+        return round(measured.commands_per_second / self.copy_rows_per_second, 3)
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the report as it is printed for a program."""
+        return {
+            "copy_rows_per_second": round(self.copy_rows_per_second),
+            "copy_samples": [round(sample) for sample in self.copy_samples],
+            **{name: self._outcome(outcome) for name, outcome in self.outcomes.items()},
+            "worker_memory_mb": self.worker_memory_mb,
+            "commands": self.plan.commands,
+            "accounts": self.plan.accounts,
+            "workers": self.plan.workers,
+            **asdict(self.machine),
+        }
+
+    def _outcome(self, outcome: Outcome) -> dict[str, Any]:
+        if isinstance(outcome, Latencies):
+            return _latencies(outcome)
+        if isinstance(outcome, Growth):
+            parts = {name: self._rate(value) for name, value in _parts(outcome)}
+            return {"entries": outcome.entries, **parts}
+        return self._rate(outcome)
+
+    def _rate(self, measured: Measurement) -> dict[str, Any]:
+        return {
+            "commands_per_second": round(measured.commands_per_second),
+            "ratio": self.ratio(measured),
+            "commands": measured.commands,
+            "seconds": round(measured.seconds, 3),
+            "worker_memory_mb": measured.worker_memory_mb,
+        }
+
+
+def _parts(growth: Growth) -> Iterator[tuple[str, Measurement]]:
+    yield "before", growth.before
+    yield "before_scattered_keys", growth.before_scattered_keys
+    yield "after", growth.after
+    yield "after_scattered_keys", growth.after_scattered_keys
+
+
+def _latencies(latencies: Latencies) -> dict[str, Any]:
+    return {
+        "p50": round(latencies.percentile(50), 2),
+        "p99": round(latencies.percentile(99), 2),
+        "max": round(latencies.sorted_ms[-1], 2),
+        "commands": len(latencies.sorted_ms),
+        "per_second": RATE_PER_SECOND,
+    }
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """Print the report on standard output."""
+    if as_json:
+        print_line(msgspec.json.format(msgspec.json.encode(report.as_object()), indent=2).decode())
+        return
+    print_line(str(report.machine))
+    _print_rates(report)
+    latencies = [(name, outcome) for name, outcome in report.outcomes.items() if isinstance(outcome, Latencies)]
+    if latencies:
+        rows: list[list[Cell]] = [
+            [name, *(_latencies(outcome)[field] for field in ("p50", "p99", "max", "commands"))]
+            for name, outcome in latencies
+        ]
+        print_table(["", "p50", "p99", "max", "commands"], rows, title=f"Latency at {RATE_PER_SECOND} a second, ms")
+
+
+def _print_rates(report: Report) -> None:
+    rows: list[list[Cell]] = [["bare COPY", round(report.copy_rows_per_second), 1.0, report.plan.copy_rows, None, None]]
+    for name, measured in report.measurements():
+        rows.append(
+            [
+                name,
+                round(measured.commands_per_second),
+                report.ratio(measured),
+                measured.commands,
+                measured.seconds,
+                measured.worker_memory_mb,
+            ]
+        )
+    columns = ["", "a second", "of COPY", "commands", "seconds", "worker MB"]
+    workers = f"{report.plan.workers} worker process{'es' if report.plan.workers > 1 else ''}"
+    print_table(columns, rows, title=f"{report.plan.accounts:,} accounts, {workers}")

@@ -1,0 +1,151 @@
+"""One run: one set of servers, a database and a key prefix for each scenario, the yardstick again and again between."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psycopg
+import redis
+
+from ..producer import Client
+from ..producer.cli.output import progress_bar
+from ..schemas.errors import Unavailable
+from ..schemas.migrate import migrate
+from ..schemas.settings import DEFAULT_STORE, Settings, load_settings
+from .growth import measure_growth
+from .latency import measure_latency
+from .load import account_ids, openings
+from .plan import KEPT_SUFFIX, Plan
+from .report import Machine, Outcome, Report
+from .rq_side import measure_rq
+from .scenarios import measure_concurrent, measure_drain
+from .servers import Servers, running_servers
+from .waiting_producer import count_results
+from .worker_processes import WorkerProcesses
+from .yardstick import measure_copy
+
+#: Exit code of a program that was ended by SIGTERM, as shells count it.
+TERMINATED = 128 + signal.SIGTERM
+#: Label of the database with the opened accounts, of which every scenario gets a copy.
+ACCOUNTS_LABEL = "accounts"
+
+
+def run_benchmark(plan: Plan, *, database_url: str | None, redis_url: str | None) -> Report:
+    """Measure what the plan names, and remove everything that was made for it, also when it fails or is stopped.
+
+    Raises:
+        BenchmarkFailed: something else happened than what is measured.
+        ConfigurationError: the servers are missing or not usable.
+        Unavailable: a server cannot be reached.
+    """
+    try:
+        with _ending_orderly(), running_servers(database_url, redis_url) as servers:
+            return _run(plan, servers)
+    except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
+        raise Unavailable(f"a server of the benchmark cannot be reached: {error}".strip()) from error
+
+
+@contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, as Ctrl-C does, so that nothing is left running."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(plan: Plan, servers: Servers) -> Report:
+    base = load_settings(redis_url=servers.redis_url, store=DEFAULT_STORE, keep_all_results=False)
+    outcomes: dict[str, Outcome] = {}
+    with servers.database(ACCOUNTS_LABEL) as accounts_url, servers.database("yardstick") as yardstick_url:
+        _open_accounts(_settings_of(base, servers, ACCOUNTS_LABEL, accounts_url), plan)
+        machine = _machine(accounts_url, servers.redis_url)
+        samples = [_measure_yardstick(yardstick_url, plan)]
+        for place, name in enumerate(plan.scenarios, start=1):
+            _announce(f"{name} ({place} of {len(plan.scenarios)})")
+            outcomes[name] = _measure(name, base, servers, plan)
+            samples.append(_measure_yardstick(yardstick_url, plan))
+    return Report(plan, machine, statistics.median(samples), tuple(samples), outcomes)
+
+
+def _measure(name: str, base: Settings, servers: Servers, plan: Plan) -> Outcome:
+    """Measure one scenario in its own copy of the opened accounts, under its own keys."""
+    template = servers.database_name(ACCOUNTS_LABEL)
+    with servers.database(name, template=template) as database_url, servers.keys(name):
+        settings = _settings_of(base, servers, name, database_url)
+        return _scenario(name.removesuffix(KEPT_SUFFIX), settings, plan)
+
+
+def _settings_of(base: Settings, servers: Servers, label: str, database_url: str) -> Settings:
+    return base.model_copy(
+        update={
+            "database_url": database_url,
+            "redis_prefix": servers.prefix(label),
+            "keep_all_results": label.endswith(KEPT_SUFFIX),
+        }
+    )
+
+
+def _scenario(name: str, settings: Settings, plan: Plan) -> Outcome:
+    accounts = account_ids(plan.accounts)
+    if name == "drain_hot":
+        return measure_drain(settings, accounts, 1, plan.commands, plan.workers)
+    if name == "concurrent":
+        return measure_concurrent(settings, accounts, plan.commands, plan.workers)
+    if name == "latency_ms":
+        return measure_latency(settings, accounts, plan.latency_seconds, plan.workers)
+    if name == "rq_per_command":
+        return measure_rq(settings, accounts, plan.rq_commands)
+    if name == "growth":
+        return measure_growth(settings, accounts, plan.commands, plan.workers, plan.grown_entries)
+    commands = plan.backlog if name == "backlog" else plan.commands
+    return measure_drain(settings, accounts, len(accounts), commands, plan.workers)
+
+
+def _open_accounts(settings: Settings, plan: Plan) -> None:
+    """Open the accounts as customers do: over the lanes."""
+    migrate(settings.require_database_url(), partitions=settings.partitions)
+    _announce(f"opening {plan.accounts:,} accounts")
+    with (
+        WorkerProcesses(settings, plan.workers) as processes,
+        Client(settings) as client,
+        progress_bar("  opening", "accounts") as progress,
+    ):
+        producer_id = client.enqueue_many(openings(plan.accounts)).producer_id
+        count_results(settings, producer_id, plan.accounts, check_workers=processes.check, progress=progress)
+
+
+def _measure_yardstick(database_url: str, plan: Plan) -> float:
+    _announce(f"bare COPY of {plan.copy_rows:,} rows")
+    return measure_copy(database_url, plan.copy_rows)
+
+
+def _announce(text: str) -> None:
+    """Tell a person who watches what comes next."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+
+
+def _machine(database_url: str, redis_url: str) -> Machine:
+    with psycopg.connect(database_url) as connection, redis.Redis.from_url(redis_url, protocol=2) as client:
+        postgres = connection.execute("show server_version").fetchone()
+        server = client.info("server")
+    return Machine(
+        cores=os.cpu_count() or 0,
+        python=platform.python_version(),
+        postgres=str(postgres[0]) if postgres else "",
+        redis=str(server["redis_version"]),
+        platform=f"{platform.system()} {platform.machine()}",
+    )
