@@ -24,9 +24,9 @@ def main() -> None:
 
 
 def _run() -> int:
-    from .app import app
-
     try:
+        from .app import app
+
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED

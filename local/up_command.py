@@ -66,4 +66,4 @@ def _watch(stack: Stack) -> None:
                 try:
                     server.start()
                 except CreditlaneError as error:
-                    print_line(f"{name} does not start, trying again: {error.message}")
+                    print_line(f"{name} does not start, trying again: {error.message.splitlines()[0]}")

@@ -1,0 +1,125 @@
+"""Whatever goes wrong on the command line is one line on standard error and an exit code."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from creditlane.local import app, entry
+from creditlane.schemas.errors import Unavailable
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["creditlane", *arguments])
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(app, "app", fail)
+    return run(monkeypatch)
+
+
+def test_the_plain_install_is_told_what_to_add(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "typer" else find_spec(name))
+
+    assert run(monkeypatch, "--help") == 1
+    assert capsys.readouterr().err == "the command line needs `pip install 'creditlane[worker]'`\n"
+
+
+def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> None:
+    code = "import sys, creditlane.local.entry; print({'typer', 'rich', 'sqlalchemy', 'alembic'} & sys.modules.keys())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert told.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (Unavailable("Redis is\nnot there"), "creditlane: Redis is not there\n"),
+        (PermissionError(13, "Permission denied", "x"), "creditlane: [Errno 13] Permission denied: 'x'\n"),
+        (
+            psycopg.OperationalError("server closed\n\tthe connection"),
+            "creditlane: OperationalError: server closed the connection (set CREDITLANE_TRACEBACK=1 to see where)\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing_with(error, monkeypatch) == 1
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITLANE_TRACEBACK", "1")
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        entry.main()
+
+
+def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing_with(KeyboardInterrupt(), monkeypatch) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """Given `creditlane … | head -1`, when head has gone, then nothing is said about it."""
+    command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        told = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    finally:
+        os.close(writer)
+
+    assert told.stderr == ""
+    assert told.returncode == 1
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "worker", "migrate", "dead list"])
+def test_a_missing_setting_is_named_with_what_to_do(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *command.split()) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("creditlane: CREDITLANE_")
+    assert "creditlane up" in told
+    assert told.count("\n") == 1
+
+
+def test_a_wrong_option_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "up", "--workers", "0") == 2
+    assert "--workers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "env", "demo", "worker", "migrate", "status", "verify", "dead list", "dead show", "dead replay"]
+)
+def test_every_command_teaches_by_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *command.split(), "--help") == 0
+    assert f"creditlane {command}" in capsys.readouterr().out.partition("Example:")[2]
+
+
+def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.startswith("creditlane ")
