@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
-from ..schemas.commands import OpenAccount, name_key
+from ..schemas.commands import Close, OpenAccount, name_key
+from ..schemas.encoding import Movement
 from ..schemas.errors import CreditlaneError
 from ..schemas.journal import JournalRow, Kind
 from ..schemas.results import moment_of
 from .ledger import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
 
 Claim = tuple[int, OpenAccount]
+
+
+def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCommand]]:
+    """Return the batch in parts, each of which can claim its names before anything in it is decided.
+
+    An opening begins a new part after a closing, which may free its name, and after another opening of its account,
+    which may be refused. So a batch gives what its commands one by one would give.
+    """
+    cuts = [0]
+    closes = False
+    opening: dict[AccountKey, str] = {}
+    for place, (account, command) in enumerate(commands):
+        if type(command) is Movement:
+            continue
+        if isinstance(command, Close):
+            closes = True
+        elif isinstance(command, OpenAccount):
+            key = command.idempotency_key
+            if closes or opening.get(account, key) != key:
+                cuts.append(place)
+                closes = False
+                opening.clear()
+            opening[account] = key
+    return [commands[start:end] for start, end in pairwise([*cuts, len(commands)])]
 
 
 def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:

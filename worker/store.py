@@ -21,7 +21,7 @@ from ..schemas.journal import JournalRow, Kind, Status
 from ..schemas.results import moment_of
 from . import sql
 from .ledger import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict, decide_all
-from .opening import check_opened, claim_columns, claims_of
+from .opening import check_opened, claim_columns, claims_of, parts_of
 from .row_text import copy_text, row_of
 
 #: Accounts that a worker remembers from one batch to the next: about 400 bytes each.
@@ -53,6 +53,8 @@ class LedgerStore:
         self._worker_id = worker_id
         self._timeout_ms = str(int(timeout_seconds * 1000))
         self._remembered: dict[AccountKey, AccountState] = {}
+        #: The epoch of each lane under which accounts were last remembered.
+        self._epochs: dict[int, int] = {}
 
     def forget(self) -> None:
         """Forget every remembered account, so that the next batch reads them afresh."""
@@ -73,18 +75,10 @@ class LedgerStore:
         """
         try:
             now_us = self._begin(epochs)
-            # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
-            kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
-            book, opened = self._load(commands, kinds, now_us, careful=careful)
-            seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
-            verdicts = decide_all(commands, book, now_us)
-            rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
-            if opened:
-                check_opened(opened, rows)
-            if rows:
-                self._write(rows)
-            if seen:
-                self._change_statuses(rows, seen)
+            self._forget_after_change(epochs)
+            verdicts = [
+                verdict for part in parts_of(commands) for verdict in self._apply_part(part, now_us, careful=careful)
+            ]
             self._connection.commit()
         except BaseException:
             self._roll_back()
@@ -117,6 +111,30 @@ class LedgerStore:
         records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
         self._connection.commit()
         return dict(records)
+
+    def _apply_part(self, commands: Sequence[AddressedCommand], now_us: int, *, careful: bool) -> list[Verdict]:
+        # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
+        kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
+        book, opened = self._load(commands, kinds, now_us, careful=careful)
+        seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
+        verdicts = decide_all(commands, book, now_us)
+        rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
+        if opened:
+            check_opened(opened, rows)
+        if rows:
+            self._write(rows)
+        if seen:
+            self._change_statuses(rows, seen)
+        return verdicts
+
+    def _forget_after_change(self, epochs: Mapping[int, int]) -> None:
+        """Forget every account if a lane is held under another epoch than before: it may have been away.
+
+        An owner in between may have frozen or closed an account, and no later entry would collide with that.
+        """
+        if not epochs.items() <= self._epochs.items():
+            self.forget()
+            self._epochs.update(epochs)
 
     def _begin(self, epochs: Mapping[int, int]) -> int:
         """Open the transaction in one round trip, and return the time in microseconds since 1970."""
