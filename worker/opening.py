@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from ..schemas.commands import Close, OpenAccount, name_key
-from ..schemas.encoding import Movement
+from ..schemas.commands import OpenAccount, name_key
 from ..schemas.errors import CreditlaneError
 from ..schemas.journal import JournalRow, Kind
 from ..schemas.results import moment_of
@@ -26,11 +25,9 @@ def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCom
     closes = False
     opening: dict[AccountKey, str] = {}
     for place, (account, command) in enumerate(commands):
-        if type(command) is Movement:
-            continue
-        if isinstance(command, Close):
+        if command.kind == "close":
             closes = True
-        elif isinstance(command, OpenAccount):
+        elif command.kind == "open_account":
             key = command.idempotency_key
             if closes or opening.get(account, key) != key:
                 cuts.append(place)
