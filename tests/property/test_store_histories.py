@@ -1,0 +1,140 @@
+"""What stands in Postgres after a history, and what was answered, does not depend on how it was cut into batches."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from creditlane.schemas.encoding import decode_command, encode_command
+from creditlane.schemas.journal import Announcement
+from creditlane.worker.ledger import AddressedCommand, Verdict
+from creditlane.worker.store import LedgerStore, StaleAccount
+
+from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
+from .naive_ledger import NaiveLedger
+
+EXAMPLES = 1_000 if LONG else 60
+#: All accounts go over one lane here: what matters is who holds it.
+PARTITION = 0
+
+slow = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Cut(NamedTuple):
+    """How a batch is applied: by which worker, and whether carefully from the start."""
+
+    worker: int
+    careful: bool
+
+
+cuts = st.lists(st.builds(Cut, st.integers(0, 1), st.booleans()), min_size=1, max_size=12)
+
+
+class TwoWorkers:
+    """Two stores of the worker on one database; the lease goes to and fro between them."""
+
+    def __init__(self, url: str) -> None:
+        self._desk = psycopg.connect(url, autocommit=True)
+        self._connections = [psycopg.connect(url, prepare_threshold=None) for _ in range(2)]
+        self._stores = [LedgerStore(connection, f"w{n}") for n, connection in enumerate(self._connections)]
+        self._holder: int | None = None
+        self._epoch = 0
+        self.names: dict[int, str] = {}
+        self.numbers: dict[int, int] = {}
+
+    def begin(self) -> None:
+        """Make two new stores: to the ledger, nothing in them has ever happened."""
+        for place in range(2):
+            name = f"store_{uuid.uuid4().hex}"
+            statement = "insert into stores (public_id, name) values (%s, '') returning store_id"
+            row = self._desk.execute(statement, [name]).fetchone()
+            assert row is not None
+            self.names[place], self.numbers[place] = name, row[0]
+
+    def apply(self, part: list[Sent], cut: Cut) -> list[Verdict]:
+        """Apply a batch as a worker does: optimistically if so told, and carefully when that fails."""
+        store, epochs = self._stores[cut.worker], self._hold(cut.worker)
+        commands: list[AddressedCommand] = [
+            (
+                (self.numbers[place], str(command.account_id)),
+                decode_command(encode_command(command, self.names[place])),
+            )
+            for place, command in part
+        ]
+        if not cut.careful:
+            try:
+                return store.apply(commands, epochs)
+            except (psycopg.errors.UniqueViolation, StaleAccount):
+                store.forget()
+        return store.apply(commands, epochs, careful=True)
+
+    def entries(self, place: int, account_id: str) -> list[tuple[int, int]]:
+        """Return the entries of an account, as (what it moved, balance after it)."""
+        return self._desk.execute(
+            "select (side * amount)::text::numeric, balance_after from journal "
+            "where store_id = %s and account_id = %s and seq > 0 order by seq",
+            [self.numbers[place], account_id[4:]],
+        ).fetchall()  # type: ignore[return-value]
+
+    def status(self, place: int, account_id: str) -> str | None:
+        """Return the status that the table of accounts shows."""
+        row = self._desk.execute(
+            "select status from accounts where store_id = %s and account_id = %s",
+            [self.numbers[place], account_id[4:]],
+        ).fetchone()
+        return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
+
+    def close(self) -> None:
+        for connection in [self._desk, *self._connections]:
+            connection.close()
+
+    def _hold(self, worker: int) -> dict[int, int]:
+        if self._holder != worker:
+            self._holder, self._epoch = worker, self._epoch + 1
+            self._desk.execute(
+                "update leases set worker_id = %s, epoch = %s where partition = %s",
+                [f"w{worker}", self._epoch, PARTITION],
+            )
+        return {PARTITION: self._epoch}
+
+
+@pytest.fixture(scope="module")
+def two_workers(database_server: Any, template_database: str) -> Iterator[TwoWorkers]:
+    name = f"creditlane_histories_{uuid.uuid4().hex}"
+    workers = TwoWorkers(database_server.create_database(name, template=template_database))
+    yield workers
+    workers.close()
+    database_server.drop_database(name)
+
+
+@slow
+@given(parts=batches(), cuts=cuts)
+def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
+    two_workers: TwoWorkers, parts: list[list[Sent]], cuts: list[Cut]
+) -> None:
+    """Given a lane whose lease goes to and fro, when batches are cut anywhere and applied carefully or not, then every
+    answer, entry, balance and status is the naive ledger's."""
+    naive = NaiveLedger()
+    two_workers.begin()
+
+    for number, part in enumerate(parts):
+        verdicts = two_workers.apply(part, cuts[number % len(cuts)])
+
+        assert [
+            answer_of(Announcement(0, verdict.row, verdict.replayed, verdict.refusal), sent.command)
+            for verdict, sent in zip(verdicts, part, strict=True)
+        ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump()) for sent in part]
+
+    for place, name in two_workers.names.items():
+        for account_id in ACCOUNTS:
+            expected, balance = [], 0
+            for entry in naive.entries(name, account_id):
+                balance += entry["amount"]
+                expected.append((entry["amount"], balance))
+            account = naive.accounts.get((name, account_id))
+            assert two_workers.entries(place, account_id) == expected
+            assert two_workers.status(place, account_id) == (account["status"] if account else None)
