@@ -45,7 +45,8 @@ class Pipe(Generic[Item]):
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """End it, and drop what is in it."""
+        """End it, and drop what is in it. In one step, so that no later item comes through where an earlier is dropped."""
         with self._changed:
             self._items.clear()
-        self.end()
+            self._ended = True
+            self._changed.notify_all()

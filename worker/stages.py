@@ -114,11 +114,13 @@ class ApplyingStage:
         self._backoff = Backoff(stopping)
         self._connection: Connection | None = None
         self._applier: Applier | None = None
+        self._gave_up = False
 
     def run(self) -> None:
         """Take batches from one pipe to the other, to the end."""
         while (batch := self._pipes.batches.get()) is not None:
-            decided = self._apply(batch)
+            # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
+            decided = None if self._gave_up else self._apply(batch)
             if decided is not None:
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
@@ -139,6 +141,7 @@ class ApplyingStage:
                 self._disconnect()
                 if not self._backoff.pause():
                     # The lanes still have it all; the next owner applies it.
+                    self._gave_up = True
                     return None
             else:
                 if self._backoff.failures:
@@ -191,21 +194,30 @@ class AnnouncingStage:
             result_ttl_seconds=settings.result_ttl_seconds,
             keep_all_results=settings.keep_all_results,
         )
+        self._gave_up = False
 
     def run(self) -> None:
         """Announce one batch after the other, to the end."""
         while (decided := self._decided.get()) is not None:
-            batch, verdicts = decided
-            self._until_done(partial(self._announcer.announce, batch, verdicts))
-            self._after_step("announce")
-            lost = self._until_done(partial(self._announcer.delete, batch))
-            self._after_step("delete")
-            self._ownership.lose(lost or (), batch.epochs)
-            self._ownership.finish(batch.epochs)
+            # Deleting a later batch would also delete the one whose results nobody was told.
+            if not self._gave_up:
+                self._finish(*decided)
         self._client.close()
 
+    def _finish(self, batch: Batch, verdicts: list[Verdict]) -> None:
+        self._until_done(partial(self._announcer.announce, batch, verdicts))
+        if self._gave_up:
+            return
+        self._after_step("announce")
+        lost = self._until_done(partial(self._announcer.delete, batch))
+        if self._gave_up:
+            return
+        self._after_step("delete")
+        self._ownership.lose(lost or (), batch.epochs)
+        self._ownership.finish(batch.epochs)
+
     def _until_done(self, work: Callable[[], Done]) -> Done | None:
-        """Return what the work returns, trying again while Redis is away; None if it is away at a stop."""
+        """Return what the work returns, trying again while Redis is away; give up if it is away at a stop."""
         while True:
             try:
                 done = work()
@@ -216,6 +228,7 @@ class AnnouncingStage:
                 self._client.close()
                 if not self._backoff.pause():
                     # The next owner finds the results in Postgres and announces them.
+                    self._gave_up = True
                     return None
             else:
                 if self._backoff.failures:
