@@ -45,7 +45,9 @@ class LeaseKeeper:
         while not self._stopping.is_set():
             try:
                 self._tick()
-                backoff.reset()
+                if backoff.failures:
+                    _log.info("leases are renewed again", failures=backoff.failures)
+                    backoff.reset()
                 self._stopping.wait(self._lease_seconds / RENEWALS_PER_LEASE)
             except psycopg.Error as error:
                 _log.warning(
