@@ -1,0 +1,144 @@
+"""`creditlane status` and `creditlane verify` as an operator sees them."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from creditlane import Client, Debit, Settings
+from creditlane.local.app import app
+from creditlane.local.processes import wait_until
+from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
+
+ACCOUNT = "cca_" + "5e" * 16
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(settings: Settings, environment_of: Callable[[Settings], dict[str, str]]) -> Run:
+    """Runs a command with this test's settings, and others before them."""
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(app, arguments, env={**environment_of(settings), **environment})
+
+    return invoke
+
+
+def status(run: Run) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run("status", "--json").stdout)
+    return report
+
+
+def debits(count: int) -> list[Debit]:
+    return [
+        Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key=f"key {number}") for number in range(count)
+    ]
+
+
+def test_what_nobody_takes_is_seen_with_its_age(run: Run, settings: Settings) -> None:
+    with Client(settings) as client:
+        client.enqueue_many(debits(3))
+
+    assert wait_until(lambda: (status(run)["lag_seconds"] or 0) > 0.05, seconds=10)
+    report = status(run)
+
+    assert report["backlog"] == 3
+    assert [lane["backlog"] for lane in report["lanes"] if lane["lag_seconds"] is not None] == [3]
+    assert {lane["owner"] for lane in report["lanes"]} == {None}
+    lines = run("status").stdout.splitlines()
+    assert lines[0] == "lanes         8, 8 of them without an owner"
+    assert lines[2].startswith("backlog       3 commands, the oldest waiting 0.")
+
+
+def test_a_worker_owns_every_lane_and_empties_it(
+    run: Run, settings: Settings, running_worker: "subprocess.Popen[bytes]"
+) -> None:
+    with Client(settings) as client:
+        results = list(client.wait_many(client.enqueue_many(debits(3)), timeout=30))
+
+    assert wait_until(lambda: status(run)["backlog"] == 0, seconds=10)
+    report = status(run)
+
+    assert [result.status for result in results] == ["rejected"] * 3
+    (worker,) = report["workers"]
+    assert (worker["alive"], worker["process_id"], worker["lanes"]) == (True, running_worker.pid, 8)
+    assert {lane["owner"] for lane in report["lanes"]} == {worker["worker_id"]}
+    assert run("status").stdout.splitlines()[:4] == [
+        "lanes         8, 0 of them without an owner",
+        "workers       1 alive, 0 gone without a word",
+        "backlog       0 commands, the oldest waiting none",
+        "dead letters  0",
+    ]
+    assert len(run("status", "--all").stdout.splitlines()) > 8
+
+
+def test_a_killed_worker_owns_nothing_once_its_lease_is_over(
+    run: Run, database_url: str, running_worker: "subprocess.Popen[bytes]"
+) -> None:
+    assert wait_until(lambda: {lane["owner"] for lane in status(run)["lanes"]} != {None}, seconds=30)
+    running_worker.send_signal(signal.SIGKILL)
+    running_worker.wait()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update workers set expires_at = clock_timestamp()")
+
+    report = status(run)
+
+    assert {lane["owner"] for lane in report["lanes"]} == {None}
+    assert [worker["alive"] for worker in report["workers"]] == [False]
+    assert "0 alive, 1 gone without a word" in run("status").stdout
+
+
+def test_what_cannot_be_reached_is_named(run: Run, empty_database_url: str) -> None:
+    nowhere = "postgresql://127.0.0.1:1/none"
+
+    assert isinstance(run("status", CREDITLANE_DATABASE_URL=nowhere).exception, Unavailable)
+    assert isinstance(run("status", CREDITLANE_DATABASE_URL=empty_database_url).exception, NotMigrated)
+    assert isinstance(run("status", CREDITLANE_REDIS_URL="redis://127.0.0.1:1/0").exception, Unavailable)
+    assert isinstance(run("status", CREDITLANE_PARTITIONS="9").exception, PartitionMismatch)
+
+
+def test_sound_books_end_with_0(run: Run) -> None:
+    result = run("verify")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "0 discrepancies"
+    assert json.loads(run("verify", "--json").stdout)["checks"][0] == {
+        "name": "entry_sequence",
+        "claim": "the entries of an account are numbered 1, 2, 3 … without a gap",
+        "discrepancies": 0,
+        "examples": [],
+    }
+
+
+def test_a_discrepancy_is_shown_and_ends_with_1(run: Run, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into accounts values (1, %s, 'ann', 'main', 'main', 'tokens', 1, 0, now(), now())", [ACCOUNT[4:]]
+        )
+
+    result = run("verify")
+
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "Verified 1 stores, 1 accounts, 0 entries, 0 other decisions, 19 checks",
+        "account_opening: 1 times not so: every account was opened exactly once, before anything else moved",
+        "store          account                               seq  expected   found",
+        f"store_default  {ACCOUNT}  -    1 opening  0",
+        "1 discrepancies",
+    ]
+    assert json.loads(run("verify", "--json").stdout)["checks"][13]["discrepancies"] == 1
+
+
+def test_migrate_says_which_schema_it_made(run: Run, empty_database_url: str) -> None:
+    first = run("migrate", "--partitions", "5", CREDITLANE_DATABASE_URL=empty_database_url)
+    again = run("migrate", "--partitions", "6", CREDITLANE_DATABASE_URL=empty_database_url)
+
+    assert (first.exit_code, first.stdout) == (0, "The database is at schema 0001\n")
+    assert isinstance(again.exception, PartitionMismatch)
