@@ -13,8 +13,15 @@ CONNECT_TIMEOUT_SECONDS = 5
 REDIS_TIMEOUT_SECONDS = 10.0
 
 
-def connect_postgres(database_url: str, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
-    """Return a new connection.
+def session_name(worker_id: str = "") -> str:
+    """Return what a worker's sessions are called in Postgres, within the 63 bytes that a name may have there."""
+    return f"creditlane-worker {worker_id[-32:]}".rstrip()
+
+
+def connect_postgres(
+    database_url: str, *, worker_id: str = "", autocommit: bool = False
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Return a new connection, which others can tell from its name to be this worker's.
 
     Raises:
         psycopg.OperationalError: Postgres cannot be reached.
@@ -23,7 +30,7 @@ def connect_postgres(database_url: str, *, autocommit: bool = False) -> psycopg.
         database_url,
         autocommit=autocommit,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        application_name="creditlane-worker",
+        application_name=session_name(worker_id),
         # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
         prepare_threshold=None,
         # A peer that vanished without a word is noticed after about half a minute.

@@ -17,7 +17,7 @@ import structlog
 
 from . import sql
 from .backoff import Backoff
-from .connecting import connect_postgres
+from .connecting import connect_postgres, session_name
 from .ownership import Ownership
 
 #: How often a lease is renewed while it lasts.
@@ -87,19 +87,28 @@ class LeaseKeeper:
         if len(held) > fair_share:
             held = self._give_up(held, len(held) - fair_share)
         elif len(held) < fair_share:
-            taken = connection.execute(
-                sql.TAKE_LEASES, {"worker_id": self._worker_id, "wanted": fair_share - len(held)}
-            ).fetchall()
-            held.update(taken)
+            held |= self._take(fair_share - len(held))
         gained, lost = self._ownership.replace(held)
         if gained or lost:
             _log.info("partitions changed", owned=len(held), gained=sorted(gained), lost=sorted(lost), workers=alive)
+
+    def _take(self, wanted: int) -> dict[int, int]:
+        """Take up to so many partitions that are free; those that a dead owner has locked are free at the next tick."""
+        connection = self._connected()
+        taken = connection.execute(sql.TAKE_LEASES, {"worker_id": self._worker_id, "wanted": wanted}).fetchall()
+        if len(taken) < wanted:
+            silent = [worker_id for (worker_id,) in connection.execute(sql.FIND_SILENT_OWNERS)]
+            if silent:
+                _log.warning("ending the sessions of workers that show no life", workers=silent)
+                connection.execute(sql.END_SESSIONS, {"names": [session_name(worker_id) for worker_id in silent]})
+        return dict(taken)
 
     def _give_up(self, held: dict[int, int], surplus: int) -> dict[int, int]:
         """Release the highest partitions, once what was read of them is done with."""
         kept = dict(sorted(held.items())[: len(held) - surplus])
         released = held.keys() - kept.keys()
         self._ownership.replace(kept)
+        _log.info("giving up partitions", owned=len(kept), lost=sorted(released))
         # Not finishing in time is no danger: the new epoch keeps what is under way from being committed.
         self._ownership.wait_until_finished(released, self._lease_seconds / RENEWALS_PER_LEASE)
         self._release(list(released))

@@ -45,7 +45,7 @@ class Pipe(Generic[Item]):
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """End it, and drop what is in it. In one step, so that no later item comes through where an earlier is dropped."""
+        """End it and drop what is in it, in one step: no later item may come through where an earlier is dropped."""
         with self._changed:
             self._items.clear()
             self._ended = True

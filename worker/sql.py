@@ -133,6 +133,20 @@ where leases.partition = free.partition
 returning leases.partition, leases.epoch
 """
 
+#: Workers that show no life and still hold partitions.
+FIND_SILENT_OWNERS = """
+select distinct leases.worker_id from leases
+left join workers on workers.worker_id = leases.worker_id and workers.expires_at > clock_timestamp()
+where leases.worker_id is not null and workers.worker_id is null
+"""
+
+#: Ends sessions by name. While Postgres waits for the rows of a COPY none of its timeouts works: a process that is
+#: stopped there, or a host that vanished, would keep its leases locked for as long as TCP keeps the connection.
+END_SESSIONS = """
+select count(pg_terminate_backend(pid)) from pg_stat_activity
+where datname = current_database() and usename = current_user and application_name = any(%(names)s)
+"""
+
 #: Gives partitions back. The epoch moves on, so that nothing read before can still be committed.
 RELEASE_LEASES = """
 update leases set worker_id = null, epoch = epoch + 1

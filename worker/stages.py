@@ -164,7 +164,7 @@ class ApplyingStage:
 
     def _connected(self) -> Applier:
         if self._applier is None:
-            self._connection = connect_postgres(self._settings.require_database_url())
+            self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
             # A process that is stopped inside a transaction must not hold its leases for longer than they last.
             store = LedgerStore(self._connection, self._worker_id, timeout_seconds=self._settings.lease_seconds)
             self._applier = Applier(store)
