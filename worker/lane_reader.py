@@ -61,7 +61,7 @@ class LaneReader:
         self._adapt_count(len(requests), max((len(entries) for _, entries in response), default=0))
         read_epochs = {lanes[lane]: epochs[lanes[lane]] for lane, _ in response}
         self._ownership.begin(read_epochs)
-        return Batch(requests, read_epochs, epochs)
+        return Batch(requests, read_epochs)
 
     def _adapt_count(self, total: int, longest: int) -> None:
         """Aim at full batches. Redis counts for each lane, so the count depends on how many of them are busy.

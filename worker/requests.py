@@ -39,10 +39,7 @@ class Batch(msgspec.Struct, frozen=True):
     """What was read in one go, lane by lane, and the epochs under which the lanes were owned then."""
 
     requests: list[Request]
-    #: Epoch by partition, of the lanes in the batch.
     epochs: Mapping[int, int]
-    #: The same of all lanes that the process owned then.
-    owned: Mapping[int, int] = {}
 
 
 def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:

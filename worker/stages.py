@@ -159,7 +159,6 @@ class ApplyingStage:
         return Batch(
             [request for request in batch.requests if request.partition not in gone],
             {p: epoch for p, epoch in batch.epochs.items() if p not in gone},
-            batch.owned,
         )
 
     def _connected(self) -> Applier:
