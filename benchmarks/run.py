@@ -70,7 +70,8 @@ def _run(plan: Plan, servers: Servers) -> Report:
     base = load_settings(redis_url=servers.redis_url, store=DEFAULT_STORE, keep_all_results=False)
     outcomes: dict[str, Outcome] = {}
     with servers.database(ACCOUNTS_LABEL) as accounts_url, servers.database("yardstick") as yardstick_url:
-        _open_accounts(_settings_of(base, servers, ACCOUNTS_LABEL, accounts_url), plan)
+        with servers.keys(ACCOUNTS_LABEL):
+            _open_accounts(_settings_of(base, servers, ACCOUNTS_LABEL, accounts_url), plan)
         machine = _machine(accounts_url, servers.redis_url)
         samples = [_measure_yardstick(yardstick_url, plan)]
         for place, name in enumerate(plan.scenarios, start=1):

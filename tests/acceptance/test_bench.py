@@ -1,0 +1,220 @@
+"""The benchmark runs with one command, measures what it says, fails when it did not, and leaves nothing behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from creditlane.benchmarks.ledger_check import check_kept_results, check_ledger
+from creditlane.benchmarks.load import account_ids
+from creditlane.benchmarks.plan import STANDARD_SCENARIOS, BenchmarkFailed
+from creditlane.benchmarks.waiting_producer import count_results
+from creditlane.benchmarks.worker_processes import WorkerProcesses
+from creditlane.local.processes import wait_until
+from creditlane.local.servers import EmbeddedPostgres
+from creditlane.schemas.journal import Announcement, JournalRow, encode_announcements
+from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
+from creditlane.schemas.settings import Settings
+
+#: One process for all: the benchmark has servers of its own, and they need a core each.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
+
+RATES = [name for name in STANDARD_SCENARIOS if not name.startswith("latency")]
+TINY = ["--commands=300", "--accounts=20", "--latency-seconds=0.2", "--rq-commands=10", "--copy-rows=2000"]
+PROC = Path("/proc")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A temporary directory for one run: its path is in the environment or arguments of all that the run starts."""
+    path = Path(tempfile.mkdtemp(prefix="creditlane-test-bench-"))
+    yield path
+    shutil.rmtree(path)
+
+
+def start(directory: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error::ResourceWarning", "-m", "creditlane.benchmarks", *arguments]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(directory), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> tuple[str, str, int]:
+    process = start(directory, *arguments, **environment)
+    try:
+        out, err = process.communicate(timeout=240)
+    finally:
+        # SIGTERM, so that a run that hangs takes its servers along.
+        process.terminate()
+        process.wait()
+    return out, err, process.returncode
+
+
+def processes_of(directory: Path) -> list[str]:
+    """What still runs with this directory in its environment or arguments."""
+    mark = str(directory)
+    if not PROC.exists():
+        listed = subprocess.run(["/bin/ps", "axeww", "-o", "command"], capture_output=True, check=True, text=True)
+        return [line for line in listed.stdout.splitlines() if mark in line]
+    return [
+        seen for path in PROC.iterdir() if path.name.isdigit() and mark in (seen := described(path)) and "\0" in seen
+    ]
+
+
+def described(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace") + (process / "environ").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        # It has ended, or it is another user's.
+        return ""
+
+
+def assert_nothing_is_left(directory: Path) -> None:
+    assert processes_of(directory) == []
+    assert list(directory.iterdir()) == []
+
+
+def test_a_tiny_run_measures_everything_and_leaves_nothing_behind(directory: Path) -> None:
+    out, err, code = run(directory, "--json", *TINY, "--growth", "--grown-entries=50", "--backlog=400")
+
+    assert code == 0, err
+    report: dict[str, Any] = json.loads(out)
+    for name in [*RATES, "backlog"]:
+        measured = report[name]
+        assert measured["commands_per_second"] > 0
+        assert measured["ratio"] == pytest.approx(
+            measured["commands"] / measured["seconds"] / report["copy_rows_per_second"], rel=0.05, abs=0.002
+        )
+    assert report["drain_many"]["commands"] == report["concurrent_kept"]["commands"] == report["commands"] == 300
+    assert report["rq_per_command"]["commands"] == 10
+    assert report["backlog"]["commands"] == 400
+    assert len(report["copy_samples"]) == len(STANDARD_SCENARIOS) + 3
+    assert min(report["copy_samples"]) <= report["copy_rows_per_second"] <= max(report["copy_samples"])
+    for name in ("latency_ms", "latency_ms_kept"):
+        assert 0 < report[name]["p50"] <= report[name]["p99"] <= report[name]["max"]
+    assert report["growth"]["entries"] == 60
+    assert report["growth"]["after_scattered_keys"]["commands"] == 300
+    assert report["cores"] == os.cpu_count()
+    assert report["worker_memory_mb"] is None or 10 < report["worker_memory_mb"] < 500
+    assert_nothing_is_left(directory)
+
+
+def test_two_workers_share_the_lanes_of_given_servers_which_keep_nothing_of_it(
+    directory: Path, postgres_server: EmbeddedPostgres, redis_url: str
+) -> None:
+    given = {"CREDITLANE_DATABASE_URL": postgres_server.superuser_url, "CREDITLANE_REDIS_URL": redis_url}
+
+    out, err, code = run(directory, *TINY, "--workers=2", "--only=drain_many_kept", **given)
+
+    assert code == 0, err
+    assert re.search(r"^drain_many_kept +\d+ +\d+\.\d{3} +300 ", out, re.MULTILINE), out
+    with redis.Redis.from_url(redis_url) as client, psycopg.connect(postgres_server.superuser_url) as connection:
+        left = connection.execute("select count(*) from pg_database where datname like 'bench-%'").fetchone()
+        assert left == (0,)
+        assert list(client.scan_iter(match="bench-*")) == []
+    assert_nothing_is_left(directory)
+
+
+def test_a_role_that_may_not_make_databases_is_told_so(directory: Path, postgres_server: EmbeddedPostgres) -> None:
+    out, err, code = run(directory, *TINY, CREDITLANE_DATABASE_URL=postgres_server.url)
+
+    assert (out, code) == ("", 1)
+    assert "CREATEDB" in err
+    assert "Traceback" not in err
+    assert_nothing_is_left(directory)
+
+
+def test_an_unknown_scenario_is_refused_before_anything_starts(directory: Path) -> None:
+    out, err, code = run(directory, "--only=drain_few")
+
+    assert (out, code) == ("", 1)
+    assert "drain_few" in err
+    assert "drain_many" in err
+    assert_nothing_is_left(directory)
+
+
+def test_a_run_that_is_stopped_takes_everything_along(directory: Path) -> None:
+    process = start(directory, "--json", *TINY, "--latency-seconds=200", "--only=latency_ms")
+    try:
+        assert wait_until(lambda: any("creditlane.worker" in seen for seen in processes_of(directory)), seconds=120)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+
+    assert (out, process.returncode) == ("", 128 + signal.SIGTERM), err
+    assert_nothing_is_left(directory)
+
+
+def test_a_ledger_without_the_debits_fails_the_check(settings: Settings) -> None:
+    with pytest.raises(BenchmarkFailed, match="debits"):
+        check_ledger(settings, [], Counter({"cca_" + "0" * 32: 1}))
+
+
+def test_an_account_that_was_not_opened_fails_the_check(settings: Settings) -> None:
+    with pytest.raises(BenchmarkFailed, match="balances"):
+        check_ledger(settings, account_ids(1), Counter())
+
+
+def test_commands_that_are_left_on_a_lane_fail_the_check(settings: Settings, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.xadd(Keys(settings.redis_prefix).lane(3), {"c": "{}"})
+
+    with pytest.raises(BenchmarkFailed, match="1 commands are still on the lanes"):
+        check_ledger(settings, [], Counter())
+
+
+def test_results_that_are_not_kept_fail_the_check(settings: Settings) -> None:
+    with pytest.raises(BenchmarkFailed, match="0 results"):
+        check_kept_results(settings, 1)
+
+
+@pytest.mark.parametrize(("rejection", "replayed"), [("insufficient_balance", False), (None, True)])
+def test_a_command_that_was_not_applied_now_fails_the_count(
+    settings: Settings, redis_url: str, rejection: str | None, replayed: bool
+) -> None:
+    row = JournalRow(1, "cca_" + "0" * 32, 1, 3, -1, 1, 5, 0, "key", "ref", None, 0, rejection, None)
+    news = encode_announcements([Announcement(1, row, replayed)])
+    with redis.Redis.from_url(redis_url) as client:
+        client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: news})
+
+    with pytest.raises(BenchmarkFailed, match="command 1 was not applied"):
+        count_results(settings, "p", 1, check_workers=lambda: None, progress=lambda _done, _total: None)
+
+
+def test_a_result_that_is_announced_twice_counts_once(settings: Settings, redis_url: str) -> None:
+    row = JournalRow(1, "cca_" + "0" * 32, 1, 3, -1, 1, 5, 0, "key", "ref", None, 0, None, None)
+    counts: list[int] = []
+    with redis.Redis.from_url(redis_url) as client:
+        for number in (1, 1, 2):
+            news = encode_announcements([Announcement(number, row)])
+            client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: news})
+
+    count_results(settings, "p", 2, check_workers=lambda: None, progress=lambda done, _total: counts.append(done))
+
+    assert counts[-1] == 2
+
+
+def test_a_worker_that_ends_by_itself_fails_the_run_with_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDITLANE_PARTITIONS", "3")
+
+    with pytest.raises(BenchmarkFailed, match="CREDITLANE_PARTITIONS is 3"), WorkerProcesses(settings, 1):
+        pytest.fail("it became ready")
