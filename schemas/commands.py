@@ -48,7 +48,9 @@ def name_key(name: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
 Key = Annotated[Text, AfterValidator(_caller_key)]
-Name = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL), AfterValidator(_visible_name)]
+Name = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL), AfterValidator(_visible_name)
+]
 AccountId = Annotated[str, Field(pattern=ACCOUNT_ID_PATTERN)]
 TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
 StoreId = Annotated[str, Field(pattern=STORE_ID_PATTERN)]
