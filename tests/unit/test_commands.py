@@ -1,0 +1,108 @@
+"""Commands as values: frozen, complete, and with the keys that are theirs."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, name_key
+from creditlane.schemas.encoding import decode_command, encode_command, invalid_command
+
+ANN = "cca_" + "a" * 32
+TRANSACTION = "cct_" + "a" * 32 + "1f"
+
+
+def test_a_command_cannot_be_changed() -> None:
+    command: Any = Debit(account_id=ANN, idempotency_key="k", amount=5, reference="r")
+
+    with pytest.raises(ValidationError, match="frozen"):
+        command.amount = 6
+
+    assert command.amount == 5
+
+
+def test_the_key_of_a_reversal_follows_from_its_transaction() -> None:
+    """Given a transaction, when it is reversed from two places, then both have the same key, so it happens once."""
+    one, other = (Reverse(account_id=ANN, transaction_id=TRANSACTION) for _ in range(2))
+
+    assert one == other
+    assert one.idempotency_key == f"reversal:{TRANSACTION}"
+    assert Reverse(account_id=ANN, transaction_id=TRANSACTION, idempotency_key=one.idempotency_key) == one
+
+
+@pytest.mark.parametrize("key", ["mine", "", f"reversal:{TRANSACTION}0", TRANSACTION, None])
+def test_a_reversal_takes_no_other_key(key: Any) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Reverse(account_id=ANN, transaction_id=TRANSACTION, idempotency_key=key)
+
+    assert "idempotency_key of a reversal is fixed; leave it out" in invalid_command(refusal.value).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (Credit, {"amount": 5, "reference": "r"}),
+        (Debit, {"amount": 5, "reference": "r"}),
+        (OpenAccount, {"customer_id": "ann"}),
+        (Freeze, {}),
+    ],
+)
+def test_nobody_else_takes_the_key_of_a_reversal(kind: type[Command], more: dict[str, Any]) -> None:
+    """Given a key of the form that reversals have, when another command claims it, then it is refused: a credit of that
+    key would keep the reversal from ever happening."""
+    with pytest.raises(ValidationError) as refusal:
+        kind(account_id=ANN, idempotency_key=f"reversal:{TRANSACTION}", **more)
+
+    error = invalid_command(refusal.value)
+    assert error.field == "idempotency_key"
+    assert "must not start with 'reversal:'" in error.message
+
+
+def test_every_attempt_to_open_without_a_key_is_an_account_of_its_own() -> None:
+    one, other = (OpenAccount(customer_id="ann") for _ in range(2))
+
+    assert one.idempotency_key != other.idempotency_key
+
+
+def test_what_opening_leaves_out_has_a_default() -> None:
+    command = OpenAccount(customer_id="ann", idempotency_key="k")
+
+    assert (command.name, command.unit_label) == ("default", "credits")
+    assert (command.initial_balance, command.overdraft_limit) == (0, 0)
+    assert command.account_id is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("main", " main\n", True),
+        ("Main", "mAIN", True),
+        ("Straße", "STRASSE", True),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("main", "mai n", False),
+        ("cafe", "caf\u00e9", False),
+    ],
+)
+def test_names_are_compared_as_people_read_them(one: str, other: str, same: bool) -> None:
+    assert (name_key(one) == name_key(other)) is same
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0390" * 100, "\ufb03" * 100, "\U0001d15e" * 100, "\u1fb7" * 100, "\U0001f600" * 100, "\ufb2c" * 100]
+)
+def test_the_longest_name_fits_an_index(name: str) -> None:
+    """Given names that grow when they are folded, then customer and name still fit what an index of Postgres holds."""
+    command = OpenAccount(customer_id="\U0001f600" * 255, name=name)
+
+    assert len((command.customer_id + name_key(command.name)).encode()) < 2_600
+
+
+def test_a_key_of_a_string_subclass_is_an_ordinary_string() -> None:
+    """Given a key that is a member of a string enumeration, then it goes over the lane as its text."""
+
+    class Key(str):
+        __slots__ = ()
+
+    command = Debit(account_id=ANN, idempotency_key=Key("k"), amount=1, reference=Key("r"))
+
+    assert decode_command(encode_command(command, "store_default")).idempotency_key == "k"
