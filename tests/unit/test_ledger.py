@@ -1,0 +1,253 @@
+"""The rules of the ledger, one by one, as a table of what each command does to an account in each state."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
+from creditlane.schemas.identifiers import Position, transaction_id
+from creditlane.schemas.journal import JournalRow, Status
+from creditlane.worker.ledger import UNOPENED, AccountKey, AccountState, Book, Verdict, decide, decide_all
+
+ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
+STORE = 1
+NOW_US = 1_000_000
+
+ACTIVE = AccountState(int(Status.ACTIVE), 100, 0, 2, 1, 500)
+FROZEN = msgspec.structs.replace(ACTIVE, status=int(Status.FROZEN))
+CLOSED = msgspec.structs.replace(ACTIVE, status=int(Status.CLOSED))
+STATES = {"unopened": UNOPENED, "active": ACTIVE, "frozen": FROZEN, "closed": CLOSED}
+
+#: Entries of the account: a credit that can be reversed, and a reversal that cannot.
+CREDITED = JournalRow(STORE, ANN, 1, 2, 1, 30, 30, 0, "credited", "purchase", None, 400, None, None)
+REVERSED = JournalRow(STORE, ANN, 2, 4, -1, 10, 100, 0, "reversal", "usage", 1, 500, None, None)
+
+
+def on_lane(command: AnyCommand) -> LaneCommand:
+    return decode_command(encode_command(command, "store_default"))
+
+
+def book_of(state: AccountState) -> Book:
+    book = Book({(STORE, ANN): state, (STORE, BOB): UNOPENED})
+    book.has_reversals = True
+    book.originals = {(STORE, Position(ANN, row.seq)): row for row in (CREDITED, REVERSED)}
+    return book
+
+
+def decided(
+    state: AccountState, *commands: AnyCommand, book: Book | None = None, now_us: int = NOW_US
+) -> list[Verdict]:
+    addressed = [((STORE, str(command.account_id)), on_lane(command)) for command in commands]
+    return decide_all(addressed, book or book_of(state), now_us)
+
+
+def opening(**fields: Any) -> OpenAccount:
+    return OpenAccount(**{"account_id": ANN, "idempotency_key": "open", "customer_id": "ann", **fields})
+
+
+def credit(amount: int = 5, key: str = "credit", **fields: Any) -> Credit:
+    return Credit(**{"account_id": ANN, "idempotency_key": key, "amount": amount, "reference": "r", **fields})
+
+
+def debit(amount: int = 5, key: str = "debit", **fields: Any) -> Debit:
+    return Debit(**{"account_id": ANN, "idempotency_key": key, "amount": amount, "reference": "r", **fields})
+
+
+def reversal(seq: int = 1, account_id: str = ANN) -> Reverse:
+    return Reverse(account_id=account_id, transaction_id=transaction_id(ANN, seq))
+
+
+OUTCOMES: list[tuple[AnyCommand, list[str | None]]] = [
+    # What is refused, in the order unopened, active, frozen, closed; None where it is applied.
+    (opening(), [None, "account_exists", "account_exists", "account_exists"]),
+    (credit(), ["account_not_found", None, "account_frozen", "account_closed"]),
+    (debit(), ["account_not_found", None, "account_frozen", "account_closed"]),
+    (debit(101), ["account_not_found", "insufficient_balance", "account_frozen", "account_closed"]),
+    (reversal(), ["account_not_found", None, "account_frozen", "account_closed"]),
+    (reversal(2), ["account_not_found", "reversal_not_reversible", "account_frozen", "account_closed"]),
+    (reversal(3), ["account_not_found", "transaction_not_found", "account_frozen", "account_closed"]),
+    (
+        Freeze(account_id=ANN, idempotency_key="f"),
+        ["account_not_found", None, "account_frozen", "account_closed"],
+    ),
+    (
+        Unfreeze(account_id=ANN, idempotency_key="u"),
+        ["account_not_found", "account_not_frozen", None, "account_closed"],
+    ),
+    (Close(account_id=ANN, idempotency_key="c"), ["account_not_found", None, None, "account_closed"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "refusal"),
+    [
+        (command, status, refusal)
+        for command, refusals in OUTCOMES
+        for status, refusal in zip(STATES, refusals, strict=True)
+    ],
+    ids=lambda value: getattr(value, "kind", str(value)),
+)
+def test_each_command_in_each_state(command: AnyCommand, status: str, refusal: str | None) -> None:
+    """Given an account in a state, when a command meets it, then it is applied or refused as the table says; a refusal
+    moves nothing and is counted as a decision."""
+    state = STATES[status]
+
+    after, row = decide(STORE, on_lane(command), state, book_of(state), NOW_US)
+
+    assert row.rejection == refusal
+    if refusal:
+        assert after == msgspec.structs.replace(state, decisions=state.decisions + 1, latest_at_us=NOW_US)
+        assert (row.seq, row.balance_after) == (-state.decisions - 1, state.balance)
+
+
+@pytest.mark.parametrize(
+    ("limit", "amount", "refused"), [(0, 100, False), (0, 101, True), (7, 107, False), (7, 108, True)]
+)
+def test_a_debit_goes_down_to_the_limit_and_no_further(limit: int, amount: int, refused: bool) -> None:
+    state = msgspec.structs.replace(ACTIVE, overdraft_limit=limit)
+
+    row = decided(state, debit(amount))[0].row
+
+    assert row is not None
+    assert (row.rejection == "insufficient_balance") is refused
+    assert row.balance_after == (100 if refused else -limit)
+
+
+def test_reversing_a_credit_that_is_spent_is_refused() -> None:
+    """Given a credit whose money is gone, when it is reversed, then the balance is kept from going below the limit."""
+    state = msgspec.structs.replace(ACTIVE, balance=29)
+
+    row = decided(state, reversal())[0].row
+
+    assert row is not None
+    assert (row.rejection, row.side, row.amount, row.balance_after) == ("insufficient_balance", -1, 30, 29)
+
+
+def test_a_reversal_is_the_opposite_entry_and_names_the_original() -> None:
+    row = decided(ACTIVE, reversal())[0].row
+
+    assert row is not None
+    assert (row.side, row.amount, row.balance_after, row.reversal_of) == (-1, 30, 70, 1)
+    assert row.reference == "purchase"
+
+
+def test_an_entry_made_in_the_same_batch_can_be_reversed() -> None:
+    verdicts = decided(ACTIVE, debit(40), reversal(3))
+
+    assert [verdict.row.balance_after for verdict in verdicts if verdict.row] == [60, 100]
+
+
+def test_a_transaction_of_another_account_cannot_be_reversed() -> None:
+    """Given an account, when it would reverse what another account's transaction moved, then there is no such thing."""
+    book = book_of(ACTIVE)
+    book.accounts[STORE, BOB] = ACTIVE
+
+    row = decided(ACTIVE, reversal(account_id=BOB), book=book)[0].row
+
+    assert row is not None
+    assert (row.account_id, row.rejection) == (BOB, "transaction_not_found")
+
+
+def test_a_name_that_is_taken_opens_nothing() -> None:
+    book = book_of(UNOPENED)
+    book.names_taken = {(STORE, ANN)}
+
+    verdicts = decided(UNOPENED, opening(), credit(), book=book)
+
+    assert [verdict.row and verdict.row.rejection for verdict in verdicts] == [
+        "account_name_taken",
+        "account_not_found",
+    ]
+
+
+def test_an_initial_balance_is_an_entry() -> None:
+    row = decided(UNOPENED, opening(initial_balance=9, overdraft_limit=3))[0].row
+
+    assert row is not None
+    assert (row.seq, row.side, row.amount, row.balance_after) == (1, 1, 9, 9)
+    assert (row.overdraft_limit, row.reference) == (3, "initial_balance")
+
+
+REPEATS: list[tuple[AnyCommand, AnyCommand, list[str]]] = [
+    (debit(), debit(6), ["amount"]),
+    (debit(), debit(reference="other"), ["reference"]),
+    (debit(), debit(6, reference="other"), ["amount", "reference"]),
+    (debit(), debit(account_id=BOB), ["account_id"]),
+    (debit(), credit(key="debit"), ["kind"]),
+    (debit(500), debit(501), ["amount"]),
+    (Freeze(account_id=ANN, idempotency_key="f"), Freeze(account_id=BOB, idempotency_key="f"), ["account_id"]),
+    (Freeze(account_id=ANN, idempotency_key="f"), Unfreeze(account_id=ANN, idempotency_key="f"), ["kind"]),
+    (reversal(), reversal(account_id=BOB), ["account_id"]),
+    (opening(), opening(name="other", initial_balance=1), ["name", "initial_balance"]),
+    (
+        opening(),
+        opening(overdraft_limit=1, unit_label="x", customer_id="y"),
+        ["customer_id", "unit_label", "overdraft_limit"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differing"), REPEATS, ids=lambda value: getattr(value, "kind", str(value))
+)
+def test_a_key_belongs_to_its_first_request(first: AnyCommand, second: AnyCommand, differing: list[str]) -> None:
+    """Given a key that was used, when another request uses it, then it is told what differs and changes nothing."""
+    book = book_of(ACTIVE)
+    decided(ACTIVE, first, book=book)
+    before = dict(book.accounts)
+
+    verdict = decided(ACTIVE, second, book=book)[0]
+
+    assert verdict.row is None
+    assert verdict.refusal is not None
+    assert verdict.refusal.code == "idempotency_key_mismatch"
+    assert verdict.refusal.details == {"fields": differing}
+    assert all(name in verdict.refusal.message for name in differing)
+    assert book.accounts == before
+
+
+@pytest.mark.parametrize("command", [command for command, _ in OUTCOMES], ids=lambda command: command.kind)
+@pytest.mark.parametrize("status", STATES)
+def test_the_same_request_again_gets_the_first_answer(command: AnyCommand, status: str) -> None:
+    book = book_of(STATES[status])
+
+    first, again = decided(STATES[status], command, command, book=book)
+
+    assert again == Verdict(first.row, replayed=True)
+    assert not first.replayed
+
+
+def test_a_refused_key_is_refused_for_ever() -> None:
+    """Given a debit that was refused, when the money has come and it is sent again, then it is still refused."""
+    verdicts = decided(ACTIVE, debit(101), credit(50), debit(101))
+
+    assert verdicts[2] == Verdict(verdicts[0].row, replayed=True)
+
+
+def test_one_key_in_two_stores_is_two_commands() -> None:
+    accounts: dict[AccountKey, AccountState] = {(1, ANN): ACTIVE, (2, ANN): ACTIVE}
+
+    verdicts = decide_all([((store, ANN), on_lane(debit())) for store in (1, 2)], Book(accounts), NOW_US)
+
+    assert [verdict.row.store_id for verdict in verdicts if verdict.row] == [1, 2]
+    assert [accounts[store, ANN].balance for store in (1, 2)] == [95, 95]
+
+
+@pytest.mark.parametrize("now_us", [0, 499, 500, 501])
+@pytest.mark.parametrize("command", [debit(), debit(101)], ids=["entry", "refusal"])
+def test_time_does_not_go_back_along_an_account(command: AnyCommand, now_us: int) -> None:
+    """Given a clock that was set back, when an account goes on, then its rows stay in the order of time."""
+    row = decided(ACTIVE, command, now_us=now_us)[0].row
+
+    assert row is not None
+    assert row.created_at_us == max(now_us, ACTIVE.latest_at_us)
+
+
+def test_a_broken_invariant_stops_the_batch() -> None:
+    """Given a command that no client could make, when it would move nothing or less, then the ledger raises."""
+    wrong: Any = msgspec.structs.replace(on_lane(credit()), amount=-5)  # type: ignore[type-var]
+
+    with pytest.raises(ArithmeticError, match="breaks the limit"):
+        decide(STORE, wrong, ACTIVE, book_of(ACTIVE), NOW_US)
