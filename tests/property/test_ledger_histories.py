@@ -12,7 +12,7 @@ from .histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
 from .naive_ledger import NaiveLedger, same_name
 
 STORES = ("store_one", "store_two")
-EXAMPLES = 5_000 if LONG else 200
+EXAMPLES = 2_000 if LONG else 200
 
 
 class LedgerInMemory:
