@@ -39,6 +39,9 @@ _COMMANDS: dict[int, type[Command]] = {
     Kind.UNFREEZE: Unfreeze,
     Kind.CLOSE: Close,
 }
+#: By how much the clocks of Redis and Postgres may differ, in milliseconds.
+MAX_CLOCK_DIFFERENCE_MS = 1_000
+
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
 #: An id of a stream entry; both parts fit in 64 bits.
@@ -142,9 +145,19 @@ def _own_letters(ticket: Ticket, letters: Sequence[DeadLetter]) -> Sequence[Dead
 
 def _result_of(ticket: Ticket, row: JournalRow) -> Result:
     if _is_same_request(ticket, row):
-        return result_of_row(row)
+        return result_of_row(row, replayed=_was_decided_before(ticket, row))
     refusal = Refusal(IdempotencyKeyMismatch.code, IdempotencyKeyMismatch().message)
     return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+
+
+def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
+    """Whether the row was there when the ticket's command was accepted: it is a repeat.
+
+    A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
+    may differ is not told apart here; an announcement tells it exactly.
+    """
+    accepted_ms = int(ticket.lane_entry.partition("-")[0])
+    return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000
 
 
 def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:

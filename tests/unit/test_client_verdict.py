@@ -168,3 +168,14 @@ def test_a_ticket_survives_as_text() -> None:
     ticket = ticket_for(DEBIT)
 
     assert own_ticket(str(ticket), STORE) == ticket
+
+
+@pytest.mark.parametrize(("decided_ms", "replayed"), [(1_000, True), (8_999, True), (9_000, False), (10_003, False)])
+def test_a_row_that_is_older_than_the_ticket_is_a_repeat(decided_ms: int, *, replayed: bool) -> None:
+    # Given a command that was accepted ten seconds after 1970
+    ticket = ticket_for(DEBIT, lane_entry="10000-0")
+    # When Postgres has its row, decided then
+    result = verdict(ticket, debit_row(created_at_us=decided_ms * 1_000), ())
+    # Then it is a repeat if the row is older by more than two clocks may differ
+    assert result is not None
+    assert result.replayed is replayed
