@@ -1,0 +1,62 @@
+"""A worker process that ends or stops itself at a chosen step: `worker_with_failpoint.py ACTION STEP NTH`.
+
+The actions are "kill", "stop", "raise" an error that nobody expects, and "none".
+The steps are those that the worker tells its listener (read, commit, announce, delete), and two inside the transaction:
+"write", before anything is written, and "copy", while Postgres waits for the rows. Each step is told on standard error.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from creditlane.schemas.settings import load_settings
+from creditlane.worker import run_worker, store
+
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class Failpoint:
+    """Listens to the steps and acts on itself at the chosen one."""
+
+    def __init__(self, action: str, step: str, nth: int) -> None:
+        self._action = action
+        self._step = step
+        self._nth = nth
+        self._counts: Counter[str] = Counter()
+
+    def __call__(self, step: str) -> None:
+        self._counts[step] += 1
+        if (step, self._counts[step]) == (self._step, self._nth):
+            self._act()
+        # One write, so that the lines of several threads do not mix.
+        sys.stderr.write(json.dumps({"event": "step", "step": step, "count": self._counts[step]}) + "\n")
+
+    def _act(self) -> None:
+        if self._action in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[self._action])
+        elif self._action == "raise":
+            raise RuntimeError("a fault that nobody expects")
+
+
+def tell_before(name: str, original: Callable[..., Any], listener: Failpoint) -> Callable[..., Any]:
+    def told(*arguments: Any) -> Any:
+        listener(name)
+        return original(*arguments)
+
+    return told
+
+
+def main() -> None:
+    action, step, nth = sys.argv[1:]
+    listener = Failpoint(action, step, int(nth))
+    setattr(store.LedgerStore, "_write", tell_before("write", store.LedgerStore._write, listener))  # noqa: B010
+    setattr(store, "copy_text", tell_before("copy", store.copy_text, listener))  # noqa: B010
+    run_worker(load_settings(), after_step=listener)
+
+
+if __name__ == "__main__":
+    main()
