@@ -1,0 +1,155 @@
+"""Two consumers of the same lanes at once, as no lease allows it: row locks and constraints keep the books right."""
+
+import random
+import threading
+import uuid
+from collections.abc import Iterable
+
+import psycopg
+import pytest
+
+from creditlane.producer.verification import verify
+from creditlane.schemas.commands import Command
+from creditlane.schemas.encoding import encode_command
+from creditlane.schemas.keys import COMMAND_FIELD
+from creditlane.schemas.settings import Settings
+from creditlane.worker.applier import Applier
+from creditlane.worker.connecting import connect_postgres
+from creditlane.worker.ledger import Verdict
+from creditlane.worker.requests import Batch, Request, parse_request
+from creditlane.worker.store import LedgerStore
+
+from .extent import BACKLOG, SEEDS
+from .history import Effect, History, effect_of, expected_effects
+from .owners import owned_by
+from .producing import Producer
+from .worker_processes import DEADLINE_SECONDS, StartWorker, wait_for
+
+#: Times that a consumer tries one batch: two optimists may deadlock, and one of them is then rolled back.
+MAX_ATTEMPTS = 50
+
+
+class ForgedOwner:
+    """A consumer that holds no lease and checks none, in a thread of its own."""
+
+    def __init__(self, settings: Settings, batches: Iterable[list[Request]], start: threading.Barrier) -> None:
+        self.verdicts: list[tuple[Request, Verdict]] = []
+        self._settings = settings
+        self._batches = batches
+        self._start = start
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            with connect_postgres(self._settings.require_database_url()) as connection:
+                applier = Applier(LedgerStore(connection, f"forged {uuid.uuid4()}"))
+                self._start.wait(DEADLINE_SECONDS)
+                for requests in self._batches:
+                    self.verdicts += zip(requests, self._apply(applier, requests), strict=True)
+        except BaseException as error:  # noqa: BLE001  # it is raised again by join()
+            self._failure = error
+
+    @staticmethod
+    def _apply(applier: Applier, requests: list[Request]) -> list[Verdict]:
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return applier.apply(Batch(requests, {}))
+            except psycopg.errors.DeadlockDetected:
+                applier.expect_repeats()
+        raise AssertionError("a batch met nothing but deadlocks")
+
+
+@pytest.fixture
+def commands(settings: Settings, request: pytest.FixtureRequest) -> list[Command]:
+    """A history as a producer makes it, on no lane."""
+    producer = Producer(settings, seed=request.getfixturevalue("seed"), accounts=4)
+    producer.open_accounts()
+    producer.write(3 * BACKLOG)
+    return producer.accepted
+
+
+def requests_of(commands: Iterable[Command], settings: Settings) -> list[Request]:
+    return [
+        parse_request(0, b"%d-0" % place, [COMMAND_FIELD, encode_command(command, settings.store)])
+        for place, command in enumerate(commands, 1)
+    ]
+
+
+def in_batches(requests: list[Request], choose: random.Random) -> list[list[Request]]:
+    """Cut the requests into batches of random sizes."""
+    batches, start = [], 0
+    while start < len(requests):
+        size = choose.randint(1, 40)
+        batches.append(requests[start : start + size])
+        start += size
+    return batches
+
+
+def apply_at_once(settings: Settings, shares: list[list[list[Request]]]) -> list[ForgedOwner]:
+    start = threading.Barrier(len(shares))
+    owners = [ForgedOwner(settings, batches, start) for batches in shares]
+    for owner in owners:
+        owner.join()
+    return owners
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_owners_of_the_same_commands_have_one_effect_each_in_order(
+    seed: int, settings: Settings, commands: list[Command]
+) -> None:
+    requests = requests_of(commands, settings)
+    owners = apply_at_once(settings, [in_batches(requests, random.Random(seed + share)) for share in range(3)])
+    expected = {account: sorted(effects) for account, effects in expected_effects(commands).items()}
+    assert History(settings).effects() == expected
+    # Each of them gave every command the same answer
+    effects = {effect.idempotency_key: effect for effects in expected.values() for effect in effects}
+    for owner in owners:
+        answers = [effect_of(verdict.row) for _, verdict in owner.verdicts]
+        assert answers == [effects[command.idempotency_key] for command in commands]
+    assert verify(settings.require_database_url()).failed == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_owners_of_interleaved_commands_keep_every_balance_right(
+    seed: int, settings: Settings, commands: list[Command]
+) -> None:
+    # Given two owners of the same accounts, each with half of the commands
+    requests = requests_of(commands, settings)
+    openings = len({command.account_id for command in commands})
+    apply_at_once(settings, [[requests[:openings]]])
+    movements = requests[openings:]
+    shares = [in_batches(movements[share::2], random.Random(seed + share)) for share in range(2)]
+    # When they apply them at once
+    owners = apply_at_once(settings, shares)
+    # Then every command has one effect, and the books are sound, in whatever order it was
+    effects = [effect for effects in History(settings).effects().values() for effect in effects]
+    assert sorted(effect.idempotency_key for effect in effects) == sorted({c.idempotency_key for c in commands})
+    by_key: dict[str, Effect] = {effect.idempotency_key: effect for effect in effects}
+    for owner in owners:
+        for request, verdict in owner.verdicts:
+            assert request.command is not None
+            assert effect_of(verdict.row) == by_key[request.command.idempotency_key]
+    assert verify(settings.require_database_url()).failed == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_workers_started_at_once_share_the_lanes_and_apply_everything_once(
+    seed: int, settings: Settings, start_worker: StartWorker
+) -> None:
+    producer = Producer(settings, seed=seed)
+    producer.open_accounts()
+    with producer:
+        workers = [start_worker(settings, lease_seconds=1.0) for _ in range(2)]
+        share = producer.partitions // 2
+        wait_for(lambda: owned_by(settings) == {worker.pid: share for worker in workers}, "an equal share each")
+        producer.wait_for_more(200)
+    History(settings).check(producer)
+    assert [worker.has_ended for worker in workers] == [False, False]
