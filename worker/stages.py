@@ -38,6 +38,10 @@ Done = TypeVar("Done")
 _log = structlog.get_logger(__name__)
 
 
+class GaveUp(Exception):
+    """The worker is stopping and cannot finish its batch; the lanes still have it all."""
+
+
 class Pipes:
     """What leads from stage to stage."""
 
@@ -193,30 +197,31 @@ class AnnouncingStage:
             result_ttl_seconds=settings.result_ttl_seconds,
             keep_all_results=settings.keep_all_results,
         )
-        self._gave_up = False
 
     def run(self) -> None:
         """Announce one batch after the other, to the end."""
+        gave_up = False
         while (decided := self._decided.get()) is not None:
             # Deleting a later batch would also delete the one whose results nobody was told.
-            if not self._gave_up:
-                self._finish(*decided)
+            gave_up = gave_up or not self._finish(*decided)
         self._client.close()
 
-    def _finish(self, batch: Batch, verdicts: list[Verdict]) -> None:
-        self._until_done(partial(self._announcer.announce, batch, verdicts))
-        if self._gave_up:
-            return
-        self._after_step("announce")
-        lost = self._until_done(partial(self._announcer.delete, batch))
-        if self._gave_up:
-            return
-        self._after_step("delete")
-        self._ownership.lose(lost or (), batch.epochs)
+    def _finish(self, batch: Batch, verdicts: list[Verdict]) -> bool:
+        """Announce a batch and delete it. False if it was given up, because the worker stops and Redis is away."""
+        try:
+            self._until_done(partial(self._announcer.announce, batch, verdicts))
+            self._after_step("announce")
+            lost = self._until_done(partial(self._announcer.delete, batch))
+            self._after_step("delete")
+        except GaveUp:
+            # The next owner finds the results in Postgres and announces them.
+            return False
+        self._ownership.lose(lost, batch.epochs)
         self._ownership.finish(batch.epochs)
+        return True
 
-    def _until_done(self, work: Callable[[], Done]) -> Done | None:
-        """Return what the work returns, trying again while Redis is away; give up if it is away at a stop."""
+    def _until_done(self, work: Callable[[], Done]) -> Done:
+        """Return what the work returns, trying again while Redis is away; raise GaveUp if it is away at a stop."""
         while True:
             try:
                 done = work()
@@ -226,9 +231,7 @@ class AnnouncingStage:
                 )
                 self._client.close()
                 if not self._backoff.pause():
-                    # The next owner finds the results in Postgres and announces them.
-                    self._gave_up = True
-                    return None
+                    raise GaveUp from error
             else:
                 if self._backoff.failures:
                     _log.info("results are announced again", failures=self._backoff.failures)
