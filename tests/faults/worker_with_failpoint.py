@@ -15,6 +15,7 @@ from typing import Any
 
 from creditlane.schemas.settings import load_settings
 from creditlane.worker import run_worker, store
+from creditlane.worker.row_text import copy_text
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -54,7 +55,7 @@ def main() -> None:
     action, step, nth = sys.argv[1:]
     listener = Failpoint(action, step, int(nth))
     setattr(store.LedgerStore, "_write", tell_before("write", store.LedgerStore._write, listener))  # noqa: B010
-    setattr(store, "copy_text", tell_before("copy", store.copy_text, listener))  # noqa: B010
+    setattr(store, "copy_text", tell_before("copy", copy_text, listener))  # noqa: B010
     run_worker(load_settings(), after_step=listener)
 
 

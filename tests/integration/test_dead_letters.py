@@ -208,7 +208,7 @@ def test_a_lane_of_nothing_but_rubbish_is_emptied(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
     for place in range(50):
-        client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"rubbish %d" % place})  # type: ignore[arg-type]
+        client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"rubbish %d" % place})
     worker = start_worker(settings)
     History(settings).wait_until_settled()
     assert [letter.payload for letter in dead_letters(settings)] == [b"rubbish %d" % place for place in range(50)]
@@ -218,7 +218,7 @@ def test_a_lane_of_nothing_but_rubbish_is_emptied(
 def test_an_account_can_be_opened_after_a_culprit_of_its_own(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"\xff"})  # type: ignore[arg-type]
+    client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"\xff"})
     assert isinstance(opening(producer), OpenAccount)
     start_worker(settings)
     History(settings).check(producer)
