@@ -142,7 +142,12 @@ def describe(error: ValidationError) -> str:
         path = [str(part) for part in item["loc"]]
         message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
         lines.append(f"{'.'.join(path) or 'command'}: {message}")
-    return "; ".join(lines)
+    return _printable("; ".join(lines))
+
+
+def _printable(text: str) -> str:
+    """Return the text with an escape in the place of NUL and the like: an unknown field's name may hold anything."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def invalid_command(error: ValidationError) -> InvalidCommand:

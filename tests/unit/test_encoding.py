@@ -186,3 +186,14 @@ def test_what_is_no_command_is_told_with_its_reason(data: bytes, reason: str) ->
 def test_a_number_is_as_good_as_a_digit_string() -> None:
     """Given an amount as a JSON number, which a hand-written command may hold, then it is read exactly."""
     assert fields_of(decode_command(changed(amount=2**70)))["amount"] == 2**70
+
+
+@pytest.mark.parametrize("data", [changed(**{"no\0te\n": "x"}), changed(kind="cre\0dit\n")])
+def test_a_reason_can_be_printed_and_stored(data: bytes) -> None:
+    """Given a command whose unknown parts hold NUL and line feeds, then its reason, which names them, holds none: Postgres
+    would not store it, and a log would break."""
+    with pytest.raises(UndecodableCommand) as refusal:
+        decode_command(data)
+
+    assert refusal.value.message.isprintable()
+    assert "\\x00" in refusal.value.message
