@@ -8,8 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from creditlane import Client, CreditlaneError, InvalidCommand, OpenAccount, Settings
 from creditlane.local.app import app
@@ -110,15 +109,17 @@ def test_bytes_that_are_no_command_stay_where_they_are_safe(dead: Dead, settings
     assert replay.exit_code == 1
     assert "does not tell which lane it belongs on" in replay.stdout
     assert replay.stdout.endswith("0 replayed, 1 refused\n")
-    assert json.loads(dead("list", "--json").stdout)["dead_letters"] == [letter]
+    assert letters_of(dead) == [letter]
 
 
 def wait_for_letter(dead: Dead) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-    assert wait_until(
-        lambda: bool(found.extend(json.loads(dead("list", "--json").stdout)["dead_letters"]) or found), seconds=30
-    )
-    return found[0]
+    assert wait_until(lambda: bool(letters_of(dead)), seconds=30)
+    return letters_of(dead)[0]
+
+
+def letters_of(dead: Dead) -> list[dict[str, Any]]:
+    letters: list[dict[str, Any]] = json.loads(dead("list", "--json").stdout)["dead_letters"]
+    return letters
 
 
 def test_the_very_bytes_go_back_to_the_lane_of_their_account(
@@ -154,8 +155,7 @@ def test_a_full_lane_refuses_and_the_letter_stays(dead: Dead, add_letter: AddLet
     report = json.loads(replay.stdout)
     assert report["replayed"] == identifiers[:1]
     assert "at its limit" in report["refused"][identifiers[1]]
-    waiting = json.loads(dead("list", "--json").stdout)["dead_letters"]
-    assert [letter["dead_letter_id"] for letter in waiting] == identifiers[1:]
+    assert [letter["dead_letter_id"] for letter in letters_of(dead)] == identifiers[1:]
 
 
 def test_all_go_back_in_the_order_in_which_they_came(dead: Dead, add_letter: AddLetter, settings: Settings) -> None:
@@ -204,4 +204,4 @@ def test_a_redis_that_is_not_there_leaves_the_letter(dead: Dead, add_letter: Add
     result = dead("replay", identifier, environment={"CREDITLANE_REDIS_URL": "redis://127.0.0.1:1/0"})
 
     assert "0 were replayed before" in error_of(result).message
-    assert json.loads(dead("list", "--json").stdout)["dead_letters"][0]["dead_letter_id"] == identifier
+    assert letters_of(dead)[0]["dead_letter_id"] == identifier

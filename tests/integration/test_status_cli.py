@@ -8,8 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from creditlane import Client, Debit, Settings
 from creditlane.local.app import app

@@ -1,0 +1,216 @@
+"""`creditlane up` runs the whole stack, tells others of it, and leaves no process behind, however it ends."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Place
+
+StartUp = Callable[[], "subprocess.Popen[str]"]
+ReadLines = Callable[["subprocess.Popen[str]", str], list[str]]
+WorkersOf = Callable[[int], list[int]]
+AreGone = Callable[[list[int]], bool]
+
+USE_IT = """
+from creditlane import Client
+with Client.from_env() as credits:
+    account = credits.open_account(customer_id="ann", initial_balance=10, idempotency_key="open ann")
+    print(credits.debit(account.id, 3, reference="r", idempotency_key="once").balance)
+"""
+
+
+def settings_of(place: "Place") -> dict[str, str]:
+    settings: dict[str, str] = json.loads(place.run("env", "--json").stdout)["settings"]
+    return settings
+
+
+def use(place: "Place") -> str:
+    """Open an account and debit it as another process does that knows only what `env` prints."""
+    lines = place.run("env").stdout.split()
+    command = ["/usr/bin/env", *lines, sys.executable, "-P", "-c", USE_IT]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_the_stack_works_and_is_gone_after_a_stop(
+    place: "Place", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
+) -> None:
+    up = start_up()
+    workers = workers_of(up.pid)
+
+    assert use(place) == "7\n"
+    up.send_signal(signal.SIGTERM)
+    told, _ = up.communicate(timeout=60)
+
+    assert up.returncode == 0
+    stopped = [line for line in told.splitlines() if "stopped" in line and not line.startswith("{")]
+    assert stopped == [
+        "The workers have stopped",
+        "Redis has stopped",
+        "Postgres has stopped",
+        "All of it has stopped",
+    ]
+    assert told.count('"event": "worker stopped"') == 2
+    assert are_gone(workers)
+    assert place.servers() == [None, None]
+    assert not (place.data_dir / "stack.json").exists()
+    assert place.run("env").returncode == 1
+
+
+def test_the_data_survives_a_stop(place: "Place", start_up: StartUp) -> None:
+    first = start_up()
+    assert use(place) == "7\n"
+    first.terminate()
+    first.communicate(timeout=60)
+
+    start_up()
+
+    assert use(place) == "7\n"
+
+
+def test_a_second_one_on_the_same_data_says_so(place: "Place", start_up: StartUp) -> None:
+    up = start_up()
+
+    second = place.run("up")
+
+    assert second.returncode == 1
+    assert f"is already running by process {up.pid}" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert up.poll() is None
+    assert use(place) == "7\n"
+
+
+def test_its_workers_end_when_it_is_killed_and_the_next_one_takes_the_servers_over(
+    place: "Place", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
+) -> None:
+    killed = start_up()
+    workers, servers = workers_of(killed.pid), place.servers()
+    assert use(place) == "7\n"
+
+    killed.kill()
+    killed.wait()
+
+    assert are_gone(workers)
+    assert place.run("env").returncode == 1
+    assert place.servers() == servers
+    next_one = start_up()
+    assert place.servers() == servers
+    assert use(place) == "7\n"
+    next_one.terminate()
+    next_one.communicate(timeout=60)
+    assert place.servers() == [None, None]
+
+
+def test_whatever_of_it_is_killed_comes_back(
+    place: "Place", start_up: StartUp, workers_of: WorkersOf, read_lines: ReadLines
+) -> None:
+    up = start_up()
+    worker, redis = workers_of(up.pid)[0], place.servers()[1]
+    assert redis is not None
+
+    os.kill(worker, signal.SIGKILL)
+    read_lines(up, "ended with -9; starts again")
+    os.kill(redis, signal.SIGKILL)
+    read_lines(up, "Redis is gone; it starts again")
+
+    assert len(workers_of(up.pid)) == 2
+    assert worker not in workers_of(up.pid)
+    assert use(place) == "7\n"
+
+
+def test_servers_that_are_given_are_used_and_left_alone(
+    place: "Place",
+    start_up: StartUp,
+    empty_database_url: str,
+    redis_url: str,
+    redis_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CREDITLANE_DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("CREDITLANE_REDIS_URL", redis_url)
+    monkeypatch.setenv("CREDITLANE_REDIS_PREFIX", redis_prefix)
+
+    up = start_up()
+
+    assert place.servers() == [None, None]
+    assert settings_of(place)["CREDITLANE_REDIS_URL"] == redis_url
+    assert use(place) == "7\n"
+    up.terminate()
+    up.communicate(timeout=60)
+    assert place.run("verify").stdout.splitlines()[-1] == "0 discrepancies"
+
+
+def test_ctrl_c_in_a_terminal_stops_all_of_it(place: "Place", workers_of: WorkersOf, are_gone: AreGone) -> None:
+    """Given a terminal, when Ctrl-C is pressed three times, then one orderly stop is all that happens."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        run_in_terminal(place)
+    told = read_terminal(terminal, until="partitions changed")
+    workers = workers_of(pid)
+
+    os.write(terminal, b"\x03\x03\x03")
+    told += read_terminal(terminal)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert re.search(r"worker [12] \| ", told)
+    assert "Traceback" not in told
+    assert "All of it has stopped" in told
+    assert place.servers() == [None, None]
+    assert are_gone(workers)
+
+
+def run_in_terminal(place: "Place") -> None:
+    """Become `creditlane up`; in the child of a fork nothing else may happen."""
+    os.chdir(place.directory)
+    os.execv(sys.executable, [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "up"])  # noqa: S606
+
+
+def read_terminal(terminal: int, until: str | None = None, seconds: float = 60) -> str:
+    """Return what the terminal shows, up to this text or the end."""
+    told, deadline = "", time.monotonic() + seconds
+    while until is None or until not in told:
+        assert select.select([terminal], [], [], deadline - time.monotonic())[0], told
+        try:
+            data = os.read(terminal, 65_536)
+        except OSError:  # Linux says so when the last process behind the terminal has gone
+            data = b""
+        if not data:
+            assert until is None, told
+            return told
+        told += data.decode(errors="replace")
+    return told
+
+
+@pytest.mark.parametrize("moment", ["Postgres runs", "The ledger is at"])
+def test_an_interrupted_start_leaves_nothing_behind(moment: str, place: "Place", read_lines: ReadLines) -> None:
+    up = place.start("up")
+    read_lines(up, moment)
+
+    up.send_signal(signal.SIGINT)
+    told, _ = up.communicate(timeout=60)
+
+    assert up.returncode == 0
+    assert "Traceback" not in told
+    assert place.servers() == [None, None]
+
+
+def test_a_directory_that_cannot_be_used_is_one_line(place: "Place") -> None:
+    Path(place.directory / "file").write_text("")
+
+    result = place.run("up", "--data-dir", place.directory / "file")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("creditlane: ")
+    assert result.stderr.count("\n") == 1
