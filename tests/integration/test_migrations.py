@@ -1,0 +1,166 @@
+"""Migrations run forward from any state, any number of times and at once, and make the tables of the code."""
+
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.pool import NullPool
+
+from creditlane.schemas.commands import Credit, OpenAccount
+from creditlane.schemas.errors import PartitionMismatch, Unavailable
+from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, check_installation
+from creditlane.schemas.migrate import migrate
+from creditlane.schemas.routing import DEFAULT_PARTITIONS
+from creditlane.schemas.tables import metadata
+
+from .direct_store import DirectStore, codes
+
+ANN = "cca_" + "a" * 32
+#: How long processes that migrate at once may take, in seconds.
+DEADLINE_SECONDS = 60
+
+MIGRATE = "import sys; from creditlane.schemas.migrate import migrate; print(migrate(sys.argv[1], partitions=8))"
+
+
+def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+def installed(url: str) -> tuple[int, int, int]:
+    """Return the partitions, the leases and the stores of a database."""
+    statement = "select partitions, (select count(*) from leases), (select count(*) from stores) from installation"
+    return ask(url, statement)[0]  # type: ignore[return-value]
+
+
+def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Return everything that Postgres knows of the ledger's tables."""
+    ours = "relnamespace = 'public'::regnamespace and relname <> 'alembic_version' and relkind = 'r'"
+    return {
+        "columns": ask(
+            url,
+            "select relname, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, collname, "
+            "pg_get_expr(adbin, adrelid), col_description(pg_class.oid, attnum) "
+            "from pg_attribute join pg_class on pg_class.oid = attrelid "
+            "left join pg_attrdef on adrelid = attrelid and adnum = attnum "
+            "left join pg_collation on pg_collation.oid = attcollation "
+            f"where {ours} and attnum > 0 order by relname, attnum",
+        ),
+        "constraints": ask(
+            url,
+            "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint "
+            "where connamespace = 'public'::regnamespace and conrelid::regclass::text <> 'alembic_version' "
+            "order by 1, 2",
+        ),
+        "indexes": ask(
+            url,
+            "select tablename, indexname, indexdef from pg_indexes "
+            "where schemaname = 'public' and tablename <> 'alembic_version' order by 1, 2",
+        ),
+        "comments": ask(url, f"select relname, obj_description(oid, 'pg_class') from pg_class where {ours} order by 1"),
+    }
+
+
+def test_an_empty_database_gets_the_newest_schema(empty_database_url: str) -> None:
+    revision = migrate(empty_database_url, partitions=8)
+
+    assert revision == SCHEMA_REVISION
+    assert installed(empty_database_url) == (8, 8, 1)
+    assert check_installation(ask(empty_database_url, READ_INSTALLATION)[0], 8).partitions == 8  # type: ignore[arg-type]
+    assert ask(empty_database_url, "select public_id from stores") == [("store_default",)]
+
+
+def test_the_partitions_have_a_default(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+
+    assert installed(empty_database_url)[:2] == (DEFAULT_PARTITIONS, DEFAULT_PARTITIONS)
+
+
+def test_migrating_again_changes_nothing(empty_database_url: str) -> None:
+    migrate(empty_database_url, partitions=8)
+    before = catalogue(empty_database_url)
+
+    assert migrate(empty_database_url) == SCHEMA_REVISION
+    assert migrate(empty_database_url, partitions=8) == SCHEMA_REVISION
+
+    assert catalogue(empty_database_url) == before
+    assert installed(empty_database_url) == (8, 8, 1)
+
+
+def test_the_partitions_are_fixed_for_ever(database_url: str) -> None:
+    """Given a database with 8 partitions, when it is migrated with another number, then that is refused and nothing has
+    changed: commands of one account would be on two lanes."""
+    with pytest.raises(PartitionMismatch, match="CREDITLANE_PARTITIONS is 16, but the database was initialised with 8"):
+        migrate(database_url, partitions=16)
+
+    assert installed(database_url) == (8, 8, 1)
+
+
+def test_several_processes_migrate_at_once(empty_database_url: str) -> None:
+    """Given an empty database, when several hosts are deployed at once and each migrates it, then all succeed."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MIGRATE, empty_database_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+
+    outcomes = [process.communicate(timeout=DEADLINE_SECONDS) for process in processes]
+
+    assert [(process.returncode, outcome[0].strip()) for process, outcome in zip(processes, outcomes, strict=True)] == [
+        (0, SCHEMA_REVISION)
+    ] * 3, outcomes
+    assert installed(empty_database_url) == (8, 8, 1)
+
+
+def test_a_filled_database_keeps_every_row(database_url: str) -> None:
+    """Given a ledger in use, with its leases held, when it is migrated, then every row is as before and it goes on."""
+    opening = OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann", initial_balance=10**40)
+    credit = Credit(account_id=ANN, idempotency_key="credit", amount=1, reference="r")
+    with DirectStore(database_url) as store:
+        assert codes(store.apply(opening)) == ["applied"]
+        store.connection.execute("update leases set worker_id = 'somebody', epoch = 3 where partition = 1")
+        store.connection.commit()
+        held = "select * from leases order by partition"
+        rows, leases = ask(database_url, "select * from journal"), ask(database_url, held)
+
+        assert migrate(database_url) == SCHEMA_REVISION
+
+        assert ask(database_url, "select * from journal") == rows
+        assert ask(database_url, held) == leases
+        assert store.apply(credit)[0].balance == 10**40 + 1
+
+
+def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
+    """Given the tables that the code describes, then Alembic finds nothing to do in a migrated database."""
+    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+
+        assert compare_metadata(context, metadata) == []
+
+
+def test_what_alembic_does_not_compare_agrees_too(database_url: str, empty_database_url: str) -> None:
+    """Given tables made by the code and tables made by the migrations, then Postgres knows the same of both: checks,
+    collations, partial indexes, comments."""
+    engine = create_engine(make_url(empty_database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    metadata.create_all(engine)
+
+    by_code, by_migrations = catalogue(empty_database_url), catalogue(database_url)
+
+    assert len(by_code["constraints"]) > 20
+    for part, expected in by_code.items():
+        assert by_migrations[part] == expected, part
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="Postgres cannot be reached"):
+        migrate("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
