@@ -190,8 +190,8 @@ def test_a_number_is_as_good_as_a_digit_string() -> None:
 
 @pytest.mark.parametrize("data", [changed(**{"no\0te\n": "x"}), changed(kind="cre\0dit\n")])
 def test_a_reason_can_be_printed_and_stored(data: bytes) -> None:
-    """Given a command whose unknown parts hold NUL and line feeds, then its reason, which names them, holds none: Postgres
-    would not store it, and a log would break."""
+    """Given a command whose unknown parts hold NUL and line feeds, then its reason, which names them, holds none:
+    Postgres would not store it, and a log would break."""
     with pytest.raises(UndecodableCommand) as refusal:
         decode_command(data)
 
