@@ -30,6 +30,14 @@ with Client.from_env() as credits:
     print(credits.debit(account.id, 3, reference="r", idempotency_key="once").balance)
 """
 
+#: Ctrl-C goes to the processes of the session whose controlling terminal it is.
+IN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from creditlane.local.entry import main
+main()
+"""
+
 
 def settings_of(place: "Place") -> dict[str, str]:
     settings: dict[str, str] = json.loads(place.run("env", "--json").stdout)["settings"]
@@ -153,28 +161,29 @@ def test_servers_that_are_given_are_used_and_left_alone(
 
 def test_ctrl_c_in_a_terminal_stops_all_of_it(place: "Place", workers_of: WorkersOf, are_gone: AreGone) -> None:
     """Given a terminal, when Ctrl-C is pressed three times, then one orderly stop is all that happens."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        run_in_terminal(place)
+    terminal, inner = pty.openpty()
+    up = subprocess.Popen(
+        [sys.executable, "-P", "-c", IN_TERMINAL, "up"],
+        cwd=place.directory,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+    )
+    os.close(inner)
     told = read_terminal(terminal, until="partitions changed")
-    workers = workers_of(pid)
+    workers = workers_of(up.pid)
 
     os.write(terminal, b"\x03\x03\x03")
     told += read_terminal(terminal)
-    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
 
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert up.wait(60) == 0
     assert re.search(r"worker [12] \| ", told)
     assert "Traceback" not in told
     assert "All of it has stopped" in told
     assert place.servers() == [None, None]
     assert are_gone(workers)
-
-
-def run_in_terminal(place: "Place") -> None:
-    """Become `creditlane up`; in the child of a fork nothing else may happen."""
-    os.chdir(place.directory)
-    os.execv(sys.executable, [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "up"])  # noqa: S606
 
 
 def read_terminal(terminal: int, until: str | None = None, seconds: float = 60) -> str:

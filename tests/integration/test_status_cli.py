@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_a_killed_worker_owns_nothing_once_its_lease_is_over(
     assert {lane["owner"] for lane in report["lanes"]} == {None}
     assert [worker["alive"] for worker in report["workers"]] == [False]
     assert "0 alive, 1 gone without a word" in run("status").stdout
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_share_the_lanes_and_give_them_back(
+    processes: int, run: Run, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "worker"]
+    with subprocess.Popen([*command, "--processes", str(processes)], env=environment_of(settings)) as worker:
+        shares = [8 // processes] * processes
+        shared = wait_until(lambda: [each["lanes"] for each in status(run)["workers"]] == shares, seconds=40)
+        worker.terminate()
+
+    assert shared
+    assert worker.returncode == 0
+    assert status(run)["workers"] == []
+    assert {lane["owner"] for lane in status(run)["lanes"]} == {None}
 
 
 def test_what_cannot_be_reached_is_named(run: Run, empty_database_url: str) -> None:
