@@ -1,0 +1,134 @@
+"""What is asked of a grown ledger is answered from its two indexes: no statement reads the journal through."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from creditlane.producer import statements
+from creditlane.worker import sql
+
+ACCOUNTS = 1_000
+ENTRIES = 100
+#: Accounts, keys or entries that one statement asks for: a small batch, as at a low load.
+WANTED = 200
+
+#: Entries of the busiest account, number 1.
+BUSY_ENTRIES = 20_000
+
+#: Accounts with some entries and refusals each, one with very many, and dead letters.
+FILL = f"""
+create function account(n bigint) returns uuid language sql immutable as $$ select lpad(to_hex(n), 32, '0')::uuid $$;
+insert into accounts
+select 1, account(n), 'customer ' || n, 'main', 'main', 'credits', 1, 0, now(), now()
+from generate_series(1, {ACCOUNTS}) as n;
+insert into journal
+    (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key, reference)
+select 1, 2, 1, seq, now(), account(n), 1, seq, 'key ' || n || ' ' || seq, 'reference'
+from generate_series(1, {ACCOUNTS}) as n,
+     generate_series(1, case n when 1 then {BUSY_ENTRIES} else {ENTRIES} end) as seq;
+insert into journal
+    (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key, rejection)
+select 1, 3, -1, -seq, now(), account(n), 999, {ENTRIES}, 'no ' || n || ' ' || seq, 'insufficient_balance'
+from generate_series(1, {ACCOUNTS}) as n, generate_series(1, 3) as seq;
+insert into dead_letters (store_id, dead_letter_id, partition, lane_entry, payload, idempotency_key, code, reason)
+select 1, gen_random_uuid(), 0, n || '-0', '', 'dead ' || n, 'undecodable', '' from generate_series(1, 20000) as n;
+"""
+
+
+@pytest.fixture(scope="module")
+def grown(database_server: Any, template_database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A ledger of some 120,000 rows the planner knows it after a while."""
+    name = f"creditlane_plans_{template_database[-12:]}"
+    url = database_server.create_database(name, template=template_database)
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        connection.execute(FILL.encode())
+        connection.execute("vacuum analyze")
+        yield connection
+    database_server.drop_database(name)
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes_of(child)
+
+
+def plan_of(connection: psycopg.Connection[Any], statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of the plan by which the statement was just run."""
+    row = connection.execute(f"explain (analyze, format json) {statement}".encode(), values).fetchone()
+    assert row is not None
+    return list(nodes_of(row[0][0]["Plan"]))
+
+
+def account(number: int) -> UUID:
+    return UUID(int=number)
+
+
+accounts = {"stores": [1] * WANTED, "accounts": [account(n) for n in range(1, WANTED + 1)]}
+keys = [f"key {n} 7" for n in range(1, WANTED + 1)]
+
+STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "worker: accounts of a batch": (sql.LOAD_ACCOUNTS, accounts, WANTED),
+    "worker: one account": (sql.LOAD_ACCOUNTS, {"stores": [1], "accounts": [account(1)]}, 1),
+    "worker: known keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": keys}, WANTED),
+    "worker: new keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": [f"new {n}" for n in range(WANTED)]}, 0),
+    "worker: originals of reversals": (sql.LOAD_ENTRIES, {**accounts, "seqs": [9] * WANTED}, WANTED),
+    "client: decisions": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys}, WANTED),
+    "client: one decision": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys[:1]}, 1),
+    "client: dead letters": (statements.FIND_DEAD_LETTERS, {"store": "store_default", "keys": ["dead 5"]}, 1),
+    "client: an account": (statements.READ_ACCOUNT, {"store": "store_default", "account": account(1)}, 1),
+    "client: newest entries": (
+        statements.READ_ENTRIES,
+        {"store": "store_default", "account": account(1), "before": statements.ABOVE_EVERY_SEQ, "count": 50},
+        50,
+    ),
+    "client: older entries": (
+        statements.READ_ENTRIES,
+        {"store": "store_default", "account": account(1), "before": 9_000, "count": 50},
+        50,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_what_grows_is_read_by_index(grown: psycopg.Connection[Any], name: str) -> None:
+    """Given a grown ledger, when a statement of the hot path runs, then journal and dead letters are read by an index,
+    and no more rows are looked at than are wanted."""
+    statement, values, rows = STATEMENTS[name]
+
+    plan = plan_of(grown, statement, values)
+
+    reads = [node for node in plan if node.get("Relation Name") in {"journal", "dead_letters"}]
+    assert plan[0]["Actual Rows"] == rows
+    assert reads
+    assert {node["Node Type"] for node in reads} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
+    for node in reads:
+        assert node["Actual Rows"] * node["Actual Loops"] <= rows, node
+        assert node.get("Rows Removed by Filter", 0) == 0, node
+
+
+def test_the_balance_of_an_account_is_one_descent(grown: psycopg.Connection[Any]) -> None:
+    """Given an account with many entries, when its balance is read, then one entry is looked at."""
+    statement, values, _ = STATEMENTS["client: an account"]
+
+    entry = next(node for node in plan_of(grown, statement, values) if node.get("Relation Name") == "journal")
+
+    assert (entry["Index Name"], entry["Actual Rows"], entry["Scan Direction"]) == ("journal_pkey", 1, "Backward")
+
+
+def test_an_accounts_balance_and_last_decision_are_one_descent_each(grown: psycopg.Connection[Any]) -> None:
+    statement, values, _ = STATEMENTS["worker: one account"]
+
+    found = [node for node in plan_of(grown, statement, values) if node.get("Relation Name") == "journal"]
+
+    assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("journal_pkey", 1)] * 2
+
+
+def test_the_journal_has_two_indexes(grown: psycopg.Connection[Any]) -> None:
+    """Given the cost of an index for every row that is written, then the journal has these two and no third."""
+    rows = grown.execute("select indexname from pg_indexes where tablename = 'journal' order by 1").fetchall()
+
+    assert [name for (name,) in rows] == ["journal_idempotency_key", "journal_pkey"]
