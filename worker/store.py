@@ -137,12 +137,11 @@ class LedgerStore:
             self._epochs.update(epochs)
 
     def _begin(self, epochs: Mapping[int, int]) -> int:
-        """Open the transaction in one round trip, and return the time in microseconds since 1970."""
+        """Open the transaction, and return the time in microseconds since 1970."""
         with self._connection.pipeline():
             clock = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
-            leases = self._connection.execute(
-                sql.LOCK_LEASES, {"worker_id": self._worker_id, "partitions": list(epochs)}
-            )
+        # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
+        leases = self._connection.execute(sql.LOCK_LEASES, {"worker_id": self._worker_id, "partitions": list(epochs)})
         held: dict[int, int] = dict(leases.fetchall())
         lost = [partition for partition, epoch in epochs.items() if held.get(partition) != epoch]
         if lost:
