@@ -10,7 +10,7 @@ import pytest
 
 from creditlane.producer.verification import verify
 from creditlane.schemas.commands import Command
-from creditlane.schemas.encoding import encode_command
+from creditlane.schemas.encoding import Movement, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD
 from creditlane.schemas.settings import Settings
 from creditlane.worker.applier import Applier
@@ -138,6 +138,31 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
             assert request.command is not None
             assert effect_of(verdict.row) == by_key[request.command.idempotency_key]
     assert verify(settings.require_database_url()).failed == []
+
+
+def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -> None:
+    """Else two consumers could collide again and again, until a command is taken for a culprit."""
+    producer = Producer(settings, accounts=2)
+    producer.open_accounts()
+    opened = requests_of(producer.accepted, settings)
+    apply_at_once(settings, [[opened]])
+    with (
+        connect_postgres(settings.require_database_url()) as first,
+        connect_postgres(settings.require_database_url()) as second,
+    ):
+        one, other = ((1, account) for account in producer.accounts)
+        holder, waiter = LedgerStore(first, "first"), LedgerStore(second, "second", timeout_seconds=0.2)
+        holder._begin({})
+        holder._lock_accounts({one})
+        assert waiter.apply([(other, movement_of(producer.accounts[1]))], {}, careful=True)[0].row is not None
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)
+        first.commit()
+        assert waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None
+
+
+def movement_of(account_id: str) -> Movement:
+    return Movement("credit", "store_default", account_id, f"credit {account_id}", 1, "one")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -136,3 +136,18 @@ def test_a_lease_cannot_be_taken_while_a_batch_under_it_is_being_stored(settings
         taker.rollback()
         owner.commit()
         assert taker.execute("update leases set epoch = 8 where partition = 3").rowcount == 1
+
+
+def test_a_transaction_that_stands_still_loses_its_locks_by_itself(settings: Settings) -> None:
+    """Also where nobody may end the sessions of others, as behind a pooler."""
+    with (
+        connect_postgres(settings.require_database_url()) as owner,
+        connect_postgres(settings.require_database_url(), autocommit=True) as taker,
+    ):
+        owner.execute("update leases set worker_id = 'me', epoch = 7")
+        owner.commit()
+        LedgerStore(owner, "me", timeout_seconds=0.2)._begin({3: 7})
+        taker.execute("set lock_timeout = '20s'")
+        assert taker.execute("update leases set epoch = 8 where partition = 3").rowcount == 1
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            owner.execute("select 1")
