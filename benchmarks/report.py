@@ -59,7 +59,7 @@ class Report:
 
     def ratio(self, measured: Measurement) -> float:
         """Return commands a second over the yardstick's rows a second."""
-        return round(measured.commands_per_second / self.copy_rows_per_second, 3)
+        return round(measured.commands_per_second / self.copy_rows_per_second, 5)
 
     def as_object(self) -> dict[str, Any]:
         """Return the report as it is printed for a program."""
