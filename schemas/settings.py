@@ -74,5 +74,5 @@ def load_settings(**values: object) -> Settings:
 
 def _missing(name: str, example: str) -> str:
     raise ConfigurationError(
-        f'{name} is not set. For a local stack: `creditlane up`, then `eval "$(creditlane env)"`; else e.g. {example}'
+        f'{name} is not set. For a local stack: `creditlane up`, then `eval "$(creditlane env --export)"`; else {example}'
     )
