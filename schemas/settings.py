@@ -74,5 +74,6 @@ def load_settings(**values: object) -> Settings:
 
 def _missing(name: str, example: str) -> str:
     raise ConfigurationError(
-        f'{name} is not set. For a local stack: `creditlane up`, then `eval "$(creditlane env --export)"`; else {example}'
+        f"{name} is not set. For a local stack: `creditlane up`, "
+        f'then `eval "$(creditlane env --export)"`; else e.g. {example}'
     )
