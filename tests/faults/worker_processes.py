@@ -20,7 +20,7 @@ RUNNER = Path(__file__).with_name("worker_with_failpoint.py")
 
 
 class Failpoint(NamedTuple):
-    """What a worker does to itself: "kill", "stop", "raise" or "none" when it does the step for the nth time."""
+    """What a worker does to itself ("kill", "stop", "raise", "linger", "none") when it does the step for the nth time."""
 
     action: str = "none"
     step: str = ""

@@ -1,6 +1,6 @@
 """A worker process that ends or stops itself at a chosen step: `worker_with_failpoint.py ACTION STEP NTH`.
 
-The actions are "kill", "stop", "raise" an error that nobody expects, and "none".
+The actions are "kill", "stop", "raise" an error that nobody expects, "linger" as on a slow network, and "none".
 The steps are those that the worker tells its listener (read, commit, announce, delete), and two inside the transaction:
 "write", before anything is written, and "copy", while Postgres waits for the rows. Each step is told on standard error.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from creditlane.schemas.settings import load_settings
 from creditlane.worker import run_worker, store
 from creditlane.worker.row_text import copy_text
 
+#: Long enough that whoever does not wait for it is gone before.
+LINGER_SECONDS = 1.0
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
@@ -31,16 +34,18 @@ class Failpoint:
 
     def __call__(self, step: str) -> None:
         self._counts[step] += 1
-        if (step, self._counts[step]) == (self._step, self._nth):
-            self._act()
         # One write, so that the lines of several threads do not mix.
         sys.stderr.write(json.dumps({"event": "step", "step": step, "count": self._counts[step]}) + "\n")
+        if (step, self._counts[step]) == (self._step, self._nth):
+            self._act()
 
     def _act(self) -> None:
         if self._action in SIGNALS:
             os.kill(os.getpid(), SIGNALS[self._action])
         elif self._action == "raise":
             raise RuntimeError("a fault that nobody expects")
+        elif self._action == "linger":
+            threading.Event().wait(LINGER_SECONDS)
 
 
 def tell_before(name: str, original: Callable[..., Any], listener: Failpoint) -> Callable[..., Any]:

@@ -7,7 +7,10 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.schemas.commands import Credit
+from creditlane.schemas.encoding import encode_command
 from creditlane.schemas.keys import Keys
+from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from ..faults.connections import cut_postgres_connections
@@ -92,8 +95,35 @@ def test_a_stop_under_load_finishes_the_batch_and_gives_everything_back(
     assert len(producer.accepted) > decided
     assert not second.has_ended
     # And what the first had decided it had also announced and deleted: nothing was done again
+    assert_nothing_was_done_twice(settings, producer)
+
+
+def assert_nothing_was_done_twice(settings: Settings, producer: Producer) -> None:
+    """Check that each command was announced once, and as a repeat only if the producer had repeated it."""
     announced = History(settings).announcements(producer.id)
-    assert {len(news) for news in announced.values()} == {1}
+    seen: set[str] = set()
+    for number, command in enumerate(producer.accepted, 1):
+        assert [news.replayed for news in announced[number]] == [command.idempotency_key in seen]
+        seen.add(command.idempotency_key)
+
+
+@pytest.mark.parametrize("step", ["commit", "announce"])
+def test_a_stop_waits_until_what_is_decided_is_announced_and_deleted(
+    step: str, settings: Settings, start_worker: StartWorker
+) -> None:
+    # Given a worker with a backlog that is told to stop while it is slow to tell its news
+    settings = settings.model_copy(update={"batch_limit": 20})
+    producer = Producer(settings)
+    producer.open_accounts()
+    producer.write(200)
+    worker = start_worker(settings, Failpoint("linger", step, 3))
+    worker.wait_for_log("step", step=step, count=3)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait_for_exit() == 0
+    # Then the next finds nothing that was decided before
+    start_worker(settings)
+    History(settings).check(producer)
+    assert_nothing_was_done_twice(settings, producer)
 
 
 def test_a_stop_while_idle_takes_no_time(settings: Settings, start_worker: StartWorker) -> None:
@@ -128,24 +158,32 @@ def test_a_batch_that_fails_during_a_stop_is_not_overtaken_by_the_next(
 def test_a_result_that_cannot_be_announced_during_a_stop_stays_on_the_lane(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    # Given a Redis that refuses the announcements
+    # Given a Redis that refuses the announcements of the first batch, and takes those of the ones after it
     settings = settings.model_copy(update={"batch_limit": 20})
     keys = Keys(settings.redis_prefix)
     producer = Producer(settings, accounts=1)
+    account_id = producer.accounts[0]
+    lane = keys.lane(partition_of(account_id, producer.partitions))
     with redis.Redis.from_url(settings.require_redis_url()) as client:
-        client.set(keys.replies(producer.id), "no stream")
+        client.set(keys.replies("deaf"), "no stream")
+        for number in range(1, 21):
+            command = Credit(account_id=account_id, amount=1, reference="deaf", idempotency_key=f"deaf {number}")
+            client.xadd(lane, {"c": encode_command(command, settings.store), "r": f"deaf/{number}"})
         producer.open_accounts()
         producer.write(100)
         worker = start_worker(settings, NO_FAILPOINT)
         worker.wait_for_log("results cannot be announced, trying again")
+        worker.wait_for_log("step", step="commit", count=3)
         # When the worker is told to stop
         worker.signal(signal.SIGTERM)
         assert worker.wait_for_exit() == 0
-        # Then the commands still stand there, and the next worker announces them
-        assert History(settings).backlog(client) == len(producer.accepted)
-        client.delete(keys.replies(producer.id))
-    start_worker(settings)
-    History(settings).check(producer)
+        # Then everything still stands there, and the next worker announces it
+        assert client.xlen(lane) == 20 + len(producer.accepted)
+        client.delete(keys.replies("deaf"))
+        start_worker(settings)
+        History(settings).wait_until_settled()
+    assert sorted(History(settings).announcements("deaf")) == list(range(1, 21))
+    assert sorted(History(settings).announcements(producer.id)) == list(range(1, len(producer.accepted) + 1))
 
 
 @pytest.mark.parametrize("step", ["read", "commit", "announce", "delete"])
