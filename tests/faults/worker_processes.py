@@ -20,7 +20,7 @@ RUNNER = Path(__file__).with_name("worker_with_failpoint.py")
 
 
 class Failpoint(NamedTuple):
-    """What a worker does to itself ("kill", "stop", "raise", "linger", "none") when it does the step for the nth time."""
+    """What a worker does to itself at the nth step of that name: "kill", "stop", "raise", "linger" or "none"."""
 
     action: str = "none"
     step: str = ""
