@@ -49,7 +49,7 @@ def sent(draw: st.DrawFn, accounts: Sequence[str], label: str) -> Sent:
     kind = draw(st.sampled_from(KINDS))
     if kind == "reverse":
         seq = draw(st.sampled_from([1, 1, 2, 2, 3, 3, 4, 5, 99]))
-        owner = draw(st.sampled_from([account] * 7 + [accounts[-1]]))
+        owner = draw(st.sampled_from([account, account, account, *accounts]))
         return Sent(store, Reverse(account_id=account, transaction_id=f"cct_{owner[4:]}{seq:x}"))
     fields: dict[str, Any] = {"account_id": account, "idempotency_key": f"{label}-{number}"}
     if kind in {"credit", "debit"}:
