@@ -24,7 +24,14 @@ ANN = "cca_" + "a" * 32
 #: How long processes that migrate at once may take, in seconds.
 DEADLINE_SECONDS = 60
 
-MIGRATE = "import sys; from creditlane.schemas.migrate import migrate; print(migrate(sys.argv[1], partitions=8))"
+#: Imports everything, says so, waits for a line, and only then migrates: several of these are at it at once.
+MIGRATE = """
+import sys
+from creditlane.schemas.migrate import migrate
+print("ready", flush=True)
+sys.stdin.readline()
+print(migrate(sys.argv[1], partitions=8))
+"""
 
 
 def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -106,18 +113,25 @@ def test_several_processes_migrate_at_once(empty_database_url: str) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", MIGRATE, empty_database_url],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(3)
+        for _ in range(4)
     ]
+    ready = [process.stdout.readline().strip() for process in processes if process.stdout]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
 
     outcomes = [process.communicate(timeout=DEADLINE_SECONDS) for process in processes]
 
+    assert ready == ["ready"] * 4
     assert [(process.returncode, outcome[0].strip()) for process, outcome in zip(processes, outcomes, strict=True)] == [
         (0, SCHEMA_REVISION)
-    ] * 3, outcomes
+    ] * 4, outcomes
     assert installed(empty_database_url) == (8, 8, 1)
 
 

@@ -21,7 +21,7 @@ from creditlane.worker.process import Worker
 from .histories import ACCOUNTS, LONG, Sent, answer_of, cut, histories
 from .naive_ledger import NaiveLedger
 
-EXAMPLES = 600 if LONG else 100
+EXAMPLES = 600 if LONG else 60
 PARTITIONS = 8
 #: How long all answers of one history may take, in milliseconds.
 DEADLINE_MS = 20_000
