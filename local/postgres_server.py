@@ -271,7 +271,8 @@ class EmbeddedPostgres:
             requests.insert(0, (signal.SIGINT, STOP_DEADLINE_SECONDS))
         for request, seconds in requests:
             send_signal(pid, request)
-            if wait_until(lambda: self.pid != pid, seconds=seconds):
+            # The pid file goes a moment before the process does.
+            if wait_until(lambda: self.pid != pid and not is_running(pid, str(self.data_dir)), seconds=seconds):
                 return
         raise ConfigurationError(f"the Postgres process {pid} could not be stopped\n{log_tail(self.log_path)}")
 

@@ -21,12 +21,13 @@ join journal j on j.store_id = s.store_id
 where s.public_id = %(store)s and j.idempotency_key = any(%(keys)s)
 """
 
-#: Dead letters of these keys, oldest first. Walks the index (store_id, idempotency_key).
+#: Dead letters of these keys, oldest first, also those of a store that did not exist, which are under number 0: whose
+#: they are, the payload tells. Walks the index (store_id, idempotency_key).
 FIND_DEAD_LETTERS = """
 select d.idempotency_key, d.lane_entry, d.payload, d.reason, d.replayed_at is not null
-from stores s
-join dead_letters d on d.store_id = s.store_id
-where s.public_id = %(store)s and d.idempotency_key = any(%(keys)s)
+from dead_letters d
+where d.store_id = any(array[0, (select s.store_id from stores s where s.public_id = %(store)s)])
+  and d.idempotency_key = any(%(keys)s)
 order by d.created_at
 """
 

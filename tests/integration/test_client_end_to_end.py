@@ -27,6 +27,7 @@ from creditlane import (
     Settings,
     TransactionNotFound,
 )
+from creditlane.local.processes import wait_until
 from creditlane.producer import outgoing, statements
 from creditlane.schemas.keys import Keys
 
@@ -70,7 +71,8 @@ def test_an_account_is_opened_moved_and_read_back(client: Client) -> None:
         ("credit", 100, 100),
     ]
     assert entries[0].transaction_id == debit.transaction_id
-    assert client.pending(account.id) == 0
+    # A result is announced a moment before its command leaves the lane.
+    assert wait_until(lambda: client.pending(account.id) == 0, seconds=10)
 
 
 def test_amounts_beyond_every_machine_number_come_back_exactly(client: Client) -> None:

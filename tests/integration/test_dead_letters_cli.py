@@ -205,3 +205,18 @@ def test_a_redis_that_is_not_there_leaves_the_letter(dead: Dead, add_letter: Add
 
     assert "0 were replayed before" in error_of(result).message
     assert letters_of(dead)[0]["dead_letter_id"] == identifier
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_command_of_a_store_that_does_not_exist_is_told_from_anywhere(settings: Settings) -> None:
+    """Given a dead letter under no store, when another process asks by the ticket's text, then it learns the reason."""
+    of_late_store = settings.model_copy(update={"store": "store_late"})
+    with Client(of_late_store) as sender, Client(of_late_store) as other:
+        ticket = sender.enqueue(OpenAccount(customer_id="bob", idempotency_key="open bob"))
+        sender.wait(ticket, timeout=30)
+
+        result = other.wait(str(ticket), timeout=30)
+
+    assert result.status == "dead_lettered"
+    assert result.error is not None
+    assert "there is no store 'store_late'" in result.error.message
