@@ -66,14 +66,15 @@ def sent(draw: st.DrawFn, accounts: Sequence[str], label: str, kinds: Sequence[s
 @st.composite
 def histories(draw: st.DrawFn, accounts: Sequence[str] = ACCOUNTS, label: str = "k", max_size: int = 40) -> list[Sent]:
     """Return a history over these accounts, most of them open, in which some commands come again."""
+    kinds = draw(st.sampled_from([MOVING, CHANGING]))
+    # What changes accounts needs some that are not open yet.
     history = [
         Sent(store, draw(opening(account, label)))
         for store in (0, 1)
         for account in accounts
-        if account == accounts[0] or draw(st.booleans())
+        if account == accounts[0] or (kinds is MOVING and draw(st.booleans()))
     ]
     size = draw(st.integers(0, max_size))
-    kinds = draw(st.sampled_from([MOVING, CHANGING]))
     history += draw(st.lists(sent(accounts, label, kinds), min_size=size, max_size=size))
     for again, later in draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=6)):
         repeated = again % len(history)
@@ -101,10 +102,11 @@ def batches(draw: st.DrawFn, max_size: int = 40) -> list[list[Sent]]:
 
 
 def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
-    """Return the history in pieces."""
+    """Return the history in pieces: of one command or a few, of many, or all in one."""
     parts, start = [], 0
+    longest = draw(st.sampled_from([1, 2, 4, 16, 100]))
     while start < len(history):
-        size = draw(st.one_of(st.integers(1, 3), st.integers(1, len(history))))
+        size = draw(st.integers(1, longest)) if longest < 100 else longest
         parts.append(history[start : start + size])
         start += size
     return parts
