@@ -11,6 +11,7 @@ CreditlaneError
 │   ├── AccountClosed              account_closed
 │   ├── IdempotencyKeyMismatch     idempotency_key_mismatch
 │   ├── InsufficientBalance        insufficient_balance
+│   ├── UnbalancedTransaction      unbalanced_transaction
 │   ├── TransactionNotFound        transaction_not_found
 │   └── ReversalNotReversible      reversal_not_reversible
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
@@ -111,6 +112,12 @@ class InsufficientBalance(Rejected):
     code = "insufficient_balance"
 
 
+class UnbalancedTransaction(Rejected):
+    """The debits of the transaction do not equal its credits; correct the amounts and send a new key."""
+
+    code = "unbalanced_transaction"
+
+
 class TransactionNotFound(Rejected):
     """There is no such transaction on this account."""
 
@@ -199,6 +206,7 @@ REJECTIONS: dict[str, type[Rejected]] = {
         AccountClosed,
         IdempotencyKeyMismatch,
         InsufficientBalance,
+        UnbalancedTransaction,
         TransactionNotFound,
         ReversalNotReversible,
     )

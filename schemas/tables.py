@@ -91,6 +91,7 @@ accounts = Table(
     Column("overdraft_limit", Numeric, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False),
     Column("updated_at", _moment, nullable=False),
+    Column("metadata", JSONB, comment="what the caller attached, as text by text"),
     PrimaryKeyConstraint("store_id", "account_id"),
     CheckConstraint("status between 1 and 3", name="status_range"),
     CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
@@ -120,19 +121,34 @@ journal = Table(
     Column("amount", Numeric),
     Column("balance_after", Numeric, nullable=False),
     Column("overdraft_limit", Numeric, comment="the account's limit at that moment, null for none"),
-    Column("idempotency_key", _key_text, nullable=False),
+    Column("idempotency_key", _key_text, comment="null on the further entries of a transaction"),
     Column("reference", Text),
     Column("rejection", Text, comment="why it was rejected; null if it was applied"),
     Column("content", JSONB, comment="the rest of what was asked for"),
+    Column("transaction_account", Uuid, comment="of a further entry: account of the transaction's first"),
+    Column("transaction_seq", BigInteger, comment="of a further entry: seq of the transaction's first"),
     PrimaryKeyConstraint("store_id", "account_id", "seq"),
     Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
     CheckConstraint("seq <> 0", name="seq_not_zero"),
     CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
     CheckConstraint("balance_after >= -coalesce(overdraft_limit, 0)", name="never_below_limit"),
     CheckConstraint("seq < 0 or (rejection is null and amount is not null and side <> 0)", name="entry_moves"),
-    CheckConstraint("kind between 1 and 7 and side between -1 and 1", name="kind_and_side_range"),
+    CheckConstraint("kind between 1 and 8 and side between -1 and 1", name="kind_and_side_range"),
     CheckConstraint("(kind = 4 and seq > 0) = (reversal_of is not null)", name="reversal_names_original"),
-    comment="One row a decided command. Only ever appended to.",
+    CheckConstraint(
+        "(transaction_seq is null) = (transaction_account is null) "
+        "and (transaction_seq is null) = (idempotency_key is not null) "
+        "and (transaction_seq is null or (seq > 0 and kind in (4, 8)))",
+        name="further_entry_names_first",
+    ),
+    Index(
+        "journal_reference_idx",
+        "store_id",
+        "reference",
+        "created_at",
+        postgresql_where=text("seq > 0 and transaction_seq is null"),
+    ),
+    comment="One row a decided command, and one for each further entry of a transaction. Only ever appended to.",
 )
 
 dead_letters = Table(

@@ -16,9 +16,9 @@ from ..schemas.settings import Settings
 from .announcer import Announcer
 from .applier import Applier
 from .backoff import Backoff
+from .book import Verdict
 from .connecting import connect_postgres, connect_redis
 from .lane_reader import LaneReader
-from .ledger import Verdict
 from .ownership import Ownership
 from .pipe import Pipe
 from .requests import Batch
@@ -108,6 +108,7 @@ class ApplyingStage:
     ) -> None:
         self._settings = settings
         self._worker_id = worker_id
+        self._partitions = 0
         self._ownership = ownership
         self._pipes = pipes
         self._after_step = after_step
@@ -116,8 +117,9 @@ class ApplyingStage:
         self._applier: Applier | None = None
         self._gave_up = False
 
-    def run(self) -> None:
+    def run(self, partitions: int) -> None:
         """Take batches from one pipe to the other, to the end."""
+        self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
             decided = None if self._gave_up else self._apply(batch)
@@ -165,7 +167,12 @@ class ApplyingStage:
         if self._applier is None:
             self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
             # A process that is stopped inside a transaction must not hold its leases for longer than they last.
-            store = LedgerStore(self._connection, self._worker_id, timeout_seconds=self._settings.lease_seconds)
+            store = LedgerStore(
+                self._connection,
+                self._worker_id,
+                partitions=self._partitions,
+                timeout_seconds=self._settings.lease_seconds,
+            )
             self._applier = Applier(store)
         return self._applier
 
