@@ -17,6 +17,8 @@ CreditlaneError
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
 ├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
+├── Unauthorized                   unauthorized: no API key, or none that works
+├── RateLimited                    rate_limited: too many requests; nothing was accepted
 ├── Unavailable                    unavailable: Redis or Postgres cannot be reached
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── LeaseLost                      lease_lost: another process owns the partition now
@@ -160,6 +162,23 @@ class OutcomeUnknown(CreditlaneError, TimeoutError):
         super().__init__(message)
         #: The `Ticket` to ask with; None when not even the acceptance of the command is known.
         self.ticket = ticket
+
+
+class Unauthorized(CreditlaneError):
+    """The header x-api-key is missing or holds no key that works; `creditlane keys create` makes one."""
+
+    code = "unauthorized"
+
+
+class RateLimited(CreditlaneError):
+    """Too many requests; nothing was accepted, send the same again after the time in Retry-After."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        #: When a request is worth trying again, in seconds.
+        self.retry_after = retry_after
 
 
 class Unavailable(CreditlaneError, ConnectionError):
