@@ -75,6 +75,8 @@ api_keys = Table(
     Column("revoked_at", _moment),
     PrimaryKeyConstraint("store_id", "key_id"),
     CheckConstraint("octet_length(key_hash) = 32", name="hash_length"),
+    # A request names its key before its store is known. Not unique, which would need the store; ids are random.
+    Index("api_keys_key_id_idx", "key_id"),
     comment="API keys, hashed. The key_id is the part of the key that is not secret.",
 )
 
@@ -177,6 +179,7 @@ workers = Table(
     Column("process_id", Integer, nullable=False),
     Column("started_at", _moment, nullable=False, server_default=text("now()")),
     Column("expires_at", _moment, nullable=False),
+    Column("numbers", JSONB, comment="what it has counted since it started"),
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 

@@ -30,6 +30,7 @@ from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
+from .counting import Counting
 from .leases import LeaseKeeper
 from .logs import configure_logs
 from .ownership import Ownership
@@ -58,13 +59,18 @@ class Worker:
         self._drained = threading.Event()
         self._failure: BaseException | None = None
         self._pipes = pipes = Pipes()
-        ownership = Ownership()
+        ownership, counting = Ownership(), Counting()
         self._keeper = LeaseKeeper(
-            self._database_url, self.worker_id, ownership, self._drained, lease_seconds=settings.lease_seconds
+            self._database_url,
+            self.worker_id,
+            ownership,
+            counting,
+            self._drained,
+            lease_seconds=settings.lease_seconds,
         )
         self._reading = ReadingStage(settings, ownership, pipes, self._stopping, after_step)
-        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, self._stopping, after_step)
-        self._announcing = AnnouncingStage(settings, ownership, pipes, self._stopping, after_step)
+        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, counting, self._stopping, after_step)
+        self._announcing = AnnouncingStage(settings, ownership, pipes, counting, self._stopping, after_step)
 
     def stop(self) -> None:
         """Finish the batch under way, give the leases back, and let `run` return."""

@@ -117,11 +117,12 @@ on conflict do nothing
 
 FIND_STORES = "select public_id, store_id from stores where public_id = any(%(public_ids)s)"
 
-#: Shows life, for as long again as a lease lasts.
+#: Shows life, for as long again as a lease lasts, and what was counted so far.
 HEARTBEAT = """
-insert into workers (worker_id, host, process_id, expires_at)
-values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
-on conflict (worker_id) do update set expires_at = excluded.expires_at
+insert into workers (worker_id, host, process_id, expires_at, numbers)
+values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+        %(numbers)s::jsonb)
+on conflict (worker_id) do update set expires_at = excluded.expires_at, numbers = excluded.numbers
 """
 
 #: Partitions in all, partitions that are mine, and workers alive.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from threading import Event
@@ -18,6 +19,7 @@ from .applier import Applier
 from .backoff import Backoff
 from .book import Verdict
 from .connecting import connect_postgres, connect_redis
+from .counting import Counting
 from .lane_reader import LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
@@ -103,10 +105,12 @@ class ApplyingStage:
         worker_id: str,
         ownership: Ownership,
         pipes: Pipes,
+        counting: Counting,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         self._settings = settings
+        self._counting = counting
         self._worker_id = worker_id
         self._partitions = 0
         self._ownership = ownership
@@ -122,8 +126,10 @@ class ApplyingStage:
         self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
+            started = time.perf_counter()
             decided = None if self._gave_up else self._apply(batch)
             if decided is not None:
+                self._counting.note_batch(len(decided[1]), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._disconnect()
@@ -187,9 +193,16 @@ class AnnouncingStage:
     """Announces what is committed, and deletes it from the lanes."""
 
     def __init__(
-        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+        self,
+        settings: Settings,
+        ownership: Ownership,
+        pipes: Pipes,
+        counting: Counting,
+        stopping: Event,
+        after_step: StepListener,
     ) -> None:
         self._ownership = ownership
+        self._counting = counting
         self._decided = pipes.decided
         self._after_step = after_step
         self._backoff = Backoff(stopping)
@@ -221,6 +234,7 @@ class AnnouncingStage:
         self._after_step("delete")
         self._ownership.lose(lost or (), batch.epochs)
         self._ownership.finish(batch.epochs)
+        self._counting.note_outcomes(verdicts)
 
     def _until_done(self, work: Callable[[], Done]) -> Done | None:
         """Return what the work returns, trying again while Redis is away; give up if it is away at a stop."""
