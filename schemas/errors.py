@@ -19,6 +19,8 @@ CreditlaneError
 ├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
 ├── Unauthorized                   unauthorized: no API key, or none that works
 ├── RateLimited                    rate_limited: too many requests; nothing was accepted
+├── TooLarge                       too_large: the body of a request exceeds the limit
+├── TooSlow                        too_slow: the body of a request did not come in time
 ├── Unavailable                    unavailable: Redis or Postgres cannot be reached
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── LeaseLost                      lease_lost: another process owns the partition now
@@ -179,6 +181,18 @@ class RateLimited(CreditlaneError):
         super().__init__(message)
         #: When a request is worth trying again, in seconds.
         self.retry_after = retry_after
+
+
+class TooLarge(CreditlaneError):
+    """The body is larger than this server takes; send less at once, or use the batch endpoint."""
+
+    code = "too_large"
+
+
+class TooSlow(CreditlaneError):
+    """The body did not come in time; nothing was accepted, send the request again."""
+
+    code = "too_slow"
 
 
 class Unavailable(CreditlaneError, ConnectionError):
