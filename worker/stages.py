@@ -229,10 +229,10 @@ class AnnouncingStage:
             return
         self._after_step("announce")
         lost = self._until_done(partial(self._announcer.delete, batch))
-        if self._gave_up:
+        if lost is None:
             return
         self._after_step("delete")
-        self._ownership.lose(lost or (), batch.epochs)
+        self._ownership.lose(lost, batch.epochs)
         self._ownership.finish(batch.epochs)
         self._counting.note_outcomes(verdicts)
 

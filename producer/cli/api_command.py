@@ -9,6 +9,7 @@ import typer
 
 from ...schemas.errors import ConfigurationError
 from ...schemas.settings import load_settings
+from ..api.addresses import address_of, listening_socket
 from .output import print_line
 
 #: What the API needs beside the command line.
@@ -33,7 +34,7 @@ def api_command(
     """
     if not is_api_installed():
         raise ConfigurationError("the API needs `pip install 'creditlane[api]'`")
-    from ..api.serving import address_of, listening_socket, serve
+    from ..api.serving import serve
 
     settings = load_settings()
     settings.require_database_url()

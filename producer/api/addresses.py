@@ -1,0 +1,29 @@
+"""Where the API listens. Imports nothing of the web, so that whoever only holds the socket stays light."""
+
+from __future__ import annotations
+
+import socket
+
+from ...schemas.errors import ConfigurationError
+
+#: Connections that may wait to be taken.
+BACKLOG = 2_048
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; port 0 lets the system choose one that is free.
+
+    Raises:
+        ConfigurationError: the address is taken or is none of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return the URL at which the socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listening.family == socket.AF_INET6 else f"http://{host}:{port}"
