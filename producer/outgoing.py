@@ -10,7 +10,7 @@ from zlib import crc32
 
 from pydantic import ValidationError
 
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
 from ..schemas.encoding import describe, encode_command, fingerprint, invalid_command
 from ..schemas.errors import CreditlaneError, InvalidCommand, OutcomeUnknown, Unavailable
 from ..schemas.identifiers import ACCOUNT_ID_PATTERN, derive_account_id
@@ -18,7 +18,7 @@ from ..schemas.identifiers import ACCOUNT_ID_PATTERN, derive_account_id
 #: Most commands that are encoded before they are sent. It bounds the memory of a bulk, and one write to Redis.
 CHUNK_COMMANDS = 4_000
 
-_KINDS = (OpenAccount, Credit, Debit, Reverse, Freeze, Unfreeze, Close)
+_KINDS = (OpenAccount, Credit, Debit, Post, Reverse, Freeze, Unfreeze, Close)
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _CommandT = TypeVar("_CommandT", bound=Command)
 

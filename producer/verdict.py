@@ -19,6 +19,7 @@ from ..schemas.commands import (
     Debit,
     Freeze,
     OpenAccount,
+    Post,
     Reverse,
     Unfreeze,
 )
@@ -38,6 +39,7 @@ _COMMANDS: dict[int, type[Command]] = {
     Kind.FREEZE: Freeze,
     Kind.UNFREEZE: Unfreeze,
     Kind.CLOSE: Close,
+    Kind.POST: Post,
 }
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
