@@ -106,6 +106,8 @@ accounts = Table(
         unique=True,
         postgresql_where=text("status <> 3"),
     ),
+    Index("accounts_opened_idx", "store_id", "created_at", "account_id"),
+    Index("accounts_customer_idx", "store_id", "customer_id", "created_at", "account_id"),
     comment="What an account is. Its balance is the balance_after of its latest entry in the journal.",
 )
 

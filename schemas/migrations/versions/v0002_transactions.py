@@ -13,6 +13,9 @@ _JOURNAL_COMMENT = "One row a decided command, and one for each further entry of
 def upgrade() -> None:
     """Let a transaction have further entries, each on its own account's row, without a key of its own."""
     op.add_column("accounts", sa.Column("metadata", JSONB, comment="what the caller attached, as text by text"))
+    # A store's accounts, or a customer's, in the order of their opening, page by page.
+    op.create_index("accounts_opened_idx", "accounts", ["store_id", "created_at", "account_id"])
+    op.create_index("accounts_customer_idx", "accounts", ["store_id", "customer_id", "created_at", "account_id"])
     op.add_column(
         "journal",
         sa.Column("transaction_account", sa.Uuid, comment="of a further entry: account of the transaction's first"),
