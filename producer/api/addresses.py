@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from ...schemas.errors import ConfigurationError
@@ -19,8 +20,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {os.strerror(error.errno)}") from error
 
 
 def address_of(listening: socket.socket) -> str:
