@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     #: How long a client may take to send its body, or the next part of a batch, in seconds.
     api_body_seconds: float = Field(default=30.0, gt=0)
     #: Most lines that the batch endpoint takes in one request.
-    api_batch_lines: int = Field(default=100_000, ge=1)
+    api_batch_lines: int = Field(default=10_000_000, ge=1)
     #: Most requests of one API process that may wait for results at the same time.
     api_waits: int = Field(default=5_000, ge=1)
     #: Requests a second that one key may make of one API process, and how many it may make at once.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ...schemas.settings import Settings
-from . import accounts, commands, transactions
+from . import accounts, batch, commands, transactions
 from .connections import Connections
 from .errors import add_error_handlers
 from .surroundings import surround
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     add_error_handlers(app)
-    for module in (accounts, transactions, commands):
+    for module in (accounts, transactions, commands, batch):
         app.include_router(module.router)
     surround(app, settings)
     return app

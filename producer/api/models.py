@@ -115,6 +115,13 @@ class Movement(_Request):
     metadata: AttachedMetadata = None
 
 
+class ChangeAccount(_Request):
+    """Changes the state of an account."""
+
+    account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
+    idempotency_key: BodyKey = None
+
+
 class ReverseTransaction(_Request):
     """Undoes a transaction of the account."""
 
