@@ -37,7 +37,7 @@ def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
     [
         ("migrate", ["creditlane", "migrate"]),
         ("worker", ["creditlane", "worker"]),
-        ("api", ["creditlane", "api", "--host", "0.0.0.0", "--port", "8000"]),
+        ("api", ["creditlane", "api", "--host", "0.0.0.0", "--port", "8000"]),  # noqa: S104  inside a container
     ],
 )
 def test_runs_the_command(services: dict[str, Any], service: str, command: list[str]) -> None:
