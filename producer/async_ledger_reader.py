@@ -56,6 +56,11 @@ class AsyncLedgerReader:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
 
+    async def touches(self, transaction_id: str, account_id: str) -> bool:
+        """Tell whether the store has this transaction, with an entry on this account."""
+        rows = await self._read(statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id))
+        return bool(rows)
+
     async def entries(self, account_id: str, limit: int | None) -> AsyncIterator[Entry]:
         """Yield the account's entries, newest first, a page at a time; raise AccountNotFound if there is no account."""
         before, wanted = statements.ABOVE_EVERY_SEQ, limit
