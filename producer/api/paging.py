@@ -56,7 +56,8 @@ class Window(NamedTuple):
         return Page(data[::-1] if self.is_upwards else data, len(items) > self.limit)
 
 
-def _window(
+# Asynchronous, or it would take a thread of a pool for every request.
+async def _window(
     limit: Annotated[
         int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25])
     ] = DEFAULT_PAGE_ITEMS,

@@ -292,7 +292,8 @@ def _cursor_values(name: str, row: _EntryRow | None) -> dict[str, Any]:
     return {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
 
 
-def reads_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Reads:
+# Asynchronous, or it would take a thread of a pool for every request.
+async def reads_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Reads:
     """Return the reads of the request's store: a dependency of the operations."""
     return Reads(request.app.state.connections, store)
 

@@ -111,7 +111,8 @@ def _asks_for_no_wait(prefer: str | None) -> bool:
     return "respond-async" in {preference.strip().lower() for preference in preferences}
 
 
-def _writes(
+# Asynchronous, or it would take a thread of a pool for every request.
+async def _writes(
     request: Request,
     store: Annotated[Store, Depends(authenticated_store)],
     idempotency_key: KeyHeader = None,
