@@ -20,10 +20,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except socket.gaierror as error:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {os.strerror(error.errno)}") from error
+        # Without what Python adds to the system's words: they would repeat the address. A name's errors are negative.
+        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}") from error
 
 
 def address_of(listening: socket.socket) -> str:
