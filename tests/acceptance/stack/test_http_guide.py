@@ -16,7 +16,7 @@ from creditlane import Settings
 #: One process starts one stack for all of them.
 pytestmark = pytest.mark.xdist_group("up")
 
-GUIDE = Path(__file__).parents[2] / "docs" / "http-api.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "http-api.md"
 ANYTHING = "…"
 SEPARATOR = "=== the next block ==="
 #: A block for the shell, and the block after it with what it prints, if there is one.
