@@ -2,7 +2,7 @@
 
 from .producer import AsyncClient, Client
 from .schemas.accounts import Account, Entry
-from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
 from .schemas.errors import (
     AccountClosed,
     AccountExists,
@@ -22,6 +22,7 @@ from .schemas.errors import (
     ReversalNotReversible,
     TransactionNotFound,
     Unavailable,
+    UnbalancedTransaction,
 )
 from .schemas.results import Result
 from .schemas.settings import Settings
@@ -54,6 +55,8 @@ __all__ = [
     "LaneFull",
     "OpenAccount",
     "OutcomeUnknown",
+    "Post",
+    "PostEntry",
     "Rejected",
     "Result",
     "ReversalNotReversible",
@@ -62,5 +65,6 @@ __all__ = [
     "Ticket",
     "TransactionNotFound",
     "Unavailable",
+    "UnbalancedTransaction",
     "Unfreeze",
 ]

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from ..producer.cli.api_command import api_command
 from ..producer.cli.dead_command import dead_app
+from ..producer.cli.keys_command import keys_app
 from ..producer.cli.output import print_line
 from ..producer.cli.status_command import status_command
+from ..producer.cli.stores_command import stores_app
 from ..producer.cli.verify_command import verify_command
 from .demo_command import demo_command
 from .environment_command import environment_command
@@ -51,9 +54,12 @@ app.command("up")(up_command)
 app.command("env")(environment_command)
 app.command("demo")(demo_command)
 app.command("worker")(worker_command)
+app.command("api")(api_command)
 app.command("migrate")(migrate_command)
 app.command("status")(status_command)
 app.command("verify")(verify_command)
+app.add_typer(stores_app)
+app.add_typer(keys_app)
 app.add_typer(dead_app)
 
 

@@ -1,4 +1,4 @@
-"""The whole local stack: Postgres, Redis and worker processes, up in that order and down in the reverse."""
+"""The whole local stack: Postgres, Redis, worker processes and the API, up in that order and down in the reverse."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..schemas.settings import Settings, load_settings
+from .api_server import Api, served_api
 from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
 from .stop_signals import StopSignals
@@ -26,6 +27,8 @@ class Stack(NamedTuple):
     workers: WorkerPool
     #: The embedded ones, by name; not those that somebody else runs.
     servers: dict[str, EmbeddedPostgres | EmbeddedRedis]
+    #: None: it was not wanted.
+    api: Api | None
 
 
 @contextmanager
@@ -37,6 +40,7 @@ def running_stack(
     say: Say,
     worker_log: LogSink,
     log_format: str | None = None,
+    with_api: bool = False,
 ) -> Iterator[Stack]:
     """Run the stack in this process and its children for as long as the context lasts.
 
@@ -53,11 +57,7 @@ def running_stack(
     settings = load_settings()
     with ExitStack() as stack:
         stack.enter_context(claimed(data_dir))
-        servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
-        if settings.database_url is None:
-            servers["Postgres"] = EmbeddedPostgres(data_dir / "postgres")
-        if settings.redis_url is None:
-            servers["Redis"] = EmbeddedRedis(data_dir / "redis")
+        servers = _embedded(data_dir, settings)
         for name, server in servers.items():
             # Before the start, so that an interrupted one leaves nothing behind either.
             stack.callback(_stop, name, server, say)
@@ -66,14 +66,15 @@ def running_stack(
         settings = _with_urls(settings, servers)
         revision = migrate(settings.require_database_url(), partitions=settings.partitions)
         say(f"The ledger is at schema {revision}")
-        environment = reaching(settings)
-        formatted = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
-        workers = WorkerPool(processes, {**os.environ, **environment, **formatted}, worker_log)
+        reach = reaching(settings)
+        environment = {**os.environ, **reach, **({"CREDITLANE_LOG_FORMAT": log_format} if log_format else {})}
+        workers = WorkerPool(processes, environment, worker_log)
         stack.callback(_stop_workers, workers, say)
         workers.start()
-        stack.enter_context(recorded(data_dir, processes, environment))
+        api = stack.enter_context(served_api(data_dir, settings, environment, worker_log)) if with_api else None
+        stack.enter_context(recorded(data_dir, processes, {**reach, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
-        yield Stack(settings, workers, servers)
+        yield Stack(settings, workers, servers, api)
 
 
 def reaching(settings: Settings) -> dict[str, str]:
@@ -83,6 +84,16 @@ def reaching(settings: Settings) -> dict[str, str]:
         "CREDITLANE_REDIS_URL": settings.require_redis_url(),
         "CREDITLANE_REDIS_PREFIX": settings.redis_prefix,
     }
+
+
+def _embedded(data_dir: Path, settings: Settings) -> dict[str, EmbeddedPostgres | EmbeddedRedis]:
+    """Return the servers that the settings do not name."""
+    servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
+    if settings.database_url is None:
+        servers["Postgres"] = EmbeddedPostgres(data_dir / "postgres")
+    if settings.redis_url is None:
+        servers["Redis"] = EmbeddedRedis(data_dir / "redis")
+    return servers
 
 
 def _with_urls(settings: Settings, servers: dict[str, EmbeddedPostgres | EmbeddedRedis]) -> Settings:

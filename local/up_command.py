@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ..producer.cli.api_command import is_api_installed
 from ..producer.cli.output import print_line
 from ..schemas.errors import CreditlaneError
+from .api_server import KEY_FILE, Api
 from .stack import Stack, running_stack
 from .stack_record import DATA_DIRECTORY
 from .stop_signals import StopSignals
@@ -26,11 +28,19 @@ READY = """\
 {workers} worker processes take commands; their log follows. In another shell:
     eval "$(creditlane env --export)"    # then Client.from_env() and every creditlane command reach this stack
     creditlane status
+{api}
 Ctrl-C stops all of it."""
+NO_API = "The HTTP API is not served: it needs `pip install 'creditlane[api]'`."
+API = """\
+The HTTP API listens on {url}; {url}/docs shows every operation.
+    {key}
+    curl -H "x-api-key: $CREDITLANE_API_KEY" "$CREDITLANE_API_URL/v1/customer-credits/accounts"    # after that eval"""
+NEW_KEY = "Its development key, shown this once: {key}"
+KEPT_KEY = "Its development key is in {path}"
 
 
 def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -> None:
-    """Run the whole local stack in the foreground: Postgres, Redis and worker processes. Ctrl-C stops all of it.
+    """Run the whole local stack in the foreground: Postgres, Redis, workers and the HTTP API. Ctrl-C stops all of it.
 
     Nothing needs to be installed but creditlane[all]. With CREDITLANE_DATABASE_URL or CREDITLANE_REDIS_URL set, that
     server is used and left alone at the end.
@@ -41,17 +51,30 @@ def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -
         try:
             log_format = "console" if sys.stderr.isatty() else None
             with running_stack(
-                data_dir, workers, signals, say=print_line, worker_log=print_log_line, log_format=log_format
+                data_dir,
+                workers,
+                signals,
+                say=print_line,
+                worker_log=print_log_line,
+                log_format=log_format,
+                with_api=is_api_installed(),
             ) as stack:
-                print_line(READY.format(workers=workers))
+                print_line(READY.format(workers=workers, api=_about(stack.api, data_dir)))
                 _watch(stack)
         except KeyboardInterrupt:
             # To be stopped is how this ends.
             print_line("All of it has stopped")
 
 
+def _about(api: Api | None, data_dir: Path) -> str:
+    if api is None:
+        return NO_API
+    key = NEW_KEY.format(key=api.key) if api.is_key_new else KEPT_KEY.format(path=data_dir / KEY_FILE)
+    return API.format(url=api.url, key=key)
+
+
 def print_log_line(worker: int, line: str) -> None:
-    """Pass on a line of a worker's log."""
+    """Pass on a line of the log of a worker or of the API."""
     sys.stderr.write(f"{labelled(worker, line)}\n")
     sys.stderr.flush()
 

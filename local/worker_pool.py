@@ -1,4 +1,4 @@
-"""Worker processes as children of this one: started, started again when they die, stopped gracefully."""
+"""Workers and API as child processes of this one: started, started again when they die, stopped gracefully."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 #: The first and the longest pause before a worker that died is started again, in seconds.
 FIRST_PAUSE_SECONDS = 0.5
@@ -19,19 +19,33 @@ STOP_DEADLINE_SECONDS = 40.0
 #: Isolated from the current directory: a redis.py there is not the one that a worker needs.
 _COMMAND = [sys.executable, "-P", "-m", f"{__package__}.worker_child"]
 
-#: Takes a line of a worker's log and the number of the worker, counted from 1.
+#: Takes a line of a child's log and the number of the worker, counted from 1; 0 for the API.
 LogSink = Callable[[int, str], None]
+API_NUMBER = 0
 
 
 def labelled(worker: int, line: str) -> str:
-    """Return the line of a log with the worker's number; JSON as it is, since programs read it."""
-    return line if line.startswith("{") else f"worker {worker} | {line}"
+    """Return the line of a log with who wrote it; JSON as it is, since programs read it."""
+    if line.startswith("{"):
+        return line
+    return f"worker {worker} | {line}" if worker != API_NUMBER else f"api | {line}"
 
 
 class WorkerPool:
-    """A number of worker processes. Each has a thread here that passes on its log and starts it again."""
+    """A number of child processes. Each has a thread here that passes on its log and starts it again."""
 
-    def __init__(self, processes: int, environment: Mapping[str, str], log: LogSink) -> None:
+    def __init__(
+        self,
+        processes: int,
+        environment: Mapping[str, str],
+        log: LogSink,
+        *,
+        command: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Prepare children that run the command, a worker's unless another is given, and inherit the descriptors."""
+        self._command = list(command) or _COMMAND
+        self._descriptors = list(descriptors)
         self._environment = dict(environment)
         self._log = log
         self._stopping = threading.Event()
@@ -91,7 +105,8 @@ class WorkerPool:
             if self._stopping.is_set():
                 return None
             process = subprocess.Popen(
-                _COMMAND,
+                self._command,
+                pass_fds=self._descriptors,
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

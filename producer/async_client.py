@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..schemas.accounts import Account, Entry
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
-from ..schemas.errors import CreditlaneError
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
+from ..schemas.errors import CreditlaneError, TransactionNotFound
 from ..schemas.results import Result
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
@@ -18,7 +18,7 @@ from ..schemas.tickets import Ticket
 from .async_session import AsyncSession
 from .client import CLOSED
 from .lane_look import PendingCount
-from .outgoing import chunk_of, generated_key, make_command, valid_account_id
+from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
 from .ticket_sequence import Tickets
 from .verdict import own_ticket
@@ -56,6 +56,7 @@ class AsyncClient:
         overdraft_limit: int | str = 0,
         idempotency_key: str | None = None,
         account_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
@@ -76,20 +77,40 @@ class AsyncClient:
             unit_label=unit_label,
             initial_balance=initial_balance,
             overdraft_limit=overdraft_limit,
+            metadata=metadata,
         )
         return await self.account((await self._decide(command, timeout)).account_id)
 
     async def credit(
-        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
         command = make_command(
-            Credit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+            Credit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         return await self._decide(command, timeout)
 
     async def debit(
-        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
 
@@ -102,18 +123,54 @@ class AsyncClient:
             CommandDeadLettered: it could not be decided; an operator sees it.
         """
         command = make_command(
-            Debit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+            Debit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+        )
+        return await self._decide(command, timeout)
+
+    async def post(
+        self,
+        entries: Iterable[PostEntry | Mapping[str, Any]],
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
+
+        An entry names `account_id`, `side` ("debit" or "credit") and `amount`; the result is that of the first one.
+
+        Raises:
+            UnbalancedTransaction: the debits do not equal the credits.
+        """
+        command = make_command(
+            Post,
+            entries=tuple(entries),
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         return await self._decide(command, timeout)
 
     async def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
         """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
 
+        Of a transaction of several entries all are undone, whichever of its accounts is named.
+
         Raises:
             TransactionNotFound: the account has no such transaction.
             ReversalNotReversible: the transaction is a reversal.
         """
-        return await self._decide(make_command(Reverse, account_id=account_id, transaction_id=transaction_id), timeout)
+        command = reversal_of(valid_account_id(account_id), transaction_id)
+        # Decided where the transaction was. That this account is another one of it only the ledger can tell.
+        if command.account_id != account_id and not await self._session().reader.touches(transaction_id, account_id):
+            raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
+        return await self._decide(command, timeout)
 
     async def freeze(
         self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class AsyncLedgerReader:
-    """The ledger of one store, as far as a client reads it. Any number of tasks may use it.
+    """The ledger of the settings' store, as far as a client reads it; `decisions` is of whatever store its tickets are.
+
+    Any number of tasks may use it.
 
     Every method raises Unavailable when Postgres cannot be reached, and NotMigrated when it has no ledger.
     """
@@ -36,12 +38,15 @@ class AsyncLedgerReader:
         return check_installation(rows[0] if rows else None, self._settings.partitions)
 
     async def decisions(self, tickets: Sequence[Ticket]) -> list[Result | None]:
-        """Return for each ticket what became of its command, None where it is not decided. Set-based."""
-        keys = {"keys": [ticket.idempotency_key for ticket in tickets]}
-        rows = await self._read(statements.FIND_DECISIONS, keys)
+        """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
+        if not tickets:
+            return []
+        store, keys = tickets[0].store_id, [ticket.idempotency_key for ticket in tickets]
+        rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys})
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
-        missing = {"keys": [key for key in keys["keys"] if key not in known]}
-        letters = await self._read(statements.FIND_DEAD_LETTERS, missing) if missing["keys"] else []
+        missing = [key for key in keys if key not in known]
+        lookup = {"store": store, "keys": missing}
+        letters = await self._read(statements.FIND_DEAD_LETTERS, lookup) if missing else []
         return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
 
     async def account(self, account_id: str) -> Account:
@@ -50,6 +55,11 @@ class AsyncLedgerReader:
         if not rows:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
+
+    async def touches(self, transaction_id: str, account_id: str) -> bool:
+        """Tell whether the store has this transaction, with an entry on this account."""
+        rows = await self._read(statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id))
+        return bool(rows)
 
     async def entries(self, account_id: str, limit: int | None) -> AsyncIterator[Entry]:
         """Yield the account's entries, newest first, a page at a time; raise AccountNotFound if there is no account."""

@@ -45,8 +45,17 @@ class AsyncSender:
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
         shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
-        await self._finish(await self._launch(shipment), patience_seconds=0.0, accepted_before=0)
+        await self.deliver(shipment, patience_seconds=0.0)
         return shipment
+
+    async def deliver(self, shipment: Shipment, patience_seconds: float) -> None:
+        """Put the shipment on its lanes. On an error, its `entries` tell which of its commands are accepted.
+
+        Raises:
+            LaneFull: a lane took nothing for `patience_seconds`.
+            Unavailable, OutcomeUnknown: as for `send`.
+        """
+        await self._finish(await self._launch(shipment), patience_seconds, accepted_before=0)
 
     async def send_all(
         self,

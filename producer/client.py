@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..schemas.accounts import Account, Entry
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
-from ..schemas.errors import CreditlaneError
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
+from ..schemas.errors import CreditlaneError, TransactionNotFound
 from ..schemas.results import Result
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
 from ..schemas.tickets import Ticket
 from .lane_look import PendingCount
-from .outgoing import chunk_of, generated_key, make_command, valid_account_id
+from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
 from .session import Session
 from .ticket_sequence import Tickets
@@ -58,6 +58,7 @@ class Client:
         overdraft_limit: int | str = 0,
         idempotency_key: str | None = None,
         account_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
@@ -78,20 +79,40 @@ class Client:
             unit_label=unit_label,
             initial_balance=initial_balance,
             overdraft_limit=overdraft_limit,
+            metadata=metadata,
         )
         return self.account(self._decide(command, timeout).account_id)
 
     def credit(
-        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
         command = make_command(
-            Credit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+            Credit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         return self._decide(command, timeout)
 
     def debit(
-        self, account_id: str, amount: int | str, *, reference: str, idempotency_key: str, timeout: float | None = None
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
 
@@ -104,18 +125,54 @@ class Client:
             CommandDeadLettered: it could not be decided; an operator sees it.
         """
         command = make_command(
-            Debit, account_id=account_id, amount=amount, reference=reference, idempotency_key=idempotency_key
+            Debit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+        )
+        return self._decide(command, timeout)
+
+    def post(
+        self,
+        entries: Iterable[PostEntry | Mapping[str, Any]],
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
+
+        An entry names `account_id`, `side` ("debit" or "credit") and `amount`; the result is that of the first one.
+
+        Raises:
+            UnbalancedTransaction: the debits do not equal the credits.
+        """
+        command = make_command(
+            Post,
+            entries=tuple(entries),
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         return self._decide(command, timeout)
 
     def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
         """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
 
+        Of a transaction of several entries all are undone, whichever of its accounts is named.
+
         Raises:
             TransactionNotFound: the account has no such transaction.
             ReversalNotReversible: the transaction is a reversal.
         """
-        return self._decide(make_command(Reverse, account_id=account_id, transaction_id=transaction_id), timeout)
+        command = reversal_of(valid_account_id(account_id), transaction_id)
+        # Decided where the transaction was. That this account is another one of it only the ledger can tell.
+        if command.account_id != account_id and not self._session().reader.touches(transaction_id, account_id):
+            raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
+        return self._decide(command, timeout)
 
     def freeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
         """Stop all movement on the account and return it; raises as `debit` does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -87,7 +87,9 @@ class LanesReport(BaseModel):
         return [lane for lane in self.lanes if lane.owner is None]
 
 
-class _LaneContent(NamedTuple):
+class LaneContent(NamedTuple):
+    """What is on a lane."""
+
     backlog: int
     lag_seconds: float | None
 
@@ -133,19 +135,32 @@ def _worker(*row: Any) -> WorkerStatus:
     return WorkerStatus(**dict(zip(WorkerStatus.model_fields, row, strict=True)))
 
 
-def _read_contents(settings: Settings, partitions: list[int]) -> Mapping[int, _LaneContent]:
-    keys = Keys(settings.redis_prefix)
+def _read_contents(settings: Settings, partitions: list[int]) -> Mapping[int, LaneContent]:
+    wire = RedisWire(settings.require_redis_url())
+    try:
+        return contents_of(wire.exchange(content_calls(Keys(settings.redis_prefix), partitions)), partitions)
+    finally:
+        wire.close()
+
+
+def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:
+    """Return the calls that ask Redis what is on these lanes."""
     calls: list[Call] = [("TIME",)]
     for partition in partitions:
         calls += [("XLEN", keys.lane(partition)), ("XRANGE", keys.lane(partition), "-", "+", "COUNT", 1)]
-    wire = RedisWire(settings.require_redis_url())
-    try:
-        (seconds, microseconds), *answers = refuse_errors(wire.exchange(calls))
-    finally:
-        wire.close()
+    return calls
+
+
+def contents_of(answers: Sequence[Any], partitions: Sequence[int]) -> dict[int, LaneContent]:
+    """Return what is on each of the lanes, from the answers to `content_calls`.
+
+    Raises:
+        Unavailable: Redis refuses to answer.
+    """
+    (seconds, microseconds), *lanes = refuse_errors(answers)
     now_ms = int(seconds) * 1_000 + int(microseconds) // 1_000
-    pairs = zip(partitions, answers[::2], answers[1::2], strict=True)
-    return {partition: _LaneContent(backlog, _lag_seconds(first, now_ms)) for partition, backlog, first in pairs}
+    pairs = zip(partitions, lanes[::2], lanes[1::2], strict=True)
+    return {partition: LaneContent(backlog, _lag_seconds(first, now_ms)) for partition, backlog, first in pairs}
 
 
 def _lag_seconds(first: list[Any], now_ms: int) -> float | None:

@@ -10,15 +10,15 @@ from zlib import crc32
 
 from pydantic import ValidationError
 
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
 from ..schemas.encoding import describe, encode_command, fingerprint, invalid_command
 from ..schemas.errors import CreditlaneError, InvalidCommand, OutcomeUnknown, Unavailable
-from ..schemas.identifiers import ACCOUNT_ID_PATTERN, derive_account_id
+from ..schemas.identifiers import ACCOUNT_ID_PATTERN, derive_account_id, position_of
 
 #: Most commands that are encoded before they are sent. It bounds the memory of a bulk, and one write to Redis.
 CHUNK_COMMANDS = 4_000
 
-_KINDS = (OpenAccount, Credit, Debit, Reverse, Freeze, Unfreeze, Close)
+_KINDS = (OpenAccount, Credit, Debit, Post, Reverse, Freeze, Unfreeze, Close)
 _ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _CommandT = TypeVar("_CommandT", bound=Command)
 
@@ -49,6 +49,18 @@ def valid_account_id(account_id: str) -> str:
     if not _ACCOUNT_ID.fullmatch(str(account_id)):
         raise InvalidCommand("account_id: must be 'cca_' and 32 hexadecimal digits", field="account_id")
     return account_id
+
+
+def reversal_of(account_id: str, transaction_id: str) -> Reverse:
+    """Return the command that undoes the transaction, for the account of its first entry.
+
+    Raises:
+        InvalidCommand: the id has not the form of one.
+    """
+    position = position_of(transaction_id)
+    return make_command(
+        Reverse, account_id=position.account_id if position else account_id, transaction_id=transaction_id
+    )
 
 
 def addressed(command: Command, store_id: str) -> Command:

@@ -24,7 +24,7 @@ FULL_LANE_PAUSES = (0.01, 0.5)
 
 #: KEYS[1]   the lane (stream)
 #: ARGV[1]   most entries that the lane may hold
-#: ARGV[2]   producer id: where to announce, with a number
+#: ARGV[2]   producer id: where to announce, with a number; "" to announce to nobody
 #: ARGV[3]   "1" to keep the results under their poll keys, "" not to
 #: ARGV[4…]  of each command, in order: its number, then its bytes
 #: The fields of an entry are those of `keys`: c the command, r where to announce it, k whether to keep its result.
@@ -36,7 +36,9 @@ if length + (#ARGV - 3) / 2 > limit then return length end
 local ids = {}
 for i = 4, #ARGV, 2 do
   local command, reply = ARGV[i + 1], producer .. '/' .. ARGV[i]
-  if keep == '' then
+  if producer == '' then
+    ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command)
+  elseif keep == '' then
     ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply)
   else
     ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply, 'k', keep)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..schemas.accounts import Account, Entry
-from ..schemas.identifiers import ACCOUNT_PREFIX, entry_id, transaction_id
-from ..schemas.journal import SIDE_NAMES, JournalRow, Status
+from ..schemas.commands import REVERSAL_KEY_PREFIX
+from ..schemas.identifiers import ACCOUNT_PREFIX, entry_id, position_of, transaction_id
+from ..schemas.journal import SIDE_NAMES, JournalRow, Kind, Status
 from ..schemas.results import moment_of
 
 #: Journal rows of these keys. Walks the unique index (store_id, idempotency_key).
@@ -35,7 +36,7 @@ order by d.created_at
 READ_ACCOUNT = """
 select a.account_id, s.public_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0),
        a.overdraft_limit, (extract(epoch from a.created_at) * 1000000)::bigint,
-       (extract(epoch from a.updated_at) * 1000000)::bigint
+       (extract(epoch from a.updated_at) * 1000000)::bigint, a.metadata
 from stores s
 join accounts a on a.store_id = s.store_id
 left join lateral (
@@ -50,14 +51,29 @@ where s.public_id = %(store)s and a.account_id = %(account)s
 
 #: Entries of an account below a seq, newest first: a range of the primary key, read backwards. The store is looked up
 #: beside it and not joined: a join loses the order of the index, and every entry would be read and sorted for one page.
+#: The key of a further entry is on the first one of its transaction: one more descent for each.
 READ_ENTRIES = """
-select j.account_id, j.seq, j.side, j.amount, j.balance_after, j.reference, j.idempotency_key, j.reversal_of,
-       (extract(epoch from j.created_at) * 1000000)::bigint
+select j.account_id, j.seq, j.kind, j.side, j.amount, j.balance_after, j.reference,
+       coalesce(j.idempotency_key, (
+           select f.idempotency_key from journal f
+           where f.store_id = j.store_id and f.account_id = j.transaction_account and f.seq = j.transaction_seq
+       )),
+       (extract(epoch from j.created_at) * 1000000)::bigint, j.transaction_account, j.transaction_seq
 from journal j
 where j.store_id = (select store_id from stores where public_id = %(store)s)
   and j.account_id = %(account)s and j.seq > 0 and j.seq < %(before)s
 order by j.seq desc
 limit %(count)s
+"""
+
+#: The first entry of a transaction, if one of its entries is on the given account.
+FIND_TOUCHED = """
+select j.seq
+from stores s
+join journal j on j.store_id = s.store_id
+where s.public_id = %(store)s and j.account_id = %(first_account)s and j.seq = %(first_seq)s
+  and j.transaction_seq is null and j.kind in (4, 8)
+  and j.content -> 'entries' @> jsonb_build_array(jsonb_build_object('account_id', %(account)s::text))
 """
 
 #: Above every seq.
@@ -99,7 +115,7 @@ def journal_row(row: Sequence[Any]) -> JournalRow:
 
 def account_of(row: Sequence[Any]) -> Account:
     """Return the account in a row of `READ_ACCOUNT`."""
-    account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us = row
+    account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us, metadata = row
     return Account.model_validate(
         {
             "id": ACCOUNT_PREFIX + account.hex,
@@ -114,25 +130,36 @@ def account_of(row: Sequence[Any]) -> Account:
             "overdraft_limit": int(limit),
             "created_at": moment_of(created_us),
             "updated_at": moment_of(updated_us),
+            "metadata": metadata,
         }
     )
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return the entry in a row of `READ_ENTRIES`."""
-    account, seq, side, amount, balance, reference, key, reversal_of, created_us = row
+    account, seq, kind, side, amount, balance, reference, key, created_us, first_account, first_seq = row
     account_id = ACCOUNT_PREFIX + account.hex
+    first = (account_id, seq) if first_seq is None else (ACCOUNT_PREFIX + first_account.hex, first_seq)
     return Entry.model_validate(
         {
             "id": entry_id(account_id, seq),
-            "transaction_id": transaction_id(account_id, seq),
+            "transaction_id": transaction_id(*first),
             "account_id": account_id,
             "side": SIDE_NAMES[side],
             "amount": int(amount),
             "balance_after": int(balance),
             "reference": reference or "",
             "idempotency_key": key,
-            "reversal_of": transaction_id(account_id, reversal_of) if reversal_of else None,
+            "reversal_of": key.removeprefix(REVERSAL_KEY_PREFIX) if kind == Kind.REVERSE else None,
             "created_at": moment_of(created_us),
         }
     )
+
+
+def touched_values(transaction: str, account_id: str) -> dict[str, Any]:
+    """Return the values of `FIND_TOUCHED` for a transaction id of the right form."""
+    position = position_of(transaction)
+    if position is None:
+        raise ValueError("not a transaction id")
+    first_account = account_uuid(position.account_id)
+    return {"first_account": first_account, "first_seq": position.seq, "account": account_id}

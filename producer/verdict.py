@@ -19,6 +19,7 @@ from ..schemas.commands import (
     Debit,
     Freeze,
     OpenAccount,
+    Post,
     Reverse,
     Unfreeze,
 )
@@ -38,6 +39,7 @@ _COMMANDS: dict[int, type[Command]] = {
     Kind.FREEZE: Freeze,
     Kind.UNFREEZE: Unfreeze,
     Kind.CLOSE: Close,
+    Kind.POST: Post,
 }
 #: By how much the clocks of Redis and Postgres may differ, in milliseconds.
 MAX_CLOCK_DIFFERENCE_MS = 1_000

@@ -37,6 +37,11 @@ CHECKS = {
     "reversal_amount": "a reversal is of the same amount, on the other side",
     "reversal_of_reversal": "no reversal is reversed",
     "reversal_repeated": "no entry is reversed twice",
+    "reversal_whole": "a reversal undoes every entry of its transaction",
+    "further_entry": "every further entry of a transaction is listed by its first",
+    "listed_entry": "every entry that a transaction lists is there, with that side and amount",
+    "transaction_sum": "the debits and credits of a transaction of several entries balance",
+    "transaction_reference": "the entries of a transaction have one reference",
     "account_exists": "every entry belongs to an account",
     "account_opening": "every account was opened exactly once, before anything else moved",
     "account_content": "every account is what its opening asked for",
@@ -191,13 +196,13 @@ class _Verification:
         """Add the accounts to the totals of their stores and tell which sorts of rows they have."""
         present = {"all"}
         for row in self._connection.execute(sql.TOTALS, accounts.parameters):
-            store_id, entries, decisions, reversals, changes, moved, held = row
+            store_id, entries, decisions, reversals, changes, parts, moved, held = row
             self._report.entries += entries
             self._report.decisions += decisions
             totals = self._totals.setdefault(store_id, _StoreTotals())
             totals.moved += int(moved)
             totals.held += int(held)
-            counts = {"decisions": decisions, "reversals": reversals, "changes": changes}
+            counts = {"decisions": decisions, "reversals": reversals, "changes": changes, "parts": parts}
             present |= {name for name, count in counts.items() if count}
         return present
 

@@ -24,19 +24,20 @@ _IN_RANGE = """
 and (store_id, account_id) <= (%(last_store)s, %(last_account)s)
 """
 
-#: Per store: entries, other decisions, reversals and changes of state; what all entries moved, and the sum of the
-#: current balances.
+#: Per store: entries, other decisions, reversals, changes of state and parts of transactions; what all entries moved,
+#: and the sum of the current balances.
 TOTALS = f"""
 with account as (
     select store_id, account_id, count(*) filter (where seq > 0) as entries,
         count(*) filter (where seq < 0) as decisions, count(*) filter (where kind = 4) as reversals,
-        count(*) filter (where kind > 4) as changes, sum(side * amount) filter (where seq > 0) as moved,
+        count(*) filter (where kind in (5, 6, 7)) as changes,
+        count(*) filter (where seq > 0 and kind in (4, 8)) as parts, sum(side * amount) filter (where seq > 0) as moved,
         max(seq) as latest
     from journal where {_IN_RANGE}
     group by store_id, account_id
 )
 select account.store_id, sum(entries)::bigint, sum(decisions)::bigint, sum(reversals)::bigint, sum(changes)::bigint,
-    coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
+    sum(parts)::bigint, coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
 from account
 left join journal on journal.store_id = account.store_id and journal.account_id = account.account_id
     and journal.seq = account.latest and account.latest > 0
@@ -58,7 +59,12 @@ with walked as (
     select *, seq > 0 as entry,
         case when seq > 0 then greatest(lower_seq, 0) + 1 else least(upper_seq, 0) - 1 end as expected_seq,
         case when lower_seq > 0 then lower_balance else 0 end + side * amount as expected_balance,
-        case when seq > 0 and lower_seq > 0 then lower_at when seq < 0 and upper_seq < 0 then upper_at end as not_before
+        case when seq > 0 and lower_seq > 0 then lower_at when seq < 0 and upper_seq < 0 then upper_at end
+            as not_before,
+        -- A transaction may fail at an entry of another account, or at a later one of this.
+        coalesce((content -> 'obstacle' ->> 'needed')::numeric, amount) as needed,
+        coalesce((content -> 'obstacle' ->> 'available')::numeric, balance_after + coalesce(overdraft_limit, 0))
+            as available
     from walked
 ), judged as (
     select *,
@@ -66,9 +72,9 @@ with walked as (
         entry and balance_after is distinct from expected_balance as bad_balance,
         balance_after < -coalesce(overdraft_limit, 0) as bad_limit,
         created_at < not_before as bad_time,
-        entry and (side is distinct from case kind when 1 then 1 when 2 then 1 when 3 then -1 when 4 then side end
-            or side = 0 or rejection is not null) as bad_kind,
-        rejection = 'insufficient_balance' and amount <= balance_after + coalesce(overdraft_limit, 0) as bad_refusal
+        entry and (side is distinct from case kind when 1 then 1 when 2 then 1 when 3 then -1 when 4 then side
+            when 8 then side end or side = 0 or rejection is not null) as bad_kind,
+        rejection = 'insufficient_balance' and needed <= available as bad_refusal
     from expected
 )
 select finding.check_name, store_id, account_id, seq, finding.expected, finding.found
@@ -80,8 +86,7 @@ from judged cross join lateral (values
     ('chronology', bad_time, 'not before ' || not_before, created_at::text),
     ('entry_kind', bad_kind, 'a movement of its kind, applied',
         concat('kind ', kind, ', side ', side, ', rejection ', coalesce(rejection, 'none'))),
-    ('refusal', bad_refusal, 'less than ' || amount || ' available',
-        (balance_after + coalesce(overdraft_limit, 0))::text)
+    ('refusal', bad_refusal, 'less than ' || needed || ' available', available::text)
 ) as finding (check_name, broken, expected, found)
 where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal) and finding.broken
 """  # noqa: S608
@@ -119,6 +124,71 @@ cross join lateral (values
     ('reversal_repeated', siblings > 1, '1 reversal of seq ' || reversal.reversal_of, siblings::text)
 ) as finding (check_name, broken, expected, found)
 where finding.broken
+"""  # noqa: S608
+
+#: A transaction of several entries lists them on its first; each of them exists, and names the first. Look-ups, not
+#: joins: the planner takes a range of accounts for much of the journal, and would read all of it for every range.
+TRANSACTIONS = f"""
+with part as (
+    select * from journal where {_IN_RANGE} and kind in (4, 8) and seq > 0
+), first as (
+    select *, case when jsonb_typeof(content -> 'entries') = 'array' then content -> 'entries' end as listed
+    from part where transaction_seq is null
+), entry as (
+    select first.store_id, first.account_id, first.seq, first.reference as wanted, list.fields, list.position, found.*
+    from first
+    cross join lateral jsonb_array_elements(first.listed) with ordinality as list (fields, position)
+    left join lateral (
+        select side, amount, reference, case list.position when 1 then account_id = first.account_id and seq = first.seq
+            else transaction_account = first.account_id and transaction_seq = first.seq end as belongs
+        from journal
+        where journal.store_id = first.store_id and journal.seq > 0
+            and journal.account_id = case when list.fields ->> 'account_id' ~ '^cca_[0-9a-f]{{32}}$'
+                then substr(list.fields ->> 'account_id', 5)::uuid end
+            and journal.seq = case when list.fields ->> 'seq' ~ '^[1-9][0-9]{{0,17}}$'
+                then (list.fields ->> 'seq')::bigint end
+        limit 1
+    ) as found on true
+), whole as (
+    select first.*, original.transaction_seq is not null as from_the_middle,
+        coalesce(jsonb_array_length(original.content -> 'entries'), 1) as undone
+    from first cross join lateral (
+        select transaction_seq, content from journal
+        where journal.store_id = first.store_id and journal.account_id = first.account_id
+            and journal.seq = first.reversal_of
+        limit 1
+    ) as original
+    where first.kind = 4
+)
+select 'listed_entry', store_id, account_id, seq, concat('entry ', position, ' as listed: ', fields),
+    coalesce(side || ' x ' || amount, 'none')
+from entry
+where (belongs and side = case fields ->> 'side' when 'credit' then 1 when 'debit' then -1 end
+    and amount::text = fields ->> 'amount') is not true
+union all
+select 'listed_entry', store_id, account_id, seq, 'a list of entries', 'none' from first
+where kind = 8 and listed is null
+union all
+select 'transaction_sum', store_id, account_id, seq, '0', sum(side * amount)::text from entry
+group by store_id, account_id, seq having sum(side * amount) <> 0
+union all
+select 'transaction_reference', store_id, account_id, seq, wanted, reference from entry
+where belongs and reference is distinct from wanted
+union all
+select 'reversal_whole', store_id, account_id, seq, undone || ' entries, from the first',
+    concat(coalesce(jsonb_array_length(listed), 1), case when from_the_middle then ', not from the first' end)
+from whole where from_the_middle or undone <> coalesce(jsonb_array_length(listed), 1)
+union all
+select 'further_entry', part.store_id, part.account_id, part.seq, 'an entry that its transaction lists',
+    case when first_entry.listed is null then 'no such transaction' else 'not listed' end
+from part left join lateral (
+    select journal.content -> 'entries' as listed from journal
+    where journal.store_id = part.store_id and journal.account_id = part.transaction_account
+        and journal.seq = part.transaction_seq and journal.transaction_seq is null
+    limit 1
+) as first_entry on true
+where part.transaction_seq is not null and (first_entry.listed @> jsonb_build_array(jsonb_build_object(
+    'account_id', 'cca_' || replace(part.account_id::text, '-', ''), 'seq', part.seq))) is not true
 """  # noqa: S608
 
 #: Every account was opened once, as the opening said, and is in the state that its changes of state led to.
@@ -201,5 +271,6 @@ CHECKS = {
     "all": (ROWS, ACCOUNTS),
     "decisions": (DECIDED_BALANCES,),
     "reversals": (REVERSALS,),
+    "parts": (TRANSACTIONS,),
     "changes": (STATE_CHANGES, STOPPED_MOVEMENTS),
 }

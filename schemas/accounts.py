@@ -29,6 +29,8 @@ class Account(BaseModel):
     overdraft_limit: int
     created_at: datetime
     updated_at: datetime
+    #: What was attached when it was opened.
+    metadata: dict[str, str] | None = None
 
 
 class Entry(BaseModel):

@@ -7,7 +7,7 @@ the client's own store is filled in. Nothing here knows what a command does; tha
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +22,14 @@ COMMAND_VERSION = 1
 MAX_TEXT_CHARACTERS = 255
 #: Longest account name, in characters.
 MAX_NAME_CHARACTERS = 100
+#: Most pairs of metadata on one account or transaction.
+MAX_METADATA_PAIRS = 50
+#: Longest key of metadata, in characters.
+MAX_METADATA_KEY_CHARACTERS = 40
+#: Longest value of metadata, in characters.
+MAX_METADATA_VALUE_CHARACTERS = 500
+#: Most entries of one transaction.
+MAX_ENTRIES = 100
 #: Idempotency keys of this prefix belong to reversals.
 REVERSAL_KEY_PREFIX = "reversal:"
 
@@ -53,6 +61,13 @@ Name = Annotated[
 ]
 AccountId = Annotated[str, Field(pattern=ACCOUNT_ID_PATTERN)]
 TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS, pattern=WITHOUT_NUL)],
+        Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS, pattern=r"^[^\x00]*$")],
+    ],
+    Field(max_length=MAX_METADATA_PAIRS),
+]
 StoreId = Annotated[str, Field(pattern=STORE_ID_PATTERN)]
 
 
@@ -90,15 +105,17 @@ class OpenAccount(Command):
     initial_balance: AmountOrZero = 0
     #: How far below zero debits may take the balance.
     overdraft_limit: AmountOrZero = 0
+    metadata: Metadata | None = None
 
-    content_fields = ("customer_id", "name", "unit_label", "initial_balance", "overdraft_limit")
+    content_fields = ("customer_id", "name", "unit_label", "initial_balance", "overdraft_limit", "metadata")
 
 
 class _Movement(Command):
     amount: Amount
     reference: Text
+    metadata: Metadata | None = None
 
-    content_fields = ("amount", "reference")
+    content_fields = ("amount", "reference", "metadata")
 
 
 class Credit(_Movement):
@@ -113,10 +130,45 @@ class Debit(_Movement):
     kind: Literal["debit"] = "debit"
 
 
-class Reverse(Command):
-    """Undo a whole transaction of the account by a new, opposite one.
+class PostEntry(BaseModel):
+    """One side of a multi-entry transaction."""
 
-    The key is always ``reversal:<transaction id>``: reversing twice gives the first reversal.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    account_id: AccountId
+    side: Literal["credit", "debit"]
+    amount: Amount
+
+
+class Post(Command):
+    """Move amounts between accounts of the store, all or nothing; the entries apply in the order given.
+
+    Debits must equal credits, else it is rejected as `unbalanced_transaction`. It is decided in the lane of its first
+    entry's account.
+    """
+
+    kind: Literal["post"] = "post"
+    account_id: AccountId | None = None  # type: ignore[assignment]  # follows from the entries
+    reference: Text
+    entries: Annotated[tuple[PostEntry, ...], Field(min_length=2, max_length=MAX_ENTRIES, strict=False)]
+    metadata: Metadata | None = None
+
+    content_fields = ("reference", "entries", "metadata")
+
+    @model_validator(mode="after")
+    def _fix_account(self) -> Self:
+        first = self.entries[0].account_id
+        if self.account_id not in {None, first}:
+            raise PydanticCustomError("post_account", "account_id must be the first entry's account; leave it out")
+        self.__dict__["account_id"] = first
+        return self
+
+
+class Reverse(Command):
+    """Undo a whole transaction by a new, opposite one, on every account that it touched.
+
+    `account_id` is the account of the transaction's first entry, in whose lane it was decided. The key is always
+    ``reversal:<transaction id>``: reversing twice gives the first reversal.
     """
 
     kind: Literal["reverse"] = "reverse"
@@ -154,4 +206,4 @@ class Close(Command):
     kind: Literal["close"] = "close"
 
 
-AnyCommand = OpenAccount | Credit | Debit | Reverse | Freeze | Unfreeze | Close
+AnyCommand = OpenAccount | Credit | Debit | Post | Reverse | Freeze | Unfreeze | Close

@@ -11,11 +11,16 @@ CreditlaneError
 │   ├── AccountClosed              account_closed
 │   ├── IdempotencyKeyMismatch     idempotency_key_mismatch
 │   ├── InsufficientBalance        insufficient_balance
+│   ├── UnbalancedTransaction      unbalanced_transaction
 │   ├── TransactionNotFound        transaction_not_found
 │   └── ReversalNotReversible      reversal_not_reversible
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
 ├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
+├── Unauthorized                   unauthorized: no API key, or none that works
+├── RateLimited                    rate_limited: too many requests; nothing was accepted
+├── TooLarge                       too_large: the body of a request exceeds the limit
+├── TooSlow                        too_slow: the body of a request did not come in time
 ├── Unavailable                    unavailable: Redis or Postgres cannot be reached
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── LeaseLost                      lease_lost: another process owns the partition now
@@ -111,6 +116,12 @@ class InsufficientBalance(Rejected):
     code = "insufficient_balance"
 
 
+class UnbalancedTransaction(Rejected):
+    """The debits of the transaction do not equal its credits; correct the amounts and send a new key."""
+
+    code = "unbalanced_transaction"
+
+
 class TransactionNotFound(Rejected):
     """There is no such transaction on this account."""
 
@@ -153,6 +164,35 @@ class OutcomeUnknown(CreditlaneError, TimeoutError):
         super().__init__(message)
         #: The `Ticket` to ask with; None when not even the acceptance of the command is known.
         self.ticket = ticket
+
+
+class Unauthorized(CreditlaneError):
+    """The header x-api-key is missing or holds no key that works; `creditlane keys create` makes one."""
+
+    code = "unauthorized"
+
+
+class RateLimited(CreditlaneError):
+    """Too many requests; nothing was accepted, send the same again after the time in Retry-After."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        #: When a request is worth trying again, in seconds.
+        self.retry_after = retry_after
+
+
+class TooLarge(CreditlaneError):
+    """The body is larger than this server takes; send less at once, or use the batch endpoint."""
+
+    code = "too_large"
+
+
+class TooSlow(CreditlaneError):
+    """The body did not come in time; nothing was accepted, send the request again."""
+
+    code = "too_slow"
 
 
 class Unavailable(CreditlaneError, ConnectionError):
@@ -199,6 +239,7 @@ REJECTIONS: dict[str, type[Rejected]] = {
         AccountClosed,
         IdempotencyKeyMismatch,
         InsufficientBalance,
+        UnbalancedTransaction,
         TransactionNotFound,
         ReversalNotReversible,
     )

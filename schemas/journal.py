@@ -24,6 +24,7 @@ class Kind(IntEnum):
     FREEZE = 5
     UNFREEZE = 6
     CLOSE = 7
+    POST = 8
 
 
 class Status(IntEnum):
@@ -40,6 +41,7 @@ DEBIT_SIDE = -1
 NO_SIDE = 0
 
 SIDE_NAMES = {CREDIT_SIDE: "credit", DEBIT_SIDE: "debit"}
+SIDES = {name: side for side, name in SIDE_NAMES.items()}
 
 
 class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -58,6 +60,7 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: Balance of the account after this decision.
     balance_after: int
     overdraft_limit: int
+    #: Empty on the further entries of a transaction: the key is on its first.
     idempotency_key: str
     reference: str | None
     #: Of a reversal: `seq` of the entry that it undoes, on the same account.
@@ -65,12 +68,17 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     created_at_us: int
     #: Why the command was rejected, a code of `errors.REJECTIONS`; None if it was applied.
     rejection: str | None
-    #: The rest of what was asked for, as JSON, where the columns do not hold it (opening an account).
+    #: The rest of what was asked for, as JSON, where the columns do not hold it.
     content: str | None
+    #: Of a further entry of a transaction: account and seq of its first.
+    transaction_account: str | None = None
+    transaction_seq: int | None = None
 
     @property
     def transaction_id(self) -> str | None:
-        """Id of the transaction this row is, or None if it moved nothing."""
+        """Id of the transaction this row belongs to, or None if it moved nothing."""
+        if self.transaction_account is not None and self.transaction_seq is not None:
+            return transaction_id(self.transaction_account, self.transaction_seq)
         return transaction_id(self.account_id, self.seq) if self.seq > 0 else None
 
 

@@ -8,9 +8,13 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from .commands import PostEntry
 from .errors import REJECTIONS, CommandDeadLettered, CreditlaneError
 from .identifiers import TRANSACTION_PREFIX, transaction_id
 from .journal import SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
+
+#: What is told of the account that does not cover its part of a transaction.
+_SHORTFALL = ("account_id", "needed", "available")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,7 +118,11 @@ def _error_of(row: JournalRow) -> ErrorDetail:
     rejection = REJECTIONS.get(code)
     message = rejection().message if rejection else code
     details: dict[str, Any] = {}
-    if code == "insufficient_balance" and row.amount is not None:
+    obstacle = msgspec.json.decode(row.content).get("obstacle") if row.content else None
+    if obstacle:
+        details = {name: obstacle[name] for name in (_SHORTFALL if code == "insufficient_balance" else ("account_id",))}
+        message = f"{obstacle['account_id']}: {message}"
+    elif code == "insufficient_balance" and row.amount is not None:
         available = row.balance_after + row.overdraft_limit
         details = {"needed": str(row.amount), "available": str(available)}
         message = f"The account has {available} available, and {row.amount} is needed. {message}"
@@ -123,13 +131,19 @@ def _error_of(row: JournalRow) -> ErrorDetail:
 
 def content_of_row(row: JournalRow) -> dict[str, Any]:
     """Return what was asked for by the command that this row records: its content fields, by name."""
-    if row.kind in {Kind.CREDIT, Kind.DEBIT}:
-        return {"amount": row.amount, "reference": row.reference}
     if row.kind == Kind.REVERSE:
         # The key of a reversal names the transaction; the row of an unknown one has no other place for it.
-        return {"transaction_id": row.idempotency_key[row.idempotency_key.index(TRANSACTION_PREFIX) :]}
+        key = row.idempotency_key
+        return {"transaction_id": key[key.index(TRANSACTION_PREFIX) :]}
+    content: dict[str, Any] = msgspec.json.decode(row.content) if row.content else {}
+    metadata = content.get("metadata")
+    if row.kind in {Kind.CREDIT, Kind.DEBIT}:
+        return {"amount": row.amount, "reference": row.reference, "metadata": metadata}
     if row.kind == Kind.OPEN_ACCOUNT:
-        content: dict[str, Any] = msgspec.json.decode(row.content or "{}")
         amounts = {name: int(content[name]) for name in ("initial_balance", "overdraft_limit")}
-        return {**content, **amounts}
+        return {**content, **amounts, "metadata": metadata}
+    if row.kind == Kind.POST:
+        names = ("account_id", "side", "amount")
+        entries = tuple(PostEntry(**{name: entry[name] for name in names}) for entry in content["entries"])
+        return {"reference": content["reference"], "entries": entries, "metadata": metadata}
     return {}

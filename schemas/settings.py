@@ -43,6 +43,18 @@ class Settings(BaseSettings):
     #: `json` or `console`; left out, console on a terminal and JSON elsewhere.
     log_format: str | None = Field(default=None, pattern=r"^(json|console)$")
 
+    #: Largest body that the API takes, in bytes; the lines of the batch endpoint have limits of their own.
+    api_body_bytes: int = Field(default=1_048_576, ge=1_024)
+    #: How long a client may take to send its body, or the next part of a batch, in seconds.
+    api_body_seconds: float = Field(default=30.0, gt=0)
+    #: Most lines that the batch endpoint takes in one request.
+    api_batch_lines: int = Field(default=10_000_000, ge=1)
+    #: Most requests of one API process that may wait for results at the same time.
+    api_waits: int = Field(default=5_000, ge=1)
+    #: Requests a second that one key may make of one API process, and how many it may make at once.
+    api_requests_per_second: float = Field(default=5_000.0, gt=0)
+    api_burst: int = Field(default=10_000, ge=1)
+
     def require_redis_url(self) -> str:
         """Return the Redis URL.
 

@@ -75,6 +75,8 @@ api_keys = Table(
     Column("revoked_at", _moment),
     PrimaryKeyConstraint("store_id", "key_id"),
     CheckConstraint("octet_length(key_hash) = 32", name="hash_length"),
+    # A request names its key before its store is known. Not unique, which would need the store; ids are random.
+    Index("api_keys_key_id_idx", "key_id"),
     comment="API keys, hashed. The key_id is the part of the key that is not secret.",
 )
 
@@ -91,6 +93,7 @@ accounts = Table(
     Column("overdraft_limit", Numeric, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False),
     Column("updated_at", _moment, nullable=False),
+    Column("metadata", JSONB, comment="what the caller attached, as text by text"),
     PrimaryKeyConstraint("store_id", "account_id"),
     CheckConstraint("status between 1 and 3", name="status_range"),
     CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
@@ -103,6 +106,8 @@ accounts = Table(
         unique=True,
         postgresql_where=text("status <> 3"),
     ),
+    Index("accounts_opened_idx", "store_id", "created_at", "account_id"),
+    Index("accounts_customer_idx", "store_id", "customer_id", "created_at", "account_id"),
     comment="What an account is. Its balance is the balance_after of its latest entry in the journal.",
 )
 
@@ -120,19 +125,34 @@ journal = Table(
     Column("amount", Numeric),
     Column("balance_after", Numeric, nullable=False),
     Column("overdraft_limit", Numeric, comment="the account's limit at that moment, null for none"),
-    Column("idempotency_key", _key_text, nullable=False),
+    Column("idempotency_key", _key_text, comment="null on the further entries of a transaction"),
     Column("reference", Text),
     Column("rejection", Text, comment="why it was rejected; null if it was applied"),
     Column("content", JSONB, comment="the rest of what was asked for"),
+    Column("transaction_account", Uuid, comment="of a further entry: account of the transaction's first"),
+    Column("transaction_seq", BigInteger, comment="of a further entry: seq of the transaction's first"),
     PrimaryKeyConstraint("store_id", "account_id", "seq"),
     Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
     CheckConstraint("seq <> 0", name="seq_not_zero"),
     CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
     CheckConstraint("balance_after >= -coalesce(overdraft_limit, 0)", name="never_below_limit"),
     CheckConstraint("seq < 0 or (rejection is null and amount is not null and side <> 0)", name="entry_moves"),
-    CheckConstraint("kind between 1 and 7 and side between -1 and 1", name="kind_and_side_range"),
+    CheckConstraint("kind between 1 and 8 and side between -1 and 1", name="kind_and_side_range"),
     CheckConstraint("(kind = 4 and seq > 0) = (reversal_of is not null)", name="reversal_names_original"),
-    comment="One row a decided command. Only ever appended to.",
+    CheckConstraint(
+        "(transaction_seq is null) = (transaction_account is null) "
+        "and (transaction_seq is null) = (idempotency_key is not null) "
+        "and (transaction_seq is null or (seq > 0 and kind in (4, 8)))",
+        name="further_entry_names_first",
+    ),
+    Index(
+        "journal_reference_idx",
+        "store_id",
+        "reference",
+        "created_at",
+        postgresql_where=text("seq > 0 and transaction_seq is null"),
+    ),
+    comment="One row a decided command, and one for each further entry of a transaction. Only ever appended to.",
 )
 
 dead_letters = Table(
@@ -161,6 +181,7 @@ workers = Table(
     Column("process_id", Integer, nullable=False),
     Column("started_at", _moment, nullable=False, server_default=text("now()")),
     Column("expires_at", _moment, nullable=False),
+    Column("numbers", JSONB, comment="what it has counted since it started"),
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 

@@ -14,7 +14,7 @@ from ..schemas.errors import IdempotencyKeyMismatch
 from ..schemas.journal import Announcement, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
-from .ledger import Verdict
+from .book import Verdict
 from .requests import Batch, Request
 
 #: Results that a producer may leave unread, about 200 bytes each. What is trimmed is found in Postgres.

@@ -12,7 +12,7 @@ import structlog
 
 from ..schemas.errors import CommandDeadLettered, UndecodableCommand
 from ..schemas.journal import Refusal
-from .ledger import AddressedCommand, Verdict
+from .book import AddressedCommand, Verdict
 from .requests import Batch, Request
 from .store import LedgerStore, PartitionsLost, StaleAccount
 

@@ -18,6 +18,7 @@ import structlog
 from . import sql
 from .backoff import Backoff
 from .connecting import connect_postgres, session_name
+from .counting import Counting
 from .ownership import Ownership
 
 #: How often a lease is renewed while it lasts.
@@ -30,11 +31,19 @@ class LeaseKeeper:
     """Keeps one worker's leases, in a thread of its own with a connection of its own."""
 
     def __init__(
-        self, database_url: str, worker_id: str, ownership: Ownership, stopping: Event, *, lease_seconds: float
+        self,
+        database_url: str,
+        worker_id: str,
+        ownership: Ownership,
+        counting: Counting,
+        stopping: Event,
+        *,
+        lease_seconds: float,
     ) -> None:
         self._database_url = database_url
         self._worker_id = worker_id
         self._ownership = ownership
+        self._counting = counting
         self._stopping = stopping
         self._lease_seconds = lease_seconds
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -76,6 +85,7 @@ class LeaseKeeper:
                 "host": socket.gethostname(),
                 "process_id": os.getpid(),
                 "lease_seconds": self._lease_seconds,
+                "numbers": self._counting.encoded(),
             },
         )
         record = connection.execute(sql.READ_SHARES, {"worker_id": self._worker_id}).fetchone()
@@ -90,6 +100,7 @@ class LeaseKeeper:
             held |= self._take(fair_share - len(held))
         gained, lost = self._ownership.replace(held)
         if gained or lost:
+            self._counting.note_lanes(len(gained), len(lost))
             _log.info("partitions changed", owned=len(held), gained=sorted(gained), lost=sorted(lost), workers=alive)
 
     def _take(self, wanted: int) -> dict[int, int]:
@@ -107,6 +118,7 @@ class LeaseKeeper:
         """Release the highest partitions, once what was read of them is done with."""
         kept = dict(sorted(held.items())[: len(held) - surplus])
         released = held.keys() - kept.keys()
+        self._counting.note_lanes(0, len(released))
         self._ownership.replace(kept)
         _log.info("giving up partitions", owned=len(kept), lost=sorted(released))
         # Not finishing in time is no danger: the new epoch keeps what is under way from being committed.

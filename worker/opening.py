@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
+import msgspec
+
 from ..schemas.commands import OpenAccount, name_key
 from ..schemas.errors import CreditlaneError
 from ..schemas.journal import JournalRow, Kind
 from ..schemas.results import moment_of
-from .ledger import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
+from .book import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
 
 Claim = tuple[int, OpenAccount]
 
@@ -69,6 +71,9 @@ def claim_columns(claims: Sequence[Claim], now_us: int) -> dict[str, list[Any]]:
         "unit_labels": [command.unit_label for command in commands],
         "limits": [str(command.overdraft_limit) for command in commands],
         "moments": [moment_of(now_us)] * len(claims),
+        "metadata": [
+            None if command.metadata is None else msgspec.json.encode(command.metadata).decode() for command in commands
+        ],
     }
 
 

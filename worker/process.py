@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import msgspec
@@ -29,6 +30,7 @@ from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
+from .counting import Counting
 from .leases import LeaseKeeper
 from .logs import configure_logs
 from .ownership import Ownership
@@ -57,13 +59,18 @@ class Worker:
         self._drained = threading.Event()
         self._failure: BaseException | None = None
         self._pipes = pipes = Pipes()
-        ownership = Ownership()
+        ownership, counting = Ownership(), Counting()
         self._keeper = LeaseKeeper(
-            self._database_url, self.worker_id, ownership, self._drained, lease_seconds=settings.lease_seconds
+            self._database_url,
+            self.worker_id,
+            ownership,
+            counting,
+            self._drained,
+            lease_seconds=settings.lease_seconds,
         )
         self._reading = ReadingStage(settings, ownership, pipes, self._stopping, after_step)
-        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, self._stopping, after_step)
-        self._announcing = AnnouncingStage(settings, ownership, pipes, self._stopping, after_step)
+        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, counting, self._stopping, after_step)
+        self._announcing = AnnouncingStage(settings, ownership, pipes, counting, self._stopping, after_step)
 
     def stop(self) -> None:
         """Finish the batch under way, give the leases back, and let `run` return."""
@@ -76,7 +83,8 @@ class Worker:
             ConfigurationError: the database is not migrated, or was initialised with other partitions.
             BaseException: whatever ended one of the threads.
         """
-        if not self._check_installation():
+        installation = self._check_installation()
+        if installation is None:
             return
         stages = {"reader": self._reading.run, "announcer": self._announcing.run, "leases": self._keeper.run}
         threads = [
@@ -85,7 +93,7 @@ class Worker:
         _log.info("worker started", worker=self.worker_id)
         for thread in threads:
             thread.start()
-        self._guard(self._applying.run)
+        self._guard(partial(self._applying.run, installation.partitions))
         self._leave(*threads)
         if self._failure is not None:
             raise self._failure
@@ -109,22 +117,23 @@ class Worker:
             self.stop()
             self._pipes.abort()
 
-    def _check_installation(self) -> bool:
-        """Wait for Postgres, check what is fixed there, and mirror it for producers. False if told to stop."""
+    def _check_installation(self) -> Installation | None:
+        """Wait for Postgres, check what is fixed there, and mirror it for producers. None if told to stop."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
                 with connect_postgres(self._database_url) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()
-                self._mirror(check_installation(row, self._settings.partitions))
+                installation = check_installation(row, self._settings.partitions)
+                self._mirror(installation)
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
             except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
                 _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
                 backoff.pause()
             else:
-                return True
-        return False
+                return installation
+        return None
 
     def _mirror(self, installation: Installation) -> None:
         with connect_redis(self._redis_url) as client:

@@ -35,8 +35,10 @@ def copy_text(rows: Sequence[JournalRow]) -> bytes:
             reference = reference.translate(_ESCAPES)
         lines.append(
             f"{row.store_id}\t{row.account_id[4:]}\t{row.seq}\t{row.kind}\t{row.side}\t{row.amount or _NULL}\t"
-            f"{row.balance_after}\t{row.overdraft_limit or _NULL}\t{key}\t{reference}\t{row.reversal_of or _NULL}\t"
-            f"{moment}\t{row.rejection or _NULL}\t{_NULL if content is None else content.translate(_ESCAPES)}\n"
+            f"{row.balance_after}\t{row.overdraft_limit or _NULL}\t{key or _NULL}\t{reference}\t"
+            f"{row.reversal_of or _NULL}\t{moment}\t{row.rejection or _NULL}\t"
+            f"{_NULL if content is None else content.translate(_ESCAPES)}\t"
+            f"{row.transaction_account[4:] if row.transaction_account else _NULL}\t{row.transaction_seq or _NULL}\n"
         )
     lines.sort()
     return "".join(lines).encode()
@@ -47,7 +49,8 @@ _NULL = "\\N"
 
 def row_of(record: Sequence[Any]) -> JournalRow:
     """Return the row that a record of `sql.LOAD_KNOWN` or `sql.LOAD_ENTRIES` stands for."""
-    store_id, account_id, seq, kind, side, amount, balance, limit, *rest = record
+    store_id, account_id, seq, kind, side, amount, balance, limit, key, reference, *rest = record
+    reversal_of, at_us, rejection, content, transaction_account, transaction_seq = rest
     return JournalRow(
         store_id,
         ACCOUNT_PREFIX + account_id.hex,
@@ -57,5 +60,12 @@ def row_of(record: Sequence[Any]) -> JournalRow:
         None if amount is None else int(amount),
         int(balance),
         int(limit),
-        *rest,
+        key or "",
+        reference,
+        reversal_of,
+        at_us,
+        rejection,
+        content,
+        None if transaction_account is None else ACCOUNT_PREFIX + transaction_account.hex,
+        transaction_seq,
     )

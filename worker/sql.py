@@ -14,7 +14,17 @@ select (extract(epoch from clock_timestamp()) * 1000000)::bigint,
 LOCK_LEASES = """
 select partition, epoch from leases
 where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+order by partition
 for share
+"""
+
+#: The leases of a batch and of the lanes that its transactions reach into, which stand still until it is committed. In
+#: the same order as above, so that no two batches wait for each other.
+LOCK_LANES = """
+select partition, case when worker_id = %(worker_id)s then epoch end from leases
+where partition = any(%(partitions)s)
+order by partition
+for update
 """
 
 #: Accounts of a batch in one fixed order, so that two batches cannot wait for each other.
@@ -48,7 +58,7 @@ _ROW = """
 journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
 journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, journal.idempotency_key, journal.reference,
 journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
-journal.content::text
+journal.content::text, journal.transaction_account, journal.transaction_seq
 """
 
 #: Rows that hold one of these idempotency keys already.
@@ -68,12 +78,15 @@ using (store_id, account_id, seq)
 #: Opens accounts whose id and name are free, in one fixed order, and tells which those are.
 CLAIM_ACCOUNTS = """
 insert into accounts
-    (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at)
-select store_id, account_id, customer_id, name, name_key, unit_label, 1, overdraft_limit::numeric, moment, moment
+    (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at,
+     metadata)
+select store_id, account_id, customer_id, name, name_key, unit_label, 1, overdraft_limit::numeric, moment, moment,
+       metadata::jsonb
 from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], %(names)s::text[],
-            %(name_keys)s::text[], %(unit_labels)s::text[], %(limits)s::text[], %(moments)s::timestamptz[])
+            %(name_keys)s::text[], %(unit_labels)s::text[], %(limits)s::text[], %(moments)s::timestamptz[],
+            %(metadata)s::text[])
      with ordinality as wanted
-     (store_id, account_id, customer_id, name, name_key, unit_label, overdraft_limit, moment, place)
+     (store_id, account_id, customer_id, name, name_key, unit_label, overdraft_limit, moment, metadata, place)
 order by store_id, customer_id, name_key, place
 on conflict do nothing
 returning store_id, account_id
@@ -91,7 +104,7 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
 #: The rows of a batch, as the text that `row_text.copy_text` makes.
 COPY_JOURNAL = """
 copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, reversal_of, created_at, rejection, content) from stdin
+              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq) from stdin
 """
 
 #: Commands that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.
@@ -104,11 +117,12 @@ on conflict do nothing
 
 FIND_STORES = "select public_id, store_id from stores where public_id = any(%(public_ids)s)"
 
-#: Shows life, for as long again as a lease lasts.
+#: Shows life, for as long again as a lease lasts, and what was counted so far.
 HEARTBEAT = """
-insert into workers (worker_id, host, process_id, expires_at)
-values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
-on conflict (worker_id) do update set expires_at = excluded.expires_at
+insert into workers (worker_id, host, process_id, expires_at, numbers)
+values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+        %(numbers)s::jsonb)
+on conflict (worker_id) do update set expires_at = excluded.expires_at, numbers = excluded.numbers
 """
 
 #: Partitions in all, partitions that are mine, and workers alive.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from threading import Event
@@ -16,9 +17,10 @@ from ..schemas.settings import Settings
 from .announcer import Announcer
 from .applier import Applier
 from .backoff import Backoff
+from .book import Verdict
 from .connecting import connect_postgres, connect_redis
+from .counting import Counting
 from .lane_reader import LaneReader
-from .ledger import Verdict
 from .ownership import Ownership
 from .pipe import Pipe
 from .requests import Batch
@@ -107,11 +109,14 @@ class ApplyingStage:
         worker_id: str,
         ownership: Ownership,
         pipes: Pipes,
+        counting: Counting,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         self._settings = settings
+        self._counting = counting
         self._worker_id = worker_id
+        self._partitions = 0
         self._ownership = ownership
         self._pipes = pipes
         self._after_step = after_step
@@ -120,12 +125,15 @@ class ApplyingStage:
         self._applier: Applier | None = None
         self._gave_up = False
 
-    def run(self) -> None:
+    def run(self, partitions: int) -> None:
         """Take batches from one pipe to the other, to the end."""
+        self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
+            started = time.perf_counter()
             decided = None if self._gave_up else self._apply(batch)
             if decided is not None:
+                self._counting.note_batch(len(decided[1]), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._disconnect()
@@ -169,7 +177,12 @@ class ApplyingStage:
         if self._applier is None:
             self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
             # A process that is stopped inside a transaction must not hold its leases for longer than they last.
-            store = LedgerStore(self._connection, self._worker_id, timeout_seconds=self._settings.lease_seconds)
+            store = LedgerStore(
+                self._connection,
+                self._worker_id,
+                partitions=self._partitions,
+                timeout_seconds=self._settings.lease_seconds,
+            )
             self._applier = Applier(store)
         return self._applier
 
@@ -184,9 +197,16 @@ class AnnouncingStage:
     """Announces what is committed, and deletes it from the lanes."""
 
     def __init__(
-        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+        self,
+        settings: Settings,
+        ownership: Ownership,
+        pipes: Pipes,
+        counting: Counting,
+        stopping: Event,
+        after_step: StepListener,
     ) -> None:
         self._ownership = ownership
+        self._counting = counting
         self._decided = pipes.decided
         self._after_step = after_step
         self._backoff = Backoff(stopping)
@@ -218,6 +238,7 @@ class AnnouncingStage:
             return False
         self._ownership.lose(lost, batch.epochs)
         self._ownership.finish(batch.epochs)
+        self._counting.note_outcomes(verdicts)
         return True
 
     def _until_done(self, work: Callable[[], Done]) -> Done:

@@ -7,21 +7,23 @@ back, and the batch is tried again carefully, with locks and look-ups. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 
-from ..schemas.commands import Reverse
 from ..schemas.encoding import Movement
 from ..schemas.errors import CreditlaneError, LeaseLost
-from ..schemas.identifiers import ACCOUNT_PREFIX, Position, position_of
+from ..schemas.identifiers import ACCOUNT_PREFIX
 from ..schemas.journal import JournalRow, Kind, Status
 from ..schemas.results import moment_of
+from ..schemas.routing import DEFAULT_PARTITIONS
 from . import sql
-from .ledger import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict, decide_all
+from .book import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
+from .ledger import decide_all
 from .opening import check_opened, claim_columns, claims_of, parts_of
+from .reach import NO_REACH, Reach, reach_of
 from .row_text import copy_text, row_of
 
 #: Accounts that a worker remembers from one batch to the next: about 400 bytes each.
@@ -48,8 +50,16 @@ class StaleAccount(CreditlaneError):
 class LedgerStore:
     """Applies commands to Postgres over one connection, as one worker. Not for use from several threads."""
 
-    def __init__(self, connection: Connection, worker_id: str, *, timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        worker_id: str,
+        *,
+        partitions: int = DEFAULT_PARTITIONS,
+        timeout_seconds: float = 10.0,
+    ) -> None:
         self._connection = connection
+        self._partitions = partitions
         self._worker_id = worker_id
         self._timeout_ms = str(int(timeout_seconds * 1000))
         self._remembered: dict[AccountKey, AccountState] = {}
@@ -73,19 +83,27 @@ class LedgerStore:
             StaleAccount: a status had been changed by somebody else; nothing was stored.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
+        reach = NO_REACH
         try:
-            now_us = self._begin(epochs)
+            reach = reach_of(self._connection, commands, epochs, self._partitions)
+            now_us = self._begin(epochs, reach.foreign_partitions)
             self._forget_after_change(epochs)
+            careful = careful or reach.spans_accounts
             verdicts = [
-                verdict for part in parts_of(commands) for verdict in self._apply_part(part, now_us, careful=careful)
+                verdict
+                for part in parts_of(commands)
+                for verdict in self._apply_part(part, reach, now_us, careful=careful)
             ]
             self._connection.commit()
         except BaseException:
             self._roll_back()
             # What was remembered of these accounts includes decisions that are not stored.
-            for account, _ in commands:
+            for account in [*(account for account, _ in commands), *reach.accounts]:
                 self._remembered.pop(account, None)
             raise
+        # Their own lanes' worker moves these accounts on.
+        for account in reach.foreign_accounts:
+            self._remembered.pop(account, None)
         self._bound_memory()
         return verdicts
 
@@ -112,13 +130,17 @@ class LedgerStore:
         self._connection.commit()
         return dict(records)
 
-    def _apply_part(self, commands: Sequence[AddressedCommand], now_us: int, *, careful: bool) -> list[Verdict]:
+    def _apply_part(
+        self, commands: Sequence[AddressedCommand], reach: Reach, now_us: int, *, careful: bool
+    ) -> list[Verdict]:
         # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
-        book, opened = self._load(commands, kinds, now_us, careful=careful)
+        book, opened = self._load(commands, kinds, reach, now_us, careful=careful)
         seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
         verdicts = decide_all(commands, book, now_us)
         rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
+        if reach.spans_accounts:
+            rows += [row for verdict in verdicts for row in verdict.further]
         if opened:
             check_opened(opened, rows)
         if rows:
@@ -136,12 +158,16 @@ class LedgerStore:
             self.forget()
             self._epochs.update(epochs)
 
-    def _begin(self, epochs: Mapping[int, int]) -> int:
-        """Open the transaction, and return the time in microseconds since 1970."""
+    def _begin(self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = ()) -> int:
+        """Open the transaction and lock its lanes; return the time in microseconds since 1970.
+
+        With foreign partitions, all the lanes stand still until the commit: whoever owns them waits.
+        """
+        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign_partitions]}
         with self._connection.pipeline():
             clock = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
         # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
-        leases = self._connection.execute(sql.LOCK_LEASES, {"worker_id": self._worker_id, "partitions": list(epochs)})
+        leases = self._connection.execute(sql.LOCK_LANES if foreign_partitions else sql.LOCK_LEASES, lanes)
         held: dict[int, int] = dict(leases.fetchall())
         lost = [partition for partition, epoch in epochs.items() if held.get(partition) != epoch]
         if lost:
@@ -160,22 +186,20 @@ class LedgerStore:
                 self._connection.close()
 
     def _load(
-        self, commands: Sequence[AddressedCommand], kinds: set[str], now_us: int, *, careful: bool
+        self, commands: Sequence[AddressedCommand], kinds: set[str], reach: Reach, now_us: int, *, careful: bool
     ) -> tuple[Book, set[AccountKey]]:
         """Return the book of the batch, and the accounts that were opened for it."""
         # The ledger moves the remembered accounts on; they are dropped again if the batch is not stored.
         book = Book(self._remembered)
         if careful:
-            wanted = {account for account, _ in commands}
+            wanted = {account for account, _ in commands} | reach.accounts
             self._lock_accounts(wanted)
             book.known = self._load_known({(account[0], command.idempotency_key) for account, command in commands})
         else:
             wanted = {account for account, _ in commands if account not in self._remembered}
         if wanted:
             self._remembered.update(self._load_accounts(wanted))
-        if "reverse" in kinds:
-            book.has_reversals = True
-            book.originals = self._load_originals(commands)
+        book.has_reversals, book.originals = reach.has_reversals, reach.originals
         opened = self._open_accounts(commands, book, now_us) if "open_account" in kinds else set()
         return book, opened
 
@@ -201,22 +225,6 @@ class LedgerStore:
         records = self._connection.execute(sql.LOAD_KNOWN, {"stores": list(stores), "keys": list(keys)})
         rows = map(row_of, records)
         return {(row.store_id, row.idempotency_key): row for row in rows}
-
-    def _load_originals(self, commands: Sequence[AddressedCommand]) -> dict[tuple[int, Position], JournalRow]:
-        wanted = [
-            (account[0], position)
-            for account, command in commands
-            if command.kind == "reverse" and (position := position_of(cast("Reverse", command).transaction_id))
-        ]
-        records = self._connection.execute(
-            sql.LOAD_ENTRIES,
-            {
-                "stores": [store_id for store_id, _ in wanted],
-                "accounts": [position.account_id[4:] for _, position in wanted],
-                "seqs": [position.seq for _, position in wanted],
-            },
-        )
-        return {(row.store_id, Position(row.account_id, row.seq)): row for row in map(row_of, records)}
 
     def _open_accounts(self, commands: Sequence[AddressedCommand], book: Book, now_us: int) -> set[AccountKey]:
         """Claim ids and names for the batch's new accounts; those refused go to the book. Returns the opened ones."""

@@ -15,6 +15,7 @@ from creditlane import Client, Debit, Settings
 from creditlane.local.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
+from creditlane.schemas.installation import SCHEMA_REVISION
 
 ACCOUNT = "cca_" + "5e" * 16
 
@@ -156,5 +157,5 @@ def test_migrate_says_which_schema_it_made(run: Run, empty_database_url: str) ->
     first = run("migrate", "--partitions", "5", CREDITLANE_DATABASE_URL=empty_database_url)
     again = run("migrate", "--partitions", "6", CREDITLANE_DATABASE_URL=empty_database_url)
 
-    assert (first.exit_code, first.stdout) == (0, "The database is at schema 0001\n")
+    assert (first.exit_code, first.stdout) == (0, f"The database is at schema {SCHEMA_REVISION}\n")
     assert isinstance(again.exception, PartitionMismatch)

@@ -310,7 +310,10 @@ def test_damage_is_found_where_it_is(damage: Damage, database_url: str, ledger: 
 
 
 def test_every_check_is_seen_to_fail() -> None:
-    assert {check for damage in DAMAGES for check, _, _ in damage.found} == set(CHECKS)
+    # test_verify_transactions.py has these.
+    elsewhere = {"reversal_whole", "further_entry", "listed_entry", "transaction_sum", "transaction_reference"}
+
+    assert {check for damage in DAMAGES for check, _, _ in damage.found} | elsewhere == set(CHECKS)
 
 
 @pytest.mark.parametrize("rows_per_range", [1, 3])

@@ -34,7 +34,11 @@ def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("service", "command"),
-    [("migrate", ["creditlane", "migrate"]), ("worker", ["creditlane", "worker"]), ("api", ["creditlane", "api"])],
+    [
+        ("migrate", ["creditlane", "migrate"]),
+        ("worker", ["creditlane", "worker"]),
+        ("api", ["creditlane", "api", "--host", "0.0.0.0", "--port", "8000"]),  # noqa: S104  inside a container
+    ],
 )
 def test_runs_the_command(services: dict[str, Any], service: str, command: list[str]) -> None:
     assert services[service]["command"] == command
@@ -94,10 +98,15 @@ def test_only_the_api_is_published_and_only_on_loopback(services: dict[str, Any]
     assert published == {"api": ["127.0.0.1:${CREDITLANE_API_PORT:-8000}:8000"]}
 
 
-def test_a_plain_up_leaves_the_api_out(services: dict[str, Any]) -> None:
-    assert {name: service.get("profiles") for name, service in services.items() if "profiles" in service} == {
-        "api": ["api"]
-    }
+def test_a_plain_up_starts_every_service(services: dict[str, Any]) -> None:
+    assert [name for name, service in services.items() if "profiles" in service] == []
+
+
+def test_the_api_is_healthy_when_it_says_that_it_is_ready(services: dict[str, Any]) -> None:
+    command = services["api"]["healthcheck"]["test"]
+    assert command[:3] == ["CMD", "python", "-c"]
+    assert "http://127.0.0.1:8000/readyz" in command[3]
+    assert services["api"]["ports"][0].endswith(":8000")
 
 
 def test_the_image_runs_as_a_normal_user_and_is_checked() -> None:

@@ -1,0 +1,52 @@
+"""Puts the API together: connections, operations, errors, and what surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from ...schemas.settings import Settings
+from . import accounts, batch, commands, transactions
+from .connections import Connections
+from .errors import add_error_handlers
+from .surroundings import surround
+
+_DESCRIPTION = """
+Give each customer a balance in any unit, add to it when something good happens, take from it as it is used.
+
+* **Keys.** Send your key as the header `x-api-key`; it decides the store, and nothing of another store can be seen.
+* **Amounts** are strings of decimal digits of any size, never JSON numbers.
+* **Idempotency.** A write with an `idempotency_key` has one effect, however often it is sent, for ever. A repeated
+  request gets the first answer again, also a refusal, with the header `X-Idempotent-Replay: true`.
+* **Order.** What is accepted for one account is applied in the order in which it was accepted.
+* **Slow results.** A write whose result does not come in time answers 202: it is accepted and nothing is lost.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the API as an ASGI application. It starts and recovers by itself while its servers are down.
+
+    Raises:
+        ConfigurationError: the URL of a server is missing; raised when the application starts.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Connections.opened(app, settings):
+            yield
+
+    app = FastAPI(
+        title="Creditlane",
+        summary="A self-hosted customer-credits ledger.",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    add_error_handlers(app)
+    for module in (accounts, transactions, commands, batch):
+        app.include_router(module.router)
+    surround(app, settings)
+    return app

@@ -1,0 +1,242 @@
+"""The batch endpoint: one command a line in, one answer a line out, in order, however many there are.
+
+Lines are read, judged and encoded while those before them are on their way to Redis; answers are sent while both goes
+on. Nothing waits for results, and no timer gathers lines: each parcel is what has come while the last one was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from ...schemas.errors import CreditlaneError, LaneFull
+from ...schemas.settings import Settings
+from ...schemas.tickets import Ticket
+from ..async_session import AsyncSession
+from ..outgoing import Chunk
+from ..shipment import Shipment
+from . import batch_lines
+from .authentication import Store, authenticated_store
+from .batch_documentation import BATCH_REQUEST, BATCH_RESPONSES
+from .batch_lines import LineSplitter, command_of
+from .connections import Connections
+from .errors import Problem, detail_of, problem_of
+from .spool import Spool
+from .writes import COMMANDS_PATH
+
+#: Most lines that go to Redis together.
+PARCEL_LINES = 2_000
+#: How many rounds of the event loop without a new line mean that the client has no more at hand.
+QUIET_ROUNDS = 3
+MEDIA_TYPE = "application/x-ndjson"
+#: Nobody of this process waits for these results: they are announced to none, and found by their tickets.
+NO_PRODUCER = ""
+
+_encode = msgspec.json.Encoder().encode
+
+router = APIRouter(tags=["Commands"])
+
+
+@router.post(
+    COMMANDS_PATH,
+    operation_id="enqueueCustomerCreditsCommands",
+    summary="Enqueue commands, one a line",
+    responses=BATCH_RESPONSES,
+    openapi_extra=BATCH_REQUEST,
+    response_class=Response,
+)
+async def enqueue_commands(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Response:
+    """Accept any number of commands, as newline-delimited JSON, for high-volume metering.
+
+    The answer has a line for each line of the request, in order, while the request is still being sent: `queued` with
+    the id to ask for its result, or `refused` with the reason. A bad line never spoils its neighbours. What got no
+    answer was not accepted; sending everything again under the same keys is safe.
+    """
+    connections: Connections = request.app.state.connections
+    session = connections.session
+    return BatchResponse(session, connections.settings, store, await session.partitions())
+
+
+class BatchResponse(Response):
+    """Reads the request and answers it at the same time, which no ready-made response does."""
+
+    def __init__(self, session: AsyncSession, settings: Settings, store: Store, partitions: int) -> None:
+        super().__init__(media_type=MEDIA_TYPE)
+        del self.headers["content-length"]
+        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines)
+        self._dispatch = Dispatch(session, settings, store.public_id)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
+        """Answer the request.
+
+        Raises:
+            Problem, CreditlaneError: nothing of it could be accepted; nothing was answered yet.
+        """
+        reading = asyncio.create_task(self._intake.read(receive))
+        try:
+            with Spool() as spool:
+                await self._answer(spool, send)
+        finally:
+            reading.cancel()
+            await asyncio.wait((reading,))
+
+    async def _answer(self, spool: Spool, send: Send) -> None:
+        parcel = await self._intake.next()
+        if parcel is None:
+            raise Problem("validation_error", "The body has no line; send one command as JSON a line.")
+        # Where Redis cannot be reached from the start, the whole request is answered with that.
+        spool.put(await self._dispatch.first(parcel))
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_pour(spool, send))
+            try:
+                while (parcel := await self._intake.next()) is not None:
+                    spool.put(await self._dispatch.next(parcel))
+            finally:
+                spool.end()
+
+
+async def _pour(spool: Spool, send: Send) -> None:
+    while data := await spool.take():
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Parcel:
+    """Lines that go to Redis together: the commands of those that are some, and what is wrong with the others."""
+
+    def __init__(self, first_line: int, partitions: int) -> None:
+        self.first_line = first_line
+        self.chunk = Chunk(partitions)
+        #: By line: its command's place in the chunk, or its problem.
+        self.lines: list[int | Problem] = []
+
+
+class Intake:
+    """Takes the lines off the request and judges them, a little ahead of what is sent."""
+
+    def __init__(self, store_id: str, partitions: int, most_lines: int) -> None:
+        self._store_id = store_id
+        self._partitions = partitions
+        self._most_lines = most_lines
+        self._count = 0
+        self._parcel = Parcel(1, partitions)
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._ended = False
+
+    async def read(self, receive: Receive) -> None:
+        """Read the request to its end, or until the client is gone. Waits while a full parcel is not taken."""
+        try:
+            splitter, more = LineSplitter(), True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                for line in splitter.feed(message.get("body", b"")):
+                    await self._add(line)
+                more = message.get("more_body", False)
+            for line in splitter.finish():
+                await self._add(line)
+        finally:
+            self._ended = True
+            self._filled.set()
+
+    async def next(self) -> Parcel | None:
+        """Return the lines that have come, as soon as there are some; None after the last."""
+        await self._filled.wait()
+        await self._settle()
+        parcel = self._parcel
+        self._parcel = Parcel(self._count + 1, self._partitions)
+        if not self._ended:
+            self._filled.clear()
+        self._emptied.set()
+        return parcel if parcel.lines else None
+
+    async def _settle(self) -> None:
+        """Let the lines come that are on their way already: fewer, fuller parcels cost less."""
+        quiet, before = 0, self._count
+        while quiet < QUIET_ROUNDS and not self._ended and len(self._parcel.lines) < PARCEL_LINES:
+            await asyncio.sleep(0)
+            quiet, before = (quiet + 1, before) if self._count == before else (0, self._count)
+
+    async def _add(self, line: bytes | None) -> None:
+        while len(self._parcel.lines) >= PARCEL_LINES:
+            self._emptied.clear()
+            await self._emptied.wait()
+        self._count += 1
+        parcel = self._parcel
+        try:
+            ready = command_of(self._acceptable(line), self._store_id)
+        except Problem as problem:
+            parcel.lines.append(problem)
+        else:
+            parcel.lines.append(len(parcel.chunk))
+            parcel.chunk.put(ready.account_id, ready.idempotency_key, ready.encoded)
+        self._filled.set()
+
+    def _acceptable(self, line: bytes | None) -> bytes:
+        if line is None:
+            raise batch_lines.too_long()
+        if self._count > self._most_lines:
+            raise Problem("too_large", f"One request may have {self._most_lines} lines; send the rest in another.")
+        return line
+
+
+class Dispatch:
+    """Puts parcels on the lanes and says of each line what became of it."""
+
+    def __init__(self, session: AsyncSession, settings: Settings, store_id: str) -> None:
+        self._session = session
+        self._settings = settings
+        self._store_id = store_id
+        #: Why nothing more is sent.
+        self._failure: CreditlaneError | None = None
+
+    async def first(self, parcel: Parcel) -> bytes:
+        """Return the answers to a parcel, as `next` does, but raise what keeps all of it from being accepted."""
+        answers = await self.next(parcel)
+        if self._failure is not None:
+            raise self._failure
+        return answers
+
+    async def next(self, parcel: Parcel) -> bytes:
+        """Return the answers to a parcel. Once Redis cannot be reached, nothing more of the request is tried."""
+        shipment = Shipment(parcel.chunk, self._settings, NO_PRODUCER, 0, keep=False)
+        refusal: CreditlaneError | None = self._failure
+        if refusal is None and len(parcel.chunk):
+            try:
+                await self._session.sender.deliver(shipment, self._settings.wait_timeout_seconds)
+            except LaneFull as error:
+                refusal = error
+            except CreditlaneError as error:
+                refusal = self._failure = error
+        return self._answers(parcel, shipment, problem_of(refusal) if refusal else None)
+
+    def _answers(self, parcel: Parcel, shipment: Shipment, refusal: Problem | None) -> bytes:
+        chunk, entries = parcel.chunk, shipment.entries
+        answers = []
+        for number, line in enumerate(parcel.lines, parcel.first_line):
+            if isinstance(line, Problem):
+                answers.append(_refused(number, line))
+            elif entry := entries[line]:
+                ticket = Ticket(
+                    self._store_id, chunk.accounts[line], chunk.keys[line], entry.decode(), chunk.fingerprints[line]
+                )
+                answers.append(b'{"line":%d,"object":"command","id":"%s","status":"queued"}\n' % (number, _id(ticket)))
+            else:
+                answers.append(_refused(number, refusal or Problem("internal_error")))
+        return b"".join(answers)
+
+
+def _id(ticket: Ticket) -> bytes:
+    return str(ticket).encode()
+
+
+def _refused(number: int, problem: Problem) -> bytes:
+    answer: dict[str, Any] = {"line": number, "object": "command", "status": "refused", "error": detail_of(problem)}
+    return _encode(answer) + batch_lines.NEWLINE

@@ -1,0 +1,206 @@
+"""Lines of the batch endpoint: each becomes an encoded command, or a problem that spoils only this line. No socket.
+
+A plain credit or debit, which is nearly every line of a metering batch, takes the short way: decoded once, encoded as
+it stands on a lane, and judged by the very rules by which a worker takes it off. Anything else is judged by the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from ...schemas.commands import COMMAND_VERSION, Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse
+from ...schemas.commands import Unfreeze as UnfreezeCommand
+from ...schemas.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command
+from ...schemas.errors import InvalidCommand, UndecodableCommand
+from ...schemas.identifiers import position_of
+from ..outgoing import addressed, generated_key, make_command
+from . import models
+from .errors import Problem, problem_of, problem_of_fields
+
+#: What ends a line of the body.
+NEWLINE = b"\n"
+
+
+class _PlainLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    kind: Literal["credit", "debit"]
+    account_id: str
+    amount: str
+    reference: str
+    idempotency_key: str
+
+
+class _LaneMovement(msgspec.Struct, gc=False):
+    """A credit or debit with its fields in the order in which `encode_command` writes them; a test holds them equal."""
+
+    v: int
+    account_id: str
+    idempotency_key: str
+    amount: str
+    reference: str
+    kind: str
+    store_id: str
+
+
+class MovementLine(models.Movement):
+    """Credits or debits an account."""
+
+    kind: Literal["credit", "debit"]
+    account_id: Annotated[str, Field(examples=[models.ACCOUNT_EXAMPLE])]
+
+
+class PostLine(models.PostTransaction):
+    """Posts a transaction of several entries."""
+
+    kind: Literal["post"]
+
+
+class OpenAccountLine(models.CreateAccount):
+    """Opens an account."""
+
+    kind: Literal["open_account"]
+
+
+class ReverseLine(models.ReverseTransaction):
+    """Reverses a transaction."""
+
+    kind: Literal["reverse"]
+
+
+class ChangeLine(models.ChangeAccount):
+    """Freezes, unfreezes or closes an account."""
+
+    kind: Literal["freeze", "unfreeze", "close"]
+
+
+CommandLine = Annotated[
+    MovementLine | PostLine | OpenAccountLine | ReverseLine | ChangeLine, Field(discriminator="kind")
+]
+
+_decode_plain = msgspec.json.Decoder(_PlainLine).decode
+_encode = msgspec.json.Encoder().encode
+_adapter: TypeAdapter[Any] = TypeAdapter(CommandLine)
+#: The field that an error is about which names none.
+_WHERE = {"union_tag_not_found": ("kind",), "union_tag_invalid": ("kind",)}
+_MOVEMENTS: dict[str, type[Command]] = {"credit": Credit, "debit": Debit}
+_CHANGES: dict[str, type[Command]] = {"freeze": Freeze, "unfreeze": UnfreezeCommand, "close": Close}
+
+
+class ReadyCommand(msgspec.Struct, frozen=True, gc=False):
+    """A command that may go on its lane."""
+
+    account_id: str
+    idempotency_key: str
+    encoded: bytes
+
+
+def command_of(line: bytes, store_id: str) -> ReadyCommand:
+    """Return the command of this line, sent by this store.
+
+    Raises:
+        Problem: the line is none.
+    """
+    try:
+        return _plain(line, store_id) or _any(line, store_id)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False)
+        # The kind that was recognised stands before the name of the field; where it was not, it is what is wrong.
+        raise problem_of_fields(
+            [{**item, "loc": item["loc"][1:] or _WHERE.get(item["type"], ())} for item in items]
+        ) from None
+    except InvalidCommand as error:
+        raise problem_of(error) from None
+
+
+def _plain(line: bytes, store_id: str) -> ReadyCommand | None:
+    """Return the plain credit or debit, or None for anything that the models have to judge."""
+    try:
+        found = _decode_plain(line)
+        encoded = _encode(
+            _LaneMovement(
+                COMMAND_VERSION,
+                found.account_id,
+                found.idempotency_key,
+                found.amount,
+                found.reference,
+                found.kind,
+                store_id,
+            )
+        )
+        if type(decode_command(encoded)) is Movement:
+            return ReadyCommand(found.account_id, found.idempotency_key, encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, UndecodableCommand):
+        # The models say what is wrong, field by field.
+        return None
+    return None
+
+
+def _any(line: bytes, store_id: str) -> ReadyCommand:
+    command = addressed(_command_of_model(_adapter.validate_json(line)), store_id)
+    encoded = encode_command(command, store_id)
+    if len(encoded) > MAX_COMMAND_BYTES:
+        raise too_long()
+    return ReadyCommand(command.account_id, command.idempotency_key, encoded)
+
+
+def _command_of_model(line: BaseModel) -> Command:
+    fields = {name: value for name, value in line.model_dump().items() if value is not None}
+    kind = fields.pop("kind")
+    match line:
+        case ReverseLine():
+            position = position_of(line.transaction_id)
+            if position is None:
+                raise InvalidCommand("transaction_id: must be the id of a transaction", field="transaction_id")
+            return make_command(Reverse, account_id=position.account_id, transaction_id=line.transaction_id)
+        case OpenAccountLine():
+            return make_command(OpenAccount, **fields)
+        case ChangeLine():
+            return make_command(_CHANGES[kind], **{"idempotency_key": generated_key(kind), **fields})
+    if "idempotency_key" not in fields:
+        raise InvalidCommand("idempotency_key: is required", field="idempotency_key")
+    if isinstance(line, PostLine):
+        return make_command(Post, **fields)
+    return make_command(_MOVEMENTS[kind], **fields)
+
+
+def too_long() -> Problem:
+    """Return the problem of a line that is longer than any command."""
+    return Problem("too_large", f"The line has more than the {MAX_COMMAND_BYTES} bytes that a command may have.")
+
+
+class LineSplitter:
+    """Cuts a body that comes in parts into its lines, and holds no more than one line of the longest length."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+
+    def feed(self, body: bytes) -> Iterator[bytes | None]:
+        """Yield the lines that this part completes, without their ends; None for one that is too long."""
+        first, *rest = body.split(NEWLINE)
+        self._keep(first)
+        for part in rest:
+            yield self._take()
+            self._keep(part)
+
+    def finish(self) -> Iterator[bytes | None]:
+        """Yield the last line, if the body did not end with a line's end."""
+        if self._length:
+            yield self._take()
+
+    def _keep(self, part: bytes) -> None:
+        self._length += len(part)
+        if self._length > MAX_COMMAND_BYTES:
+            # What is too long is refused whole; its bytes need not be held.
+            self._parts.clear()
+        elif part:
+            self._parts.append(part)
+
+    def _take(self) -> bytes | None:
+        line = None if self._length > MAX_COMMAND_BYTES else b"".join(self._parts)
+        self._parts.clear()
+        self._length = 0
+        return line

@@ -1,0 +1,221 @@
+"""The one error body, every code in it with its status, and what is made of each error that is raised."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID, uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ...schemas.commands import WITHOUT_NUL
+from ...schemas.errors import (
+    REJECTIONS,
+    ConfigurationError,
+    CreditlaneError,
+    InvalidCommand,
+    RateLimited,
+    TooLarge,
+    TooSlow,
+)
+from ...schemas.results import ErrorDetail
+
+log = logging.getLogger(__name__)
+
+REPLAY_HEADER = "X-Idempotent-Replay"
+#: How long a client should wait before it tries again, in seconds, by code.
+RETRY_SECONDS = {"lane_full": 1.0, "unavailable": 2.0, "timeout": 2.0}
+NOT_FOUND = "not_found"
+NOTHING_HERE = "There is nothing of this id in your store; check the id."
+
+#: Every code of an error body, with its status and what it means.
+CODES: dict[str, tuple[int, str]] = {
+    "validation_error": (400, "The request breaks a rule; `param` names the field, `message` the rule."),
+    "unauthorized": (401, "The header `x-api-key` is missing or not a valid key."),
+    NOT_FOUND: (404, NOTHING_HERE),
+    "method_not_allowed": (405, "This path does not take this method."),
+    "too_slow": (408, "The body did not come in time; nothing was accepted, send the request again."),
+    "account_name_taken": (409, "The customer has an open account of this name; choose another or close that one."),
+    "account_exists": (409, "An account with this id is open already."),
+    "account_frozen": (409, "The account is frozen; unfreeze it first."),
+    "account_not_frozen": (409, "The account is not frozen, so there is nothing to unfreeze."),
+    "account_closed": (409, "The account is closed, which is final; open a new one."),
+    "idempotency_key_mismatch": (409, "The idempotency key was used for another request; send a new key."),
+    "reversal_not_reversible": (409, "The transaction is itself a reversal, which cannot be reversed."),
+    "too_large": (413, "The body is larger than the server takes."),
+    "insufficient_balance": (422, "The balance does not cover the amount; add credits, or take less under a new key."),
+    "unbalanced_transaction": (422, "Debits do not equal credits; correct the amounts and send a new key."),
+    "lane_full": (429, "The account's lane is full and accepted nothing; try again after `Retry-After` seconds."),
+    "rate_limited": (429, "Too many requests; try again after `Retry-After` seconds."),
+    "internal_error": (500, "A defect of the server; the request id finds it in the log."),
+    "dead_lettered": (500, "The command could not be decided and waits for an operator; nothing has moved."),
+    "unavailable": (503, "Redis or Postgres cannot be reached; send the same request again."),
+    "timeout": (503, "Whether the command was accepted is not known; send it again as it was, under the same key."),
+}
+
+#: Codes that the ledger tells apart and the API does not: a foreign id and an unknown one look the same.
+_SAME_CODES = {"account_not_found": NOT_FOUND, "transaction_not_found": NOT_FOUND}
+#: The field that a rejection is about.
+_PARAMS = {
+    NOT_FOUND: "id",
+    "account_name_taken": "name",
+    "account_frozen": "id",
+    "account_not_frozen": "id",
+    "account_closed": "id",
+    "idempotency_key_mismatch": "idempotency_key",
+    "reversal_not_reversible": "transaction_id",
+    "insufficient_balance": "amount",
+    "unbalanced_transaction": "entries",
+}
+#: Codes for what the framework refuses by itself; anything else below 500 breaks a rule.
+_CODES_OF_STATUS = {404: NOT_FOUND, 405: "method_not_allowed", 401: "unauthorized", 413: "too_large"}
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+class Problem(Exception):
+    """Ends a request with an error body."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, default = CODES[code]
+        self.code = code
+        self.message = message or default
+        self.param = param or _PARAMS.get(code)
+        self.headers = dict(headers or {})
+        super().__init__(self.message)
+
+
+def not_found(param: str = "id") -> Problem:
+    """Return what every unknown, malformed or foreign id is answered with."""
+    return Problem(NOT_FOUND, param=param)
+
+
+def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Problem:
+    """Return the problem for a command that the ledger decided against."""
+    code = _SAME_CODES.get(error.code, error.code)
+    if code not in CODES:
+        code = "internal_error"
+    message = None if code == NOT_FOUND else error.message
+    return Problem(code, message, headers={REPLAY_HEADER: "true"} if replayed else None)
+
+
+def problem_of(error: CreditlaneError) -> Problem:
+    """Return the problem for an error of the producer."""
+    code = "unavailable" if isinstance(error, ConfigurationError) else error.code
+    if code in REJECTIONS:
+        return problem_of_rejection(ErrorDetail(code=code, message=error.message))
+    # What says where it cannot connect names hosts, so only these are told in their own words.
+    message = error.message if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow) else None
+    retry_after = error.retry_after if isinstance(error, RateLimited) else RETRY_SECONDS.get(code)
+    return Problem(
+        code if code in CODES else "internal_error",
+        message,
+        param=error.field if isinstance(error, InvalidCommand) else None,
+        headers={"Retry-After": str(max(1, round(retry_after)))} if retry_after else None,
+    )
+
+
+def problem_of_fields(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Return the problem for fields that break a rule, as pydantic names them. The input is not repeated."""
+    lines = []
+    for item in errors:
+        message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
+        lines.append(f"{_path_of(item) or 'body'}: {message}")
+    return Problem("validation_error", "; ".join(lines), param=_path_of(errors[0]) or None)
+
+
+def _path_of(item: Mapping[str, Any]) -> str:
+    location = item["loc"]
+    if item["type"] == "json_invalid":
+        return ""
+    parts = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
+    return ".".join(str(part) for part in parts)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id under which the log knows this request."""
+    found = getattr(request.state, "request_id", None)
+    if found is None:
+        found = request.state.request_id = f"req_{uuid4().hex}"
+    return str(found)
+
+
+def detail_of(problem: Problem) -> dict[str, Any]:
+    """Return what says what went wrong, without the request: also the error of a line or of a polled command."""
+    kind = _TYPES.get(problem.status) or ("api_error" if problem.status >= 500 else "invalid_request_error")  # noqa: PLR2004
+    return {"type": kind, "code": problem.code, "message": problem.message, "param": problem.param}
+
+
+def error_answer(request: Request, problem: Problem) -> JSONResponse:
+    """Return the response that tells of the problem."""
+    request_id = request_id_of(request)
+    body = {
+        "error": {**detail_of(problem), "request_id": request_id},
+        "message": [problem.message],
+        "status": problem.status,
+        "trace_id": _trace_id_of(request_id),
+        "timestamp": time.time_ns() // 1_000_000,
+    }
+    return JSONResponse(body, problem.status, headers=problem.headers)
+
+
+def _trace_id_of(request_id: str) -> str:
+    try:
+        return str(UUID(hex=request_id.removeprefix("req_")))
+    except ValueError:
+        return str(uuid4())
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let every error, whoever raises it, end in the one error body."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(CreditlaneError, _on_creditlane_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_problem(request: Request, error: Exception) -> JSONResponse:
+    return error_answer(request, error if isinstance(error, Problem) else Problem("internal_error"))
+
+
+async def _on_creditlane_error(request: Request, error: Exception) -> JSONResponse:
+    problem = problem_of(error if isinstance(error, CreditlaneError) else CreditlaneError())
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request %s ends in %s: %s", request_id_of(request), problem.code, error)
+    return error_answer(request, problem)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    errors = error.errors() if isinstance(error, RequestValidationError) else []
+    return error_answer(request, problem_of_fields(errors) if errors else Problem("validation_error"))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error_answer(request, Problem("internal_error"))
+    problem = Problem(_CODES_OF_STATUS.get(status, "validation_error"))
+    if status not in _CODES_OF_STATUS:
+        problem.message = "The body cannot be read; send JSON in UTF-8."
+    elif status == HTTPStatus.NOT_FOUND:
+        problem.message = "There is no such path; /docs shows those there are."
+    problem.headers = dict(getattr(error, "headers", None) or {})
+    return error_answer(request, problem)
+
+
+async def _on_defect(request: Request, error: Exception) -> JSONResponse:
+    log.error("request %s met a defect", request_id_of(request), exc_info=error)
+    return error_answer(request, Problem("internal_error"))

@@ -1,0 +1,267 @@
+"""The bodies of requests and responses. Amounts are digit strings everywhere: no JSON number can hold them all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+
+from ...schemas.amounts import MAX_AMOUNT_DIGITS
+from ...schemas.commands import MAX_ENTRIES, Key, Metadata, Name, Text
+
+ACCOUNT_EXAMPLE = "cca_8f14e45fceea167a5a36dedd4bea2543"
+TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
+ENTRY_EXAMPLE = "cce_8f14e45fceea167a5a36dedd4bea25432"
+COMMAND_EXAMPLE = "cmd_WyJzdG9yZV9kZWZhdWx0IiwiY2NhX…"
+MOMENT_EXAMPLE = "2026-03-01T12:30:00.250Z"
+
+
+def moment_text(moment: datetime) -> str:
+    """Return the moment as every response has it: ISO 8601 in UTC, with milliseconds."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _trimmed(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+AmountText = Annotated[
+    StrictStr,
+    Field(
+        pattern=r"^[1-9][0-9]*$",
+        max_length=MAX_AMOUNT_DIGITS,
+        description=f"A whole number from 1, as a string of at most {MAX_AMOUNT_DIGITS} decimal digits.",
+        examples=["250"],
+    ),
+]
+AmountOrZeroText = Annotated[
+    StrictStr,
+    Field(
+        pattern=r"^(0|[1-9][0-9]*)$",
+        max_length=MAX_AMOUNT_DIGITS,
+        description=f"A whole number from 0, as a string of at most {MAX_AMOUNT_DIGITS} decimal digits.",
+        examples=["1000"],
+    ),
+]
+Side = Literal["debit", "credit"]
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=[MOMENT_EXAMPLE])]
+BalanceText = Annotated[
+    str,
+    Field(
+        pattern=r"^-?[0-9]+$",
+        description="A whole number as a string of digits; below zero only within an overdraft limit.",
+        examples=["750"],
+    ),
+]
+#: Not required where the header may stand for it; `required_key` says so when neither is there.
+BodyKey = Annotated[
+    Key | None,
+    Field(
+        description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
+        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree.",
+        examples=["order_1001"],
+    ),
+]
+Reference = Annotated[
+    Text, Field(description="Your own id of what caused the movement; found again by it.", examples=["order_1001"])
+]
+AttachedMetadata = Annotated[
+    Metadata | None, Field(description="Up to 50 pairs of text, given back as sent.", examples=[{"plan": "pro"}])
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _key_is_required(schema: dict[str, Any]) -> None:
+    """Show the key as required, as it is unless the header is sent."""
+    required = schema.setdefault("required", [])
+    if "idempotency_key" not in required:
+        required.append("idempotency_key")
+    key = schema["properties"]["idempotency_key"]
+    key.pop("default", None)
+    if "anyOf" in key:
+        key.update(key.pop("anyOf")[0])
+
+
+class CreateAccount(_Request):
+    """Opens an account for a customer."""
+
+    customer_id: Annotated[Text, Field(description="Your own id of the customer.", examples=["cust_42"])]
+    name: Annotated[
+        Name,
+        BeforeValidator(_trimmed),
+        Field(
+            description="Unique among the customer's open accounts, compared trimmed and case-insensitively.",
+            examples=["Tokens"],
+        ),
+    ] = "default"
+    unit_label: Annotated[Text, Field(description="What is counted; only shown.", examples=["tokens"])] = "credits"
+    initial_balance: AmountOrZeroText | None = None
+    idempotency_key: BodyKey = None
+    metadata: AttachedMetadata = None
+
+
+class Movement(_Request):
+    """Credits or debits an account."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_key_is_required)
+
+    amount: AmountText
+    reference: Reference
+    idempotency_key: BodyKey = None
+    metadata: AttachedMetadata = None
+
+
+class ChangeAccount(_Request):
+    """Changes the state of an account."""
+
+    account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
+    idempotency_key: BodyKey = None
+
+
+class ReverseTransaction(_Request):
+    """Undoes a transaction of the account."""
+
+    transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
+
+
+class EntryInput(_Request):
+    """One side of a transaction."""
+
+    account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
+    side: Side
+    amount: AmountText
+
+
+class PostTransaction(_Request):
+    """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_key_is_required)
+
+    reference: Reference
+    idempotency_key: BodyKey = None
+    entries: Annotated[list[EntryInput], Field(min_length=2, max_length=MAX_ENTRIES)]
+    metadata: AttachedMetadata = None
+
+
+class AccountBody(BaseModel):
+    """An account and what is on it."""
+
+    id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
+    store_id: Annotated[str, Field(examples=["store_default"])]
+    customer_id: Annotated[str, Field(examples=["cust_42"])]
+    name: Annotated[str, Field(examples=["Tokens"])]
+    unit_label: Annotated[str, Field(examples=["tokens"])]
+    status: Literal["active", "frozen", "closed"]
+    balance: BalanceText
+    held: Annotated[BalanceText, Field(description="The part of the balance that is set aside.", examples=["0"])]
+    available: Annotated[BalanceText, Field(description="What a debit may take now.")]
+    metadata: dict[str, str] | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class BalanceBody(BaseModel):
+    """A balance: the current one with `updated_at`, or one in time with `as_of`."""
+
+    balance: BalanceText
+    updated_at: Annotated[Moment, Field(description="Of the current balance: the latest entry's moment.")] = ""
+    as_of: Annotated[Moment, Field(description="The moment that was asked for with `at`.")] = ""
+
+
+class EntryBody(BaseModel):
+    """One movement on an account."""
+
+    id: Annotated[str, Field(examples=[ENTRY_EXAMPLE])]
+    transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
+    account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
+    side: Side
+    amount: AmountText
+    balance_after: Annotated[BalanceText, Field(description="The account's balance after this entry.")]
+    reference: Annotated[str, Field(examples=["order_1001"])]
+    created_at: Moment
+
+
+class TransactionBody(BaseModel):
+    """What moved together, for one reason: one entry, or several that balance."""
+
+    id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
+    store_id: Annotated[str, Field(examples=["store_default"])]
+    reference: Annotated[str, Field(examples=["order_1001"])]
+    idempotency_key: Annotated[str, Field(examples=["order_1001"])]
+    reversal_of: Annotated[str | None, Field(description="Of a reversal: the transaction it undoes.")]
+    entries: list[EntryBody]
+    metadata: dict[str, str] | None
+    created_at: Moment
+
+
+class AccountList(BaseModel):
+    """A page of accounts, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[AccountBody]
+    has_more: Annotated[bool, Field(description="Whether there are more beyond this page, in its direction.")]
+
+
+class EntryList(BaseModel):
+    """A page of entries, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[EntryBody]
+    has_more: Annotated[bool, Field(description="Whether there are more beyond this page, in its direction.")]
+
+
+class TransactionList(BaseModel):
+    """A page of transactions, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[TransactionBody]
+    has_more: Annotated[bool, Field(description="Whether there are more beyond this page, in its direction.")]
+
+
+class QueuedCommand(BaseModel):
+    """A command that is durably accepted and not decided yet. Nothing is lost; ask at `Location`."""
+
+    object: Literal["command"] = "command"
+    id: Annotated[str, Field(examples=[COMMAND_EXAMPLE])]
+    status: Literal["queued"] = "queued"
+
+
+class ErrorDetailBody(BaseModel):
+    """What went wrong. `code` is stable and for programs; `message` says what to do next."""
+
+    type: Literal["invalid_request_error", "authentication_error", "rate_limit_error", "api_error"]
+    code: str
+    message: str
+    param: Annotated[str | None, Field(description="The field that it is about.")]
+
+
+class RequestErrorDetail(ErrorDetailBody):
+    """What went wrong, and the id under which the server's log knows the request."""
+
+    request_id: Annotated[str, Field(examples=["req_6d1f0d3f9a3c4c0f8f6c3a0f5b1d2e3f"])]
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: RequestErrorDetail
+    message: list[str]
+    status: int
+    trace_id: Annotated[str, Field(description="The request id as a UUID.")]
+    timestamp: Annotated[int, Field(description="Milliseconds since 1970 in UTC.", examples=[1706889600000])]
+
+
+class CommandBody(BaseModel):
+    """What became of a command: `applied` with its transaction or account, or `rejected` with the error, for ever."""
+
+    object: Literal["command"] = "command"
+    id: Annotated[str, Field(examples=[COMMAND_EXAMPLE])]
+    status: Literal["queued", "applied", "rejected", "dead_lettered"]
+    kind: Annotated[str | None, Field(description="What was asked for.", examples=["debit"])] = None
+    transaction: TransactionBody | None = None
+    account: AccountBody | None = None
+    error: ErrorDetailBody | None = None

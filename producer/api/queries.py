@@ -1,0 +1,127 @@
+"""What the API asks Postgres. Only reads, only what is the store's own, and only by ranges of indexes.
+
+Lists are read by keyset: a page starts at the place of its cursor, however far down that is.
+"""
+
+from __future__ import annotations
+
+_MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint"
+
+#: Columns of `_AccountRow`, with the balance after the latest entry: one descent of the journal's primary key.
+_ACCOUNT = f"""
+select a.account_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0)::text,
+       a.overdraft_limit::text, a.metadata::text, {_MICROSECONDS.format("a.created_at")},
+       {_MICROSECONDS.format("a.updated_at")}, {_MICROSECONDS.format("coalesce(latest.created_at, a.created_at)")}
+from accounts a
+left join lateral (
+    select balance_after, created_at from journal j
+    where j.store_id = a.store_id and j.account_id = a.account_id and j.seq > 0
+    order by j.seq desc limit 1
+) latest on true
+"""  # noqa: S608  constants only
+
+READ_ACCOUNTS = f"{_ACCOUNT} where a.store_id = %(store)s and a.account_id = any(%(accounts)s::uuid[])"
+
+FIND_ACCOUNTS = "select account_id from accounts where store_id = %(store)s and account_id = any(%(accounts)s::uuid[])"
+
+#: When these accounts were opened: the place of a cursor.
+FIND_ACCOUNT_CURSORS = """
+select account_id, created_at from accounts
+where store_id = %(store)s and account_id = any(%(accounts)s::uuid[])
+"""
+
+
+def list_accounts(*, of_customer: bool, after: bool, before: bool) -> str:
+    """Return the statement for a page of accounts: below the cursor `after`, above the cursor `before`, or both."""
+    conditions = ["a.store_id = %(store)s"]
+    if of_customer:
+        conditions.append("a.customer_id = %(customer)s")
+    if after:
+        conditions.append("(a.created_at, a.account_id) < (%(after_at)s, %(after)s::uuid)")
+    if before:
+        conditions.append("(a.created_at, a.account_id) > (%(before_at)s, %(before)s::uuid)")
+    direction = "asc" if before and not after else "desc"
+    order = f"order by a.created_at {direction}, a.account_id {direction} limit %(count)s"
+    return f"{_ACCOUNT} where {' and '.join(conditions)} {order}"
+
+
+#: Columns of `_EntryRow`.
+_ENTRY_COLUMNS = f"""
+j.account_id, j.seq, j.kind, j.side, j.amount::text, j.balance_after::text, j.reference, j.idempotency_key,
+j.reversal_of, {_MICROSECONDS.format("j.created_at")}, j.transaction_account, j.transaction_seq, j.content::text
+"""
+
+READ_ENTRY = f"""
+select {_ENTRY_COLUMNS} from journal j
+where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq = %(seq)s
+"""  # noqa: S608
+
+#: Several entries by their places, each one descent of the primary key.
+READ_ENTRIES = f"""
+select {_ENTRY_COLUMNS}
+from unnest(%(accounts)s::uuid[], %(seqs)s::bigint[]) as place (account_id, seq)
+join lateral (
+    select * from journal k
+    where k.store_id = %(store)s and k.account_id = place.account_id and k.seq = place.seq
+    limit 1
+) j on true
+"""  # noqa: S608
+
+#: A page of an account's entries, newest first: a range of the primary key, read backwards.
+LIST_ENTRIES_DOWN = f"""
+select {_ENTRY_COLUMNS} from journal j
+where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq > %(above)s and j.seq < %(below)s
+order by j.seq desc limit %(count)s
+"""  # noqa: S608
+
+#: The same, next to its lower end: oldest first.
+LIST_ENTRIES_UP = LIST_ENTRIES_DOWN.replace("order by j.seq desc", "order by j.seq asc")
+
+#: The number of the account's latest entry, null if it has none.
+LATEST_SEQ = """
+select max(seq) from journal where store_id = %(store)s and account_id = %(account)s::uuid and seq > 0
+"""
+
+#: The balance after the last entry before a moment. Time never goes back along the entries and they are numbered
+#: without a gap, so their numbers are searched in halves: twenty descents of the primary key for a million entries.
+BALANCE_BEFORE = f"""
+with recursive search (low, high) as (
+    select 0::bigint, coalesce(({LATEST_SEQ}), 0)
+    union all
+    select case when middle.created_at < %(before)s then middle.seq else search.low end,
+           case when middle.created_at < %(before)s then search.high else middle.seq - 1 end
+    from search
+    cross join lateral (
+        select j.seq, j.created_at from journal j
+        where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq = (search.low + search.high + 1) / 2
+        limit 1
+    ) middle
+    where search.low < search.high
+)
+select coalesce((
+    select j.balance_after from journal j
+    where j.store_id = %(store)s and j.account_id = %(account)s::uuid
+        and j.seq = (select low from search where low >= high limit 1)
+), 0)::text
+"""  # noqa: S608
+
+
+def list_transactions(*, after: bool, before: bool) -> str:
+    """Return the statement for a page of the first entries of a reference's transactions."""
+    conditions = ["j.store_id = %(store)s and j.reference = %(reference)s and j.seq > 0 and j.transaction_seq is null"]
+    # The moment alone bounds the range of the index; the rest tells apart what happened in one batch.
+    if after:
+        conditions.append("j.created_at <= %(after_at)s")
+        conditions.append("(j.created_at, j.account_id, j.seq) < (%(after_at)s, %(after)s::uuid, %(after_seq)s)")
+    if before:
+        conditions.append("j.created_at >= %(before_at)s")
+        conditions.append("(j.created_at, j.account_id, j.seq) > (%(before_at)s, %(before)s::uuid, %(before_seq)s)")
+    direction = "asc" if before and not after else "desc"
+    order = f"order by j.created_at {direction}, j.account_id {direction}, j.seq {direction} limit %(count)s"
+    return f"select {_ENTRY_COLUMNS} from journal j where {' and '.join(conditions)} {order}"  # noqa: S608
+
+
+#: Whether this key has been used, and for what: one descent of the unique index.
+FIND_KEY = """
+select seq, rejection from journal where store_id = %(store)s and idempotency_key = %(key)s
+"""

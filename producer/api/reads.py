@@ -1,0 +1,312 @@
+"""Reads of one store, for the API: rows of Postgres become the bodies of responses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from fastapi import Depends
+from starlette.requests import Request
+
+from ...schemas.commands import REVERSAL_KEY_PREFIX
+from ...schemas.identifiers import (
+    ACCOUNT_ID_PATTERN,
+    ACCOUNT_PREFIX,
+    ENTRY_PREFIX,
+    TRANSACTION_PREFIX,
+    Position,
+    entry_id,
+    position_of,
+    transaction_id,
+)
+from ...schemas.journal import SIDE_NAMES, Kind, Status
+from ...schemas.results import moment_of
+from . import queries
+from .authentication import Store, authenticated_store
+from .connections import Connections, Row
+from .errors import Problem
+from .models import AccountBody, BalanceBody, EntryBody, TransactionBody, moment_text
+from .paging import Page, Window
+
+_is_account_id = re.compile(ACCOUNT_ID_PATTERN.replace("$", r"\Z")).match
+#: The API's times have milliseconds, so a moment that is asked for includes the whole of its millisecond.
+_RESOLUTION = timedelta(milliseconds=1)
+#: Later than anything in the ledger and early enough to be reckoned with.
+_LATEST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+class _EntryRow(NamedTuple):
+    account_id: str
+    seq: int
+    kind: int
+    side: int
+    amount: str
+    balance_after: str
+    reference: str | None
+    idempotency_key: str | None
+    reversal_of: int | None
+    created_us: int
+    transaction_account: Any
+    transaction_seq: int | None
+    content: str | None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.account_id, self.seq)
+
+    @property
+    def transaction_id(self) -> str:
+        if self.transaction_seq is None:
+            return transaction_id(self.account_id, self.seq)
+        return transaction_id(ACCOUNT_PREFIX + self.transaction_account.hex, self.transaction_seq)
+
+    def decoded_content(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.content) if self.content else {}
+
+    def positions(self) -> list[Position]:
+        """Return where all entries of the transaction are whose first entry this is."""
+        entries = self.decoded_content().get("entries") if self.kind in {Kind.POST, Kind.REVERSE} else None
+        return [Position(entry["account_id"], entry["seq"]) for entry in entries] if entries else [self.position]
+
+
+class ReversalView(NamedTuple):
+    """What a reversal would meet, as the books stand."""
+
+    transaction: TransactionBody
+    accounts: dict[str, AccountBody]
+    #: The reversal's key is used up by an earlier attempt, applied or refused.
+    is_decided: bool
+
+
+class Reads:
+    """The ledger of one store, as far as the API shows it. Raises Unavailable when Postgres cannot be read."""
+
+    def __init__(self, connections: Connections, store: Store) -> None:
+        self._read = connections.read
+        self._known = connections.known_accounts
+        self._store = store
+
+    async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
+        """Return those of the accounts that the store has, by id."""
+        wanted = [account_id[4:] for account_id in account_ids if _is_account_id(account_id)]
+        rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
+        return {account.id: account for account, _ in map(self._account_of, rows)}
+
+    async def account(self, account_id: str) -> AccountBody | None:
+        """Return the account, or None if the store has none of this id."""
+        return (await self.accounts([account_id])).get(account_id)
+
+    async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:
+        """Return those of the ids of which the store has no account. Those that were seen before are not asked for."""
+        unknown = {account_id for account_id in account_ids if (self._store.store_id, account_id) not in self._known}
+        if not unknown:
+            return []
+        wanted = [account_id[4:] for account_id in unknown if _is_account_id(account_id)]
+        rows = await self._rows(queries.FIND_ACCOUNTS, accounts=wanted) if wanted else []
+        found = {ACCOUNT_PREFIX + account.hex for (account,) in rows}
+        self._known.add((self._store.store_id, account_id) for account_id in found)
+        return [account_id for account_id in account_ids if account_id in unknown - found]
+
+    async def list_accounts(self, window: Window, customer_id: str | None) -> Page[AccountBody]:
+        """Return a page of accounts, newest first."""
+        cursors = [cursor for cursor in (window.starting_after, window.ending_before) if cursor is not None]
+        moments = await self._account_moments(cursors)
+        for name, cursor in window.cursors():
+            if cursor not in moments:
+                raise window.unknown(name)
+        after, before = window.starting_after, window.ending_before
+        statement = queries.list_accounts(
+            of_customer=customer_id is not None, after=after is not None, before=before is not None
+        )
+        rows = await self._rows(
+            statement,
+            customer=customer_id,
+            count=window.fetch,
+            after=after and after[4:],
+            after_at=after and moments[after],
+            before=before and before[4:],
+            before_at=before and moments[before],
+        )
+        return window.page([self._account_of(row)[0] for row in rows])
+
+    async def balance(self, account_id: str) -> BalanceBody | None:
+        """Return the current balance, or None if the store has no such account."""
+        rows = await self._rows(queries.READ_ACCOUNTS, accounts=[account_id[4:]]) if _is_account_id(account_id) else []
+        for account, moved_at in map(self._account_of, rows):
+            return BalanceBody(balance=account.balance, updated_at=moved_at)
+        return None
+
+    async def balance_at(self, account_id: str, at: datetime) -> BalanceBody | None:
+        """Return the balance after everything up to and including this moment; None if there is no such account."""
+        if await self.missing_accounts([account_id]):
+            return None
+        whole = at - timedelta(microseconds=at.microsecond % 1_000)
+        before = min(whole, _LATEST_MOMENT) + _RESOLUTION
+        ((balance,),) = await self._rows(queries.BALANCE_BEFORE, account=account_id[4:], before=before)
+        return BalanceBody(balance=balance, as_of=moment_text(at))
+
+    async def list_entries(self, account_id: str, window: Window) -> Page[EntryBody]:
+        """Return a page of the account's entries, newest first."""
+        bounds = {"starting_after": 2**63 - 1, "ending_before": 0}
+        cursors = list(window.cursors())
+        latest = await self._latest_seq(account_id) if cursors else 0
+        for name, cursor in cursors:
+            position = position_of(cursor) if cursor.startswith(ENTRY_PREFIX) else None
+            if position is None or position.account_id != account_id or position.seq > latest:
+                raise window.unknown(name)
+            bounds[name] = position.seq
+        statement = queries.LIST_ENTRIES_UP if window.is_upwards else queries.LIST_ENTRIES_DOWN
+        rows = await self._rows(
+            statement,
+            account=account_id[4:],
+            below=bounds["starting_after"],
+            above=bounds["ending_before"],
+            count=window.fetch,
+        )
+        return window.page([_entry_of(_entry_row(row)) for row in rows])
+
+    async def transaction(self, identifier: str) -> TransactionBody | None:
+        """Return the transaction with all its entries, or None if the store has none of this id."""
+        first = await self._first_entry(identifier)
+        return None if first is None else (await self._transactions([first]))[0]
+
+    async def list_transactions(self, reference: str, window: Window) -> Page[TransactionBody]:
+        """Return a page of the transactions of a reference, newest first."""
+        cursors: dict[str, _EntryRow] = {}
+        for name, cursor in window.cursors():
+            first = await self._first_entry(cursor)
+            if first is None or first.reference != reference:
+                raise window.unknown(name)
+            cursors[name] = first
+        after, before = cursors.get("starting_after"), cursors.get("ending_before")
+        rows = await self._rows(
+            queries.list_transactions(after=after is not None, before=before is not None),
+            reference=reference,
+            count=window.fetch,
+            **_cursor_values("after", after),
+            **_cursor_values("before", before),
+        )
+        page = window.page([_entry_row(row) for row in rows])
+        return Page(await self._transactions(page.data), page.has_more)
+
+    async def reversal_view(self, identifier: str) -> ReversalView | None:
+        """Return what a reversal of the transaction would meet, or None if the store has no such transaction."""
+        transaction = await self.transaction(identifier)
+        if transaction is None:
+            return None
+        decided = await self._rows(queries.FIND_KEY, key=REVERSAL_KEY_PREFIX + identifier)
+        accounts = await self.accounts({entry.account_id for entry in transaction.entries})
+        return ReversalView(transaction, accounts, bool(decided))
+
+    async def _rows(self, statement: str, **values: Any) -> list[Row]:
+        return await self._read(statement, {"store": self._store.store_id, **values})
+
+    async def _account_moments(self, account_ids: list[str]) -> dict[str, datetime]:
+        wanted = [account_id[4:] for account_id in account_ids if _is_account_id(account_id)]
+        rows = await self._rows(queries.FIND_ACCOUNT_CURSORS, accounts=wanted) if wanted else []
+        return {ACCOUNT_PREFIX + account.hex: moment for account, moment in rows}
+
+    async def _latest_seq(self, account_id: str) -> int:
+        ((latest,),) = await self._rows(queries.LATEST_SEQ, account=account_id[4:])
+        return latest or 0
+
+    async def _first_entry(self, identifier: str) -> _EntryRow | None:
+        """Return the first entry of the transaction of this id; the id of a further entry is none of a transaction."""
+        position = position_of(identifier) if identifier.startswith(TRANSACTION_PREFIX) else None
+        if position is None:
+            return None
+        rows = await self._rows(queries.READ_ENTRY, account=position.account_id[4:], seq=position.seq)
+        found = _entry_row(rows[0]) if rows else None
+        return found if found is not None and found.transaction_seq is None else None
+
+    async def _transactions(self, firsts: Sequence[_EntryRow]) -> list[TransactionBody]:
+        """Return the transactions with all their entries; what is missing is read at once for all of them."""
+        known = {first.position: first for first in firsts}
+        missing = [place for first in firsts for place in first.positions() if place not in known]
+        if missing:
+            rows = await self._rows(
+                queries.READ_ENTRIES,
+                accounts=[place.account_id[4:] for place in missing],
+                seqs=[place.seq for place in missing],
+            )
+            known |= {row.position: row for row in map(_entry_row, rows)}
+        return [self._transaction_of(first, [known[place] for place in first.positions()]) for first in firsts]
+
+    def _transaction_of(self, first: _EntryRow, entries: Sequence[_EntryRow]) -> TransactionBody:
+        original = transaction_id(first.account_id, first.reversal_of) if first.reversal_of else None
+        is_opening = first.kind == Kind.OPEN_ACCOUNT
+        return TransactionBody(
+            id=first.transaction_id,
+            store_id=self._store.public_id,
+            reference=first.reference or "",
+            idempotency_key=first.idempotency_key or "",
+            reversal_of=original,
+            entries=[_entry_of(entry) for entry in entries],
+            # The metadata of an opening is the account's.
+            metadata=None if is_opening else first.decoded_content().get("metadata"),
+            created_at=moment_text(moment_of(first.created_us)),
+        )
+
+    def _account_of(self, row: Row) -> tuple[AccountBody, str]:
+        account, customer, name, unit_label, status, balance, limit, metadata, created_us, updated_us, moved_us = row
+        body = AccountBody(
+            id=ACCOUNT_PREFIX + account.hex,
+            store_id=self._store.public_id,
+            customer_id=customer,
+            name=name,
+            unit_label=unit_label,
+            status=Status(status).name.lower(),
+            balance=balance,
+            held="0",
+            available=str(int(balance) + int(limit)),
+            metadata=msgspec.json.decode(metadata) if metadata else None,
+            created_at=moment_text(moment_of(created_us)),
+            updated_at=moment_text(moment_of(updated_us)),
+        )
+        return body, moment_text(moment_of(moved_us))
+
+
+def _entry_row(row: Row) -> _EntryRow:
+    return _EntryRow(ACCOUNT_PREFIX + row[0].hex, *row[1:])
+
+
+def _entry_of(row: _EntryRow) -> EntryBody:
+    return EntryBody(
+        id=entry_id(row.account_id, row.seq),
+        transaction_id=row.transaction_id,
+        account_id=row.account_id,
+        side=SIDE_NAMES[row.side],
+        amount=row.amount,
+        balance_after=row.balance_after,
+        reference=row.reference or "",
+        created_at=moment_text(moment_of(row.created_us)),
+    )
+
+
+def _cursor_values(name: str, row: _EntryRow | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
+
+
+# Asynchronous, or it would take a thread of a pool for every request.
+async def reads_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Reads:
+    """Return the reads of the request's store: a dependency of the operations."""
+    return Reads(request.app.state.connections, store)
+
+
+def parse_moment(text: str) -> datetime:
+    """Return the moment that an ISO 8601 text names; without an offset it is taken as UTC.
+
+    Raises:
+        Problem: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        message = "at: must be a moment in ISO 8601, like 2026-03-01T12:30:00Z (a + in a URL is written %2B)"
+        raise Problem("validation_error", message, param="at") from None

@@ -1,0 +1,95 @@
+"""The outermost layer: gives every request its id, logs it in one line, and counts it. Streams are not buffered.
+
+No header, query or body is logged, and of a key only its id.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .request_metrics import RequestMetrics
+
+REQUEST_ID_PREFIX = "req_"
+REQUEST_ID_HEADER = b"x-request-id"
+#: Paths that are asked every few seconds; only what is wrong with them is worth a line.
+QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+#: From this status on it is the server's fault.
+SERVER_ERROR = 500
+
+_log = structlog.get_logger(__name__)
+
+
+def new_request_id() -> str:
+    """Return the id of a request that has just come."""
+    return REQUEST_ID_PREFIX + uuid.uuid4().hex
+
+
+class RequestLog:
+    """An ASGI application around another."""
+
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        # The task is this request's own; what is logged in it, also by the server, has the id.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        answer = _Answer(send, request_id)
+        started = time.perf_counter()
+        with self._metrics.in_flight():
+            try:
+                await self._app(scope, receive, answer.send)
+            finally:
+                self._finish(scope, answer.status, time.perf_counter() - started)
+
+    def _finish(self, scope: Scope, status: int | None, seconds: float) -> None:
+        operation = operation_of(scope)
+        self._metrics.note(operation, status, seconds)
+        is_fault = status is not None and status >= SERVER_ERROR
+        if scope["path"] in QUIET_PATHS and not is_fault:
+            return
+        store = scope["state"].get("store")
+        (_log.error if is_fault else _log.info)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            operation=operation,
+            # None: the client was gone before there was an answer.
+            status=status,
+            duration_ms=round(1_000 * seconds, 2),
+            store=store.public_id if store else None,
+            key_id=store.key_id if store else None,
+            client=scope["client"][0] if scope.get("client") else None,
+        )
+
+
+class _Answer:
+    """Passes an answer on, with the request's id in its head, and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
+            message = {**message, "headers": [*headers, (REQUEST_ID_HEADER, self._request_id)]}
+        await self._send(message)
+
+
+def operation_of(scope: Scope) -> str:
+    """Return the name of the operation that was asked for, `none` where the path leads to none."""
+    route = scope.get("route")
+    name: str | None = getattr(route, "name", None)
+    return name or "none"

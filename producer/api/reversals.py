@@ -1,0 +1,64 @@
+"""Reversing a transaction: refused without using up its key while the books forbid it, else sent to its lane."""
+
+from __future__ import annotations
+
+from fastapi import Response
+
+from ...schemas.commands import Reverse
+from ...schemas.errors import AccountClosed, AccountFrozen, Unavailable
+from ...schemas.identifiers import position_of
+from ...schemas.results import Result
+from ...schemas.tickets import Ticket
+from .errors import Problem, not_found
+from .reads import Reads, ReversalView
+from .writes import Writes, body_answer, queued_answer
+
+
+async def reverse(identifier: str, reads: Reads, writes: Writes, *, account_id: str | None = None) -> Response:
+    """Reverse the transaction, which must touch the account if one is named.
+
+    Raises:
+        Problem: there is no such transaction, or it cannot be reversed.
+    """
+    param = "id" if account_id is None else "transaction_id"
+    view = await reads.reversal_view(identifier)
+    position = position_of(identifier)
+    if view is None or position is None:
+        raise not_found(param)
+    if account_id not in {None, *(entry.account_id for entry in view.transaction.entries)}:
+        raise not_found(param)
+    if not view.is_decided:
+        _refuse_early(view)
+    outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier)
+    return await transaction_answer(outcome, reads)
+
+
+async def transaction_answer(outcome: Result | Ticket, reads: Reads) -> Response:
+    """Return the response for a transaction that may have several entries: they are read back."""
+    if isinstance(outcome, Ticket):
+        return queued_answer(outcome)
+    transaction = await reads.transaction(outcome.transaction_id or "")
+    if transaction is None:
+        raise Unavailable("The transaction is applied and cannot be read yet; send the same request again.")
+    return body_answer(transaction, 201, replayed=outcome.replayed)
+
+
+def _refuse_early(view: ReversalView) -> None:
+    """Refuse what the ledger would refuse as the books stand.
+
+    The key of a reversal is fixed, and a refusal by the ledger would hold it for ever: nobody could ever reverse the
+    transaction, though the account may be unfrozen or topped up tomorrow.
+    """
+    if view.transaction.reversal_of is not None:
+        raise Problem("reversal_not_reversible")
+    left = {account.id: int(account.available) for account in view.accounts.values()}
+    for entry in view.transaction.entries:
+        account = view.accounts[entry.account_id]
+        if account.status != "active":
+            error = AccountFrozen if account.status == "frozen" else AccountClosed
+            raise Problem(error.code, f"{account.id}: {error().message}")
+        left[account.id] += int(entry.amount) * (1 if entry.side == "debit" else -1)
+        if entry.side == "credit" and left[account.id] < 0:
+            available = left[account.id] + int(entry.amount)
+            message = f"{account.id} has {available} available, and {entry.amount} is needed to reverse this."
+            raise Problem("insufficient_balance", message)

@@ -1,0 +1,30 @@
+"""What stands around the operations: the request log, the limits, the keys' desk, and what operators' tools ask."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from ...schemas.settings import Settings
+from . import monitoring
+from .authentication import KeyDesk
+from .limits import BodyLimits, Limits
+from .request_log import RequestLog
+from .request_metrics import RequestMetrics
+
+
+def surround(app: FastAPI, settings: Settings) -> None:
+    """Put all of it around the app. Called once, before its first request."""
+    app.state.settings = settings
+    app.state.key_desk = KeyDesk()
+    app.state.limits = Limits(settings)
+    app.state.request_metrics = metrics = RequestMetrics()
+    app.include_router(monitoring.router)
+    app.add_middleware(BodyLimits, settings=settings)
+    build = app.build_middleware_stack
+
+    def build_with_log() -> ASGIApp:
+        # Around everything, also around Starlette's own layer that answers a defect with 500: that is logged, too.
+        return RequestLog(build(), metrics)
+
+    app.build_middleware_stack = build_with_log  # type: ignore[method-assign]

@@ -1,0 +1,137 @@
+"""Writes: a command goes on its lane, and the request waits for the published result or is told where to ask."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from ...schemas.commands import Command, Key
+from ...schemas.encoding import MAX_COMMAND_BYTES
+from ...schemas.errors import InvalidCommand, OutcomeUnknown, Unavailable
+from ...schemas.results import Result
+from ...schemas.tickets import Ticket
+from ..outgoing import chunk_of, generated_key, make_command
+from .authentication import Store, authenticated_store
+from .connections import Connections
+from .errors import REPLAY_HEADER, Problem, problem_of_rejection
+from .limits import waiting_place
+from .models import QueuedCommand
+
+COMMANDS_PATH = "/v1/customer-credits/commands"
+
+_CommandT = TypeVar("_CommandT", bound=Command)
+
+KeyHeader = Annotated[
+    Key | None,
+    Header(alias="Idempotency-Key", description="A synonym of the body's `idempotency_key`; must agree with it."),
+]
+PreferHeader = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        description="`respond-async`: answer 202 as soon as the command is durably accepted, without its result.",
+        examples=["respond-async"],
+    ),
+]
+
+
+class Writes:
+    """Sends the commands of one request, as its store."""
+
+    def __init__(self, request: Request, store: Store, key: str | None, prefer: str | None) -> None:
+        connections: Connections = request.app.state.connections
+        self._request = request
+        self._session = connections.session
+        self._timeout = connections.settings.wait_timeout_seconds
+        self._store = store
+        self._header_key = key
+        self._respond_at_once = _asks_for_no_wait(prefer)
+
+    def key(self, body_key: str | None, purpose: str | None = None) -> str:
+        """Return the idempotency key of the request, from its body or its header; or a new one for this purpose.
+
+        Raises:
+            Problem: both are there and differ, or there is none and no purpose.
+        """
+        given = body_key if body_key is not None else self._header_key
+        if given is None:
+            if purpose is not None:
+                return generated_key(purpose)
+            message = "idempotency_key: is required, in the body or as the header Idempotency-Key"
+            raise Problem("validation_error", message, param="idempotency_key")
+        if self._header_key not in {None, given}:
+            message = "idempotency_key: the body and the header Idempotency-Key must agree; send one of them"
+            raise Problem("validation_error", message, param="idempotency_key")
+        return given
+
+    async def decide(self, kind: type[_CommandT], **fields: Any) -> Result | Ticket:
+        """Send a command and return its applied result, or its ticket where the result is not waited for any longer.
+
+        Raises:
+            Problem: the ledger decided against it.
+            CreditlaneError: it was not accepted, or that is not known.
+        """
+        command = make_command(kind, **fields)
+        if self._respond_at_once:
+            return await self._send(command, self._session.numbers.take(), keep=True)
+        with waiting_place(self._request):
+            outcome = await self._send_and_wait(command)
+        if isinstance(outcome, Result) and outcome.error is not None:
+            raise problem_of_rejection(outcome.error, replayed=outcome.replayed)
+        return outcome
+
+    async def _send_and_wait(self, command: Command) -> Result | Ticket:
+        waiting, number = self._session.waiting, self._session.numbers.take()
+        # Before it is sent: the answer may be quicker than the sender.
+        promise = waiting.expect(number)
+        try:
+            ticket = await self._send(command, number, keep=False)
+        except BaseException:
+            waiting.forget(number, promise)
+            raise
+        try:
+            return await waiting.wait_own(ticket, promise, self._timeout)
+        except (OutcomeUnknown, Unavailable):
+            # It is accepted all the same, and will be decided.
+            return ticket
+
+    async def _send(self, command: Command, number: int, *, keep: bool) -> Ticket:
+        chunk = chunk_of(command, self._store.public_id, await self._session.partitions())
+        if len(chunk.encoded[0]) > MAX_COMMAND_BYTES:
+            raise InvalidCommand(f"The command is larger than the {MAX_COMMAND_BYTES} bytes that a lane takes.")
+        shipment = await self._session.sender.send(chunk, number, keep=keep)
+        return shipment.ticket(self._store.public_id, self._session.producer_id)
+
+
+def _asks_for_no_wait(prefer: str | None) -> bool:
+    preferences = (prefer or "").replace(";", ",").split(",")
+    return "respond-async" in {preference.strip().lower() for preference in preferences}
+
+
+# Asynchronous, or it would take a thread of a pool for every request.
+async def _writes(
+    request: Request,
+    store: Annotated[Store, Depends(authenticated_store)],
+    idempotency_key: KeyHeader = None,
+    prefer: PreferHeader = None,
+) -> Writes:
+    return Writes(request, store, idempotency_key, prefer)
+
+
+#: What an operation that writes gets.
+RequestWrites = Annotated[Writes, Depends(_writes)]
+
+
+def body_answer(body: BaseModel, status: int = 200, *, replayed: bool = False) -> Response:
+    """Return the response with this body. It says so if the body is the answer to an earlier request."""
+    headers = {REPLAY_HEADER: "true"} if replayed else None
+    return Response(body.model_dump_json(), status, headers, media_type="application/json")
+
+
+def queued_answer(ticket: Ticket) -> Response:
+    """Return the response for a command that is accepted and not decided yet."""
+    body = QueuedCommand(id=str(ticket))
+    return JSONResponse(body.model_dump(), 202, {"Location": f"{COMMANDS_PATH}/{body.id}"})

@@ -1,0 +1,44 @@
+"""What a worker process counts. It writes the numbers beside its sign of life; `/metrics` shows them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+import msgspec
+
+#: Upper bounds of the buckets for the size of a batch, in commands.
+BATCH_COMMANDS_BOUNDS = (1, 10, 100, 1_000, 4_000, 8_000)
+#: Upper bounds of the buckets for the time that a batch took in Postgres, in seconds.
+BATCH_SECONDS_BOUNDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Distribution(msgspec.Struct):
+    """How often values fell below each bound."""
+
+    bounds: tuple[float, ...]
+    #: One more than there are bounds: the last is for what exceeds them all. Not cumulative.
+    counts: list[int]
+    sum: float = 0.0
+
+    @classmethod
+    def over(cls, bounds: Iterable[float]) -> Distribution:
+        """Return a distribution that has seen nothing."""
+        fixed = tuple(bounds)
+        return cls(fixed, [0] * (len(fixed) + 1))
+
+    def take(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class WorkerNumbers(msgspec.Struct):
+    """What one worker process has counted since it started."""
+
+    #: Commands decided, by `applied`, `replayed`, or the code of the rejection or dead letter.
+    outcomes: dict[str, int] = {}
+    batch_commands: Distribution = msgspec.field(default_factory=lambda: Distribution.over(BATCH_COMMANDS_BOUNDS))
+    batch_seconds: Distribution = msgspec.field(default_factory=lambda: Distribution.over(BATCH_SECONDS_BOUNDS))
+    lanes_gained: int = 0
+    lanes_lost: int = 0

@@ -1,0 +1,233 @@
+"""The batch endpoint: streamed both ways, one answer a line in order, and a bad line spoils none of its neighbours."""
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+
+from creditlane import AsyncClient, Settings
+from creditlane.producer.api import batch, spool
+from creditlane.producer.verification import verify
+from creditlane.producer.wire import ExchangeFailed
+
+from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account
+
+Start = Callable[..., tuple[Any, str]]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
+
+
+def debit(account: dict[str, Any], number: int, **fields: Any) -> dict[str, Any]:
+    line = {
+        "kind": "debit",
+        "account_id": account["id"],
+        "amount": "1",
+        "reference": "r",
+        "idempotency_key": f"{number}",
+    }
+    return {**line, **fields}
+
+
+def body_of(lines: list[Any]) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def answers_of(response: Any) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_every_line_gets_its_answer_in_order(api: TestClient, settings: Settings) -> None:
+    account = open_account(api, initial_balance="100")
+    other = open_account(api, name="other")
+    move = {"account_id": account["id"], "side": "debit", "amount": "2"}
+    lines = [
+        debit(account, 1),
+        debit(account, 2, amount=1),
+        {"kind": "credit", "account_id": account["id"], "amount": "5", "reference": "r", "idempotency_key": "c"},
+        "not an object",
+        {
+            "kind": "post",
+            "reference": "r",
+            "idempotency_key": "p",
+            "entries": [move, {**move, "account_id": other["id"], "side": "credit"}],
+        },
+        debit(account, 3, amount="1000"),
+        debit(account, 1),
+        {"kind": "open_account", "customer_id": "c", "initial_balance": "7"},
+    ]
+
+    answers = answers_of(api.post(COMMANDS, content=body_of(lines)))
+
+    assert [answer["line"] for answer in answers] == list(range(1, 9))
+    refused = {answer["line"]: answer["error"]["param"] for answer in answers if answer["status"] == "refused"}
+    assert refused == {2: "amount", 4: None}
+    results = {}
+    for answer in answers:
+        if answer["status"] == "queued":
+            results[answer["line"]] = api.get(f"{COMMANDS}/{answer['id']}", params={"wait": 30}).json()
+    outcomes = [result["error"]["code"] if result["error"] else result["status"] for result in results.values()]
+    assert outcomes == ["applied", "applied", "applied", "insufficient_balance", "applied", "applied"]
+    assert results[1]["transaction"]["id"] == results[7]["transaction"]["id"]
+    assert len(results[5]["transaction"]["entries"]) == 2
+    assert results[8]["account"]["balance"] == "7"
+    assert (balance(api, account), balance(api, other)) == ("102", "2")
+    assert verify(settings.require_database_url()).discrepancies == 0
+
+
+def test_a_blank_line_and_a_line_that_is_too_long_are_refused_alone(api: TestClient) -> None:
+    account = {"id": "cca_" + "0" * 32}
+    body = body_of([debit(account, 1)]) + b"\n" + b"x" * 300_000 + b"\n" + body_of([debit(account, 2)])[:-1]
+
+    answers = answers_of(api.post(COMMANDS, content=body))
+
+    codes = [answer["error"]["code"] if "error" in answer else answer["status"] for answer in answers]
+    assert codes == ["queued", "validation_error", "too_large", "queued"]
+
+
+def test_lines_beyond_the_limit_are_refused(make_api: Callable[[Settings], TestClient], settings: Settings) -> None:
+    api = make_api(settings.model_copy(update={"api_batch_lines": 3}))
+
+    answers = answers_of(api.post(COMMANDS, content=body_of([debit({"id": "cca_" + "0" * 32}, n) for n in range(5)])))
+
+    assert [answer["status"] for answer in answers] == ["queued"] * 3 + ["refused"] * 2
+    assert answers[4]["error"]["code"] == "too_large"
+
+
+def test_a_full_lane_refuses_its_own_lines_only(make_api: Callable[[Settings], TestClient], settings: Settings) -> None:
+    api = make_api(settings.model_copy(update={"lane_limit": 3, "wait_timeout_seconds": 0.1}))
+    full, free = {"id": "cca_" + "0" * 32}, {"id": "cca_" + "0" * 31 + "1"}
+
+    first = answers_of(api.post(COMMANDS, content=body_of([debit(full, n) for n in range(3)])))
+    second = answers_of(api.post(COMMANDS, content=body_of([debit(full, 3), debit(free, 4), debit(full, 5)])))
+
+    assert [answer["status"] for answer in first] == ["queued"] * 3
+    assert [answer["status"] for answer in second] == ["refused", "queued", "refused"]
+    assert second[0]["error"] == {**second[2]["error"], "type": "rate_limit_error", "code": "lane_full"}
+
+
+def test_an_empty_body_is_a_bad_request(api: TestClient) -> None:
+    assert code_of(api.post(COMMANDS, content=b""), 400) == "validation_error"
+    assert code_of(api.post(COMMANDS, content=b"{}\n", headers={"x-api-key": "cl_wrong"}), 401) == "unauthorized"
+
+
+def test_without_redis_the_whole_request_is_unavailable(
+    make_api: Callable[[Settings], TestClient], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = make_api(settings)
+    assert api.post(COMMANDS, content=body_of([{"kind": "x"}])).status_code == 200
+    wire = api.app.state.session.wire  # type: ignore[attr-defined]
+
+    async def unreachable(_calls: object) -> None:
+        raise ExchangeFailed(ConnectionRefusedError(), sent=False)
+
+    monkeypatch.setattr(wire, "send", unreachable)
+    answer = api.post(COMMANDS, content=body_of([debit({"id": "cca_" + "0" * 32}, 1)]))
+
+    assert code_of(answer, 503) == "unavailable"
+    assert answer.headers["retry-after"]
+
+
+class Duplex:
+    """A connection that sends and reads as it likes."""
+
+    def __init__(self, url: str, key: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=DEADLINE_SECONDS)
+        self._connection.putrequest("POST", COMMANDS)
+        self._connection.putheader("x-api-key", key)
+        self._connection.putheader("Transfer-Encoding", "chunked")
+        self._connection.endheaders()
+
+    def send(self, body: bytes) -> None:
+        self._connection.send(b"%x\r\n%b\r\n" % (len(body), body))
+
+    def finish(self) -> None:
+        self._connection.send(b"0\r\n\r\n")
+
+    def response(self) -> http.client.HTTPResponse:
+        return self._connection.getresponse()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def duplex(start_api: Start, api_key: str) -> Iterator[Duplex]:
+    connection = Duplex(start_api()[1], api_key)
+    yield connection
+    connection.close()
+
+
+def test_answers_come_while_the_request_is_still_being_sent(duplex: Duplex) -> None:
+    account = {"id": "cca_" + "0" * 32}
+    duplex.send(body_of([debit(account, 1)]))
+    response = duplex.response()
+    got = [json.loads(response.readline())]
+    for number in range(2, 6):
+        line = body_of([debit(account, number)])
+        duplex.send(line[:20])
+        duplex.send(line[20:])
+        got.append(json.loads(response.readline()))
+    duplex.finish()
+
+    assert [(answer["line"], answer["status"]) for answer in got] == [(number, "queued") for number in range(1, 6)]
+    assert response.read() == b""
+
+
+def test_a_client_that_sends_everything_before_it_reads_is_answered(duplex: Duplex) -> None:
+    account, count = {"id": "cca_" + "0" * 32}, 60_000
+    lines = [debit(account, number) for number in range(count)]
+    # Enough that neither sockets nor memory can hold the answers.
+    assert count * 200 > 8 * spool.MAX_MEMORY_BYTES
+    for start in range(0, count, 1_000):
+        duplex.send(body_of(lines[start : start + 1_000]))
+    duplex.finish()
+
+    answers = [json.loads(line) for line in duplex.response().read().splitlines()]
+
+    assert [answer["line"] for answer in answers] == list(range(1, count + 1))
+    assert {answer["status"] for answer in answers} == {"queued"}
+
+
+def test_a_client_that_leaves_has_sent_what_was_answered(
+    start_api: Start, api_key: str, api: TestClient, start_worker: Callable[[], object]
+) -> None:
+    account = {"id": "cca_" + "0" * 32}
+    duplex = Duplex(start_api()[1], api_key)
+    duplex.send(body_of([debit(account, number) for number in range(3)]) + b'{"kind":"debit","acc')
+    answer = json.loads(duplex.response().readline())
+    duplex.close()
+    start_worker()
+
+    told = api.get(f"{COMMANDS}/{answer['id']}", params={"wait": 30}).json()
+
+    assert told["error"]["code"] == "not_found"
+
+
+async def test_lines_of_one_account_keep_their_order_through_many_parcels(
+    api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[[], object]
+) -> None:
+    monkeypatch.setattr(batch, "PARCEL_LINES", 7)
+    start_worker()
+    account = open_account(api, initial_balance="1000")
+    lines = [debit(account, number, reference=f"{number}") for number in range(100)]
+
+    answers = answers_of(api.post(COMMANDS, content=iter([body_of(lines[n : n + 9]) for n in range(0, 100, 9)])))
+    async with AsyncClient(settings) as client:
+        await client.wait(answers[-1]["id"], DEADLINE_SECONDS)
+
+    entries = api.get(f"{ACCOUNTS}/{account['id']}/entries", params={"limit": 100}).json()["data"]
+    assert [entry["reference"] for entry in entries] == [f"{number}" for number in reversed(range(100))]
+    assert threading.active_count() < 50

@@ -1,0 +1,102 @@
+"""A store never sees anything of another: a foreign id answers exactly as one that does not exist."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from creditlane import Settings
+
+from .requests_of import (
+    ACCOUNTS,
+    COMMANDS,
+    DEADLINE_SECONDS,
+    TRANSACTIONS,
+    UNKNOWN_ACCOUNT,
+    UNKNOWN_TRANSACTION,
+    balance,
+    move,
+    open_account,
+    transfer,
+)
+
+pytestmark = pytest.mark.usefixtures("running_worker")
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
+
+
+@pytest.fixture
+def other(database_url: str, make_key: Callable[..., str]) -> dict[str, str]:
+    """The headers of another store."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
+    return {"x-api-key": make_key("store_other")}
+
+
+def shape(answer: Any) -> tuple[int, Any]:
+    """Return what an answer says, without what differs from request to request."""
+    body = answer.json()
+    if "error" in body:
+        body = {"error": {**body["error"], "request_id": ""}, "message": body["message"], "status": body["status"]}
+    return answer.status_code, body
+
+
+def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, other: dict[str, str]) -> None:
+    account = open_account(api, initial_balance="10")
+    credit = move(api, account, "credit", "1", "c", reference="shared")
+    entry = credit["entries"][0]["id"]
+    own = api.post(ACCOUNTS, json={"customer_id": "o", "initial_balance": "5"}, headers=other).json()
+    queued = api.post(f"{ACCOUNTS}/{account['id']}/freeze", headers={"Prefer": "respond-async"}).headers["location"]
+    movement = {"amount": "1", "reference": "r", "idempotency_key": "k"}
+
+    def calls(account_id: str, transaction_id: str, command: str) -> list[tuple[str, str, Any]]:
+        of_account, of_transaction = f"{ACCOUNTS}/{account_id}", f"{TRANSACTIONS}/{transaction_id}"
+        return [
+            ("GET", of_account, None),
+            ("GET", f"{of_account}/balance", None),
+            ("GET", f"{of_account}/balance?at=2030-01-01T00:00:00Z", None),
+            ("GET", f"{of_account}/entries", None),
+            ("GET", f"{ACCOUNTS}?starting_after={account_id}", None),
+            ("GET", f"{ACCOUNTS}?ending_before={account_id}", None),
+            ("GET", f"{TRANSACTIONS}?reference=shared", None),
+            ("GET", f"{TRANSACTIONS}?reference=shared&starting_after={transaction_id}", None),
+            ("GET", of_transaction, None),
+            ("GET", f"{COMMANDS}/{command}", None),
+            ("POST", f"{of_account}/credit", movement),
+            ("POST", f"{of_account}/debit", movement),
+            ("POST", f"{of_account}/reverse", {"transaction_id": transaction_id}),
+            ("POST", f"{ACCOUNTS}/{own['id']}/reverse", {"transaction_id": transaction_id}),
+            ("POST", f"{of_account}/freeze", None),
+            ("POST", f"{of_account}/unfreeze", None),
+            ("POST", f"{of_account}/close", None),
+            ("POST", f"{of_transaction}/reverse", None),
+            ("POST", TRANSACTIONS, transfer(own, {"id": account_id}, "1", "t")),
+            ("POST", TRANSACTIONS, transfer({"id": account_id}, own, "1", "t")),
+        ]
+
+    foreign = calls(account["id"], credit["id"], queued.rsplit("/", 1)[1])
+    unknown = calls(UNKNOWN_ACCOUNT, UNKNOWN_TRANSACTION, "cmd_x")
+    for (method, path, body), (_, unknown_path, unknown_body) in zip(foreign, unknown, strict=True):
+        got = shape(api.request(method, path, json=body, headers=other))
+        assert got == shape(api.request(method, unknown_path, json=unknown_body, headers=other)), path
+        assert got[0] in {400, 404} or got[1] == {"object": "list", "data": [], "has_more": False}
+    assert entry.startswith("cce_")
+    assert balance(api, account) == "11"
+
+
+def test_keys_names_and_customers_of_stores_do_not_meet(api: TestClient, other: dict[str, str]) -> None:
+    body = {"customer_id": "same", "name": "same", "initial_balance": "3", "idempotency_key": "same"}
+
+    first, second = api.post(ACCOUNTS, json=body), api.post(ACCOUNTS, json=body, headers=other)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json()["id"] != second.json()["id"]
+    assert second.json()["store_id"] == "store_other"
+    for headers, account in (({}, first.json()), (other, second.json())):
+        assert api.get(ACCOUNTS, headers=headers).json()["data"] == [account]
+        assert api.get(ACCOUNTS, params={"customer_id": "same"}, headers=headers).json()["data"] == [account]

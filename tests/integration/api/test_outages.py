@@ -1,0 +1,139 @@
+"""Servers go away and come back: never a false success, no request hangs, and the API recovers by itself."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from creditlane import Settings
+from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
+from creditlane.producer.api.app import create_app
+from creditlane.producer.api.keys import create_key
+from creditlane.producer.verification import verify
+from creditlane.schemas.migrate import migrate
+
+from .requests_of import ACCOUNTS, DEADLINE_SECONDS, balance, code_of, open_account
+
+#: How long the API waits for a result here, in seconds.
+WAIT_SECONDS = 1.0
+#: How long any request may take while a server is down, in seconds.
+PATIENCE_SECONDS = 25.0
+BODY = {"amount": "1", "reference": "r"}
+
+
+@pytest.fixture
+def postgres(own_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
+    return own_postgres()
+
+
+@pytest.fixture
+def redis_of_test(own_redis: Callable[[], EmbeddedRedis]) -> EmbeddedRedis:
+    return own_redis()
+
+
+@pytest.fixture
+def settings(postgres: EmbeddedPostgres, redis_of_test: EmbeddedRedis) -> Settings:
+    """Settings that reach servers of this test's own."""
+    url = postgres.create_database("outages")
+    migrate(url, partitions=8)
+    return Settings(redis_url=redis_of_test.url, database_url=url, wait_timeout_seconds=WAIT_SECONDS)
+
+
+@pytest.fixture
+def api(settings: Settings, start_worker: Callable[[], object]) -> Iterator[TestClient]:
+    start_worker()
+    with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
+        key = create_key(connection, settings.store, "test")
+    with TestClient(create_app(settings), headers={"x-api-key": key}, raise_server_exceptions=False) as client:
+        yield client
+
+
+def until(attempt: Callable[[], Any], *statuses: int) -> Any:
+    """Return the first answer of one of these statuses, within the deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (answer := attempt()).status_code not in statuses:
+        assert time.monotonic() < deadline, answer.text
+    return answer
+
+
+def quick(attempt: Callable[[], Any]) -> Any:
+    started = time.monotonic()
+    answer = attempt()
+    assert time.monotonic() - started < PATIENCE_SECONDS
+    return answer
+
+
+def opened(api: TestClient) -> dict[str, Any]:
+    # The worker may need longer to start than the API waits.
+    body = {"customer_id": "c", "initial_balance": "100", "idempotency_key": "open"}
+    account: dict[str, Any] = until(lambda: api.post(ACCOUNTS, json=body), 201).json()
+    return account
+
+
+def test_without_postgres_nothing_is_claimed_and_everything_comes_back(
+    api: TestClient, postgres: EmbeddedPostgres, settings: Settings
+) -> None:
+    account = opened(api)
+    path = f"{ACCOUNTS}/{account['id']}"
+
+    postgres.stop(immediate=True)
+    read = quick(lambda: api.get(path))
+    writes = [
+        quick(lambda number=number: api.post(f"{path}/debit", json={**BODY, "idempotency_key": f"{number}"}))
+        for number in range(2)
+    ]
+    postgres.start()
+    after = [
+        until(lambda n=number: api.post(f"{path}/debit", json={**BODY, "idempotency_key": f"{n}"}), 201)
+        for number in range(2)
+    ]
+
+    assert code_of(read, 503) == "unavailable"
+    assert read.headers["retry-after"]
+    assert {answer.status_code for answer in writes} <= {202, 503}
+    assert len({answer.json()["id"] for answer in after}) == 2
+    assert balance(api, account) == "98"
+    assert verify(settings.require_database_url()).discrepancies == 0
+
+
+def test_without_redis_writes_are_refused_and_reads_go_on(api: TestClient, redis_of_test: EmbeddedRedis) -> None:
+    account = opened(api)
+    path = f"{ACCOUNTS}/{account['id']}"
+    body = {**BODY, "idempotency_key": "1"}
+
+    redis_of_test.kill()
+    write = quick(lambda: api.post(f"{path}/debit", json=body))
+    at_once = quick(lambda: api.post(f"{path}/debit", json=body, headers={"Prefer": "respond-async"}))
+    read = api.get(path)
+    redis_of_test.start()
+    done = until(lambda: api.post(f"{path}/debit", json=body), 201)
+
+    assert code_of(write, 503) in {"unavailable", "timeout"}
+    assert code_of(at_once, 503) in {"unavailable", "timeout"}
+    assert (read.status_code, read.json()["balance"]) == (200, "100")
+    assert done.json()["entries"][0]["balance_after"] == "99"
+    assert balance(api, account) == "99"
+
+
+def test_the_api_starts_before_its_servers(
+    settings: Settings, postgres: EmbeddedPostgres, redis_of_test: EmbeddedRedis, start_worker: Callable[[], object]
+) -> None:
+    with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
+        key = create_key(connection, settings.store, "test")
+    postgres.stop(immediate=True)
+    redis_of_test.kill()
+
+    with TestClient(create_app(settings), headers={"x-api-key": key}, raise_server_exceptions=False) as api:
+        down = quick(lambda: api.get(ACCOUNTS))
+        postgres.start()
+        redis_of_test.start()
+        start_worker()
+        up = until(lambda: api.get(ACCOUNTS), 200)
+        until(lambda: api.post(ACCOUNTS, json={"customer_id": "c", "idempotency_key": "k"}), 201)
+
+        assert code_of(down, 503) == "unavailable"
+        assert up.json()["data"] == []
+        assert open_account(api, name="second")["status"] == "active"

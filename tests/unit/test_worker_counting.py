@@ -1,0 +1,53 @@
+"""What a worker counts adds up, and reads back as it was written."""
+
+import msgspec
+
+from creditlane.schemas.journal import JournalRow, Refusal
+from creditlane.schemas.worker_numbers import Distribution, WorkerNumbers
+from creditlane.worker.book import Verdict
+from creditlane.worker.counting import Counting
+
+
+def row(rejection: str | None = None) -> JournalRow:
+    return JournalRow(1, "cca_" + "0" * 32, 1, 2, 1, 5, 5, 0, "k", "r", None, 0, rejection, None)
+
+
+def read_back(counting: Counting) -> WorkerNumbers:
+    return msgspec.json.decode(counting.encoded(), type=WorkerNumbers)
+
+
+def test_every_command_counts_as_what_became_of_it() -> None:
+    counting = Counting()
+
+    counting.note_outcomes([Verdict(row()), Verdict(row()), Verdict(row(), replayed=True)])
+    counting.note_outcomes([Verdict(row("account_frozen")), Verdict(row("account_frozen"), replayed=True)])
+    counting.note_outcomes([Verdict(None, refusal=Refusal("dead_lettered", "m"))])
+
+    assert read_back(counting).outcomes == {"applied": 2, "replayed": 2, "account_frozen": 1, "dead_lettered": 1}
+
+
+def test_batches_and_lanes_add_up() -> None:
+    counting = Counting()
+
+    counting.note_batch(1, 0.001)
+    counting.note_batch(8_000, 9.0)
+    counting.note_lanes(5, 0)
+    counting.note_lanes(0, 2)
+
+    numbers = read_back(counting)
+    assert (numbers.batch_commands.sum, sum(numbers.batch_commands.counts)) == (8_001, 2)
+    assert (numbers.batch_seconds.counts[0], numbers.batch_seconds.counts[-1]) == (1, 1)
+    assert (numbers.lanes_gained, numbers.lanes_lost) == (5, 2)
+
+
+def test_a_value_on_a_bound_is_within_it() -> None:
+    values = Distribution.over((1, 10))
+    for value in (1, 1.5, 10, 10.5):
+        values.take(value)
+
+    assert values.counts == [1, 2, 1]
+    assert values.sum == 23
+
+
+def test_a_worker_that_counted_nothing_can_be_read() -> None:
+    assert msgspec.json.decode("{}", type=WorkerNumbers) == WorkerNumbers()

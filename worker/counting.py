@@ -1,0 +1,53 @@
+"""What this worker process counts: a few additions a batch, written to Postgres with its sign of life."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from threading import Lock
+
+import msgspec
+
+from ..schemas.worker_numbers import WorkerNumbers
+from .book import Verdict
+
+
+class Counting:
+    """The numbers of one worker process. Shared by its threads; no I/O."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._numbers = WorkerNumbers()
+
+    def note_batch(self, commands: int, seconds: float) -> None:
+        """Count a batch that was committed."""
+        with self._lock:
+            self._numbers.batch_commands.take(commands)
+            self._numbers.batch_seconds.take(seconds)
+
+    def note_outcomes(self, verdicts: Sequence[Verdict]) -> None:
+        """Count what became of the commands of a batch."""
+        counted = Counter([_outcome(verdict) for verdict in verdicts])
+        with self._lock:
+            outcomes = self._numbers.outcomes
+            for outcome, count in counted.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+
+    def note_lanes(self, gained: int, lost: int) -> None:
+        """Count lanes that changed their owner."""
+        with self._lock:
+            self._numbers.lanes_gained += gained
+            self._numbers.lanes_lost += lost
+
+    def encoded(self) -> str:
+        """Return the numbers as JSON."""
+        with self._lock:
+            return msgspec.json.encode(self._numbers).decode()
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.refusal is not None:
+        return verdict.refusal.code
+    if verdict.replayed or verdict.row is None:
+        return "replayed"
+    return verdict.row.rejection or "applied"
