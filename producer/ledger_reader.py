@@ -14,7 +14,7 @@ from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
 from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
-from .verdict import verdicts
+from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -43,7 +43,7 @@ class LedgerReader:
         """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
         if not tickets:
             return []
-        store, keys = tickets[0].store_id, [ticket.idempotency_key for ticket in tickets]
+        store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
         rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys})
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ..schemas.commands import (
     MAX_TEXT_CHARACTERS,
+    REVERSAL_KEY_PREFIX,
     Close,
     Command,
     Credit,
@@ -22,6 +23,7 @@ from ..schemas.commands import (
     Post,
     Reverse,
     Unfreeze,
+    reversal_key,
 )
 from ..schemas.encoding import encode_command, fingerprint
 from ..schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
@@ -84,6 +86,12 @@ def verdict(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter
     return queued(ticket) if letters else None
 
 
+def keys_of(ticket: Ticket) -> list[str]:
+    """Return the keys under which the journal may have the ticket's command: a reversal that was made has its own."""
+    key = ticket.idempotency_key
+    return [key, reversal_key(key)] if key.startswith(REVERSAL_KEY_PREFIX) else [key]
+
+
 def verdicts(
     tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetter]
 ) -> list[Result | None]:
@@ -92,7 +100,12 @@ def verdicts(
     for letter in letters:
         by_key.setdefault(letter.idempotency_key, []).append(letter)
     return [
-        verdict(ticket, rows.get(ticket.idempotency_key), by_key.get(ticket.idempotency_key, ())) for ticket in tickets
+        verdict(
+            ticket,
+            next((rows[key] for key in keys_of(ticket) if key in rows), None),
+            by_key.get(ticket.idempotency_key, ()),
+        )
+        for ticket in tickets
     ]
 
 
@@ -163,9 +176,9 @@ def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
 
 
 def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:
-    if row.idempotency_key != ticket.idempotency_key or row.account_id != ticket.account_id:
+    if row.idempotency_key not in keys_of(ticket) or row.account_id != ticket.account_id:
         return False
-    fields = {"account_id": row.account_id, "idempotency_key": row.idempotency_key, **content_of_row(row)}
+    fields = {"account_id": row.account_id, "idempotency_key": ticket.idempotency_key, **content_of_row(row)}
     try:
         command = _COMMANDS[row.kind](**fields)
     except ValidationError:

@@ -49,6 +49,11 @@ def _visible_name(name: str) -> str:
     return name
 
 
+def reversal_key(attempt_key: str) -> str:
+    """Return the key that the reversal has if the attempt of this key makes it."""
+    return ":".join(attempt_key.split(":", 2)[:2])
+
+
 def name_key(name: str) -> str:
     """Return what two account names of one customer are compared by: trimmed and case-insensitive."""
     return unicodedata.normalize("NFC", name.strip()).casefold()
@@ -167,8 +172,10 @@ class Post(Command):
 class Reverse(Command):
     """Undo a whole transaction by a new, opposite one, on every account that it touched.
 
-    `account_id` is the account of the transaction's first entry, in whose lane it was decided. The key is always
-    ``reversal:<transaction id>``: reversing twice gives the first reversal.
+    `account_id` is the account of the transaction's first entry, in whose lane it was decided. Its own key is
+    ``reversal:<transaction id>:<attempt>``, made when it is left out. The reversal that is made has the key
+    ``reversal:<transaction id>``: reversing twice gives the first reversal, and a refused attempt, of a frozen account
+    perhaps, can be followed by another.
     """
 
     kind: Literal["reverse"] = "reverse"
@@ -182,10 +189,11 @@ class Reverse(Command):
     def _fix_key(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(data.get("transaction_id"), str):
             return data
-        key = REVERSAL_KEY_PREFIX + data["transaction_id"]
-        if data.get("idempotency_key", key) != key:
-            raise PydanticCustomError("reversal_key", "idempotency_key of a reversal is fixed; leave it out")
-        return {**data, "idempotency_key": key}
+        key = f"{REVERSAL_KEY_PREFIX}{data['transaction_id']}:"
+        attempt = data.get("idempotency_key", f"{key}{uuid4().hex}")
+        if not isinstance(attempt, str) or not attempt.startswith(key):
+            raise PydanticCustomError("reversal_key", f"idempotency_key of a reversal begins with {key}; leave it out")
+        return {**data, "idempotency_key": attempt}
 
 
 class Freeze(Command):

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from .commands import PostEntry
+from .commands import REVERSAL_KEY_PREFIX, PostEntry, reversal_key
 from .errors import REJECTIONS, CommandDeadLettered, CreditlaneError
-from .identifiers import TRANSACTION_PREFIX, transaction_id
+from .identifiers import transaction_id
 from .journal import SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
 
 #: What is told of the account that does not cover its part of a transaction.
@@ -133,8 +133,7 @@ def content_of_row(row: JournalRow) -> dict[str, Any]:
     """Return what was asked for by the command that this row records: its content fields, by name."""
     if row.kind == Kind.REVERSE:
         # The key of a reversal names the transaction; the row of an unknown one has no other place for it.
-        key = row.idempotency_key
-        return {"transaction_id": key[key.index(TRANSACTION_PREFIX) :]}
+        return {"transaction_id": reversal_key(row.idempotency_key).removeprefix(REVERSAL_KEY_PREFIX)}
     content: dict[str, Any] = msgspec.json.decode(row.content) if row.content else {}
     metadata = content.get("metadata")
     if row.kind in {Kind.CREDIT, Kind.DEBIT}:

@@ -19,7 +19,7 @@ from ..schemas.journal import CREDIT_SIDE, DEBIT_SIDE, JournalRow, Kind, Refusal
 from ..schemas.results import content_of_row
 from .book import NO_ACCOUNT, OBSTACLES, AccountState, AddressedCommand, Book, Decision, Verdict
 from .recording import move, note
-from .transactions import decide_transaction
+from .transactions import decide_transaction, reversal_of
 
 Rule = Callable[[int, Any, AccountState, Book, int], Decision]
 
@@ -42,8 +42,13 @@ def decide_all(commands: Iterable[AddressedCommand], book: Book, now_us: int) ->
             continue
         rule = _RULES.get(command.kind)
         if rule is None:
+            first = reversal_of(store_id, command, book)
+            if first is not None:
+                verdicts.append(Verdict(first, replayed=True))
+                continue
             row, *further = decide_transaction(store_id, command, book, now_us)
-            known[key] = row
+            # A reversal that was made has another key than the attempt.
+            known[key] = known[store_id, row.idempotency_key] = row
             verdicts.append(Verdict(row, further=tuple(further)))
             continue
         state, row = rule(store_id, command, accounts[account], book, now_us)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from ..schemas.commands import reversal_key
 from ..schemas.encoding import Movement
 from ..schemas.errors import CreditlaneError, LeaseLost
 from ..schemas.identifiers import ACCOUNT_PREFIX
@@ -200,6 +201,14 @@ class LedgerStore:
         if wanted:
             self._remembered.update(self._load_accounts(wanted))
         book.has_reversals, book.originals = reach.has_reversals, reach.originals
+        if reach.has_reversals:
+            # Whether it was reversed before is asked also of an optimistic batch: a refusal would not collide with it.
+            made = {
+                (account[0], reversal_key(command.idempotency_key))
+                for account, command in commands
+                if command.kind == "reverse"
+            }
+            book.known |= self._load_known(made) if made else {}
         opened = self._open_accounts(commands, book, now_us) if "open_account" in kinds else set()
         return book, opened
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..schemas.commands import Post, Reverse
+from ..schemas.commands import Post, Reverse, reversal_key
 from ..schemas.encoding import LaneCommand
 from ..schemas.identifiers import Position, position_of
 from ..schemas.journal import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, JournalRow, Kind, Status
@@ -61,6 +61,14 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
     if book.has_reversals:
         book.originals.update({(store_id, Position(row.account_id, row.seq)): row for row in rows})
     return rows
+
+
+def reversal_of(store_id: int, command: LaneCommand, book: Book) -> JournalRow | None:
+    """Return the reversal that another attempt has made already of what this command wants to reverse."""
+    if command.kind != "reverse":
+        return None
+    row = book.known.get((store_id, reversal_key(command.idempotency_key)))
+    return row if row is not None and row.account_id == command.account_id else None
 
 
 def accounts_of(
@@ -116,10 +124,8 @@ def _legs_of_reversal(store_id: int, command: LaneCommand, book: Book) -> tuple[
         leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
         raise _Obstacle("reversal_not_reversible", leg)
     originals = [book.originals[store_id, place] for place in positions_of(first)]
-    legs = [
-        Leg(entry.account_id, command.idempotency_key, -entry.side, entry.amount or 0, reversal_of=entry.seq)
-        for entry in originals
-    ]
+    key = reversal_key(command.idempotency_key)
+    legs = [Leg(entry.account_id, key, -entry.side, entry.amount or 0, reversal_of=entry.seq) for entry in originals]
     return legs, first.reference
 
 

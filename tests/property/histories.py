@@ -51,7 +51,9 @@ def sent(draw: st.DrawFn, accounts: Sequence[str], label: str, kinds: Sequence[s
     if kind == "reverse":
         seq = draw(st.sampled_from([1, 1, 2, 2, 3, 3, 4, 5, 99]))
         owner = draw(st.sampled_from([account, account, account, *accounts]))
-        return Sent(store, Reverse(account_id=account, transaction_id=f"cct_{owner[4:]}{seq:x}"))
+        transaction = f"cct_{owner[4:]}{seq:x}"
+        attempt = f"reversal:{transaction}:{label}-{number}"
+        return Sent(store, Reverse(account_id=account, transaction_id=transaction, idempotency_key=attempt))
     fields: dict[str, Any] = {"account_id": account, "idempotency_key": f"{label}-{number}"}
     if kind in {"credit", "debit"}:
         fields |= {"amount": draw(amounts), "reference": draw(st.sampled_from(REFERENCES))}

@@ -41,14 +41,29 @@ class NaiveLedger:
         self.accounts: dict[tuple[str, str], dict[str, Any]] = {}
         #: (store, key): the command that used it first, and what was answered.
         self.answered: dict[tuple[str, str], tuple[dict[str, Any], Answer]] = {}
+        #: (store, account id, transaction id): the answer to the attempt that reversed it.
+        self.reversals: dict[tuple[str, str, str], Answer] = {}
 
     def submit(self, store: str, command: dict[str, Any]) -> Answer:
         """Return the answer to a command, given as its fields."""
         place = (store, command["idempotency_key"])
         if place in self.answered:
             return self._answer_again(command, *self.answered[place])
+        if command["kind"] == "reverse":
+            return self._reverse_once(store, command)
         answer = self._do(store, command)
         self.answered[place] = (command, answer)
+        return answer
+
+    def _reverse_once(self, store: str, command: dict[str, Any]) -> Answer:
+        """A transaction is reversed once, by whichever attempt; a refused attempt leaves it to the next."""
+        reversed_already = (store, command["account_id"], command["transaction_id"])
+        if reversed_already in self.reversals:
+            return self.reversals[reversed_already]._replace(replayed=True)
+        answer = self._do(store, command)
+        self.answered[store, command["idempotency_key"]] = (command, answer)
+        if answer.status == "applied":
+            self.reversals[reversed_already] = answer
         return answer
 
     def entries(self, store: str, account_id: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, name_key
+from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, name_key, reversal_key
 from creditlane.schemas.encoding import decode_command, encode_command, invalid_command
 
 ANN = "cca_" + "a" * 32
@@ -21,21 +21,26 @@ def test_a_command_cannot_be_changed() -> None:
     assert command.amount == 5
 
 
-def test_the_key_of_a_reversal_follows_from_its_transaction() -> None:
-    """Given a transaction, when it is reversed from two places, then both have the same key, so it happens once."""
+def test_every_attempt_of_a_reversal_has_its_key_and_all_lead_to_one() -> None:
+    """Given a transaction, when it is reversed from two places, then the attempts differ and the reversal is one."""
     one, other = (Reverse(account_id=ANN, transaction_id=TRANSACTION) for _ in range(2))
 
-    assert one == other
-    assert one.idempotency_key == f"reversal:{TRANSACTION}"
+    assert one.idempotency_key != other.idempotency_key
+    assert {reversal_key(attempt.idempotency_key) for attempt in (one, other)} == {f"reversal:{TRANSACTION}"}
     assert Reverse(account_id=ANN, transaction_id=TRANSACTION, idempotency_key=one.idempotency_key) == one
 
 
-@pytest.mark.parametrize("key", ["mine", "", f"reversal:{TRANSACTION}0", TRANSACTION, None])
+@pytest.mark.parametrize(
+    "key", ["mine", "", f"reversal:{TRANSACTION}", f"reversal:{TRANSACTION}0:1", TRANSACTION, None]
+)
 def test_a_reversal_takes_no_other_key(key: Any) -> None:
     with pytest.raises(ValidationError) as refusal:
         Reverse(account_id=ANN, transaction_id=TRANSACTION, idempotency_key=key)
 
-    assert "idempotency_key of a reversal is fixed; leave it out" in invalid_command(refusal.value).message
+    assert (
+        f"idempotency_key of a reversal begins with reversal:{TRANSACTION}:; leave it out"
+        in invalid_command(refusal.value).message
+    )
 
 
 @pytest.mark.parametrize(
