@@ -33,11 +33,18 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 class _Obstacle(Exception):  # never leaves this module
     """Why the transaction cannot be made."""
 
-    def __init__(self, rejection: str, leg: Leg | None = None, state: AccountState | None = None) -> None:
+    def __init__(
+        self,
+        rejection: str,
+        leg: Leg | None = None,
+        state: AccountState | None = None,
+        reference: str | None = None,
+    ) -> None:
         super().__init__(rejection)
         self.rejection = rejection
         self.leg = leg
         self.state = state
+        self.reference = reference
 
 
 def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: int) -> list[JournalRow]:
@@ -51,9 +58,8 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
         leg = obstacle.leg
         side, amount = (leg.side, leg.amount) if leg and leg.account_id == command.account_id else (NO_SIDE, None)
         content = _content_of(command, None, obstacle)
-        state, row = note(
-            store_id, command, book.accounts[account], now_us, obstacle.rejection, side, amount, content=content
-        )
+        before, rejection, reference = book.accounts[account], obstacle.rejection, obstacle.reference
+        state, row = note(store_id, command, before, now_us, rejection, side, amount, reference, content=content)
         book.accounts[account] = state
         return [row]
     book.accounts.update(moved)
@@ -108,7 +114,7 @@ def _legs_of(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg]
         for entry in post.entries
     ]
     if sum(leg.side * leg.amount for leg in legs) != 0:
-        raise _Obstacle("unbalanced_transaction")
+        raise _Obstacle("unbalanced_transaction", reference=post.reference)
     return legs, post.reference
 
 
@@ -122,7 +128,7 @@ def _legs_of_reversal(store_id: int, command: LaneCommand, book: Book) -> tuple[
         raise _Obstacle("transaction_not_found")
     if first.kind == _REVERSE:
         leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
-        raise _Obstacle("reversal_not_reversible", leg)
+        raise _Obstacle("reversal_not_reversible", leg, reference=first.reference)
     originals = [book.originals[store_id, place] for place in positions_of(first)]
     key = reversal_key(command.idempotency_key)
     legs = [Leg(entry.account_id, key, -entry.side, entry.amount or 0, reversal_of=entry.seq) for entry in originals]
@@ -145,9 +151,9 @@ def _move_all(
     for leg, key in zip(legs, keys, strict=True):
         state = moved.get(key) or book.accounts[key]
         if state.status != _ACTIVE:
-            raise _Obstacle(OBSTACLES[state.status], leg, state)
+            raise _Obstacle(OBSTACLES[state.status], leg, state, reference)
         if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < leg.amount:
-            raise _Obstacle("insufficient_balance", leg, state)
+            raise _Obstacle("insufficient_balance", leg, state, reference)
         kind = _POST if leg.reversal_of is None else _REVERSE
         moved[key], row = move(
             store_id, leg, state, at_us, leg.side, leg.amount, reference, kind=kind, reversal_of=leg.reversal_of

@@ -14,8 +14,8 @@ from creditlane.schemas.encoding import Movement, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD
 from creditlane.schemas.settings import Settings
 from creditlane.worker.applier import Applier
+from creditlane.worker.book import Verdict
 from creditlane.worker.connecting import connect_postgres
-from creditlane.worker.ledger import Verdict
 from creditlane.worker.requests import Batch, Request, parse_request
 from creditlane.worker.store import LedgerStore
 

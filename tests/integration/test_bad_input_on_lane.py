@@ -139,8 +139,8 @@ BAD: dict[str, tuple[dict[bytes, bytes], str, str]] = {
     "floating amount": ({b"c": changed(amount=1.5)}, "undecodable", "amount: must be a whole number"),
     "another's key": ({b"c": changed(idempotency_key="reversal:x")}, "undecodable", "must not start with 'reversal:'"),
     "no field c": ({b"d": changed(), b"e": b"x"}, "undecodable", "the entry has no field c"),
-    "too long": ({b"c": changed(reference="x" * MAX_COMMAND_BYTES)}, "undecodable", "more than the 16384"),
-    "far too long": ({b"c": b"x" * 5_000_000}, "undecodable", "5000000 bytes are more than the 16384"),
+    "too long": ({b"c": changed(reference="x" * MAX_COMMAND_BYTES)}, "undecodable", "more than the 262144"),
+    "far too long": ({b"c": b"x" * 5_000_000}, "undecodable", "5000000 bytes are more than the 262144"),
     "unknown store": ({b"c": changed(store_id="store_nobody")}, "unknown_store", "there is no store 'store_nobody'"),
 }
 

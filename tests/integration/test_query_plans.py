@@ -127,8 +127,8 @@ def test_an_accounts_balance_and_last_decision_are_one_descent_each(grown: psyco
     assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("journal_pkey", 1)] * 2
 
 
-def test_the_journal_has_two_indexes(grown: psycopg.Connection[Any]) -> None:
-    """Given the cost of an index for every row that is written, then the journal has these two and no third."""
+def test_the_journal_has_three_indexes(grown: psycopg.Connection[Any]) -> None:
+    """Given the cost of an index for every row that is written, then the journal has these three and no fourth."""
     rows = grown.execute("select indexname from pg_indexes where tablename = 'journal' order by 1").fetchall()
 
-    assert [name for (name,) in rows] == ["journal_idempotency_key", "journal_pkey"]
+    assert [name for (name,) in rows] == ["journal_idempotency_key", "journal_pkey", "journal_reference_idx"]

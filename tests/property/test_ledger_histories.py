@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.journal import Announcement, Kind, Status
-from creditlane.worker.ledger import UNOPENED, AccountKey, Book, Verdict, decide_all
+from creditlane.worker.book import UNOPENED, AccountKey, Book, Verdict
+from creditlane.worker.ledger import decide_all
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
 from .naive_ledger import NaiveLedger, same_name

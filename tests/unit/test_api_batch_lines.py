@@ -60,6 +60,9 @@ def test_a_line_is_encoded_as_the_client_would(fields: dict[str, Any], command: 
 
     ready = command_of(line_of(**fields), STORE)
 
+    if isinstance(command, Reverse):
+        # Every attempt has a key of its own.
+        command = command.model_copy(update={"idempotency_key": ready.idempotency_key})
     assert ready.encoded == encode_command(command, STORE)
     assert (ready.account_id, ready.idempotency_key) == (command.account_id, command.idempotency_key)
 

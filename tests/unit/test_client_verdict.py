@@ -15,6 +15,7 @@ from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal
 STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"
 TRANSACTION = f"cct_{ACCOUNT[4:]}7"
+REVERSAL = Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION)
 DEBIT = Debit(account_id=ACCOUNT, amount=10**30, reference="req_1", idempotency_key="key_1")
 
 
@@ -68,10 +69,12 @@ STATE = {"account_id": ACCOUNT, "idempotency_key": "key_1"}
         ),
         (OPENING, row_for(OPENING, Kind.OPEN_ACCOUNT, side=1, amount=7, content=OPENING_CONTENT)),
         (
-            Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION),
-            row_for(
-                Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION), Kind.REVERSE, side=1, amount=3, reversal_of=7
-            ),
+            REVERSAL,
+            row_for(REVERSAL, Kind.REVERSE, side=1, amount=3, reversal_of=7, idempotency_key=f"reversal:{TRANSACTION}"),
+        ),
+        (
+            REVERSAL,
+            row_for(REVERSAL, Kind.REVERSE, side=1, amount=3, reversal_of=7),
         ),
         (Freeze(**STATE), row_for(DEBIT, Kind.FREEZE, seq=-1)),
         (Unfreeze(**STATE), row_for(DEBIT, Kind.UNFREEZE, seq=-1)),

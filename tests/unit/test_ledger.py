@@ -9,7 +9,8 @@ from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze
 from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow, Status
-from creditlane.worker.ledger import UNOPENED, AccountKey, AccountState, Book, Verdict, decide, decide_all
+from creditlane.worker.book import UNOPENED, AccountKey, AccountState, Book, Decision, Verdict
+from creditlane.worker.ledger import decide_all
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 STORE = 1
@@ -23,6 +24,15 @@ STATES = {"unopened": UNOPENED, "active": ACTIVE, "frozen": FROZEN, "closed": CL
 #: Entries of the account: a credit that can be reversed, and a reversal that cannot.
 CREDITED = JournalRow(STORE, ANN, 1, 2, 1, 30, 30, 0, "credited", "purchase", None, 400, None, None)
 REVERSED = JournalRow(STORE, ANN, 2, 4, -1, 10, 100, 0, "reversal", "usage", 1, 500, None, None)
+
+
+def decide(store_id: int, command: Any, state: AccountState, book: Book, now_us: int) -> Decision:
+    """Return the account after one command, and its row."""
+    account = (store_id, command.account_id)
+    book.accounts[account] = state
+    (verdict,) = decide_all([(account, command)], book, now_us)
+    assert verdict.row is not None
+    return book.accounts[account], verdict.row
 
 
 def on_lane(command: AnyCommand) -> LaneCommand:
@@ -179,7 +189,6 @@ REPEATS: list[tuple[AnyCommand, AnyCommand, list[str]]] = [
     (debit(500), debit(501), ["amount"]),
     (Freeze(account_id=ANN, idempotency_key="f"), Freeze(account_id=BOB, idempotency_key="f"), ["account_id"]),
     (Freeze(account_id=ANN, idempotency_key="f"), Unfreeze(account_id=ANN, idempotency_key="f"), ["kind"]),
-    (reversal(), reversal(account_id=BOB), ["account_id"]),
     (opening(), opening(name="other", initial_balance=1), ["name", "initial_balance"]),
     (
         opening(),
@@ -251,3 +260,33 @@ def test_a_broken_invariant_stops_the_batch() -> None:
 
     with pytest.raises(ArithmeticError, match="breaks the limit"):
         decide(STORE, wrong, ACTIVE, book_of(ACTIVE), NOW_US)
+
+
+def test_a_refused_reversal_can_be_tried_again() -> None:
+    """Given an attempt that met a frozen account, when the account is active again, then the next attempt reverses."""
+    book = book_of(FROZEN)
+    refused = decided(FROZEN, reversal(), book=book)[0].row
+    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), book=book)
+
+    made = decided(ACTIVE, reversal(), book=book)[0].row
+
+    assert refused is not None
+    assert refused.rejection == "account_frozen"
+    assert made is not None
+    assert (made.seq, made.reversal_of) == (ACTIVE.entries + 1, 1)
+    assert made.idempotency_key == f"reversal:{transaction_id(ANN, 1)}"
+
+
+def test_two_attempts_make_one_reversal() -> None:
+    first, second = decided(ACTIVE, reversal(), reversal())
+
+    assert second == Verdict(first.row, replayed=True)
+
+
+def test_an_attempt_that_comes_again_hears_its_own_answer() -> None:
+    """Given a refused attempt, when the same one is delivered again, then it is not decided a second time."""
+    book, attempt = book_of(FROZEN), reversal()
+    refused = decided(FROZEN, attempt, book=book)[0]
+    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), book=book)
+
+    assert decided(ACTIVE, attempt, book=book)[0] == Verdict(refused.row, replayed=True)
