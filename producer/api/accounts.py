@@ -29,7 +29,7 @@ from .outcomes import opened_account, single_transaction
 from .paging import WindowParameters
 from .reads import Reads, parse_moment, reads_of
 from .reversals import reverse
-from .writes import RequestWrites, Writes, body_answer, queued_answer
+from .writes import KeylessWrites, RequestWrites, Writes, body_answer, queued_answer
 
 router = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
 
@@ -211,7 +211,7 @@ async def debit_account(
     ),
 )
 async def reverse_account_transaction(
-    account_id: AccountPath, body: ReverseTransaction, reads: RequestReads, writes: RequestWrites
+    account_id: AccountPath, body: ReverseTransaction, reads: RequestReads, writes: KeylessWrites
 ) -> Response:
     """Undo a whole transaction that touches this account, on every account it touched, by a new, opposite one."""
     await _require(reads, account_id)

@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from ...schemas.amounts import MAX_AMOUNT_DIGITS
+from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
 from . import accounts, batch, commands, transactions
 from .connections import Connections
+from .documentation import describe
 from .errors import add_error_handlers
+from .paging import MAX_PAGE_ITEMS
 from .surroundings import surround
 
 _DESCRIPTION = """
@@ -19,9 +23,13 @@ Give each customer a balance in any unit, add to it when something good happens,
 * **Keys.** Send your key as the header `x-api-key`; it decides the store, and nothing of another store can be seen.
 * **Amounts** are strings of decimal digits of any size, never JSON numbers.
 * **Idempotency.** A write with an `idempotency_key` has one effect, however often it is sent, for ever. A repeated
-  request gets the first answer again, also a refusal, with the header `X-Idempotent-Replay: true`.
+  request gets the first answer again, also a refusal, with the header `X-Idempotent-Replay: true`. Only 400, 401,
+  404, 408, 413, 429 and 503 leave the key unused.
 * **Order.** What is accepted for one account is applied in the order in which it was accepted.
-* **Slow results.** A write whose result does not come in time answers 202: it is accepted and nothing is lost.
+* **Slow results.** A write whose result does not come in {wait:g} s answers 202: it is accepted and nothing is lost.
+* **Limits.** A body has at most {body_bytes} bytes; a key makes at most {per_second:g} requests a second, {burst} at
+  once; a page has at most {page} items, a transaction {entries} entries, an amount {digits} digits.
+* **Errors** all have one body; `code` is stable, `message` says what to do next, `request_id` finds it in the log.
 """
 
 
@@ -41,10 +49,19 @@ def create_app(settings: Settings) -> FastAPI:
         title="Creditlane",
         summary="A self-hosted customer-credits ledger.",
         version="0.1.0",
-        description=_DESCRIPTION,
+        description=_DESCRIPTION.format(
+            wait=settings.wait_timeout_seconds,
+            body_bytes=settings.api_body_bytes,
+            per_second=settings.api_requests_per_second,
+            burst=settings.api_burst,
+            page=MAX_PAGE_ITEMS,
+            entries=MAX_ENTRIES,
+            digits=MAX_AMOUNT_DIGITS,
+        ),
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    describe(app)
     add_error_handlers(app)
     for module in (accounts, transactions, commands, batch):
         app.include_router(module.router)

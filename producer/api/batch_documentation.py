@@ -36,16 +36,15 @@ _BODY = {
     "schema": {
         "type": "string",
         "minLength": 1,
-        "description": "Newline-delimited JSON: one command a line, each as one of `x-lines` says.",
+        "description": "Newline-delimited JSON: one command a line, each as one of `x-lines` says. The content "
+        "type may as well be `application/x-ndjson`.",
         "x-lines": {"oneOf": _LINE_SCHEMAS},
     },
     "example": _EXAMPLE_LINES,
 }
 
-#: The request: any content type is taken, these are the usual ones.
-BATCH_REQUEST: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/x-ndjson": _BODY, "text/plain": _BODY}}
-}
+#: The request: whatever its content type, it is read as lines. Of text every tool knows how to make some.
+BATCH_REQUEST: dict[str, Any] = {"requestBody": {"required": True, "content": {"text/plain": _BODY}}}
 
 BATCH_RESPONSES: Responses = {
     200: {

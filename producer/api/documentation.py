@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from .errors import CODES, REPLAY_HEADER, Problem, detail_of
@@ -20,6 +21,9 @@ _HEADER_TEXTS = {
 _COMMON = ("validation_error", "unauthorized", "rate_limited", "internal_error", "unavailable")
 #: Those of every operation that puts a command on a lane.
 _WRITING = ("too_slow", "too_large", "lane_full", "timeout", "dead_lettered")
+
+#: The schema of the error body that the framework would send.
+_FRAMEWORK_ERROR = "HTTPValidationError"
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -49,6 +53,23 @@ def headers(*names: str) -> dict[str, Any]:
 def errors(*codes: str) -> Responses:
     """Return the responses of these codes and of those that every operation has."""
     return _errors(*_COMMON, *codes)
+
+
+def describe(app: FastAPI) -> None:
+    """Let the app's document say only what is so: what breaks a rule is 400 here, not the framework's 422."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = build()
+        for path in document["paths"].values():
+            for operation in path.values():
+                if _FRAMEWORK_ERROR in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+        for name in (_FRAMEWORK_ERROR, "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual extends the document
 
 
 def _success(model: type[BaseModel], *names: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ...schemas.commands import WITHOUT_NUL
 from ...schemas.errors import (
@@ -75,6 +76,7 @@ _PARAMS = {
 }
 #: Codes for what the framework refuses by itself; anything else below 500 breaks a rule.
 _CODES_OF_STATUS = {404: NOT_FOUND, 405: "method_not_allowed", 401: "unauthorized", 413: "too_large"}
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -213,7 +215,19 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     elif status == HTTPStatus.NOT_FOUND:
         problem.message = "There is no such path; /docs shows those there are."
     problem.headers = dict(getattr(error, "headers", None) or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
     return error_answer(request, problem)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Return the methods of every route of this path; the framework names those of the first one only."""
+    methods: set[str] = set()
+    for method in _METHODS:
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
+            methods.add(method)
+    return methods
 
 
 async def _on_defect(request: Request, error: Exception) -> JSONResponse:

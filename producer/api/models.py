@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
@@ -54,12 +54,13 @@ BalanceText = Annotated[
         examples=["750"],
     ),
 ]
-#: Not required where the header may stand for it; `required_key` says so when neither is there.
+#: Not required by the schema, as the header may stand for it; `Writes.key` says so when neither is there.
 BodyKey = Annotated[
     Key | None,
     Field(
         description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
-        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree.",
+        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree; "
+        "where money moves, one of them is required.",
         examples=["order_1001"],
     ),
 ]
@@ -73,17 +74,6 @@ AttachedMetadata = Annotated[
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-def _key_is_required(schema: dict[str, Any]) -> None:
-    """Show the key as required, as it is unless the header is sent."""
-    required = schema.setdefault("required", [])
-    if "idempotency_key" not in required:
-        required.append("idempotency_key")
-    key = schema["properties"]["idempotency_key"]
-    key.pop("default", None)
-    if "anyOf" in key:
-        key.update(key.pop("anyOf")[0])
 
 
 class CreateAccount(_Request):
@@ -106,8 +96,6 @@ class CreateAccount(_Request):
 
 class Movement(_Request):
     """Credits or debits an account."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_key_is_required)
 
     amount: AmountText
     reference: Reference
@@ -138,8 +126,6 @@ class EntryInput(_Request):
 
 class PostTransaction(_Request):
     """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_key_is_required)
 
     reference: Reference
     idempotency_key: BodyKey = None

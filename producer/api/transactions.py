@@ -13,7 +13,7 @@ from .errors import not_found
 from .models import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
 from .paging import WindowParameters
 from .reversals import reverse, transaction_answer
-from .writes import RequestWrites, body_answer
+from .writes import KeylessWrites, RequestWrites, body_answer
 
 router = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
 
@@ -97,6 +97,6 @@ async def get_transaction(transaction_id: TransactionPath, reads: RequestReads) 
         "insufficient_balance",
     ),
 )
-async def reverse_transaction(transaction_id: TransactionPath, reads: RequestReads, writes: RequestWrites) -> Response:
+async def reverse_transaction(transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites) -> Response:
     """Undo a whole transaction, on every account it touched, by an opposite one. Later calls get the first answer."""
     return await reverse(transaction_id, reads, writes)

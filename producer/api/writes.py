@@ -121,8 +121,16 @@ async def _writes(
     return Writes(request, store, idempotency_key, prefer)
 
 
+def _writes_without_key(
+    request: Request, store: Annotated[Store, Depends(authenticated_store)], prefer: PreferHeader = None
+) -> Writes:
+    return Writes(request, store, None, prefer)
+
+
 #: What an operation that writes gets.
 RequestWrites = Annotated[Writes, Depends(_writes)]
+#: The same where the command's key is fixed.
+KeylessWrites = Annotated[Writes, Depends(_writes_without_key)]
 
 
 def body_answer(body: BaseModel, status: int = 200, *, replayed: bool = False) -> Response:
