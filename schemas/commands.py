@@ -72,7 +72,8 @@ Metadata = Annotated[
         Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS, pattern=WITHOUT_NUL)],
         Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS, pattern=r"^[^\x00]*$")],
     ],
-    Field(max_length=MAX_METADATA_PAIRS),
+    # The schema names the keys by a pattern, and without this would allow any others beside them.
+    Field(max_length=MAX_METADATA_PAIRS, json_schema_extra={"additionalProperties": False}),
 ]
 StoreId = Annotated[str, Field(pattern=STORE_ID_PATTERN)]
 
