@@ -202,6 +202,6 @@ def _print_rates(report: Report) -> None:
     workers = f"{report.plan.workers} worker process{'es' if report.plan.workers > 1 else ''}"
     print_table(columns, rows, title=f"{report.plan.accounts:,} accounts, {workers}")
     for name in BESIDE_THE_CLIENT:
-        measured = report.outcomes.get(name)
-        if isinstance(measured, Measurement | RequestRate):
-            print_line(f"{name} reaches {report.ratio_to_client(measured)} of client_enqueue_many")
+        beside = report.outcomes.get(name)
+        if isinstance(beside, Measurement | RequestRate):
+            print_line(f"{name} reaches {report.ratio_to_client(beside)} of client_enqueue_many")
