@@ -178,7 +178,7 @@ async def credit_account(
     account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Add to the account's balance."""
-    return await _move(Credit, account_id, body, store, reads, writes)
+    return await move(Credit, account_id, body, store, reads, writes)
 
 
 @router.post(
@@ -192,7 +192,7 @@ async def debit_account(
     account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Take from the account's balance; 422 if it is not there."""
-    return await _move(Debit, account_id, body, store, reads, writes)
+    return await move(Debit, account_id, body, store, reads, writes)
 
 
 @router.post(
@@ -231,9 +231,10 @@ async def _require(reads: Reads, account_id: str) -> None:
         raise not_found()
 
 
-async def _move(
+async def move(
     kind: type[Credit | Debit], account_id: str, body: Movement, store: Store, reads: Reads, writes: Writes
 ) -> Response:
+    """Credit or debit the account, and answer with the transaction, or with where to ask for it."""
     key = writes.key(body.idempotency_key)
     await _require(reads, account_id)
     outcome = await writes.decide(
