@@ -50,7 +50,8 @@ def check_ledger(settings: Settings, accounts: Sequence[str], debited: Counter[s
     if balances != expected:
         wrong = [account for account, balance in expected.items() if balances.get(account) != balance]
         raise BenchmarkFailed(f"{len(wrong)} balances are not what was debited, e.g. of {wrong[:1]}")
-    _check_lanes(settings)
+    if left := commands_on_lanes(settings):
+        raise BenchmarkFailed(f"{left} commands are still on the lanes")
     report = verify(settings.require_database_url())
     if report.discrepancies:
         raise BenchmarkFailed(f"verify finds {report.discrepancies} discrepancies: {report.failed[0].claim}")
@@ -70,12 +71,11 @@ def check_kept_results(settings: Settings, expected: int) -> None:
         raise BenchmarkFailed(f"{kept} results are kept in Redis instead of {expected}")
 
 
-def _check_lanes(settings: Settings) -> None:
+def commands_on_lanes(settings: Settings) -> int:
+    """Return how many commands no worker has decided yet."""
     keys = Keys(settings.redis_prefix)
     with redis.Redis.from_url(settings.require_redis_url(), protocol=2) as client:
         pipeline = client.pipeline(transaction=False)
         for partition in range(MAX_PARTITIONS):
             pipeline.xlen(keys.lane(partition))
-        left = sum(pipeline.execute())
-    if left:
-        raise BenchmarkFailed(f"{left} commands are still on the lanes")
+        return sum(pipeline.execute())

@@ -16,6 +16,13 @@ BACKLOG_COMMANDS = 1_000_000
 #: Entries after which a ledger counts as grown.
 GROWN_ENTRIES = 5_000_000
 
+#: Most requests of the debits over HTTP; they are far slower than anything on the lanes.
+HTTP_REQUESTS = 20_000
+#: Most entries of the account that is read.
+READ_ENTRIES = 1_000_000
+#: Entries of that account for each command of a drain, so that a small run is small everywhere.
+READ_ENTRIES_PER_COMMAND = 5
+
 #: What a plain run measures, in this order, with the yardstick before, between and after.
 STANDARD_SCENARIOS = (
     "drain_many",
@@ -27,7 +34,13 @@ STANDARD_SCENARIOS = (
     "latency_ms",
     "latency_ms_kept",
     "rq_per_command",
+    "client_enqueue_many",
+    "http_batch",
+    "http_debits",
+    "reads",
 )
+#: Measured beside the client that needs no HTTP.
+BESIDE_THE_CLIENT = ("http_batch", "http_debits")
 #: What is measured on request, because it takes minutes.
 LONG_SCENARIOS = ("backlog", "growth")
 #: Marks a scenario whose workers keep every result under its poll key too.
@@ -54,6 +67,16 @@ class Plan:
     rq_commands: int
     copy_rows: int
 
+    @property
+    def http_requests(self) -> int:
+        """Requests of the debits over HTTP."""
+        return min(self.commands, HTTP_REQUESTS)
+
+    @property
+    def read_entries(self) -> int:
+        """Entries of the account that is read."""
+        return min(self.commands * READ_ENTRIES_PER_COMMAND, READ_ENTRIES)
+
 
 def make_plan(
     *,
@@ -79,6 +102,7 @@ def make_plan(
         raise ConfigurationError(f"--only {unknown[0]}: choose from {', '.join(known)}")
     wanted = set(only or STANDARD_SCENARIOS)
     wanted |= ({"backlog"} if backlog else set()) | ({"growth"} if growth else set())
+    wanted |= {"client_enqueue_many"} if wanted.intersection(BESIDE_THE_CLIENT) else set()
     return Plan(
         scenarios=tuple(name for name in known if name in wanted),
         commands=commands,

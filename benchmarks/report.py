@@ -10,11 +10,13 @@ import msgspec
 
 from ..producer.cli.output import Cell, print_line, print_table
 from .growth import Growth
+from .http_debits import CONNECTIONS, RequestRate
 from .latency import RATE_PER_SECOND, Latencies
-from .plan import Plan
+from .plan import BESIDE_THE_CLIENT, Plan
+from .reads import REQUESTS, ReadTimes
 from .scenarios import Measurement
 
-Outcome = Measurement | Latencies | Growth
+Outcome = Measurement | Latencies | Growth | RequestRate | ReadTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,23 @@ class Report:
             elif isinstance(outcome, Growth):
                 yield from ((f"{name}.{part}", measured) for part, measured in _parts(outcome))
 
-    def ratio(self, measured: Measurement) -> float:
+    def ratio(self, measured: Measurement | RequestRate) -> float:
         """Return commands a second over the yardstick's rows a second."""
         return round(measured.commands_per_second / self.copy_rows_per_second, 5)
+
+    def ratio_to_client(self, measured: Measurement | RequestRate) -> float | None:
+        """Return a rate over the bare client's, None where that was not measured."""
+        client = self.outcomes.get("client_enqueue_many")
+        if not isinstance(client, Measurement):
+            return None
+        return round(measured.commands_per_second / client.commands_per_second, 4)
 
     def as_object(self) -> dict[str, Any]:
         """Return the report as it is printed for a program."""
         return {
             "copy_rows_per_second": round(self.copy_rows_per_second),
             "copy_samples": [round(sample) for sample in self.copy_samples],
-            **{name: self._outcome(outcome) for name, outcome in self.outcomes.items()},
+            **{name: self._outcome(name, outcome) for name, outcome in self.outcomes.items()},
             "worker_memory_mb": self.worker_memory_mb,
             "commands": self.plan.commands,
             "accounts": self.plan.accounts,
@@ -74,13 +83,36 @@ class Report:
             **asdict(self.machine),
         }
 
-    def _outcome(self, outcome: Outcome) -> dict[str, Any]:
+    def _outcome(self, name: str, outcome: Outcome) -> dict[str, Any]:
         if isinstance(outcome, Latencies):
-            return _latencies(outcome)
+            return {**_latencies(outcome), "per_second": RATE_PER_SECOND}
+        if isinstance(outcome, ReadTimes):
+            return _read_times(outcome)
+        if isinstance(outcome, RequestRate):
+            return self._requests(outcome)
         if isinstance(outcome, Growth):
             parts = {name: self._rate(value) for name, value in _parts(outcome)}
             return {"entries": outcome.entries, **parts}
-        return self._rate(outcome)
+        return self._lines(outcome) if name == "http_batch" else self._rate(outcome)
+
+    def _requests(self, measured: RequestRate) -> dict[str, Any]:
+        return {
+            "requests_per_second": round(measured.commands_per_second),
+            "ratio": self.ratio(measured),
+            "ratio_to_client": self.ratio_to_client(measured),
+            **_latencies(measured.latencies),
+            "seconds": round(measured.seconds, 3),
+            "connections": CONNECTIONS,
+        }
+
+    def _lines(self, measured: Measurement) -> dict[str, Any]:
+        return {
+            "lines_per_second": round(measured.commands_per_second),
+            "ratio": self.ratio(measured),
+            "ratio_to_client": self.ratio_to_client(measured),
+            "lines": measured.commands,
+            "seconds": round(measured.seconds, 3),
+        }
 
     def _rate(self, measured: Measurement) -> dict[str, Any]:
         return {
@@ -105,8 +137,15 @@ def _latencies(latencies: Latencies) -> dict[str, Any]:
         "p99": round(latencies.percentile(99), 2),
         "max": round(latencies.sorted_ms[-1], 2),
         "commands": len(latencies.sorted_ms),
-        "per_second": RATE_PER_SECOND,
     }
+
+
+def _read_times(times: ReadTimes) -> dict[str, Any]:
+    kinds = {
+        kind: {"median_ms": round(times.median(kind), 2), "max_ms": round(max(milliseconds), 2)}
+        for kind, milliseconds in times.milliseconds.items()
+    }
+    return {"entries": times.entries, "requests": REQUESTS, **kinds}
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
@@ -116,13 +155,30 @@ def print_report(report: Report, *, as_json: bool) -> None:
         return
     print_line(str(report.machine))
     _print_rates(report)
-    latencies = [(name, outcome) for name, outcome in report.outcomes.items() if isinstance(outcome, Latencies)]
-    if latencies:
-        rows: list[list[Cell]] = [
-            [name, *(_latencies(outcome)[field] for field in ("p50", "p99", "max", "commands"))]
-            for name, outcome in latencies
-        ]
-        print_table(["", "p50", "p99", "max", "commands"], rows, title=f"Latency at {RATE_PER_SECOND} a second, ms")
+    _print_latencies(report)
+    for outcome in report.outcomes.values():
+        if isinstance(outcome, ReadTimes):
+            _print_read_times(outcome)
+
+
+def _print_latencies(report: Report) -> None:
+    columns = ("p50", "p99", "max", "commands")
+    rows: list[list[Cell]] = []
+    for name, outcome in report.outcomes.items():
+        if isinstance(outcome, Latencies | RequestRate):
+            latencies = outcome if isinstance(outcome, Latencies) else outcome.latencies
+            how = f"{RATE_PER_SECOND} a second" if latencies is outcome else f"{CONNECTIONS} connections"
+            rows.append([f"{name}, {how}", *(_latencies(latencies)[column] for column in columns)])
+    if rows:
+        print_table(["", *columns], rows, title="Latency, ms")
+
+
+def _print_read_times(times: ReadTimes) -> None:
+    rows: list[list[Cell]] = [
+        [kind, round(times.median(kind), 2), round(max(milliseconds), 2)]
+        for kind, milliseconds in times.milliseconds.items()
+    ]
+    print_table(["", "median", "max"], rows, title=f"Reads over HTTP on {times.entries:,} entries, ms")
 
 
 def _print_rates(report: Report) -> None:
@@ -138,6 +194,14 @@ def _print_rates(report: Report) -> None:
                 measured.worker_memory_mb,
             ]
         )
+    for name, outcome in report.outcomes.items():
+        if isinstance(outcome, RequestRate):
+            rate, ratio = round(outcome.commands_per_second), report.ratio(outcome)
+            rows.append([name, rate, ratio, outcome.commands, outcome.seconds, None])
     columns = ["", "a second", "of COPY", "commands", "seconds", "worker MB"]
     workers = f"{report.plan.workers} worker process{'es' if report.plan.workers > 1 else ''}"
     print_table(columns, rows, title=f"{report.plan.accounts:,} accounts, {workers}")
+    for name in BESIDE_THE_CLIENT:
+        beside = report.outcomes.get(name)
+        if isinstance(beside, Measurement | RequestRate):
+            print_line(f"{name} reaches {report.ratio_to_client(beside)} of client_enqueue_many")

@@ -7,7 +7,7 @@ import platform
 import signal
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,9 +20,12 @@ from ..schemas.errors import Unavailable
 from ..schemas.migrate import migrate
 from ..schemas.settings import DEFAULT_STORE, Settings, load_settings
 from .growth import measure_growth
+from .http_batch import measure_enqueue_many, measure_http_batch
+from .http_debits import measure_http_debits
 from .latency import measure_latency
 from .load import account_ids, openings
 from .plan import KEPT_SUFFIX, Plan
+from .reads import measure_reads
 from .report import Machine, Outcome, Report
 from .rq_side import measure_rq
 from .scenarios import measure_concurrent, measure_drain
@@ -100,19 +103,21 @@ def _settings_of(base: Settings, servers: Servers, label: str, database_url: str
 
 
 def _scenario(name: str, settings: Settings, plan: Plan) -> Outcome:
-    accounts = account_ids(plan.accounts)
-    if name == "drain_hot":
-        return measure_drain(settings, accounts, 1, plan.commands, plan.workers)
-    if name == "concurrent":
-        return measure_concurrent(settings, accounts, plan.commands, plan.workers)
-    if name == "latency_ms":
-        return measure_latency(settings, accounts, plan.latency_seconds, plan.workers)
-    if name == "rq_per_command":
-        return measure_rq(settings, accounts, plan.rq_commands)
-    if name == "growth":
-        return measure_growth(settings, accounts, plan.commands, plan.workers, plan.grown_entries)
-    commands = plan.backlog if name == "backlog" else plan.commands
-    return measure_drain(settings, accounts, len(accounts), commands, plan.workers)
+    accounts, commands, workers = account_ids(plan.accounts), plan.commands, plan.workers
+    measures: dict[str, Callable[[], Outcome]] = {
+        "drain_many": lambda: measure_drain(settings, accounts, len(accounts), commands, workers),
+        "drain_hot": lambda: measure_drain(settings, accounts, 1, commands, workers),
+        "concurrent": lambda: measure_concurrent(settings, accounts, commands, workers),
+        "latency_ms": lambda: measure_latency(settings, accounts, plan.latency_seconds, workers),
+        "rq_per_command": lambda: measure_rq(settings, accounts, plan.rq_commands),
+        "client_enqueue_many": lambda: measure_enqueue_many(settings, accounts, commands, workers),
+        "http_batch": lambda: measure_http_batch(settings, accounts, commands, workers),
+        "http_debits": lambda: measure_http_debits(settings, accounts, plan.http_requests, workers),
+        "reads": lambda: measure_reads(settings, accounts, plan.read_entries, workers),
+        "backlog": lambda: measure_drain(settings, accounts, len(accounts), plan.backlog, workers),
+        "growth": lambda: measure_growth(settings, accounts, commands, workers, plan.grown_entries),
+    }
+    return measures[name]()
 
 
 def _open_accounts(settings: Settings, plan: Plan) -> None:

@@ -132,6 +132,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "CREDITLANE_REDIS_URL": settings.require_redis_url(),
         "CREDITLANE_REDIS_PREFIX": settings.redis_prefix,
         "CREDITLANE_STORE": settings.store,
+        "CREDITLANE_LANE_LIMIT": str(settings.lane_limit),
         "CREDITLANE_KEEP_ALL_RESULTS": str(settings.keep_all_results).lower(),
     }
 

@@ -60,9 +60,15 @@ def name_key(name: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
-Key = Annotated[Text, AfterValidator(_caller_key)]
+#: What a schema shows of the two rules that follow after it: a reserved prefix, and more than white space.
+_NO_REVERSAL = {"not": {"pattern": f"^{REVERSAL_KEY_PREFIX}"}}
+_VISIBLE = {"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}
+
+Key = Annotated[Text, Field(json_schema_extra=_NO_REVERSAL), AfterValidator(_caller_key)]
 Name = Annotated[
-    str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL), AfterValidator(_visible_name)
+    str,
+    Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL, json_schema_extra=_VISIBLE),
+    AfterValidator(_visible_name),
 ]
 AccountId = Annotated[str, Field(pattern=ACCOUNT_ID_PATTERN)]
 TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
@@ -71,7 +77,8 @@ Metadata = Annotated[
         Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS, pattern=WITHOUT_NUL)],
         Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS, pattern=r"^[^\x00]*$")],
     ],
-    Field(max_length=MAX_METADATA_PAIRS),
+    # The schema names the keys by a pattern, and without this would allow any others beside them.
+    Field(max_length=MAX_METADATA_PAIRS, json_schema_extra={"additionalProperties": False}),
 ]
 StoreId = Annotated[str, Field(pattern=STORE_ID_PATTERN)]
 

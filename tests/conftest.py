@@ -21,6 +21,10 @@ from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
+from .api_processes import serve_api
+
+__all__ = ["serve_api"]
+
 #: Few enough that several accounts share a lane in every test.
 PARTITIONS = 8
 

@@ -29,7 +29,7 @@ from .outcomes import opened_account, single_transaction
 from .paging import WindowParameters
 from .reads import Reads, parse_moment, reads_of
 from .reversals import reverse
-from .writes import KeylessWrites, RequestWrites, Writes, body_answer, queued_answer
+from .writes import BodyWrites, KeylessWrites, RequestWrites, Writes, body_answer, queued_answer
 
 router = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
 
@@ -49,7 +49,7 @@ _MOVING = ("not_found", "account_frozen", "account_closed", "idempotency_key_mis
         AccountBody, 201, "account_name_taken", "account_exists", "account_closed", "idempotency_key_mismatch"
     ),
 )
-async def create_account(body: CreateAccount, store: RequestStore, writes: RequestWrites) -> Response:
+async def create_account(body: CreateAccount, store: RequestStore, writes: BodyWrites) -> Response:
     """Open an account for a customer, with its initial balance in one step, or not at all."""
     outcome = await writes.decide(
         OpenAccount,
@@ -175,10 +175,10 @@ async def close_account(account_id: AccountPath, reads: RequestReads, writes: Re
     responses=writing(TransactionBody, 201, *_MOVING),
 )
 async def credit_account(
-    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: RequestWrites
+    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Add to the account's balance."""
-    return await _move(Credit, account_id, body, store, reads, writes)
+    return await move(Credit, account_id, body, store, reads, writes)
 
 
 @router.post(
@@ -189,10 +189,10 @@ async def credit_account(
     responses=writing(TransactionBody, 201, *_MOVING, "insufficient_balance"),
 )
 async def debit_account(
-    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: RequestWrites
+    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Take from the account's balance; 422 if it is not there."""
-    return await _move(Debit, account_id, body, store, reads, writes)
+    return await move(Debit, account_id, body, store, reads, writes)
 
 
 @router.post(
@@ -231,9 +231,10 @@ async def _require(reads: Reads, account_id: str) -> None:
         raise not_found()
 
 
-async def _move(
+async def move(
     kind: type[Credit | Debit], account_id: str, body: Movement, store: Store, reads: Reads, writes: Writes
 ) -> Response:
+    """Credit or debit the account, and answer with the transaction, or with where to ask for it."""
     key = writes.key(body.idempotency_key)
     await _require(reads, account_id)
     outcome = await writes.decide(

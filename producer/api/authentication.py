@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, NamedTuple
 
-import structlog
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
 
-from ...schemas.errors import Unauthorized, Unavailable
+from ...schemas.errors import Unauthorized
 from .connections import Connections
 from .keys import FIND_KEYS, KeyRow, key_id_of, matching
+from .rounds import Rounds
 
 API_KEY_HEADER = APIKeyHeader(
     name="x-api-key",
@@ -19,8 +18,6 @@ API_KEY_HEADER = APIKeyHeader(
     scheme_name="api_key",
     description="The key decides the store. `creditlane keys create` makes one.",
 )
-
-_log = structlog.get_logger(__name__)
 
 
 class Store(NamedTuple):
@@ -35,15 +32,10 @@ class Store(NamedTuple):
 
 
 class KeyDesk:
-    """Looks keys up in Postgres, afresh for every request: `app.state.key_desk`.
-
-    One look-up is under way at a time. Requests that come meanwhile share the next one, so none is answered with what
-    was read before it came, and a burst takes one connection.
-    """
+    """Looks keys up in Postgres, afresh for every request, in rounds: `app.state.key_desk`."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, asyncio.Future[list[KeyRow] | None]] = {}
-        self._rounds: asyncio.Task[None] | None = None
+        self._rounds: Rounds[str, list[KeyRow]] = Rounds()
 
     async def find(self, connections: Connections, key_id: str) -> list[KeyRow]:
         """Return the keys of this id that work.
@@ -51,25 +43,14 @@ class KeyDesk:
         Raises:
             Unavailable: Postgres cannot be asked.
         """
-        answer = self._asked.setdefault(key_id, asyncio.get_running_loop().create_future())
-        if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._serve(connections))
-        # Other requests may wait for the same answer: this one's end is not theirs.
-        rows = await asyncio.shield(answer)
-        if rows is None:
-            raise Unavailable
-        return rows
 
-    async def _serve(self, connections: Connections) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            found: list[KeyRow] | None = None
-            try:
-                found = [KeyRow._make(row) for row in await connections.read(FIND_KEYS, {"key_ids": list(asked)})]
-            except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                _log.warning("keys cannot be looked up", error=str(error).strip())
-            for key_id, answer in asked.items():
-                answer.set_result(None if found is None else [row for row in found if row.key_id == key_id])
+        async def look_up(key_ids: list[str]) -> dict[str, list[KeyRow]]:
+            found: dict[str, list[KeyRow]] = {}
+            for row in map(KeyRow._make, await connections.read(FIND_KEYS, {"key_ids": key_ids})):
+                found.setdefault(row.key_id, []).append(row)
+            return found
+
+        return await self._rounds.find(key_id, look_up) or []
 
 
 async def authenticated_store(request: Request, key: Annotated[str | None, Security(API_KEY_HEADER)]) -> Store:

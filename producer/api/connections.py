@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.settings import Settings
 from ..async_session import AsyncSession
 from ..postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, connection_options
+from .known_accounts import KnownAccounts
 
 #: Most connections to Postgres; requests that find all of them taken wait for one, as long as connecting may take.
 MAX_CONNECTIONS = 16
@@ -22,27 +23,9 @@ MAX_CONNECTIONS = 16
 MIN_CONNECTIONS = 2
 #: How long the pool tries to replace a lost connection before it pauses until the next request, in seconds.
 RECONNECT_SECONDS = 30.0
-#: Accounts that one process remembers to exist, over all stores.
-MAX_KNOWN_ACCOUNTS = 50_000
 
 Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
 Row = tuple[Any, ...]
-
-
-class KnownAccounts:
-    """Accounts that are known to exist, as (store, id): an account never ceases to, so this cannot be wrong."""
-
-    def __init__(self) -> None:
-        self._accounts: dict[tuple[int, str], None] = {}
-
-    def __contains__(self, account: tuple[int, str]) -> bool:
-        return account in self._accounts
-
-    def add(self, accounts: Iterable[tuple[int, str]]) -> None:
-        """Remember these, and forget the oldest where there are too many."""
-        self._accounts.update(dict.fromkeys(accounts))
-        while len(self._accounts) > MAX_KNOWN_ACCOUNTS:
-            del self._accounts[next(iter(self._accounts))]
 
 
 class Connections:
@@ -51,7 +34,7 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         url = settings.require_database_url()
         self.settings = settings
-        self.known_accounts = KnownAccounts()
+        self.known_accounts = KnownAccounts(self.read)
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
         self.session = AsyncSession(settings)
         self.pool: Pool = AsyncConnectionPool(

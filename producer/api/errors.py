@@ -189,6 +189,11 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
+async def refusal_answer(request: Request, error: Problem | CreditlaneError) -> JSONResponse:
+    """Return the response that a handler would give: for what is answered around the framework."""
+    return await (_on_problem if isinstance(error, Problem) else _on_creditlane_error)(request, error)
+
+
 async def _on_problem(request: Request, error: Exception) -> JSONResponse:
     return error_answer(request, error if isinstance(error, Problem) else Problem("internal_error"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
@@ -54,13 +54,12 @@ BalanceText = Annotated[
         examples=["750"],
     ),
 ]
-#: Not required by the schema, as the header may stand for it; `Writes.key` says so when neither is there.
+#: The header may stand for it, so the model does not require it; `Writes.key` says so when neither is there.
 BodyKey = Annotated[
     Key | None,
     Field(
         description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
-        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree; "
-        "where money moves, one of them is required.",
+        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree.",
         examples=["order_1001"],
     ),
 ]
@@ -74,6 +73,14 @@ AttachedMetadata = Annotated[
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _show_key_as_required(schema: dict[str, Any]) -> None:
+    """Show the key as required, which it is for whoever sends no header; a schema cannot say "here or there"."""
+    schema["required"].append("idempotency_key")
+    key = schema["properties"]["idempotency_key"]
+    del key["default"]
+    key.update(key.pop("anyOf")[0])
 
 
 class CreateAccount(_Request):
@@ -96,6 +103,8 @@ class CreateAccount(_Request):
 
 class Movement(_Request):
     """Credits or debits an account."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
 
     amount: AmountText
     reference: Reference
@@ -126,6 +135,8 @@ class EntryInput(_Request):
 
 class PostTransaction(_Request):
     """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
 
     reference: Reference
     idempotency_key: BodyKey = None

@@ -22,7 +22,14 @@ left join lateral (
 
 READ_ACCOUNTS = f"{_ACCOUNT} where a.store_id = %(store)s and a.account_id = any(%(accounts)s::uuid[])"
 
-FIND_ACCOUNTS = "select account_id from accounts where store_id = %(store)s and account_id = any(%(accounts)s::uuid[])"
+#: Which of these accounts of these stores there are, each one descent of the primary key.
+FIND_ACCOUNTS = """
+select wanted.store_id, wanted.account_id
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id)
+join lateral (
+    select from accounts a where a.store_id = wanted.store_id and a.account_id = wanted.account_id limit 1
+) found on true
+"""
 
 #: When these accounts were opened: the place of a cursor.
 FIND_ACCOUNT_CURSORS = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
@@ -13,7 +12,6 @@ from starlette.requests import Request
 
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import (
-    ACCOUNT_ID_PATTERN,
     ACCOUNT_PREFIX,
     ENTRY_PREFIX,
     TRANSACTION_PREFIX,
@@ -28,10 +26,10 @@ from . import queries
 from .authentication import Store, authenticated_store
 from .connections import Connections, Row
 from .errors import Problem
+from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody, moment_text
 from .paging import Page, Window
 
-_is_account_id = re.compile(ACCOUNT_ID_PATTERN.replace("$", r"\Z")).match
 #: The API's times have milliseconds, so a moment that is asked for includes the whole of its millisecond.
 _RESOLUTION = timedelta(milliseconds=1)
 #: Later than anything in the ledger and early enough to be reckoned with.
@@ -91,7 +89,7 @@ class Reads:
 
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
         """Return those of the accounts that the store has, by id."""
-        wanted = [account_id[4:] for account_id in account_ids if _is_account_id(account_id)]
+        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
         rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
         return {account.id: account for account, _ in map(self._account_of, rows)}
 
@@ -101,14 +99,8 @@ class Reads:
 
     async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:
         """Return those of the ids of which the store has no account. Those that were seen before are not asked for."""
-        unknown = {account_id for account_id in account_ids if (self._store.store_id, account_id) not in self._known}
-        if not unknown:
-            return []
-        wanted = [account_id[4:] for account_id in unknown if _is_account_id(account_id)]
-        rows = await self._rows(queries.FIND_ACCOUNTS, accounts=wanted) if wanted else []
-        found = {ACCOUNT_PREFIX + account.hex for (account,) in rows}
-        self._known.add((self._store.store_id, account_id) for account_id in found)
-        return [account_id for account_id in account_ids if account_id in unknown - found]
+        missing = await self._known.missing(self._store.store_id, account_ids)
+        return [account_id for account_id in account_ids if account_id in missing]
 
     async def list_accounts(self, window: Window, customer_id: str | None) -> Page[AccountBody]:
         """Return a page of accounts, newest first."""
@@ -134,7 +126,7 @@ class Reads:
 
     async def balance(self, account_id: str) -> BalanceBody | None:
         """Return the current balance, or None if the store has no such account."""
-        rows = await self._rows(queries.READ_ACCOUNTS, accounts=[account_id[4:]]) if _is_account_id(account_id) else []
+        rows = await self._rows(queries.READ_ACCOUNTS, accounts=[account_id[4:]]) if is_account_id(account_id) else []
         for account, moved_at in map(self._account_of, rows):
             return BalanceBody(balance=account.balance, updated_at=moved_at)
         return None
@@ -205,7 +197,7 @@ class Reads:
         return await self._read(statement, {"store": self._store.store_id, **values})
 
     async def _account_moments(self, account_ids: list[str]) -> dict[str, datetime]:
-        wanted = [account_id[4:] for account_id in account_ids if _is_account_id(account_id)]
+        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
         rows = await self._rows(queries.FIND_ACCOUNT_CURSORS, accounts=wanted) if wanted else []
         return {ACCOUNT_PREFIX + account.hex: moment for account, moment in rows}
 

@@ -11,6 +11,7 @@ from .authentication import KeyDesk
 from .limits import BodyLimits, Limits
 from .request_log import RequestLog
 from .request_metrics import RequestMetrics
+from .short_way import ShortWay
 
 
 def surround(app: FastAPI, settings: Settings) -> None:
@@ -20,6 +21,8 @@ def surround(app: FastAPI, settings: Settings) -> None:
     app.state.limits = Limits(settings)
     app.state.request_metrics = metrics = RequestMetrics()
     app.include_router(monitoring.router)
+    # Inside the limits, so that it gets whole bodies.
+    app.add_middleware(ShortWay)
     app.add_middleware(BodyLimits, settings=settings)
     build = app.build_middleware_stack
 

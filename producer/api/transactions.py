@@ -13,7 +13,7 @@ from .errors import not_found
 from .models import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
 from .paging import WindowParameters
 from .reversals import reverse, transaction_answer
-from .writes import KeylessWrites, RequestWrites, body_answer
+from .writes import BodyWrites, KeylessWrites, body_answer
 
 router = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
 
@@ -36,7 +36,7 @@ TransactionPath = Annotated[str, Path(alias="id", description="Id of the transac
         "insufficient_balance",
     ),
 )
-async def post_transaction(body: PostTransaction, reads: RequestReads, writes: RequestWrites) -> Response:
+async def post_transaction(body: PostTransaction, reads: RequestReads, writes: BodyWrites) -> Response:
     """Move amounts between accounts of the store, all or nothing."""
     key = writes.key(body.idempotency_key)
     account_ids = [entry.account_id for entry in body.entries]

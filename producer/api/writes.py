@@ -26,8 +26,15 @@ _CommandT = TypeVar("_CommandT", bound=Command)
 
 KeyHeader = Annotated[
     Key | None,
-    Header(alias="Idempotency-Key", description="A synonym of the body's `idempotency_key`; must agree with it."),
+    Header(
+        alias="Idempotency-Key",
+        description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
+        "one answer. Must not start with `reversal:`.",
+        examples=["freeze_42"],
+    ),
 ]
+#: The same where the body has the key: a document that showed both could not say that one of them must be there.
+UnshownKeyHeader = Annotated[Key | None, Header(alias="Idempotency-Key", include_in_schema=False)]
 PreferHeader = Annotated[
     str | None,
     Header(
@@ -121,7 +128,16 @@ async def _writes(
     return Writes(request, store, idempotency_key, prefer)
 
 
-def _writes_without_key(
+async def _writes_by_body(
+    request: Request,
+    store: Annotated[Store, Depends(authenticated_store)],
+    idempotency_key: UnshownKeyHeader = None,
+    prefer: PreferHeader = None,
+) -> Writes:
+    return Writes(request, store, idempotency_key, prefer)
+
+
+async def _writes_without_key(
     request: Request, store: Annotated[Store, Depends(authenticated_store)], prefer: PreferHeader = None
 ) -> Writes:
     return Writes(request, store, None, prefer)
@@ -129,6 +145,8 @@ def _writes_without_key(
 
 #: What an operation that writes gets.
 RequestWrites = Annotated[Writes, Depends(_writes)]
+#: The same where the key is a field of the body.
+BodyWrites = Annotated[Writes, Depends(_writes_by_body)]
 #: The same where the command's key is fixed.
 KeylessWrites = Annotated[Writes, Depends(_writes_without_key)]
 

@@ -31,7 +31,7 @@ from creditlane.schemas.settings import Settings
 #: One process for all: the benchmark has servers of its own, and they need a core each.
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
 
-RATES = [name for name in STANDARD_SCENARIOS if not name.startswith("latency")]
+RATES = [name for name in STANDARD_SCENARIOS if not name.startswith(("latency", "http", "reads"))]
 TINY = ["--commands=300", "--accounts=20", "--latency-seconds=0.2", "--rq-commands=10", "--copy-rows=2000"]
 PROC = Path("/proc")
 
@@ -109,11 +109,26 @@ def test_a_tiny_run_measures_everything_and_leaves_nothing_behind(directory: Pat
     assert min(report["copy_samples"]) <= report["copy_rows_per_second"] <= max(report["copy_samples"])
     for name in ("latency_ms", "latency_ms_kept"):
         assert 0 < report[name]["p50"] <= report[name]["p99"] <= report[name]["max"]
+    assert_http_is_measured(report)
     assert report["growth"]["entries"] == 60
     assert report["growth"]["after_scattered_keys"]["commands"] == 300
     assert report["cores"] == os.cpu_count()
     assert report["worker_memory_mb"] is None or 10 < report["worker_memory_mb"] < 500
     assert_nothing_is_left(directory)
+
+
+def assert_http_is_measured(report: dict[str, Any]) -> None:
+    client, debits, batch = (report[name] for name in ("client_enqueue_many", "http_debits", "http_batch"))
+    assert debits["commands"] == batch["lines"] == client["commands"] == 300
+    assert 0 < debits["p50"] <= debits["p99"] <= debits["max"]
+    for measured, rate in ((debits, debits["requests_per_second"]), (batch, batch["lines_per_second"])):
+        assert rate == pytest.approx(300 / measured["seconds"], rel=0.05)
+        assert measured["ratio"] == pytest.approx(rate / report["copy_rows_per_second"], rel=0.05, abs=1e-5)
+        assert measured["ratio_to_client"] == pytest.approx(rate / client["commands_per_second"], rel=0.05, abs=1e-4)
+    reads = report["reads"]
+    assert (reads.pop("entries"), reads.pop("requests")) == (1_501, 50)
+    assert {"balance_at", "entries_starting_after", "entries_ending_before", "reference_newest"} < reads.keys()
+    assert all(0 < times["median_ms"] <= times["max_ms"] for times in reads.values())
 
 
 def test_two_workers_share_the_lanes_of_given_servers_which_keep_nothing_of_it(

@@ -1,0 +1,57 @@
+"""Look-ups in rounds: whatever is asked while one is under way is asked together in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar
+
+import structlog
+
+from ...schemas.errors import Unavailable
+
+_AskedT = TypeVar("_AskedT")
+_FoundT = TypeVar("_FoundT")
+
+_log = structlog.get_logger(__name__)
+
+
+class Rounds(Generic[_AskedT, _FoundT]):
+    """One look-up is under way at a time. Requests that come meanwhile share the next one.
+
+    So none is answered with what was read before it came, and a burst takes one connection and one round trip.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[_AskedT, asyncio.Future[tuple[_FoundT | None] | None]] = {}
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def find(
+        self, asked: _AskedT, look_up: Callable[[list[_AskedT]], Awaitable[Mapping[_AskedT, _FoundT]]]
+    ) -> _FoundT | None:
+        """Return what is found, by the look-up of whoever asked first.
+
+        Raises:
+            Unavailable: it cannot be looked up.
+        """
+        answer = self._asked.get(asked)
+        if answer is None:
+            answer = self._asked[asked] = asyncio.get_running_loop().create_future()
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._serve(look_up))
+        # Other requests may wait for the same answer: this one's end is not theirs.
+        found = await asyncio.shield(answer)
+        if found is None:
+            raise Unavailable
+        return found[0]
+
+    async def _serve(self, look_up: Callable[[list[_AskedT]], Awaitable[Mapping[_AskedT, _FoundT]]]) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            found: Mapping[_AskedT, _FoundT] | None = None
+            try:
+                found = await look_up(list(asked))
+            except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+                _log.warning("a look-up failed", error=str(error).strip())
+            for key, answer in asked.items():
+                answer.set_result(None if found is None else (found.get(key),))
