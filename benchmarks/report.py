@@ -101,7 +101,7 @@ class Report:
             "ratio": self.ratio(measured),
             "ratio_to_client": self.ratio_to_client(measured),
             **_latencies(measured.latencies),
-            "seconds": round(measured.seconds, 3),
+            "seconds": round(measured.seconds, 6),
             "connections": CONNECTIONS,
         }
 
@@ -111,7 +111,7 @@ class Report:
             "ratio": self.ratio(measured),
             "ratio_to_client": self.ratio_to_client(measured),
             "lines": measured.commands,
-            "seconds": round(measured.seconds, 3),
+            "seconds": round(measured.seconds, 6),
         }
 
     def _rate(self, measured: Measurement) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Report:
             "commands_per_second": round(measured.commands_per_second),
             "ratio": self.ratio(measured),
             "commands": measured.commands,
-            "seconds": round(measured.seconds, 3),
+            "seconds": round(measured.seconds, 6),
             "worker_memory_mb": measured.worker_memory_mb,
         }
 
