@@ -33,9 +33,18 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 class _Obstacle(Exception):  # never leaves this module
     """Why the transaction cannot be made."""
 
-    def __init__(self, rejection: str, leg: Leg | None = None, state: AccountState | None = None) -> None:
+    def __init__(
+        self,
+        rejection: str,
+        leg: Leg | None = None,
+        state: AccountState | None = None,
+        *,
+        reference: str | None = None,
+    ) -> None:
         super().__init__(rejection)
         self.rejection = rejection
+        #: Of the transaction, as far as it is known.
+        self.reference = reference
         self.leg = leg
         self.state = state
 
@@ -50,9 +59,16 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
     except _Obstacle as obstacle:
         leg = obstacle.leg
         side, amount = (leg.side, leg.amount) if leg and leg.account_id == command.account_id else (NO_SIDE, None)
-        content = _content_of(command, None, obstacle)
         state, row = note(
-            store_id, command, book.accounts[account], now_us, obstacle.rejection, side, amount, content=content
+            store_id,
+            command,
+            book.accounts[account],
+            now_us,
+            obstacle.rejection,
+            side,
+            amount,
+            obstacle.reference,
+            content=_content_of(command, None, obstacle),
         )
         book.accounts[account] = state
         return [row]
@@ -100,7 +116,7 @@ def _legs_of(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg]
         for entry in post.entries
     ]
     if sum(leg.side * leg.amount for leg in legs) != 0:
-        raise _Obstacle("unbalanced_transaction")
+        raise _Obstacle("unbalanced_transaction", reference=post.reference)
     return legs, post.reference
 
 
@@ -114,7 +130,7 @@ def _legs_of_reversal(store_id: int, command: LaneCommand, book: Book) -> tuple[
         raise _Obstacle("transaction_not_found")
     if first.kind == _REVERSE:
         leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
-        raise _Obstacle("reversal_not_reversible", leg)
+        raise _Obstacle("reversal_not_reversible", leg, reference=first.reference)
     originals = [book.originals[store_id, place] for place in positions_of(first)]
     legs = [
         Leg(entry.account_id, command.idempotency_key, -entry.side, entry.amount or 0, reversal_of=entry.seq)
@@ -139,9 +155,9 @@ def _move_all(
     for leg, key in zip(legs, keys, strict=True):
         state = moved.get(key) or book.accounts[key]
         if state.status != _ACTIVE:
-            raise _Obstacle(OBSTACLES[state.status], leg, state)
+            raise _Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
         if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < leg.amount:
-            raise _Obstacle("insufficient_balance", leg, state)
+            raise _Obstacle("insufficient_balance", leg, state, reference=reference)
         kind = _POST if leg.reversal_of is None else _REVERSE
         moved[key], row = move(
             store_id, leg, state, at_us, leg.side, leg.amount, reference, kind=kind, reversal_of=leg.reversal_of
