@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.journal import Announcement
-from creditlane.worker.ledger import AddressedCommand, Verdict
+from creditlane.worker.book import AddressedCommand, Verdict
 from creditlane.worker.store import LedgerStore, StaleAccount
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
