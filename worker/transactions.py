@@ -38,13 +38,15 @@ class _Obstacle(Exception):  # never leaves this module
         rejection: str,
         leg: Leg | None = None,
         state: AccountState | None = None,
+        *,
         reference: str | None = None,
     ) -> None:
         super().__init__(rejection)
         self.rejection = rejection
+        #: Of the transaction, as far as it is known.
+        self.reference = reference
         self.leg = leg
         self.state = state
-        self.reference = reference
 
 
 def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: int) -> list[JournalRow]:
@@ -57,9 +59,17 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
     except _Obstacle as obstacle:
         leg = obstacle.leg
         side, amount = (leg.side, leg.amount) if leg and leg.account_id == command.account_id else (NO_SIDE, None)
-        content = _content_of(command, None, obstacle)
-        before, rejection, reference = book.accounts[account], obstacle.rejection, obstacle.reference
-        state, row = note(store_id, command, before, now_us, rejection, side, amount, reference, content=content)
+        state, row = note(
+            store_id,
+            command,
+            book.accounts[account],
+            now_us,
+            obstacle.rejection,
+            side,
+            amount,
+            obstacle.reference,
+            content=_content_of(command, None, obstacle),
+        )
         book.accounts[account] = state
         return [row]
     book.accounts.update(moved)
@@ -151,9 +161,9 @@ def _move_all(
     for leg, key in zip(legs, keys, strict=True):
         state = moved.get(key) or book.accounts[key]
         if state.status != _ACTIVE:
-            raise _Obstacle(OBSTACLES[state.status], leg, state, reference)
+            raise _Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
         if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < leg.amount:
-            raise _Obstacle("insufficient_balance", leg, state, reference)
+            raise _Obstacle("insufficient_balance", leg, state, reference=reference)
         kind = _POST if leg.reversal_of is None else _REVERSE
         moved[key], row = move(
             store_id, leg, state, at_us, leg.side, leg.amount, reference, kind=kind, reversal_of=leg.reversal_of

@@ -6,7 +6,18 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.commands import (
+    AnyCommand,
+    Close,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Post,
+    PostEntry,
+    Reverse,
+    Unfreeze,
+)
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result, result_of_announcement
 
@@ -35,8 +46,19 @@ class Sent(NamedTuple):
 
 
 #: Kinds as often as they keep a history interesting: one that moves money, and one that changes accounts.
-MOVING = ["open"] * 3 + ["credit"] * 8 + ["debit"] * 8 + ["reverse"] * 8 + ["freeze"] * 2 + ["unfreeze"] * 3 + ["close"]
-CHANGING = ["open"] * 8 + ["credit"] * 6 + ["reverse"] + ["freeze"] * 4 + ["unfreeze"] * 3 + ["close"] * 4
+MOVING = (
+    ["open"] * 3
+    + ["credit"] * 8
+    + ["debit"] * 8
+    + ["post"] * 8
+    + ["reverse"] * 8
+    + ["freeze"] * 2
+    + ["unfreeze"] * 3
+    + ["close"]
+)
+CHANGING = (
+    ["open"] * 8 + ["credit"] * 6 + ["post"] * 3 + ["reverse"] + ["freeze"] * 4 + ["unfreeze"] * 3 + ["close"] * 4
+)
 
 
 @st.composite
@@ -58,11 +80,34 @@ def sent(draw: st.DrawFn, accounts: Sequence[str], label: str, kinds: Sequence[s
     if kind in {"credit", "debit"}:
         fields |= {"amount": draw(amounts), "reference": draw(st.sampled_from(REFERENCES))}
         return Sent(store, Credit(**fields) if kind == "credit" else Debit(**fields))
+    if kind == "post":
+        return Sent(store, draw(posting(accounts, account, fields["idempotency_key"])))
     if kind == "open":
         customer = draw(st.sampled_from([f"{label}-ann", f"{label}-bob"]))
         fields |= {"customer_id": customer, "name": draw(st.sampled_from(NAMES)), "overdraft_limit": draw(limits)}
         return Sent(store, OpenAccount(**fields, initial_balance=draw(st.one_of(st.just(0), amounts))))
     return Sent(store, {"freeze": Freeze, "unfreeze": Unfreeze, "close": Close}[kind](**fields))
+
+
+@st.composite
+def posting(draw: st.DrawFn, accounts: Sequence[str], busy: str, key: str) -> Post:
+    """Return a post of a few transfers, in any order of its entries; some lack an entry and do not balance."""
+    places = st.sampled_from([busy, busy, accounts[0], accounts[0], *accounts])
+    entries = []
+    # Mostly one small transfer between accounts that are there: of the others, few are applied.
+    size = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    affordable = st.one_of(st.integers(1, 3), st.integers(1, 3), amounts)
+    for source, target, amount in draw(st.lists(st.tuples(places, places, affordable), min_size=size, max_size=size)):
+        entries.append({"account_id": source, "side": "debit", "amount": amount})
+        entries.append({"account_id": target, "side": "credit", "amount": amount})
+    entries = draw(st.permutations(entries))
+    if len(entries) > 2 and draw(st.integers(0, 9)) == 0:
+        entries.pop()
+    return Post(
+        idempotency_key=key,
+        reference=draw(st.sampled_from(REFERENCES)),
+        entries=tuple(map(PostEntry.model_validate, entries)),
+    )
 
 
 @st.composite
@@ -74,7 +119,7 @@ def histories(draw: st.DrawFn, accounts: Sequence[str] = ACCOUNTS, label: str = 
         Sent(store, draw(opening(account, label)))
         for store in (0, 1)
         for account in accounts
-        if account == accounts[0] or (kinds is MOVING and draw(st.booleans()))
+        if account == accounts[0] or (kinds is MOVING and draw(st.integers(0, 3)) > 0)
     ]
     size = draw(st.integers(0, max_size))
     history += draw(st.lists(sent(accounts, label, kinds), min_size=size, max_size=size))

@@ -10,6 +10,7 @@ CONTENT = {
     "open_account": ["customer_id", "name", "unit_label", "initial_balance", "overdraft_limit"],
     "credit": ["amount", "reference"],
     "debit": ["amount", "reference"],
+    "post": ["reference", "entries"],
     "reverse": ["transaction_id"],
     "freeze": [],
     "unfreeze": [],
@@ -90,10 +91,11 @@ class NaiveLedger:
         if kind == "open_account":
             return self._open(store, command, account)
         if kind in {"credit", "debit"}:
-            sign = 1 if kind == "credit" else -1
-            return self._move(command, account, sign * command["amount"], command["reference"])
+            return self._move(store, command, [leg_of(command, kind)], command["reference"])
+        if kind == "post":
+            return self._post(store, command, account)
         if kind == "reverse":
-            return self._reverse(command, account)
+            return self._reverse(store, command, account)
         return self._change(kind, account)
 
     def _open(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
@@ -112,41 +114,65 @@ class NaiveLedger:
         self.accounts[store, command["account_id"]] = account
         if command["initial_balance"] == 0:
             return Answer("applied", balance=0)
-        return self._move(command, account, command["initial_balance"], "initial_balance")
+        legs = [(command["account_id"], command["initial_balance"])]
+        return self._move(store, command, legs, "initial_balance")
 
-    def _reverse(self, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+    def _post(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        legs = [leg_of(entry, entry["side"]) for entry in command["entries"]]
+        if sum(amount for _, amount in legs):
+            balance, reference = self._sum(account), command["reference"]
+            return Answer("rejected", "unbalanced_transaction", balance=balance, reference=reference)
+        return self._move(store, command, legs, command["reference"])
+
+    def _reverse(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
         obstacle = self._obstacle(account)
         if obstacle or account is None:
             return Answer("rejected", obstacle, balance=self._sum(account))
-        original = next((entry for entry in account["entries"] if entry["id"] == command["transaction_id"]), None)
+        # A transaction is known by its first entry, and by no other.
+        known = [entry for entry in account["entries"] if entry["legs"]]
+        original = next((entry for entry in known if entry["id"] == command["transaction_id"]), None)
         if original is None:
             return Answer("rejected", "transaction_not_found", balance=self._sum(account))
-        amount, reference = -original["amount"], original["reference"]
+        legs, reference = [(owner, -amount) for owner, amount in original["legs"]], original["reference"]
         if original["reversal_of"]:
-            return self._move(command, account, amount, reference, refuse="reversal_not_reversible")
-        return self._move(command, account, amount, reference, reversal_of=original["id"])
+            return self._move(store, command, legs, reference, refuse="reversal_not_reversible")
+        return self._move(store, command, legs, reference, reversal_of=original["id"])
 
     def _move(
         self,
+        store: str,
         command: dict[str, Any],
-        account: dict[str, Any] | None,
-        amount: int,
+        legs: list[tuple[str, int]],
         reference: str,
         reversal_of: str | None = None,
         refuse: str | None = None,
     ) -> Answer:
-        side = "credit" if amount > 0 else "debit"
-        before = self._sum(account)
-        obstacle = self._obstacle(account) or refuse
-        if obstacle is None and account and amount < 0 and before + amount < -account["limit"]:
-            obstacle = "insufficient_balance"
-        if obstacle or account is None:
-            return Answer("rejected", obstacle, None, side, abs(amount), before, reference)
-        entry_id = f"cct_{command['account_id'][4:]}{len(account['entries']) + 1:x}"
-        account["entries"].append(
-            {"id": entry_id, "amount": amount, "reference": reference, "reversal_of": reversal_of}
-        )
-        return Answer("applied", None, entry_id, side, abs(amount), before + amount, reference, reversal_of)
+        """Make an entry for each leg, in this order; or none, for the reason that the first one has."""
+        own = command["account_id"]
+        balances = {account_id: self.balance(store, account_id) for account_id, _ in legs}
+        afterwards = []
+        for account_id, amount in legs:
+            account = self.accounts.get((store, account_id))
+            obstacle = self._obstacle(account) or refuse
+            if obstacle is None and account and amount < 0 and balances[account_id] + amount < -account["limit"]:
+                obstacle = "insufficient_balance"
+            if obstacle:
+                # What was wanted of another account is not told as if it were wanted of this one.
+                side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
+                return Answer("rejected", obstacle, None, side, wanted, self.balance(store, own), reference)
+            balances[account_id] += amount
+            afterwards.append(balances[account_id])
+        ids = [self._write(store, *leg, reference, reversal_of) for leg in legs]
+        self.entries(store, own)[int(ids[0][36:], 16) - 1]["legs"] = legs
+        _, amount = legs[0]
+        return Answer("applied", None, ids[0], side_of(amount), abs(amount), afterwards[0], reference, reversal_of)
+
+    def _write(self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None) -> str:
+        entries = self.entries(store, account_id)
+        entry_id = f"cct_{account_id[4:]}{len(entries) + 1:x}"
+        entry = {"id": entry_id, "amount": amount, "reference": reference, "reversal_of": reversal_of, "legs": None}
+        entries.append(entry)
+        return entry_id
 
     def _change(self, kind: str, account: dict[str, Any] | None) -> Answer:
         status = account["status"] if account else None
@@ -164,6 +190,15 @@ class NaiveLedger:
 
     def _sum(self, account: dict[str, Any] | None) -> int:
         return sum(entry["amount"] for entry in account["entries"]) if account else 0
+
+
+def leg_of(entry: dict[str, Any], side: str) -> tuple[str, int]:
+    """Return the account and what is to be added to it."""
+    return entry["account_id"], entry["amount"] if side == "credit" else -entry["amount"]
+
+
+def side_of(amount: int) -> str:
+    return "credit" if amount > 0 else "debit"
 
 
 def same_name(name: str) -> str:

@@ -9,7 +9,7 @@ from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze
 from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow, Status
-from creditlane.worker.book import UNOPENED, AccountKey, AccountState, Book, Decision, Verdict
+from creditlane.worker.book import UNOPENED, AccountKey, AccountState, Book, Verdict
 from creditlane.worker.ledger import decide_all
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
@@ -24,15 +24,6 @@ STATES = {"unopened": UNOPENED, "active": ACTIVE, "frozen": FROZEN, "closed": CL
 #: Entries of the account: a credit that can be reversed, and a reversal that cannot.
 CREDITED = JournalRow(STORE, ANN, 1, 2, 1, 30, 30, 0, "credited", "purchase", None, 400, None, None)
 REVERSED = JournalRow(STORE, ANN, 2, 4, -1, 10, 100, 0, "reversal", "usage", 1, 500, None, None)
-
-
-def decide(store_id: int, command: Any, state: AccountState, book: Book, now_us: int) -> Decision:
-    """Return the account after one command, and its row."""
-    account = (store_id, command.account_id)
-    book.accounts[account] = state
-    (verdict,) = decide_all([(account, command)], book, now_us)
-    assert verdict.row is not None
-    return book.accounts[account], verdict.row
 
 
 def on_lane(command: AnyCommand) -> LaneCommand:
@@ -103,9 +94,12 @@ def test_each_command_in_each_state(command: AnyCommand, status: str, refusal: s
     """Given an account in a state, when a command meets it, then it is applied or refused as the table says; a refusal
     moves nothing and is counted as a decision."""
     state = STATES[status]
+    book = book_of(state)
 
-    after, row = decide(STORE, on_lane(command), state, book_of(state), NOW_US)
+    row = decided(state, command, book=book)[0].row
 
+    after = book.accounts[STORE, ANN]
+    assert row is not None
     assert row.rejection == refusal
     if refusal:
         assert after == msgspec.structs.replace(state, decisions=state.decisions + 1, latest_at_us=NOW_US)
@@ -259,7 +253,7 @@ def test_a_broken_invariant_stops_the_batch() -> None:
     wrong: Any = msgspec.structs.replace(on_lane(credit()), amount=-5)  # type: ignore[type-var]
 
     with pytest.raises(ArithmeticError, match="breaks the limit"):
-        decide(STORE, wrong, ACTIVE, book_of(ACTIVE), NOW_US)
+        decide_all([((STORE, ANN), wrong)], book_of(ACTIVE), NOW_US)
 
 
 def test_a_refused_reversal_can_be_tried_again() -> None:
