@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Self
 
 import redis
@@ -125,9 +126,10 @@ class EmbeddedRedis:
         return record if isinstance(record, dict) else {}
 
     def _write_record(self, **record: object) -> None:
-        draft = self._record_path.with_suffix(".new")
-        draft.write_text(json.dumps(record))
-        draft.replace(self._record_path)
+        # A name of its own: others may be adopting the same server at this moment.
+        with NamedTemporaryFile("w", dir=self.data_dir, prefix="server.", suffix=".new", delete=False) as draft:
+            draft.write(json.dumps(record))
+        Path(draft.name).replace(self._record_path)
 
     def _adopt(self) -> bool:
         """Take over the server that holds the directory's lock, if it answers."""

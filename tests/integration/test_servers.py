@@ -274,7 +274,7 @@ class TestRedis:
         pids = {server.pid for server in servers}
         servers[0].stop()
         assert len(urls) == len(pids) == 1
-        assert servers[1].pid is None
+        assert wait_until(lambda: all(server.pid is None for server in servers), seconds=10)
 
     def test_two_directories_are_two_servers(self, own_redis: OwnRedis) -> None:
         first, second = own_redis(), own_redis()
