@@ -9,8 +9,8 @@ from ..schemas.journal import Announcement, decode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD
 from .wire import BLOCK_SECONDS, Call, refuse_errors
 
-#: Entries of the reply stream that one read takes; each holds the announcements of a whole batch.
-READ_ENTRIES = 8
+#: Entries of the reply stream that one read takes; each holds up to 50 announcements of a batch.
+READ_ENTRIES = 64
 #: An id before every entry.
 START = b"0-0"
 #: The first and the longest pause of a listener that has lost Redis, in seconds.

@@ -17,10 +17,10 @@ from . import scripts
 from .book import Verdict
 from .requests import Batch, Request
 
-#: Results that a producer may leave unread, about 200 bytes each. What is trimmed is found in Postgres.
-MAX_UNREAD_RESULTS = 100_000
-#: Announcements that a producer may leave unread, however large they are.
-MIN_UNREAD_ANNOUNCEMENTS = 16
+#: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
+MAX_RESULTS_PER_MESSAGE = 50
+#: Messages that a producer may leave unread. What is trimmed is found in Postgres.
+MAX_UNREAD_MESSAGES = 8_000
 #: How long the news for a producer that reads nothing are kept, in seconds.
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
@@ -78,9 +78,9 @@ class Announcer:
                 )
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
-            # The next announcements are likely to be as large as this one: the bound is on results, not on messages.
-            most = max(MIN_UNREAD_ANNOUNCEMENTS, MAX_UNREAD_RESULTS // len(news))
-            pipeline.xadd(key, {ANNOUNCEMENT_FIELD: encode_announcements(news)}, maxlen=most)
+            for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
+                message = encode_announcements(news[start : start + MAX_RESULTS_PER_MESSAGE])
+                pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=MAX_UNREAD_MESSAGES)
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:

@@ -1,0 +1,49 @@
+"""What a producer is told stays there until it reads it, whatever the sizes of the batches."""
+
+import fakeredis
+
+from creditlane.schemas.encoding import Movement
+from creditlane.schemas.journal import JournalRow, decode_announcements
+from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
+from creditlane.worker.announcer import MAX_RESULTS_PER_MESSAGE, Announcer
+from creditlane.worker.book import Verdict
+from creditlane.worker.requests import Batch, Request
+
+ACCOUNT = f"cca_{7:032x}"
+PRODUCER = "p1"
+KEYS = Keys("test")
+
+
+def batch_of(numbers: range) -> tuple[Batch, list[Verdict]]:
+    requests, verdicts = [], []
+    for number in numbers:
+        key = f"key {number}"
+        command = Movement("debit", "store_default", ACCOUNT, key, 1, "r")
+        requests.append(Request(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
+        verdicts.append(Verdict(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, None)))
+    return Batch(requests, {3: 1}), verdicts
+
+
+def numbers_announced(client: fakeredis.FakeRedis) -> list[int]:
+    entries = client.xrange(KEYS.replies(PRODUCER))
+    return [news.number for _, fields in entries for news in decode_announcements(fields[ANNOUNCEMENT_FIELD])]
+
+
+def test_a_large_batch_pushes_out_none_of_the_small_ones_before_it() -> None:
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        for number in range(1, 601):
+            announcer.announce(*batch_of(range(number, number + 1)))
+        announcer.announce(*batch_of(range(601, 3_601)))
+        assert numbers_announced(client) == list(range(1, 3_601))
+
+
+def test_a_message_holds_no_more_results_than_its_bound() -> None:
+    with fakeredis.FakeRedis() as client:
+        Announcer(client, KEYS, result_ttl_seconds=60).announce(*batch_of(range(1, 2 * MAX_RESULTS_PER_MESSAGE + 2)))
+        entries = client.xrange(KEYS.replies(PRODUCER))
+        assert [len(decode_announcements(fields[ANNOUNCEMENT_FIELD])) for _, fields in entries] == [
+            MAX_RESULTS_PER_MESSAGE,
+            MAX_RESULTS_PER_MESSAGE,
+            1,
+        ]
