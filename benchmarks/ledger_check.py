@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import psycopg
 import redis
 
-from ..producer.verification import verify
+from ..audit.verification import verify
 from ..schemas.keys import Keys
 from ..schemas.routing import MAX_PARTITIONS
 from ..schemas.settings import Settings

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
+from ..audit.verification import verify
 from ..producer.cli.output import print_line, print_table, progress_bar
 from ..producer.cli.verify_command import print_verification
 from ..producer.client import Client
-from ..producer.verification import verify
 from ..schemas.settings import Settings, load_settings
 from .demo_run import MAX_UNDER_WAY, Answers, Plan, open_accounts, plan_of, run_debits
 from .processes import fresh_log

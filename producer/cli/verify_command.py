@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ...audit.verification import CheckReport, VerificationReport, verify
 from ...schemas.settings import load_settings
-from ..verification import CheckReport, VerificationReport, verify
 from .output import print_json, print_line, print_table, progress_bar, visible
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import psycopg
 import redis
 
-from creditlane.producer.verification import verify
+from creditlane.audit.verification import verify
 from creditlane.schemas.commands import Command, Debit, OpenAccount
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.journal import Announcement, JournalRow, decode_announcements

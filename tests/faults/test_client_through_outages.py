@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from creditlane import Client, CreditlaneError, OutcomeUnknown, Result, Settings, Unavailable
+from creditlane.audit.verification import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
-from creditlane.producer.verification import verify
 from creditlane.schemas.migrate import migrate
 
 from .extent import SEEDS

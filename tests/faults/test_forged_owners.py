@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import psycopg
 import pytest
 
-from creditlane.producer.verification import verify
+from creditlane.audit.verification import verify
 from creditlane.schemas.commands import Command
 from creditlane.schemas.encoding import Movement, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD

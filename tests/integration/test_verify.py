@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from creditlane.producer.verification import CHECKS, MAX_EXAMPLES, VerificationReport, verify
+from creditlane.audit.verification import CHECKS, MAX_EXAMPLES, VerificationReport, verify
 from creditlane.schemas.errors import NotMigrated, Unavailable
 
 ANN = "cca_" + "0a" * 16

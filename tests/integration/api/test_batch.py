@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import AsyncClient, Settings
+from creditlane.audit.verification import verify
 from creditlane.producer.api import batch, spool
-from creditlane.producer.verification import verify
 from creditlane.producer.wire import ExchangeFailed
 
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account

@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
+from creditlane.audit.verification import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
-from creditlane.producer.verification import verify
 from creditlane.schemas.migrate import migrate
 
 from .requests_of import ACCOUNTS, DEADLINE_SECONDS, balance, code_of, open_account
