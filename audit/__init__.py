@@ -1,1 +1,1 @@
-"""Proves the books from the rows alone. Shared by the command line and by the nightly reconciliation; writes nothing."""
+"""Proves the books from the rows alone, for the command line and for the nightly reconciliation; writes nothing."""

@@ -49,6 +49,13 @@ installation = Table(
     Column("partitions", SmallInteger, nullable=False),
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
     CheckConstraint("only_row", name="one_row"),
+    Column(
+        "subscriptions_version",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="grows with every change of what endpoints subscribe to",
+    ),
     CheckConstraint("partitions between 1 and 1024", name="partitions_range"),
     comment="One row: what is fixed when the database is initialised.",
 )
@@ -94,7 +101,13 @@ accounts = Table(
     Column("created_at", _moment, nullable=False),
     Column("updated_at", _moment, nullable=False),
     Column("metadata", JSONB, comment="what the caller attached, as text by text"),
+    Column("low_balance", Numeric, comment="crossing below it is told as balance.low; null: never"),
+    Column("low_balance_since", _moment, comment="when that was set"),
     PrimaryKeyConstraint("store_id", "account_id"),
+    CheckConstraint(
+        "low_balance is null or (low_balance = trunc(low_balance) and low_balance_since is not null)",
+        name="low_balance_whole",
+    ),
     CheckConstraint("status between 1 and 3", name="status_range"),
     CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
     CheckConstraint("updated_at >= created_at", name="updated_after_created"),

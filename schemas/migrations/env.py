@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from creditlane.schemas.tables import metadata
+from creditlane.schemas.webhook_tables import outbox
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata)
+context.configure(connection=connection, target_metadata=outbox.metadata)
 with context.begin_transaction():
     context.run_migrations()

@@ -16,7 +16,7 @@ from creditlane.schemas.errors import PartitionMismatch, Unavailable
 from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, check_installation
 from creditlane.schemas.migrate import migrate
 from creditlane.schemas.routing import DEFAULT_PARTITIONS
-from creditlane.schemas.tables import metadata
+from creditlane.schemas.webhook_tables import outbox
 
 from .direct_store import DirectStore, codes
 
@@ -159,14 +159,14 @@ def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
 
-        assert compare_metadata(context, metadata) == []
+        assert compare_metadata(context, outbox.metadata) == []
 
 
 def test_what_alembic_does_not_compare_agrees_too(database_url: str, empty_database_url: str) -> None:
     """Given tables made by the code and tables made by the migrations, then Postgres knows the same of both: checks,
     collations, partial indexes, comments."""
     engine = create_engine(make_url(empty_database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    metadata.create_all(engine)
+    outbox.metadata.create_all(engine)
 
     by_code, by_migrations = catalogue(empty_database_url), catalogue(database_url)
 
