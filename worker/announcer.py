@@ -40,8 +40,8 @@ class Announcer:
         self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict]) -> None:
-        """Send the verdicts to their producers, and keep those that shall be kept.
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
+        """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
@@ -50,6 +50,10 @@ class Announcer:
         pipeline = self._client.pipeline(transaction=False)
         self._reply(pipeline, decided)
         self._keep(pipeline, decided)
+        if has_news:
+            # One element is enough to wake somebody up, and nobody may be there to take them off.
+            pipeline.rpush(self._keys.wake_deliveries, 1)
+            pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
         pipeline.execute()
 
     def delete(self, batch: Batch) -> set[int]:
