@@ -59,6 +59,7 @@ class Client:
         idempotency_key: str | None = None,
         account_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
@@ -80,6 +81,7 @@ class Client:
             initial_balance=initial_balance,
             overdraft_limit=overdraft_limit,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self.account(self._decide(command, timeout).account_id)
 
@@ -91,6 +93,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
@@ -101,6 +104,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 
@@ -112,6 +116,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
@@ -131,6 +136,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 
@@ -141,6 +147,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
@@ -156,6 +163,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 

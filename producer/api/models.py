@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES, Key, Metadata, Name, Text
+from ...schemas.urls import TargetUrl
 
 ACCOUNT_EXAMPLE = "cca_8f14e45fceea167a5a36dedd4bea2543"
 TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
@@ -69,6 +70,14 @@ Reference = Annotated[
 AttachedMetadata = Annotated[
     Metadata | None, Field(description="Up to 50 pairs of text, given back as sent.", examples=[{"plan": "pro"}])
 ]
+CallbackUrl = Annotated[
+    TargetUrl | None,
+    Field(
+        description="Where the result is sent as a signed webhook, once there is one. Not part of what makes two "
+        "requests the same: a repetition may name another URL, and the result is sent to both.",
+        examples=["https://example.com/credits"],
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -99,6 +108,7 @@ class CreateAccount(_Request):
     initial_balance: AmountOrZeroText | None = None
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class Movement(_Request):
@@ -110,6 +120,7 @@ class Movement(_Request):
     reference: Reference
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class ChangeAccount(_Request):
@@ -142,6 +153,7 @@ class PostTransaction(_Request):
     idempotency_key: BodyKey = None
     entries: Annotated[list[EntryInput], Field(min_length=2, max_length=MAX_ENTRIES)]
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class AccountBody(BaseModel):
