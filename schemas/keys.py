@@ -5,6 +5,7 @@
     <prefix>:{p17}:fence                string  epoch of the lane's latest owner; an older owner cannot delete
     <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
+    <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
 
 The braces make all keys of a partition one slot of a Redis Cluster.
 """
@@ -47,3 +48,8 @@ class Keys:
     def replies(self, producer_id: str) -> str:
         """Name of the reply stream of one producer process."""
         return f"{self.prefix}:replies:{producer_id}"
+
+    @property
+    def wake_deliveries(self) -> str:
+        """Name of the list on which whoever delivers news waits for a hint that there are some."""
+        return f"{self.prefix}:wake:deliveries"
