@@ -61,6 +61,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
         account_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
@@ -82,6 +83,7 @@ class AsyncClient:
             initial_balance=initial_balance,
             overdraft_limit=overdraft_limit,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return await self.account((await self._decide(command, timeout)).account_id)
 
@@ -93,6 +95,7 @@ class AsyncClient:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
@@ -103,6 +106,7 @@ class AsyncClient:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return await self._decide(command, timeout)
 
@@ -114,6 +118,7 @@ class AsyncClient:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
@@ -133,6 +138,7 @@ class AsyncClient:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return await self._decide(command, timeout)
 
@@ -143,6 +149,7 @@ class AsyncClient:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
@@ -158,6 +165,7 @@ class AsyncClient:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return await self._decide(command, timeout)
 

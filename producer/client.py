@@ -63,6 +63,7 @@ class Client:
         idempotency_key: str | None = None,
         account_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
@@ -84,6 +85,7 @@ class Client:
             initial_balance=initial_balance,
             overdraft_limit=overdraft_limit,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self.account(self._decide(command, timeout).account_id)
 
@@ -95,6 +97,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
@@ -105,6 +108,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 
@@ -116,6 +120,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
@@ -135,6 +140,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 
@@ -145,6 +151,7 @@ class Client:
         reference: str,
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
         timeout: float | None = None,
     ) -> Result:
         """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
@@ -160,6 +167,7 @@ class Client:
             reference=reference,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            callback_url=callback_url,
         )
         return self._decide(command, timeout)
 

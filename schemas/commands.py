@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from .amounts import Amount, AmountOrZero
 from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN, TRANSACTION_ID_PATTERN
+from .urls import TargetUrl
 
 #: Version of the command format on the lanes.
 COMMAND_VERSION = 1
@@ -96,6 +97,8 @@ class Command(BaseModel):
     store_id: StoreId | None = None
     account_id: AccountId
     idempotency_key: Key
+    #: Where the result is sent once there is one. A retry may name another: it is the same request.
+    callback_url: TargetUrl | None = None
 
     #: The fields besides account and key that make two commands of one kind the same request.
     content_fields: ClassVar[tuple[str, ...]] = ()

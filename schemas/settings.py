@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     #: Where webhooks may go beside public addresses: networks as 10.1.0.0/16, `loopback`, `private`; commas between.
     webhook_allowed_networks: str = Field(default="", max_length=2_000)
     #: How long an endpoint may take to answer, in seconds.
-    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
+    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
 
     def require_redis_url(self) -> str:
         """Return the Redis URL.

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import redis
+import structlog
 
 from ..schemas.errors import IdempotencyKeyMismatch
 from ..schemas.journal import Announcement, encode_announcements
@@ -26,6 +27,11 @@ REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
 
+#: How Redis begins to say that a key holds something of another type.
+_WRONG_TYPE = "WRONGTYPE"
+
+_log = structlog.get_logger(__name__)
+
 
 class Announcer:
     """Announces batches through one Redis client. Announcing twice is harmless."""
@@ -40,8 +46,8 @@ class Announcer:
         self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict]) -> None:
-        """Send the verdicts to their producers, and keep those that shall be kept.
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
+        """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
@@ -50,7 +56,16 @@ class Announcer:
         pipeline = self._client.pipeline(transaction=False)
         self._reply(pipeline, decided)
         self._keep(pipeline, decided)
-        pipeline.execute()
+        if has_news:
+            # One element is enough to wake somebody up, and nobody may be there to take them off.
+            pipeline.rpush(self._keys.wake_deliveries, 1)
+            pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
+        for answer in pipeline.execute(raise_on_error=False):
+            if isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+                # One producer's key is something else. It finds its results in Postgres; the others must not wait.
+                _log.error("a result cannot be announced", error=str(answer))
+            elif isinstance(answer, Exception):
+                raise answer
 
     def delete(self, batch: Batch) -> set[int]:
         """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.

@@ -42,6 +42,10 @@ class Applier:
         self._careful_batches = CAREFUL_BATCHES
         self._store.forget()
 
+    def take_news(self) -> bool:
+        """Return whether anything was written to the outbox since this was last asked."""
+        return self._store.take_news()
+
     def apply(self, batch: Batch) -> list[Verdict]:
         """Return the verdict of every request of the batch, in order; all of them are committed.
 
@@ -135,9 +139,11 @@ class Applier:
             code,
             reason,
         )
-        self._store.bury([letter], {request.partition: epochs[request.partition]} if epochs else {})
+        refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
+        lease = {request.partition: epochs[request.partition]} if epochs else {}
+        self._store.bury(letter, command, refusal, lease)
         _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
-        return Verdict(None, refusal=Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])}))
+        return Verdict(None, refusal=refusal)
 
 
 def _dead_letter_id(request: Request) -> UUID:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine, and the one clock of all workers.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
+#: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
 select (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+       (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
 """
@@ -107,11 +109,26 @@ copy journal (store_id, account_id, seq, kind, side, amount, balance_after, over
               reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq) from stdin
 """
 
-#: Commands that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.
-INSERT_DEAD_LETTERS = """
+#: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.
+LOAD_SUBSCRIPTIONS = """
+select store_id, bool_or(events = '{}'), array_agg(distinct event) filter (where event is not null)
+from webhook_endpoints left join lateral unnest(events) as event on true
+where kind = 1 and status = 1
+group by store_id
+"""
+
+#: The news of a transaction, a row a store. Each element of the arrays is the literal of an array.
+INSERT_OUTBOX = """
+insert into outbox (store_id, accounts, seqs, sequences, callbacks)
+select store_id, accounts::uuid[], seqs::bigint[], sequences::bigint[], callbacks::jsonb
+from unnest(%(stores)s::integer[], %(accounts)s::text[], %(seqs)s::text[], %(sequences)s::text[],
+            %(callbacks)s::text[]) as news (store_id, accounts, seqs, sequences, callbacks)
+"""
+
+#: A command that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.
+INSERT_DEAD_LETTER = """
 insert into dead_letters (store_id, dead_letter_id, partition, lane_entry, payload, idempotency_key, code, reason)
-select * from unnest(%(stores)s::integer[], %(ids)s::uuid[], %(partitions)s::smallint[], %(lane_entries)s::text[],
-                     %(payloads)s::bytea[], %(keys)s::text[], %(codes)s::text[], %(reasons)s::text[])
+values (%(store)s, %(id)s, %(partition)s, %(lane_entry)s, %(payload)s, %(key)s, %(code)s, %(reason)s)
 on conflict do nothing
 """
 

@@ -8,6 +8,7 @@ from functools import partial
 from threading import Event
 from typing import TypeVar
 
+import msgspec
 import psycopg
 import redis
 import structlog
@@ -44,13 +45,22 @@ class GaveUp(Exception):
     """The worker is stopping and cannot finish its batch; the lanes still have it all."""
 
 
+class Decided(msgspec.Struct, frozen=True):
+    """A batch that is committed, with its verdicts."""
+
+    batch: Batch
+    verdicts: list[Verdict]
+    #: The outbox has something new.
+    has_news: bool
+
+
 class Pipes:
     """What leads from stage to stage."""
 
     def __init__(self) -> None:
         # One batch waits while one is applied: more would only be older when its turn comes.
         self.batches: Pipe[Batch] = Pipe(capacity=1)
-        self.decided: Pipe[tuple[Batch, list[Verdict]]] = Pipe(capacity=2)
+        self.decided: Pipe[Decided] = Pipe(capacity=2)
 
     def abort(self) -> None:
         """Drop everything, so that no stage waits for one that has failed. The lanes still have it all."""
@@ -133,17 +143,18 @@ class ApplyingStage:
             started = time.perf_counter()
             decided = None if self._gave_up else self._apply(batch)
             if decided is not None:
-                self._counting.note_batch(len(decided[1]), time.perf_counter() - started)
+                self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._disconnect()
         self._pipes.decided.end()
 
-    def _apply(self, batch: Batch) -> tuple[Batch, list[Verdict]] | None:
-        """Return what is left of the batch and its verdicts; None if nothing is, or if Postgres is away at a stop."""
+    def _apply(self, batch: Batch) -> Decided | None:
+        """Return what is left of the batch with its verdicts; None if nothing is, or if Postgres is away at a stop."""
         while batch.requests:
             try:
-                verdicts = self._connected().apply(batch)
+                applier = self._connected()
+                verdicts = applier.apply(batch)
             except PartitionsLost as lost:
                 batch = self._drop(batch, lost)
             except psycopg.Error as error:
@@ -159,7 +170,7 @@ class ApplyingStage:
                 if self._backoff.failures:
                     _log.info("batches are applied again", failures=self._backoff.failures)
                     self._backoff.reset()
-                return batch, verdicts
+                return Decided(batch, verdicts, applier.take_news())
         return None
 
     def _drop(self, batch: Batch, lost: PartitionsLost) -> Batch:
@@ -223,13 +234,14 @@ class AnnouncingStage:
         gave_up = False
         while (decided := self._decided.get()) is not None:
             # Deleting a later batch would also delete the one whose results nobody was told.
-            gave_up = gave_up or not self._finish(*decided)
+            gave_up = gave_up or not self._finish(decided)
         self._client.close()
 
-    def _finish(self, batch: Batch, verdicts: list[Verdict]) -> bool:
+    def _finish(self, decided: Decided) -> bool:
         """Announce a batch and delete it. False if it was given up, because the worker stops and Redis is away."""
+        batch, verdicts = decided.batch, decided.verdicts
         try:
-            self._until_done(partial(self._announcer.announce, batch, verdicts))
+            self._until_done(partial(self._announcer.announce, batch, verdicts, has_news=decided.has_news))
             self._after_step("announce")
             lost = self._until_done(partial(self._announcer.delete, batch))
             self._after_step("delete")

@@ -14,16 +14,17 @@ from typing import Any
 import psycopg
 
 from ..schemas.commands import reversal_key
-from ..schemas.encoding import Movement
+from ..schemas.encoding import LaneCommand, Movement
 from ..schemas.errors import CreditlaneError, LeaseLost
 from ..schemas.identifiers import ACCOUNT_PREFIX
-from ..schemas.journal import JournalRow, Kind, Status
+from ..schemas.journal import JournalRow, Kind, Refusal, Status
 from ..schemas.results import moment_of
 from ..schemas.routing import DEFAULT_PARTITIONS
 from . import sql
 from .book import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
 from .ledger import decide_all
 from .opening import check_opened, claim_columns, claims_of, parts_of
+from .outbox import Outbox, decided_rows
 from .reach import NO_REACH, Reach, reach_of
 from .row_text import copy_text, row_of
 
@@ -63,6 +64,7 @@ class LedgerStore:
         self._partitions = partitions
         self._worker_id = worker_id
         self._timeout_ms = str(int(timeout_seconds * 1000))
+        self._outbox = Outbox(connection)
         self._remembered: dict[AccountKey, AccountState] = {}
         #: The epoch of each lane under which accounts were last remembered.
         self._epochs: dict[int, int] = {}
@@ -70,6 +72,10 @@ class LedgerStore:
     def forget(self) -> None:
         """Forget every remembered account, so that the next batch reads them afresh."""
         self._remembered.clear()
+
+    def take_news(self) -> bool:
+        """Return whether anything was written to the outbox since this was last asked."""
+        return self._outbox.take_news()
 
     def apply(
         self, commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool = False
@@ -108,18 +114,20 @@ class LedgerStore:
         self._bound_memory()
         return verdicts
 
-    def bury(self, letters: Sequence[tuple[Any, ...]], epochs: Mapping[int, int]) -> None:
-        """Store dead letters, rows of (store, id, partition, lane entry, payload, key, code, reason).
+    def bury(
+        self, letter: tuple[Any, ...], command: LaneCommand | None, refusal: Refusal, epochs: Mapping[int, int]
+    ) -> None:
+        """Store a dead letter, a row of (store, id, partition, lane entry, payload, key, code, reason).
 
-        Raises as `apply` does.
+        `refusal` is what is told of the command, if the letter is one of a known store. Raises as `apply` does.
         """
-        names = ("stores", "ids", "partitions", "lane_entries", "payloads", "keys", "codes", "reasons")
+        names = ("store", "id", "partition", "lane_entry", "payload", "key", "code", "reason")
+        store_id = letter[0]
         try:
             self._begin(epochs)
-            columns = zip(*letters, strict=True)
-            self._connection.execute(
-                sql.INSERT_DEAD_LETTERS, {name: list(column) for name, column in zip(names, columns, strict=True)}
-            )
+            self._connection.execute(sql.INSERT_DEAD_LETTER, dict(zip(names, letter, strict=True)))
+            if command is not None and store_id:
+                self._outbox.write_refusal(store_id, command, refusal)
             self._connection.commit()
         except BaseException:
             self._roll_back()
@@ -139,15 +147,15 @@ class LedgerStore:
         book, opened = self._load(commands, kinds, reach, now_us, careful=careful)
         seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
         verdicts = decide_all(commands, book, now_us)
-        rows = [verdict.row for verdict in verdicts if verdict.row is not None and not verdict.replayed]
-        if reach.spans_accounts:
-            rows += [row for verdict in verdicts for row in verdict.further]
+        rows = decided_rows(verdicts)
         if opened:
             check_opened(opened, rows)
         if rows:
             self._write(rows)
         if seen:
             self._change_statuses(rows, seen)
+        has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
+        self._outbox.write(commands, verdicts, rows, self._remembered, has_callbacks=has_callbacks)
         return verdicts
 
     def _forget_after_change(self, epochs: Mapping[int, int]) -> None:
@@ -176,7 +184,9 @@ class LedgerStore:
         record = clock.fetchone()
         if record is None:
             raise CreditlaneError("Postgres did not tell the time")
-        return int(record[0])
+        now_us, subscriptions_version, *_ = record
+        self._outbox.begin(subscriptions_version)
+        return int(now_us)
 
     def _roll_back(self) -> None:
         if not self._connection.closed:

@@ -62,6 +62,7 @@ async def create_account(body: CreateAccount, store: RequestStore, writes: BodyW
         unit_label=body.unit_label,
         initial_balance=body.initial_balance or "0",
         metadata=body.metadata,
+        callback_url=body.callback_url,
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -263,6 +264,7 @@ async def move(
         reference=body.reference,
         idempotency_key=key,
         metadata=body.metadata,
+        callback_url=body.callback_url,
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)

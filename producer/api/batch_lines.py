@@ -68,12 +68,14 @@ class ReverseLine(models.ReverseTransaction):
     """Reverses a transaction."""
 
     kind: Literal["reverse"]
+    callback_url: models.CallbackUrl = None
 
 
 class ChangeLine(models.ChangeAccount):
     """Freezes, unfreezes or closes an account."""
 
     kind: Literal["freeze", "unfreeze", "close"]
+    callback_url: models.CallbackUrl = None
 
 
 CommandLine = Annotated[
@@ -154,7 +156,7 @@ def _command_of_model(line: BaseModel) -> Command:
             position = position_of(line.transaction_id)
             if position is None:
                 raise InvalidCommand("transaction_id: must be the id of a transaction", field="transaction_id")
-            return make_command(Reverse, account_id=position.account_id, transaction_id=line.transaction_id)
+            return make_command(Reverse, account_id=position.account_id, **fields)
         case OpenAccountLine():
             return make_command(OpenAccount, **fields)
         case ChangeLine():

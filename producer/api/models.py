@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES, Key, Metadata, Name, Text
+from ...schemas.urls import TargetUrl
 
 ACCOUNT_EXAMPLE = "cca_8f14e45fceea167a5a36dedd4bea2543"
 TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
@@ -74,6 +75,14 @@ Reference = Annotated[
 AttachedMetadata = Annotated[
     Metadata | None, Field(description="Up to 50 pairs of text, given back as sent.", examples=[{"plan": "pro"}])
 ]
+CallbackUrl = Annotated[
+    TargetUrl | None,
+    Field(
+        description="Where the result is sent as a signed webhook, once there is one. Not part of what makes two "
+        "requests the same: a repetition may name another URL, and the result is sent to both.",
+        examples=["https://example.com/credits"],
+    ),
+]
 
 
 class RequestBody(BaseModel):
@@ -106,6 +115,7 @@ class CreateAccount(RequestBody):
     initial_balance: AmountOrZeroText | None = None
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class Movement(RequestBody):
@@ -117,6 +127,7 @@ class Movement(RequestBody):
     reference: Reference
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class ChangeAccount(RequestBody):
@@ -158,6 +169,7 @@ class PostTransaction(RequestBody):
     idempotency_key: BodyKey = None
     entries: Annotated[list[EntryInput], Field(min_length=2, max_length=MAX_ENTRIES)]
     metadata: AttachedMetadata = None
+    callback_url: CallbackUrl = None
 
 
 class AccountBody(BaseModel):

@@ -48,6 +48,7 @@ async def post_transaction(body: PostTransaction, reads: RequestReads, writes: B
         idempotency_key=key,
         entries=[entry.model_dump() for entry in body.entries],
         metadata=body.metadata,
+        callback_url=body.callback_url,
     )
     return await transaction_answer(outcome, reads)
 

@@ -5,6 +5,7 @@ import signal
 import psycopg
 import pytest
 
+from creditlane.schemas.journal import Refusal
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_postgres
 from creditlane.worker.store import LedgerStore, PartitionsLost
@@ -117,7 +118,7 @@ def test_a_batch_read_under_an_epoch_that_is_past_stores_nothing(takeover: str, 
         connection.execute(takeover.encode())
         connection.commit()
         with pytest.raises(PartitionsLost) as lost:
-            store.bury([(0, "00" * 16, 3, "1-1", b"x", None, "undecodable", "why")], epochs)
+            store.bury((0, "00" * 16, 3, "1-1", b"x", None, "undecodable", "why"), None, Refusal("", ""), epochs)
         assert lost.value.partitions == {3}
         assert connection.execute("select count(*) from dead_letters").fetchone() == (0,)
 

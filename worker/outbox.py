@@ -1,0 +1,168 @@
+"""The outbox: which of a batch's decisions are news, written in the transaction that makes them true.
+
+The journal has all that happened and never changes, so a row of the outbox only points into it: the places of the news
+of one store, in the order in which they were decided. What events they become, and for whom, is made of it later, off
+the lanes. A store without endpoints and a command without a callback cost nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+
+from ..schemas.encoding import LaneCommand
+from ..schemas.identifiers import ACCOUNT_PREFIX
+from ..schemas.journal import JournalRow, Refusal
+from . import sql
+from .book import AccountKey, AccountState, AddressedCommand, Verdict
+from .subscriptions import Subscriptions, Wanted
+
+_PREFIX_CHARACTERS = len(ACCOUNT_PREFIX)
+
+_encode = msgspec.json.Encoder().encode
+#: Where each new row of a part is in its account's history.
+Sequences = Mapping[tuple[int, str, int], int]
+
+
+class Callback(msgspec.Struct, frozen=True, gc=False):
+    """A result that is to be sent to the URL that came with its command, as it stands in the outbox."""
+
+    url: str
+    idempotency_key: str
+    account_id: str
+    #: Place in the journal of the row that is the result; None where there is none.
+    seq: int | None
+    #: How many decisions the account had with that row; None also where it was decided before.
+    sequence: int | None
+    #: The result where there is no row: code, message and details.
+    refusal: dict[str, Any] | None
+
+
+class News(msgspec.Struct):
+    """What one part of a batch has to tell of one store: rows of the journal, in columns, and results."""
+
+    accounts: list[str] = []
+    seqs: list[int] = []
+    sequences: list[int] = []
+    callbacks: list[Callback] = []
+
+
+class Outbox:
+    """Writes the news of one worker's transactions. They are true if the transaction is committed."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._connection = connection
+        self._subscriptions = Subscriptions()
+        self._wanted: Mapping[int, Wanted] = {}
+        self._has_news = False
+
+    def begin(self, subscriptions_version: int) -> None:
+        """Look at the subscriptions as the transaction that has just begun sees them."""
+        self._wanted = self._subscriptions.refresh(self._connection, subscriptions_version)
+
+    def write(
+        self,
+        commands: Sequence[AddressedCommand],
+        verdicts: Sequence[Verdict],
+        rows: Sequence[JournalRow],
+        states: Mapping[AccountKey, AccountState],
+        *,
+        has_callbacks: bool,
+    ) -> None:
+        """Write what a part of a batch has to tell, given its new rows in order and its accounts after all of them."""
+        listening = {row.store_id for row in rows} & self._wanted.keys() if self._wanted else set()
+        if not listening and not has_callbacks:
+            return
+        sequences = sequences_of(rows, states)
+        news = {store_id: news_of_rows(store_id, self._wanted[store_id], rows, sequences) for store_id in listening}
+        if has_callbacks:
+            places = {(row.store_id, row.account_id, row.seq): at for row, at in zip(rows, sequences, strict=True)}
+            for ((store_id, _), command), verdict in zip(commands, verdicts, strict=True):
+                if command.callback_url is not None:
+                    callback = _callback(store_id, command, command.callback_url, verdict, places)
+                    news.setdefault(store_id, News()).callbacks.append(callback)
+        self._insert({store_id: of_store for store_id, of_store in news.items() if of_store != News()})
+
+    def write_refusal(self, store_id: int, command: LaneCommand, refusal: Refusal) -> None:
+        """Write the result of a command that leaves no row, if it is to be sent anywhere."""
+        if command.callback_url is not None:
+            callback = _callback(store_id, command, command.callback_url, Verdict(None, refusal=refusal), {})
+            self._insert({store_id: News(callbacks=[callback])})
+
+    def take_news(self) -> bool:
+        """Return whether news were written since this was last asked. Those of a batch rolled back count too."""
+        had_news, self._has_news = self._has_news, False
+        return had_news
+
+    def _insert(self, news: Mapping[int, News]) -> None:
+        if not news:
+            return
+        self._has_news = True
+        told = news.values()
+        self._connection.execute(
+            sql.INSERT_OUTBOX,
+            {
+                "stores": list(news),
+                "accounts": _array_text(of_store.accounts for of_store in told),
+                "seqs": _array_text(map(str, of_store.seqs) for of_store in told),
+                "sequences": _array_text(map(str, of_store.sequences) for of_store in told),
+                "callbacks": [_encode(rest).decode() if (rest := of_store.callbacks) else None for of_store in told],
+            },
+        )
+
+
+def decided_rows(verdicts: Iterable[Verdict]) -> list[JournalRow]:
+    """Return every row that was decided now, in the order of the decisions; further entries follow their first."""
+    rows = []
+    for verdict in verdicts:
+        if verdict.row is not None and not verdict.replayed:
+            rows.append(verdict.row)
+            rows += verdict.further
+    return rows
+
+
+def sequences_of(rows: Sequence[JournalRow], states: Mapping[AccountKey, AccountState]) -> list[int]:
+    """Return for each row how many decisions its account had with it, given the accounts after all of them."""
+    left: dict[AccountKey, int] = {}
+    sequences = []
+    for row in reversed(rows):
+        account = (row.store_id, row.account_id)
+        count = left.get(account)
+        if count is None:
+            state = states[account]
+            count = state.entries + state.decisions
+        left[account] = count - 1
+        sequences.append(count)
+    sequences.reverse()
+    return sequences
+
+
+def news_of_rows(store_id: int, wanted: Wanted, rows: Sequence[JournalRow], sequences: Sequence[int]) -> News:
+    """Return the rows of this store that it wants to hear of."""
+    news = News()
+    for row, sequence in zip(rows, sequences, strict=True):
+        if row.store_id == store_id and (wanted.everything or wanted.includes(row)):
+            news.accounts.append(row.account_id[_PREFIX_CHARACTERS:])
+            news.seqs.append(row.seq)
+            news.sequences.append(sequence)
+    return news
+
+
+def _callback(store_id: int, command: LaneCommand, url: str, verdict: Verdict, places: Sequences) -> Callback:
+    row, refusal = verdict.row, verdict.refusal
+    return Callback(
+        url,
+        command.idempotency_key,
+        command.account_id,
+        None if row is None else row.seq,
+        None if row is None else places.get((store_id, row.account_id, row.seq)),
+        None if refusal is None else msgspec.structs.asdict(refusal),
+    )
+
+
+def _array_text(columns: Iterable[Iterable[str]]) -> str:
+    """Return array literals as one literal of an array of texts. What is in them needs no escape: digits and hex."""
+    return '{"' + '","'.join("{" + ",".join(column) + "}" for column in columns) + '"}'
