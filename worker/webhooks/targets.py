@@ -56,6 +56,7 @@ _V4_COMPATIBLE = IPv6Network("::/96")
 
 #: The last part of a host by which browsers and `inet_aton` take it for a number: 127.1, 0x7f000001, 2130706433.
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?", re.IGNORECASE)
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 #: What no URL has: spaces, controls, and the backslash, which some take for a slash.
 _UNWANTED = re.compile(r"[\s\x00-\x20\x7f\\]")
 
@@ -137,14 +138,19 @@ class TargetPolicy:
             raise TargetRefused(f"this is no URL: {error}") from None
         if url.scheme not in {"http", "https"} or not host or not port:
             raise TargetRefused("the URL must begin with https:// and name a host")
-        if "@" in url.raw_authority or "#" in text:
+        authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
+        if "@" in authority or "#" in text:
             raise TargetRefused("the URL must have no user, no password and no fragment")
+        if ("[" in authority) != (":" in host):
+            raise TargetRefused("only IPv6 addresses stand in brackets")
         self._judge_host(host, is_https=url.scheme == "https")
         return url
 
     def _judge_host(self, host: str, *, is_https: bool) -> None:
         if ":" in host or "%" in host:
             self.judge_address(host, is_https=is_https)
+        elif not _NAME.fullmatch(host):
+            raise TargetRefused(f"{host} is no host name")
         elif _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
             # Only the usual four decimal numbers: each other form is read differently by somebody.
             self.judge_address(host, is_https=is_https)
