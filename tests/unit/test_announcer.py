@@ -47,3 +47,14 @@ def test_a_message_holds_no_more_results_than_its_bound() -> None:
             MAX_RESULTS_PER_MESSAGE,
             1,
         ]
+
+
+def test_who_delivers_news_is_woken_once_there_are_some() -> None:
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        announcer.announce(*batch_of(range(1, 2)))
+        assert client.exists(KEYS.wake_deliveries) == 0
+        for number in range(2, 5):
+            announcer.announce(*batch_of(range(number, number + 1)), has_news=True)
+        # However many batches had news while nobody was there, one element tells of them.
+        assert client.lrange(KEYS.wake_deliveries, 0, -1) == [b"1"]
