@@ -17,6 +17,7 @@ from ..producer.cli.stores_command import stores_app
 from ..producer.cli.verify_command import verify_command
 from .demo_command import demo_command
 from .environment_command import environment_command
+from .jobs_commands import jobs_app
 from .up_command import up_command
 from .worker_commands import migrate_command, worker_command
 
@@ -61,6 +62,7 @@ app.command("verify")(verify_command)
 app.add_typer(stores_app)
 app.add_typer(keys_app)
 app.add_typer(dead_app)
+app.add_typer(jobs_app)
 
 
 def _mount_benchmarks() -> None:

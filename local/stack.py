@@ -1,19 +1,23 @@
-"""The whole local stack: Postgres, Redis, worker processes and the API, up in that order and down in the reverse."""
+"""The whole local stack: Postgres, Redis, worker and RQ processes, the API: up in that order, down in the reverse."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api
+from .jobs_pools import QUEUES, jobs_pool
 from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
 from .stop_signals import StopSignals
 from .worker_pool import LogSink, WorkerPool
+
+#: Where webhooks may go beside public addresses, unless the environment says: to what runs on a developer's machine.
+ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
 
 #: Takes a line about what the stack does.
 Say = Callable[[str], None]
@@ -41,6 +45,7 @@ def running_stack(
     worker_log: LogSink,
     log_format: str | None = None,
     with_api: bool = False,
+    with_jobs: bool = False,
 ) -> Iterator[Stack]:
     """Run the stack in this process and its children for as long as the context lasts.
 
@@ -67,10 +72,13 @@ def running_stack(
         revision = migrate(settings.require_database_url(), partitions=settings.partitions)
         say(f"The ledger is at schema {revision}")
         reach = reaching(settings)
-        environment = {**os.environ, **reach, **({"CREDITLANE_LOG_FORMAT": log_format} if log_format else {})}
+        log = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
+        environment = {**ALLOWED_NETWORKS, **os.environ, **reach, **log}
         workers = WorkerPool(processes, environment, worker_log)
         stack.callback(_stop_workers, workers, say)
         workers.start()
+        if with_jobs:
+            _start_jobs(stack, environment, worker_log, say)
         api = stack.enter_context(served_api(data_dir, settings, environment, worker_log)) if with_api else None
         stack.enter_context(recorded(data_dir, processes, {**reach, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
@@ -105,6 +113,15 @@ def _stop(name: str, server: EmbeddedPostgres | EmbeddedRedis, say: Say) -> None
     if server.pid is not None:
         server.stop()
         say(f"{name} has stopped")
+
+
+def _start_jobs(stack: ExitStack, environment: Mapping[str, str], log: LogSink, say: Say) -> None:
+    """Start one RQ process for deliveries and one for the other jobs; both stop before the workers."""
+    pools = [jobs_pool(queue, 1, environment, log) for queue in QUEUES]
+    stack.callback(say, "The jobs have stopped")
+    for pool in pools:
+        stack.callback(pool.stop)
+        pool.start()
 
 
 def _stop_workers(workers: WorkerPool, say: Say) -> None:

@@ -25,7 +25,7 @@ DataDirectory = Annotated[Path, typer.Option("--data-dir", help="Where the data 
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Number of worker processes.")]
 
 READY = """\
-{workers} worker processes take commands; their log follows. In another shell:
+{workers} worker processes take commands, one delivers webhooks, one does the jobs; their log follows. In another shell:
     eval "$(creditlane env --export)"    # then Client.from_env() and every creditlane command reach this stack
     creditlane status
 {api}
@@ -40,7 +40,7 @@ KEPT_KEY = "Its development key is in {path}"
 
 
 def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -> None:
-    """Run the whole local stack in the foreground: Postgres, Redis, workers and the HTTP API. Ctrl-C stops all of it.
+    """Run the whole local stack in the foreground: Postgres, Redis, workers, jobs, HTTP API. Ctrl-C stops it all.
 
     Nothing needs to be installed but creditlane[all]. With CREDITLANE_DATABASE_URL or CREDITLANE_REDIS_URL set, that
     server is used and left alone at the end.
@@ -58,6 +58,7 @@ def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -
                 worker_log=print_log_line,
                 log_format=log_format,
                 with_api=is_api_installed(),
+                with_jobs=True,
             ) as stack:
                 print_line(READY.format(workers=workers, api=_about(stack.api, data_dir)))
                 _watch(stack)

@@ -1,4 +1,4 @@
-"""Workers and API as child processes of this one: started, started again when they die, stopped gracefully."""
+"""Workers, API and RQ processes as children of this process: started, started again when they die, stopped in order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ STOP_DEADLINE_SECONDS = 40.0
 #: Isolated from the current directory: a redis.py there is not the one that a worker needs.
 _COMMAND = [sys.executable, "-P", "-m", f"{__package__}.worker_child"]
 
-#: Takes a line of a child's log and the number of the worker, counted from 1; 0 for the API.
+#: Takes a line of a child's log and the number of the worker, counted from 1; the others have the numbers below.
 LogSink = Callable[[int, str], None]
 API_NUMBER = 0
+DELIVERIES_NUMBER = -1
+JOBS_NUMBER = -2
+_LABELS = {API_NUMBER: "api", DELIVERIES_NUMBER: "deliveries", JOBS_NUMBER: "jobs"}
 
 
 def labelled(worker: int, line: str) -> str:
     """Return the line of a log with who wrote it; JSON as it is, since programs read it."""
     if line.startswith("{"):
         return line
-    return f"worker {worker} | {line}" if worker != API_NUMBER else f"api | {line}"
+    return f"{_LABELS.get(worker, f'worker {worker}')} | {line}"
 
 
 class WorkerPool:

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     api_requests_per_second: float = Field(default=5_000.0, gt=0)
     api_burst: int = Field(default=10_000, ge=1)
 
+    #: Where webhooks may go beside public addresses: networks as 10.1.0.0/16, `loopback`, `private`; commas between.
+    webhook_allowed_networks: str = Field(default="", max_length=2_000)
+    #: How long an endpoint may take to answer, in seconds.
+    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
+
     def require_redis_url(self) -> str:
         """Return the Redis URL.
 

@@ -146,6 +146,12 @@ journal = Table(
     Column("transaction_seq", BigInteger, comment="of a further entry: seq of the transaction's first"),
     PrimaryKeyConstraint("store_id", "account_id", "seq"),
     Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
+    Index(
+        "journal_created_idx",
+        "created_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
     CheckConstraint("seq <> 0", name="seq_not_zero"),
     CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
     CheckConstraint("balance_after >= -coalesce(overdraft_limit, 0)", name="never_below_limit"),

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import redis
+import structlog
 
 from ..schemas.errors import IdempotencyKeyMismatch
 from ..schemas.journal import Announcement, encode_announcements
@@ -25,6 +26,11 @@ MAX_UNREAD_MESSAGES = 8_000
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
+
+#: How Redis begins to say that a key holds something of another type.
+_WRONG_TYPE = "WRONGTYPE"
+
+_log = structlog.get_logger(__name__)
 
 
 class Announcer:
@@ -54,7 +60,12 @@ class Announcer:
             # One element is enough to wake somebody up, and nobody may be there to take them off.
             pipeline.rpush(self._keys.wake_deliveries, 1)
             pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
-        pipeline.execute()
+        for answer in pipeline.execute(raise_on_error=False):
+            if isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+                # One producer's key is something else. It finds its results in Postgres; the others must not wait.
+                _log.error("a result cannot be announced", error=str(answer))
+            elif isinstance(answer, Exception):
+                raise answer
 
     def delete(self, batch: Batch) -> set[int]:
         """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.

@@ -26,19 +26,28 @@ def connect_postgres(
     Raises:
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return psycopg.connect(
-        database_url,
-        autocommit=autocommit,
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        application_name=session_name(worker_id),
+    return psycopg.connect(database_url, autocommit=autocommit, **_options(worker_id))
+
+
+async def connect_postgres_async(
+    database_url: str, *, worker_id: str = "", autocommit: bool = False
+) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
+    return await psycopg.AsyncConnection.connect(database_url, autocommit=autocommit, **_options(worker_id))
+
+
+def _options(worker_id: str) -> dict[str, Any]:
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": session_name(worker_id),
         # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
-        prepare_threshold=None,
+        "prepare_threshold": None,
         # A peer that vanished without a word is noticed after about half a minute.
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-    )
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
 
 
 def connect_redis(redis_url: str) -> redis.Redis:

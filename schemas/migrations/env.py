@@ -2,9 +2,12 @@
 
 from alembic import context
 
-from creditlane.schemas.webhook_tables import outbox
+from creditlane.schemas import job_tables, webhook_tables
+
+# Either module puts its tables into the metadata of the ledger's.
+TABLES = (webhook_tables.outbox, job_tables.job_runs)
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=outbox.metadata)
+context.configure(connection=connection, target_metadata=TABLES[0].metadata)
 with context.begin_transaction():
     context.run_migrations()

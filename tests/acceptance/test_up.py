@@ -64,12 +64,14 @@ def test_the_stack_works_and_is_gone_after_a_stop(
     assert up.returncode == 0
     stopped = [line for line in told.splitlines() if "stopped" in line and not line.startswith("{")]
     assert stopped == [
+        "The jobs have stopped",
         "The workers have stopped",
         "Redis has stopped",
         "Postgres has stopped",
         "All of it has stopped",
     ]
     assert told.count('"event": "worker stopped"') == 2
+    assert told.count('"event": "jobs process stopped"') == 2
     assert are_gone(workers)
     assert place.servers() == [None, None]
     assert not (place.data_dir / "stack.json").exists()

@@ -1,6 +1,11 @@
 """What a producer is told stays there until it reads it, whatever the sizes of the batches."""
 
+from unittest.mock import patch
+
 import fakeredis
+import msgspec
+import pytest
+import redis
 
 from creditlane.schemas.encoding import Movement
 from creditlane.schemas.journal import JournalRow, decode_announcements
@@ -58,3 +63,26 @@ def test_who_delivers_news_is_woken_once_there_are_some() -> None:
             announcer.announce(*batch_of(range(number, number + 1)), has_news=True)
         # However many batches had news while nobody was there, one element tells of them.
         assert client.lrange(KEYS.wake_deliveries, 0, -1) == [b"1"]
+
+
+def test_a_producer_whose_key_is_something_else_holds_up_nobody() -> None:
+    with fakeredis.FakeRedis() as client:
+        client.set(KEYS.replies("spoilt"), "not a stream")
+        batch, verdicts = batch_of(range(1, 3))
+        spoilt = msgspec.structs.replace(batch.requests[0], producer_id="spoilt")
+
+        Announcer(client, KEYS, result_ttl_seconds=60).announce(Batch([spoilt, batch.requests[1]], {3: 1}), verdicts)
+
+        assert numbers_announced(client) == [2]
+
+
+def test_what_redis_refuses_otherwise_is_announced_again() -> None:
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        with (
+            patch.object(
+                redis.client.Pipeline, "execute", return_value=[redis.ResponseError("OOM command not allowed")]
+            ),
+            pytest.raises(redis.ResponseError, match="OOM"),
+        ):
+            announcer.announce(*batch_of(range(1, 2)))

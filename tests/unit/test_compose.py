@@ -29,7 +29,7 @@ def dockerfile_instructions(name: str) -> list[str]:
 
 
 def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "redis", "migrate", "worker", "api"}
+    assert set(services) == {"postgres", "redis", "migrate", "worker", "deliveries", "jobs", "api"}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,8 @@ def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
     [
         ("migrate", ["creditlane", "migrate"]),
         ("worker", ["creditlane", "worker"]),
+        ("deliveries", ["creditlane", "jobs", "work", "--queue", "deliveries"]),
+        ("jobs", ["creditlane", "jobs", "work", "--queue", "jobs"]),
         ("api", ["creditlane", "api", "--host", "0.0.0.0", "--port", "8000"]),  # noqa: S104  inside a container
     ],
 )
@@ -68,12 +70,12 @@ def test_data_is_on_volumes(compose: dict[str, Any]) -> None:
     assert set(compose["volumes"]) == {"postgres-data", "redis-data"}
 
 
-@pytest.mark.parametrize("service", ["postgres", "redis", "worker", "api"])
+@pytest.mark.parametrize("service", ["postgres", "redis", "worker", "deliveries", "jobs", "api"])
 def test_every_lasting_service_is_checked_for_health(services: dict[str, Any], service: str) -> None:
     assert services[service]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
-@pytest.mark.parametrize("service", ["worker", "api"])
+@pytest.mark.parametrize("service", ["worker", "deliveries", "jobs", "api"])
 def test_waits_for_healthy_servers_and_for_the_migration(services: dict[str, Any], service: str) -> None:
     assert {name: wait["condition"] for name, wait in services[service]["depends_on"].items()} == {
         "postgres": "service_healthy",
@@ -89,8 +91,13 @@ def test_passwords_come_from_the_environment_and_are_demanded(services: dict[str
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert len(found) == 4
+    assert len(found) == 6
     assert all(value.startswith("${POSTGRES_PASSWORD:?") for value in found)
+
+
+@pytest.mark.parametrize("service", ["deliveries", "jobs"])
+def test_an_rq_process_is_healthy_when_rq_sees_it_alive(services: dict[str, Any], service: str) -> None:
+    assert services[service]["healthcheck"]["test"] == ["CMD", "creditlane", "jobs", "alive", "--queue", service]
 
 
 def test_only_the_api_is_published_and_only_on_loopback(services: dict[str, Any]) -> None:

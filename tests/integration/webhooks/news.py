@@ -1,0 +1,124 @@
+"""Commands whose journal rows are written to the outbox, as the ledger's worker does it in their transaction."""
+
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from creditlane.schemas.commands import AnyCommand
+from creditlane.schemas.events import new_secret
+from creditlane.schemas.results import Result
+from creditlane.schemas.settings import DEFAULT_STORE
+
+from ..direct_store import DirectStore
+
+
+class Newsroom:
+    """A ledger and its outbox, with endpoints that want to know."""
+
+    def __init__(self, database_url: str) -> None:
+        self.store = DirectStore(database_url)
+        self.database = psycopg.connect(database_url, autocommit=True)
+        self._seen: set[tuple[UUID, int]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.store.connection.close()
+        self.database.close()
+
+    def add_endpoint(self, url: str, *, events: tuple[str, ...] = (), store_id: int = 1, **columns: Any) -> UUID:
+        """Insert an endpoint, as the API does; return its id."""
+        values = {
+            "store_id": store_id,
+            "endpoint_id": uuid4(),
+            "kind": 1,
+            "status": 1,
+            "url": url,
+            "events": list(events),
+            "secret": new_secret(),
+            **columns,
+        }
+        names = ", ".join(values)
+        places = ", ".join(f"%({name})s" for name in values)
+        self.database.execute(f"insert into webhook_endpoints ({names}) values ({places})".encode(), values)
+        endpoint: UUID = values["endpoint_id"]
+        return endpoint
+
+    def happen(self, *commands: AnyCommand, callback_url: str | None = None) -> list[Result]:
+        """Apply the commands, each with its row in the outbox."""
+        results = []
+        for command in commands:
+            results += self.store.apply(command)
+            self._write_outbox(command, results[-1], callback_url)
+        return results
+
+    def tell(self, rows: list[tuple[UUID, int, int]], callbacks: list[dict[str, Any]] | None = None) -> None:
+        """Write one row of the outbox: of each journal row its account, seq and sequence."""
+        accounts, seqs, sequences = ([row[place] for row in rows] for place in range(3))
+        self.database.execute(
+            "insert into outbox (store_id, accounts, seqs, sequences, callbacks) values (1, %s, %s, %s, %s)",
+            [accounts, seqs, sequences, None if callbacks is None else Jsonb(callbacks)],
+        )
+
+    def deliveries(self, endpoint: UUID) -> list[dict[str, Any]]:
+        """Return the deliveries to an endpoint, oldest first."""
+        cursor = self.database.cursor(row_factory=psycopg.rows.dict_row)
+        return cursor.execute(
+            "select deliveries.*, event_type, next_attempt_at - last_attempt_at as pause "
+            "from deliveries join events using (store_id, event_id) where endpoint_id = %s "
+            "order by deliveries.created_at, event_id",
+            [endpoint],
+        ).fetchall()
+
+    def endpoint(self, endpoint: UUID) -> dict[str, Any]:
+        """Return the row of an endpoint."""
+        cursor = self.database.cursor(row_factory=psycopg.rows.dict_row)
+        row = cursor.execute(
+            "select *, paused_until - now() as pause from webhook_endpoints where endpoint_id = %s", [endpoint]
+        ).fetchone()
+        assert row is not None
+        return row
+
+    def make_due(self, endpoint: UUID) -> None:
+        """Let the time of every pending delivery to the endpoint have come."""
+        self.database.execute(
+            "update deliveries set next_attempt_at = now() where endpoint_id = %s and status = 1", [endpoint]
+        )
+        self.database.execute("update webhook_endpoints set paused_until = null where endpoint_id = %s", [endpoint])
+
+    def _write_outbox(self, command: AnyCommand, result: Result, callback_url: str | None) -> None:
+        counts: dict[UUID, int] = {}
+        rows = []
+        for account, seq in self._new_rows():
+            if account not in counts:
+                counts[account] = sum(1 for seen, _ in self._seen if seen == account)
+            counts[account] += 1
+            rows.append((account, seq, counts[account]))
+        self._seen.update((account, seq) for account, seq, _ in rows)
+        self.tell(rows, None if callback_url is None else [_callback(command, result, rows, callback_url)])
+
+    def _new_rows(self) -> list[tuple[UUID, int]]:
+        rows = self.database.execute(
+            "select account_id, seq from journal order by store_id, created_at, abs(seq)"
+        ).fetchall()
+        return [row for row in rows if row not in self._seen]
+
+
+def _callback(command: AnyCommand, result: Result, rows: list[tuple[UUID, int, int]], url: str) -> dict[str, Any]:
+    account = UUID(str(command.account_id)[4:])
+    own = next(((seq, sequence) for each, seq, sequence in rows if each == account), (None, None))
+    refused = None if own[0] is not None or result.error is None else result.error.model_dump()
+    return {
+        "url": url,
+        "idempotency_key": command.idempotency_key,
+        "account_id": command.account_id,
+        "seq": own[0],
+        "sequence": own[1],
+        "refusal": refused,
+    }
+
+
+__all__ = ["DEFAULT_STORE", "Newsroom"]

@@ -1,0 +1,151 @@
+"""One RQ process: a worker on one queue, and beside it the threads that put jobs onto the queues.
+
+It comes back by itself when Redis or Postgres is away, whichever of the two and for however long.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import psycopg
+import redis
+import structlog
+
+from ...schemas.errors import NotMigrated
+from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.queues import DELIVERIES, QueueName
+from ...schemas.settings import Settings
+from ..backoff import Backoff
+from ..connecting import connect_redis
+from ..logs import configure_logs
+from .database import connect
+from .queues import open_queue
+from .rq_worker import JobsWorker, adopt_rq_logs
+from .scheduler import Scheduler
+from .waker import Waker
+
+#: How long a thread may take to end, in seconds.
+STOP_TIMEOUT_SECONDS = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class JobsProcess:
+    """One RQ process. `run` returns when it was told to stop and the job under way is done."""
+
+    def __init__(self, settings: Settings, queue: QueueName) -> None:
+        settings.require_database_url()
+        self._settings = settings
+        self._redis_url = settings.require_redis_url()
+        self._queue = queue
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        #: What others call this process: RQ's name of it, and the owner of the runs that it does.
+        self.name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def stop(self) -> None:
+        """Finish the job under way and let `run` return."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Do jobs until told to stop.
+
+        Raises:
+            ConfigurationError: the database is not migrated, or was initialised with other partitions.
+            BaseException: whatever ended one of the threads.
+        """
+        if not self._wait_for_ledger():
+            return
+        parts = self._parts()
+        threads = [
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in parts.items()
+        ]
+        _log.info("jobs process started", process=self.name, queue=self._queue)
+        for thread in threads:
+            thread.start()
+        self._guard(self._work)
+        self.stop()
+        for thread in threads:
+            thread.join(STOP_TIMEOUT_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+        _log.info("jobs process stopped", process=self.name)
+
+    def _parts(self) -> dict[str, Callable[[], None]]:
+        """Return what the threads do, by their names."""
+        parts = {"scheduler": Scheduler(self._settings, self._stopping).run}
+        if self._queue == DELIVERIES:
+            parts["waker"] = Waker(self._settings, self._stopping).run
+        return parts
+
+    def _work(self) -> None:
+        backoff = Backoff(self._stopping)
+        while not self._stopping.is_set():
+            with connect_redis(self._redis_url) as connection:
+                try:
+                    worker = JobsWorker(open_queue(self._settings, self._queue, connection), self.name, self._stopping)
+                    worker.work(logging_level=None)
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
+                except ValueError as error:
+                    # RQ still has this process on record, as it could not be told of its end.
+                    _log.warning("RQ does not let this process in yet, trying again", error=str(error))
+                    self.name = f"{self.name.rpartition('-')[0]}-{secrets.token_hex(4)}"
+                else:
+                    backoff.reset()
+            self._catch_signals()
+            if not self._stopping.is_set():
+                backoff.pause()
+
+    def _catch_signals(self) -> None:
+        """Be stopped by a signal between two RQ workers, too; `JobsWorker` catches them while it works."""
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        if not self._stopping.is_set():
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, stop)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Do a thread's work; what it does not handle ends the whole process."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # it is raised again by run()
+            _log.exception("jobs process fails", part=threading.current_thread().name)
+            self._failure = self._failure or error
+            self.stop()
+
+    def _wait_for_ledger(self) -> bool:
+        """Wait for Postgres and check what is fixed there. False if told to stop."""
+        self._catch_signals()
+        backoff = Backoff(self._stopping)
+        while not self._stopping.is_set():
+            try:
+                with connect(self._settings) as connection:
+                    row = connection.execute(READ_INSTALLATION).fetchone()
+                check_installation(row, self._settings.partitions)
+            except psycopg.errors.UndefinedTable:
+                raise NotMigrated from None
+            except psycopg.OperationalError as error:
+                _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
+                backoff.pause()
+            else:
+                return True
+        return False
+
+
+def run_jobs_process(settings: Settings, queue: QueueName) -> None:
+    """Run one RQ process on this queue until SIGTERM or SIGINT; the job under way is finished first.
+
+    Raises:
+        ConfigurationError: it cannot start as it is set up.
+    """
+    configure_logs(settings.log_format)
+    adopt_rq_logs()
+    JobsProcess(settings, queue).run()

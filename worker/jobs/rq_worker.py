@@ -1,0 +1,163 @@
+"""RQ's worker, made to stay: it works in its own process, shows life during a job, and stops between two."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import redis
+import structlog
+from rq import Queue, SimpleWorker
+from rq.exceptions import DequeueTimeout
+from rq.executions import Execution
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
+
+from ..backoff import Backoff
+
+#: How long a process that shows no life counts as alive, and its job as started, in seconds.
+LIFE_SECONDS = 90
+#: How often it shows life during a job, in seconds.
+BEAT_SECONDS = 15.0
+#: How long one wait for a job takes, in seconds: so long does an idle process take to stop.
+WAIT_SECONDS = 1
+#: How often it looks for jobs whose process died, in seconds.
+MAINTENANCE_SECONDS = 60
+
+_log = structlog.get_logger(__name__)
+
+
+class JobsWorker(SimpleWorker):
+    """Works on one queue until told to stop; the job under way is finished first.
+
+    RQ's own SimpleWorker shows no life during a job, so that it claims in advance to live for as long as a job may
+    take, and a signal may cut it short just after it took a job off the queue.
+    """
+
+    def __init__(self, queue: Queue, name: str, stopping: threading.Event) -> None:
+        super().__init__(
+            [queue],
+            name=name,
+            connection=queue.connection,
+            serializer=JSONSerializer,
+            worker_ttl=LIFE_SECONDS - 60,
+            maintenance_interval=MAINTENANCE_SECONDS,
+            log_job_description=False,
+        )
+        self._stopping = stopping
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """How long one wait for a job takes, in seconds."""
+        return WAIT_SECONDS
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002  # RQ's signature
+        """Return how long the job counts as started without another sign of life, in seconds."""
+        return LIFE_SECONDS
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  # a signal handler
+        """Stop after the job under way; a second signal ends the process at once."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self._stop_requested = True
+        self._stopping.set()
+
+    def dequeue_job_and_maintain_ttl(
+        self,
+        timeout: int | None,  # noqa: ARG002  # RQ's signature
+        max_idle_time: int | None = None,  # noqa: ARG002  # the same
+    ) -> tuple[Job, Queue] | None:
+        """Return the next job, or None when told to stop. Waits for a Redis that is away."""
+        backoff = Backoff(self._stopping)
+        while not self._stopping.is_set():
+            try:
+                found = self._wait_for_job()
+            except DequeueTimeout:
+                backoff.reset()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
+                backoff.pause()
+            else:
+                return found
+        return None
+
+    def _wait_for_job(self) -> tuple[Job, Queue] | None:
+        if self.get_state() != WorkerStatus.IDLE:
+            self.set_state(WorkerStatus.IDLE)
+        self.heartbeat()
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]  # RQ has no type for it
+        return self.queue_class.dequeue_any(
+            self._ordered_queues,
+            WAIT_SECONDS,
+            connection=self.connection,
+            job_class=self.job_class,
+            serializer=self.serializer,
+            death_penalty_class=self.death_penalty_class,
+        )
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Do the job in this process, showing life meanwhile."""
+        execution = self.prepare_execution(job)
+        with self._showing_life(job, execution):
+            self.perform_job(job, queue, execution)
+        self.set_state(WorkerStatus.IDLE)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: StartedJobRegistry | None = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """Put a job that raised into the failed registry. Only one whose process died is put back on the queue."""
+        if execution is not None:
+            job.retries_left = None
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+    @contextmanager
+    def _showing_life(self, job: Job, execution: Execution) -> Iterator[None]:
+        done = threading.Event()
+        beats = threading.Thread(target=self._show_life, args=(job, execution, done), name="heartbeat", daemon=True)
+        beats.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beats.join()
+
+    def _show_life(self, job: Job, execution: Execution, done: threading.Event) -> None:
+        while not done.wait(BEAT_SECONDS):
+            try:
+                self.maintain_heartbeats(job, execution)
+            except redis.RedisError as error:
+                _log.warning("Redis is away during a job", job=job.id, error=str(error))
+
+
+class RqLogs(logging.Handler):
+    """Passes RQ's own log lines on to ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record as one line."""
+        error = {"exception": self._traceback(record.exc_info)} if record.exc_info else {}
+        _log.log(record.levelno, record.getMessage(), **error)
+
+    def _traceback(self, exc_info: Any) -> str:
+        return logging.Formatter().formatException(exc_info)
+
+
+def adopt_rq_logs() -> None:
+    """Let RQ log through ours, warnings and errors only: a line for every job would be its longest output."""
+    for name in ("rq.worker", "rq.job", "rq.queue"):
+        logger = logging.getLogger(name)
+        logger.handlers = [RqLogs()]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)

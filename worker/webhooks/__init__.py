@@ -1,0 +1,1 @@
+"""Webhooks: what the outbox points at becomes events, and events reach the endpoints that want them."""

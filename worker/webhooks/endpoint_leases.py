@@ -1,0 +1,176 @@
+"""The endpoints that this process sends to. One process at a time sends to an endpoint; a dead one's lease runs out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from . import sql
+from .pacing import Pace
+from .signing import Signer
+
+#: How long an endpoint stays this process's without a sign of life, in seconds.
+LEASE_SECONDS = 30.0
+#: How often the leases are renewed, in seconds.
+RENEW_SECONDS = 8.0
+#: Endpoints that are taken at once at first; as many again as are held, so that several processes share them.
+FIRST_TAKEN = 4
+#: Most endpoints that one process holds.
+MAX_HELD = 1_000
+#: Most deliveries of one endpoint that are at hand, and how many for each request that it gets at once.
+MAX_AT_HAND = 256
+AT_HAND_PER_REQUEST = 8
+#: How long to wait before an endpoint that had nothing more due is asked about again, in seconds.
+ASK_AGAIN_SECONDS = 0.1
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+EndpointKey = tuple[int, UUID]
+
+
+class Due(msgspec.Struct, frozen=True, gc=False):
+    """A delivery whose time has come."""
+
+    event_id: UUID
+    #: How many attempts have failed.
+    attempts: int
+    #: Where it goes.
+    url: str
+    #: None: the event is not kept any more.
+    body: str | None
+
+
+class Endpoint:
+    """An endpoint that is ours to send to, with what is to be sent next."""
+
+    def __init__(
+        self,
+        key: EndpointKey,
+        kind: int,
+        url: str,
+        signer: Signer,
+        *,
+        failing_seconds: float | None,
+    ) -> None:
+        self.key = key
+        self.kind = kind
+        self.url = url
+        self.signer = signer
+        self.pace = Pace()
+        self.waiting: deque[Due] = deque()
+        #: Events that are waiting, being sent, or whose result is not written yet.
+        self.held: set[UUID] = set()
+        self.sending = 0
+        #: Since when it fails, by this process's clock; None: its latest attempt succeeded.
+        self.failing_since = None if failing_seconds is None else time.monotonic() - failing_seconds
+        #: Until when the endpoint asked to be left alone, by this process's clock.
+        self.put_off_until = 0.0
+        #: It has deliveries at hand and waits for a place.
+        self.is_queued = False
+        #: It is left alone: nothing more is sent under this lease.
+        self.is_stopped = False
+        self._ask_at = 0.0
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there could be more to send soon than is at hand."""
+        return not self.is_stopped and len(self.waiting) < self.pace.limit and time.monotonic() >= self._ask_at
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do under this lease."""
+        return not self.held and (self.is_stopped or time.monotonic() < self._ask_at)
+
+    @property
+    def places(self) -> int:
+        """How many deliveries to get at once."""
+        return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.pace.limit)
+
+    def add(self, due: Sequence[Due], asked_for: int) -> None:
+        """Put deliveries at hand; fewer than were asked for are all that there are."""
+        self.waiting.extend(due)
+        self.held.update(each.event_id for each in due)
+        if len(due) < asked_for:
+            self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
+
+    def stop(self) -> None:
+        """Send nothing more; what is at hand stays in Postgres for later."""
+        self.is_stopped = True
+        self.held.difference_update(each.event_id for each in self.waiting)
+        self.waiting.clear()
+
+
+class EndpointLeases:
+    """Takes, keeps and gives back endpoints in the name of one sender."""
+
+    def __init__(self, connection: Connection, sender: str) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        self.held: dict[EndpointKey, Endpoint] = {}
+
+    async def take(self, *, also_failing: bool) -> int:
+        """Take endpoints that have something due, also failing ones if wanted; return how many were got."""
+        limit = min(max(FIRST_TAKEN, len(self.held)), MAX_HELD - len(self.held))
+        if limit <= 0:
+            return 0
+        values = {"limit": limit, "also_failing": also_failing, "sender": self._sender, "seconds": LEASE_SECONDS}
+        records = await (await self._connection.execute(sql.TAKE_ENDPOINTS, values)).fetchall()
+        for store_id, endpoint_id, kind, url, secret, previous_secret, failing_seconds in records:
+            key = (store_id, endpoint_id)
+            self.held[key] = Endpoint(key, kind, url, Signer(secret, previous_secret), failing_seconds=failing_seconds)
+        return len(records)
+
+    async def renew(self) -> None:
+        """Keep what is held, when it is time; endpoints that are no longer ours are stopped."""
+        if time.monotonic() < self._renew_at or not self.held:
+            return
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        values = {**_columns(self.held), "sender": self._sender, "seconds": LEASE_SECONDS}
+        records = await (await self._connection.execute(sql.RENEW_ENDPOINTS, values)).fetchall()
+        for key in self.held.keys() - {(store_id, endpoint_id) for store_id, endpoint_id in records}:
+            self.held[key].stop()
+
+    async def refill(self) -> int:
+        """Get what is due for endpoints that can take more; return how many deliveries that is."""
+        hungry = [endpoint for endpoint in self.held.values() if endpoint.wants_more]
+        if not hungry:
+            return 0
+        values = {
+            **_columns([endpoint.key for endpoint in hungry]),
+            "limits": [endpoint.places for endpoint in hungry],
+            "held": [f"{{{','.join(map(str, endpoint.held))}}}" for endpoint in hungry],
+        }
+        records = await (await self._connection.execute(sql.READ_DUE, values)).fetchall()
+        found: dict[EndpointKey, list[Due]] = {}
+        for store_id, endpoint_id, event_id, attempts, url, body in records:
+            key = (store_id, endpoint_id)
+            found.setdefault(key, []).append(Due(event_id, attempts, url or self.held[key].url, body))
+        for endpoint in hungry:
+            endpoint.add(found.get(endpoint.key, ()), endpoint.places)
+        return len(records)
+
+    async def release_done(self) -> None:
+        """Give back endpoints that have nothing left to do."""
+        await self._release([endpoint.key for endpoint in self.held.values() if endpoint.is_done])
+
+    async def release_all(self) -> None:
+        """Give back everything."""
+        await self._release(list(self.held))
+
+    async def _release(self, keys: Collection[EndpointKey]) -> None:
+        if not keys:
+            return
+        await self._connection.execute(sql.RELEASE_ENDPOINTS, {**_columns(keys), "sender": self._sender})
+        for key in keys:
+            del self.held[key]
+
+
+def _columns(keys: Iterable[EndpointKey]) -> dict[str, list[Any]]:
+    keys = list(keys)
+    return {"stores": [store_id for store_id, _ in keys], "endpoints": [endpoint_id for _, endpoint_id in keys]}

@@ -1,0 +1,241 @@
+"""What is told of a journal row: which events it makes, and the body of each. Pure.
+
+Amounts and balances are strings of digits, moments ISO 8601 in UTC, as everywhere in the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ...schemas.commands import REVERSAL_KEY_PREFIX
+from ...schemas.events import (
+    COMMAND_APPLIED,
+    COMMAND_DEAD_LETTERED,
+    COMMAND_REJECTED,
+    callback_event_id,
+    event_id,
+    public_event_id,
+)
+from ...schemas.journal import CREDIT_SIDE, JournalRow, Kind, Refusal
+from ...schemas.results import Result, moment_of, result_of_refusal, result_of_row
+
+GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
+LOW_BALANCE = "balance.low"
+
+#: Of a change of state: the event, and the account's status after it.
+_STATES = {
+    Kind.OPEN_ACCOUNT: ("account.created", "active"),
+    Kind.FREEZE: ("account.frozen", "frozen"),
+    Kind.UNFREEZE: ("account.unfrozen", "active"),
+    Kind.CLOSE: ("account.closed", "closed"),
+}
+_OBJECTS = {
+    GRANTED: "customer_credits_grant",
+    CONSUMED: "customer_credits_consumption",
+    REVERSED: "customer_credits_reversal",
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class Event(NamedTuple):
+    """One row of the table `events`."""
+
+    store_id: int
+    event_id: UUID
+    event_type: str
+    created_at: datetime
+    body: str
+
+
+class News(NamedTuple):
+    """A journal row that is news, with the account it is about."""
+
+    row: JournalRow
+    #: How many decisions its account had by then.
+    sequence: int
+    #: As shown, not its number.
+    store: str
+    #: None of an account that was never opened, and so of the further ones.
+    customer_id: str | None
+    name: str | None
+    unit_label: str | None
+    opened_at_us: int | None
+    #: What the balance must not fall below unnoticed; None: nothing was set by then.
+    low_balance: int | None
+
+
+def moment_text(microseconds: int) -> str:
+    """Return a moment as the API shows it: in UTC, with milliseconds."""
+    return moment_of(microseconds).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def event_types_of(news: News) -> Iterator[str]:
+    """Yield what this row tells."""
+    row = news.row
+    if row.rejection is not None:
+        yield COMMAND_REJECTED
+        return
+    if row.kind in _STATES:
+        yield _STATES[Kind(row.kind)][0]
+    if row.seq < 0:
+        return
+    if row.kind == Kind.REVERSE:
+        yield REVERSED
+    else:
+        yield GRANTED if row.side == CREDIT_SIDE else CONSUMED
+    if news.low_balance is not None and _balance_before(row) >= news.low_balance > row.balance_after:
+        yield LOW_BALANCE
+
+
+def events_of(news: News, wanted: Container[str]) -> Iterator[Event]:
+    """Yield the events of this row that somebody wants."""
+    row = news.row
+    for event_type in event_types_of(news):
+        if event_type in wanted:
+            identifier = event_id(row.store_id, row.account_id, row.seq, event_type)
+            body = _envelope(identifier, event_type, row.created_at_us, news.sequence, _object_of(news, event_type))
+            yield Event(row.store_id, identifier, event_type, moment_of(row.created_at_us), body)
+
+
+def callback_event(
+    store_id: int,
+    account_id: str,
+    idempotency_key: str,
+    url: str,
+    told: JournalRow | Refusal,
+    *,
+    sequence: int | None,
+    written_at_us: int,
+) -> Event:
+    """Return the event that tells this URL what became of its command."""
+    if isinstance(told, JournalRow):
+        result, at_us, decided_at = result_of_row(told), told.created_at_us, moment_text(told.created_at_us)
+        identifier = callback_event_id(store_id, account_id, idempotency_key, url)
+    else:
+        result, at_us, decided_at = result_of_refusal(told, account_id, idempotency_key), written_at_us, None
+        # The same command can become a dead letter, be replayed and then be applied: that is more than one event.
+        identifier = callback_event_id(store_id, account_id, f"{idempotency_key}\0{told.code}", url)
+    event_type = {
+        "applied": COMMAND_APPLIED,
+        "dead_lettered": COMMAND_DEAD_LETTERED,
+    }.get(result.status, COMMAND_REJECTED)
+    # The key as it was sent: a reversal that was made has another.
+    told_object = {**_object_of_result(result), "idempotency_key": idempotency_key, "decided_at": decided_at}
+    body = _envelope(identifier, event_type, at_us, sequence, told_object)
+    return Event(store_id, identifier, event_type, moment_of(at_us), body)
+
+
+def _envelope(identifier: UUID, event_type: str, at_us: int, sequence: int | None, told: dict[str, Any]) -> str:
+    return _encode(
+        {
+            "id": public_event_id(identifier),
+            "eventType": event_type,
+            "created_at": at_us // 1_000,
+            "sequence": sequence,
+            "object": told,
+        }
+    ).decode()
+
+
+def _object_of(news: News, event_type: str) -> dict[str, Any]:
+    if event_type in _OBJECTS:
+        return _movement(news, event_type)
+    if event_type == LOW_BALANCE:
+        return _low_balance(news)
+    if event_type == COMMAND_REJECTED:
+        return _rejected_command(news)
+    return {
+        "id": news.row.account_id,
+        "object": "customer_credits_account",
+        "store_id": news.store,
+        "customer_id": news.customer_id,
+        "name": news.name,
+        "unit_label": news.unit_label,
+        "status": _STATES[Kind(news.row.kind)][1],
+        "balance": str(news.row.balance_after),
+        "created_at": moment_text(news.opened_at_us or news.row.created_at_us),
+        "occurred_at": moment_text(news.row.created_at_us),
+        "sequence": news.sequence,
+    }
+
+
+def _movement(news: News, event_type: str) -> dict[str, Any]:
+    row = news.row
+    told = {
+        "id": row.transaction_id,
+        "object": _OBJECTS[event_type],
+        **_account_fields(news),
+        "amount_minor_units": str(row.amount),
+        "balance_after_minor_units": str(row.balance_after),
+        "reference": row.reference or "",
+        "occurred_at": moment_text(row.created_at_us),
+        "sequence": news.sequence,
+    }
+    if event_type == REVERSED:
+        told["side"] = "credit" if row.side == CREDIT_SIDE else "debit"
+        # The key of a reversal names the transaction that it undoes.
+        told["reversal_of"] = row.idempotency_key.removeprefix(REVERSAL_KEY_PREFIX)
+    return told
+
+
+def _low_balance(news: News) -> dict[str, Any]:
+    return {
+        "object": "customer_credits_balance",
+        **_account_fields(news),
+        "balance_minor_units": str(news.row.balance_after),
+        "threshold_minor_units": str(news.low_balance),
+        "occurred_at": moment_text(news.row.created_at_us),
+        "sequence": news.sequence,
+    }
+
+
+def _account_fields(news: News) -> dict[str, Any]:
+    return {
+        "customer_id": news.customer_id,
+        "account_id": news.row.account_id,
+        "bucket_name": news.name,
+        "unit_label": news.unit_label,
+    }
+
+
+def _rejected_command(news: News) -> dict[str, Any]:
+    row = news.row
+    error = result_of_row(row).error
+    return {
+        "object": "command",
+        "idempotency_key": row.idempotency_key,
+        "kind": Kind(row.kind).name.lower(),
+        "account_id": row.account_id,
+        "customer_id": news.customer_id,
+        "reference": row.reference,
+        "amount_minor_units": None if row.amount is None else str(row.amount),
+        "error": error.model_dump() if error else None,
+        "occurred_at": moment_text(row.created_at_us),
+        "sequence": news.sequence,
+    }
+
+
+def _object_of_result(result: Result) -> dict[str, Any]:
+    return {
+        "object": "command",
+        "status": result.status,
+        "account_id": result.account_id,
+        "idempotency_key": result.idempotency_key,
+        "kind": result.kind,
+        "transaction_id": result.transaction_id,
+        "side": result.side,
+        "amount": None if result.amount is None else str(result.amount),
+        "balance": None if result.balance is None else str(result.balance),
+        "reference": result.reference,
+        "reversal_of": result.reversal_of,
+        "error": result.error.model_dump() if result.error else None,
+    }
+
+
+def _balance_before(row: JournalRow) -> int:
+    return row.balance_after - row.side * (row.amount or 0)

@@ -1,0 +1,79 @@
+"""Deliveries whose attempts are used up, shown where users of RQ look for failures, and sent again from there.
+
+They stand in Postgres as failed, which is the truth; the jobs only show them. `rq requeue` of such a job has them sent
+again. This is the one place of the deliveries that knows RQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import redis
+import structlog
+
+from ...schemas.errors import DeliveriesExhausted
+from ...schemas.events import public_endpoint_id, public_event_id
+from ...schemas.settings import Settings, load_settings
+from ..connecting import connect_postgres, connect_redis
+from . import sql
+
+#: Most events of one job.
+EVENTS_PER_JOB = 1_000
+#: Events that the message of a job names.
+NAMED_EVENTS = 5
+#: What a job remembers of having been run before.
+_REPORTED = "reported"
+
+_log = structlog.get_logger(__name__)
+
+
+def deliveries_queue(redis_prefix: str) -> str:
+    """Return the name of the queue of the deliveries."""
+    return f"{redis_prefix}-deliveries"
+
+
+def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], Sequence[UUID]]) -> None:
+    """Make jobs that fail and so show these deliveries; if Redis cannot be reached, Postgres alone has them."""
+    from rq import Queue
+    from rq.serializers import JSONSerializer
+
+    try:
+        with connect_redis(settings.require_redis_url()) as connection:
+            queue = Queue(deliveries_queue(settings.redis_prefix), connection=connection, serializer=JSONSerializer)
+            for (store_id, endpoint_id), events in exhausted.items():
+                for start in range(0, len(events), EVENTS_PER_JOB):
+                    part = [str(event) for event in events[start : start + EVENTS_PER_JOB]]
+                    # Kept until somebody has looked at it.
+                    queue.enqueue(report_exhausted, store_id, str(endpoint_id), part, failure_ttl=-1, result_ttl=0)
+    except redis.RedisError as error:
+        _log.warning("failed deliveries are not shown as jobs", error=str(error).strip())
+
+
+def report_exhausted(store_id: int, endpoint_id: str, event_ids: Sequence[str]) -> None:
+    """Fail when run first, which puts the job where failures are looked for; run again, have the events sent again.
+
+    Raises:
+        DeliveriesExhausted: this is the first run.
+    """
+    from rq import get_current_job
+
+    job = get_current_job()
+    if job is not None and not job.meta.get(_REPORTED):
+        job.meta[_REPORTED] = True
+        job.save_meta()  # type: ignore[no-untyped-call]  # untyped in RQ
+        raise DeliveriesExhausted(_message(endpoint_id, event_ids))
+    rearm(load_settings(), store_id, UUID(endpoint_id), [UUID(event) for event in event_ids])
+
+
+def rearm(settings: Settings, store_id: int, endpoint_id: UUID, event_ids: Sequence[UUID]) -> int:
+    """Have failed deliveries sent again, by the whole schedule; return how many those are."""
+    values = {"store": store_id, "endpoint": endpoint_id, "events": list(event_ids)}
+    with connect_postgres(settings.require_database_url(), autocommit=True) as connection:
+        return connection.execute(sql.REARM, values).rowcount
+
+
+def _message(endpoint_id: str, event_ids: Sequence[str]) -> str:
+    named = ", ".join(public_event_id(UUID(event)) for event in event_ids[:NAMED_EVENTS])
+    more = f" and {len(event_ids) - NAMED_EVENTS} more" if len(event_ids) > NAMED_EVENTS else ""
+    return f"{public_endpoint_id(UUID(endpoint_id))} did not take {named}{more}. {DeliveriesExhausted().message}"

@@ -1,0 +1,187 @@
+"""From the outbox to deliveries: who wants to know of what the ledger's workers have written.
+
+One part of the outbox is turned into events and deliveries in one transaction that also deletes it, and the ids are
+derived from the journal. So a part is fanned out once, and news that stand in the outbox twice are told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+
+from ...schemas.events import EVENT_TYPES, new_secret
+from ...schemas.journal import Refusal
+from ..row_text import row_of
+from . import sql
+from .event_bodies import Event, News, callback_event, events_of
+
+#: Rows of the outbox that are looked at together, and about how much news of them is told in one transaction.
+PART_ROWS = 200
+PART_NEWS = 1_000
+#: News whose bodies are made in one go: what is being sent meanwhile waits for it.
+BODIES_AT_ONCE = 200
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+#: A row of the outbox: its store and its id.
+Place = tuple[int, int]
+
+
+async def fan_out_part(connection: Connection) -> int:
+    """Fan out the oldest part of the outbox; return how many of its rows that was.
+
+    None are done when there are none, or when another process is at it. The connection must be in autocommit mode.
+
+    Raises:
+        psycopg.Error: as Postgres gives it; nothing was done.
+    """
+    found = await (await connection.execute(sql.ANY_OUTBOX)).fetchone()
+    if found is None or not found[0]:
+        return 0
+    async with connection.transaction():
+        locked = await (await connection.execute(sql.LOCK_FAN_OUT)).fetchone()
+        if locked is None or not locked[0]:
+            return 0
+        records = await (await connection.execute(sql.READ_OUTBOX, {"limit": PART_ROWS})).fetchall()
+        places = _first_part(records)
+        if places:
+            await _fan_out(connection, places)
+            await connection.execute(sql.DELETE_OUTBOX, _columns(places))
+    return len(places)
+
+
+def origin_of(url: str) -> str:
+    """Return what callbacks are grouped by: scheme, host and port, as far as the URL can be read."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+        host = parts.hostname or ""
+    except ValueError:
+        return "unreadable"
+    return f"{parts.scheme.lower()}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def _first_part(records: Iterable[Sequence[Any]]) -> list[Place]:
+    places: list[Place] = []
+    news = 0
+    for store_id, outbox_id, count in records:
+        if places and news + count > PART_NEWS:
+            break
+        places.append((store_id, outbox_id))
+        news += count
+    return places
+
+
+def _columns(places: Sequence[Place]) -> dict[str, list[int]]:
+    return {"stores": [store_id for store_id, _ in places], "ids": [outbox_id for _, outbox_id in places]}
+
+
+async def _fan_out(connection: Connection, places: Sequence[Place]) -> None:
+    columns = _columns(places)
+    wanted = _wanted_types(await (await connection.execute(sql.READ_WANTED, columns)).fetchall())
+    if wanted:
+        records = await (await connection.execute(sql.READ_NEWS, columns)).fetchall()
+        await _store_news(connection, await _events_of_records(records, wanted))
+    callbacks = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
+    if callbacks:
+        await _store_callbacks(connection, callbacks)
+
+
+def _wanted_types(records: Iterable[Sequence[Any]]) -> dict[Place, frozenset[str]]:
+    """Return for each row of the outbox what somebody wants of it; an endpoint that names nothing wants all."""
+    wanted: defaultdict[Place, frozenset[str]] = defaultdict(frozenset)
+    for store_id, outbox_id, events in records:
+        wanted[store_id, outbox_id] |= frozenset(events or EVENT_TYPES)
+    return dict(wanted)
+
+
+async def _events_of_records(
+    records: Sequence[Sequence[Any]], wanted: dict[Place, frozenset[str]]
+) -> list[tuple[int, Event]]:
+    """Return the events with the row of the outbox that each is from."""
+    made: list[tuple[int, Event]] = []
+    for start in range(0, len(records), BODIES_AT_ONCE):
+        for store_id, outbox_id, *record in records[start : start + BODIES_AT_ONCE]:
+            types = wanted.get((store_id, outbox_id), ())
+            if types:
+                made += [(outbox_id, event) for event in events_of(_news_of(record), types)]
+        await asyncio.sleep(0)
+    return made
+
+
+def _news_of(record: Sequence[Any]) -> News:
+    sequence, store, customer_id, name, unit_label, opened_at_us, low_balance, *row = record
+    low = None if low_balance is None else int(low_balance)
+    return News(row_of(row), sequence, store, customer_id, name, unit_label, opened_at_us, low)
+
+
+async def _store_news(connection: Connection, made: Sequence[tuple[int, Event]]) -> None:
+    if not made:
+        return
+    events = [event for _, event in made]
+    await _store_events(connection, events)
+    await connection.execute(
+        sql.INSERT_DELIVERIES,
+        {
+            "stores": [event.store_id for event in events],
+            "events": [event.event_id for event in events],
+            "types": [event.event_type for event in events],
+            "ids": [outbox_id for outbox_id, _ in made],
+        },
+    )
+
+
+async def _store_callbacks(connection: Connection, records: Sequence[Sequence[Any]]) -> None:
+    events, urls = [_callback_of(record) for record in records], [str(record[2]) for record in records]
+    stores = sorted({event.store_id for event in events})
+    origins = [origin_of(url) for url in urls]
+    targets = sorted({(event.store_id, origin) for event, origin in zip(events, origins, strict=True)})
+    await connection.execute(sql.MAKE_CALLBACK_SECRETS, {"stores": stores, "secrets": [new_secret() for _ in stores]})
+    await connection.execute(
+        sql.MAKE_ORIGINS,
+        {"stores": [store_id for store_id, _ in targets], "origins": [origin for _, origin in targets]},
+    )
+    await _store_events(connection, events)
+    await connection.execute(
+        sql.INSERT_CALLBACKS,
+        {
+            "stores": [event.store_id for event in events],
+            "events": [event.event_id for event in events],
+            "origins": origins,
+            "urls": urls,
+        },
+    )
+
+
+def _callback_of(record: Sequence[Any]) -> Event:
+    store_id, written_at_us, url, key, account_id, sequence, refusal, *row = record
+    # Without a row there is a refusal; a callback that has neither is one of a row that was never written.
+    told = row_of(row) if row[0] is not None else msgspec.convert(msgspec.json.decode(refusal), _ToldRefusal).refusal()
+    return callback_event(store_id, account_id, key, url, told, sequence=sequence, written_at_us=written_at_us)
+
+
+class _ToldRefusal(msgspec.Struct):
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+    def refusal(self) -> Refusal:
+        return Refusal(self.code, self.message, self.details)
+
+
+async def _store_events(connection: Connection, events: Sequence[Event]) -> None:
+    await connection.execute(
+        sql.INSERT_EVENTS,
+        {
+            "stores": [event.store_id for event in events],
+            "events": [event.event_id for event in events],
+            "types": [event.event_type for event in events],
+            "moments": [event.created_at for event in events],
+            "bodies": [event.body for event in events],
+        },
+    )

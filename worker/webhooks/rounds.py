@@ -1,0 +1,232 @@
+"""A round of deliveries: a slice of time in which one process fans out, sends, and writes down how it went.
+
+    outbox --fan-out--> deliveries --lease, refill--> at hand --pace, places--> sent --results--> Postgres
+
+It ends soon when there is nothing to do. Within it an endpoint that hangs holds one request and nothing else, and the
+last part of a round begins nothing at endpoints that fail, so that they cannot hold up its end. A process that is
+killed loses nothing: its leases run out, and what it had sent unrecorded is sent again under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import structlog
+
+from ...schemas.events import public_event_id
+from ...schemas.settings import Settings, load_settings
+from ..connecting import connect_postgres_async
+from .endpoint_leases import Due, Endpoint, EndpointLeases
+from .exhausted import enqueue_exhausted
+from .fan_out import fan_out_part
+from .pacing import Places
+from .results import Results
+from .sending import Sender
+from .targets import TargetPolicy, parse_networks
+
+#: How long a round goes on beginning requests at failing endpoints; as long again as a request may take, at others.
+SLICE_SECONDS = 20.0
+#: How long a round waits for more when there is nothing to do, in seconds.
+IDLE_SECONDS = 0.5
+#: How often results are written and more is asked for at least, in seconds, and how often the outbox is looked at.
+STEP_SECONDS = 0.02
+OUTBOX_SECONDS = 0.05
+#: Results that are written without waiting any longer.
+MANY_RESULTS = 64
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+_log = structlog.get_logger(__name__)
+_stopping = threading.Event()
+
+
+def deliver_round(settings: Settings | None = None) -> dict[str, int]:
+    """Run one round and return what was done in it; without settings, those of the environment.
+
+    Any number of processes may do so at once. When Postgres cannot be reached the round ends; a later one goes on.
+    """
+    chosen = settings or load_settings()
+    results = Results()
+    done = {"fanned_out": 0, "unfinished": 0}
+    try:
+        done = asyncio.run(_deliver(chosen, results))
+    except psycopg.OperationalError as error:
+        _log.warning("deliveries interrupted", error=str(error).strip())
+    if results.exhausted:
+        enqueue_exhausted(chosen, results.exhausted)
+    return {**done, "delivered": results.delivered, "failed": results.failed}
+
+
+def stop_soon() -> None:
+    """Let the round of this process end as soon as the requests under way have; later ones end at once."""
+    _stopping.set()
+
+
+async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
+    sender_id = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+    policy = TargetPolicy(parse_networks(settings.webhook_allowed_networks))
+    async with AsyncExitStack() as stack:
+        connections = [
+            await stack.enter_async_context(
+                await connect_postgres_async(settings.require_database_url(), worker_id=sender_id, autocommit=True)
+            )
+            for _ in range(2)
+        ]
+        sender = await stack.enter_async_context(Sender(policy, timeout_seconds=settings.webhook_timeout_seconds))
+        leases = EndpointLeases(connections[0], sender_id)
+        round_ = Round(leases, results, sender, connections[0], request_seconds=settings.webhook_timeout_seconds)
+        return await round_.run(connections[1])
+
+
+class Round:
+    """One round. `run` it once."""
+
+    def __init__(
+        self,
+        leases: EndpointLeases,
+        results: Results,
+        sender: Sender,
+        connection: Connection,
+        *,
+        request_seconds: float,
+    ) -> None:
+        self._leases = leases
+        self._results = results
+        self._sender = sender
+        self._connection = connection
+        self._request_seconds = request_seconds
+        self._places = Places()
+        #: Endpoints that wait for a place, by whether it is one of the quick.
+        self._queues: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}
+        self._requests: set[asyncio.Task[None]] = set()
+        self._something_new = asyncio.Event()
+        self._fanned_out = 0
+        self._is_closing = False
+        self._worked_at = self._probing_until = self._slice_until = self._latest = 0.0
+
+    async def run(self, outbox_connection: Connection) -> dict[str, int]:
+        """Work until there is nothing to do or the slice of time is over."""
+        now = self._worked_at = time.monotonic()
+        self._probing_until = now + SLICE_SECONDS
+        self._slice_until = self._probing_until + self._request_seconds
+        self._latest = self._slice_until + self._request_seconds
+        fan_out = asyncio.create_task(self._fan_out(outbox_connection))
+        try:
+            while not self._is_over():
+                await self._step()
+                if fan_out.done():
+                    fan_out.result()
+                await self._wait()
+            unfinished = self._is_closing
+            await self._close()
+        finally:
+            fan_out.cancel()
+            for request in self._requests:
+                request.cancel()
+            with suppress(asyncio.CancelledError, psycopg.Error):
+                await fan_out
+        return {"fanned_out": self._fanned_out, "unfinished": int(unfinished)}
+
+    def _is_over(self) -> bool:
+        now = time.monotonic()
+        if self._places.taken or len(self._results):
+            self._worked_at = now
+        elif now - self._worked_at >= IDLE_SECONDS:
+            return True
+        # Beyond the slice, endpoints that work are still served while others are waited for.
+        is_late = now >= self._slice_until and (now >= self._latest or not self._places.has_slow(now))
+        self._is_closing = is_late or _stopping.is_set()
+        return self._is_closing
+
+    async def _step(self) -> None:
+        """Bring Postgres and the requests under way up to date with each other."""
+        now = time.monotonic()
+        await self._results.write(self._connection)
+        await self._leases.renew()
+        await self._leases.release_done()
+        taken = await self._leases.take(also_failing=now < self._probing_until)
+        if taken or await self._leases.refill():
+            self._worked_at = now
+        if taken:
+            await self._leases.refill()
+        self._places.move_slow(now)
+        for endpoint in self._leases.held.values():
+            self._send_next(endpoint)
+
+    async def _wait(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STEP_SECONDS):
+                await self._something_new.wait()
+        self._something_new.clear()
+
+    async def _fan_out(self, connection: Connection) -> None:
+        while not self._is_closing:
+            done = await fan_out_part(connection)
+            if done:
+                self._fanned_out += done
+                self._worked_at = time.monotonic()
+                self._something_new.set()
+            else:
+                await asyncio.sleep(OUTBOX_SECONDS)
+
+    def _send_next(self, endpoint: Endpoint) -> None:
+        """Begin as many requests to the endpoint as its pace and the places allow."""
+        if self._is_closing or (endpoint.failing_since is not None and time.monotonic() >= self._probing_until):
+            return
+        while endpoint.waiting and endpoint.sending < endpoint.pace.limit:
+            proven = endpoint.pace.is_proven
+            place = self._places.take(proven=proven, now=time.monotonic())
+            if place is None:
+                if not endpoint.is_queued:
+                    endpoint.is_queued = True
+                    self._queues[proven].append(endpoint)
+                return
+            endpoint.sending += 1
+            request = asyncio.create_task(self._send(endpoint, endpoint.waiting.popleft(), place))
+            self._requests.add(request)
+            request.add_done_callback(self._requests.discard)
+
+    async def _send(self, endpoint: Endpoint, due: Due, place: int) -> None:
+        try:
+            if due.body is None:
+                self._results.add_lost(endpoint, due)
+            else:
+                headers = endpoint.signer.headers(public_event_id(due.event_id), datetime.now(UTC), due.body)
+                outcome = await self._sender.send(due.url, headers, due.body.encode())
+                self._results.add(endpoint, due, outcome)
+        finally:
+            endpoint.sending -= 1
+            was_quick = self._places.give_back(place)
+        self._pass_on(endpoint, was_quick=was_quick)
+        if len(self._results) >= MANY_RESULTS or not endpoint.waiting:
+            self._something_new.set()
+
+    def _pass_on(self, endpoint: Endpoint, *, was_quick: bool) -> None:
+        """Give a place that came free to who has waited longest for one, or else to the same endpoint."""
+        queue = self._queues[was_quick]
+        if queue:
+            longest = queue.popleft()
+            longest.is_queued = False
+            self._send_next(longest)
+        self._send_next(endpoint)
+
+    async def _close(self) -> None:
+        """Begin nothing more, wait for what is under way, write it down, and give everything back."""
+        self._is_closing = True
+        for endpoint in self._leases.held.values():
+            endpoint.stop()
+        await self._leases.release_done()
+        while self._requests:
+            await asyncio.wait(self._requests, timeout=1.0)
+            await self._results.write(self._connection)
+            await self._leases.renew()
+        await self._results.write(self._connection)
+        await self._leases.release_all()

@@ -1,0 +1,252 @@
+"""Every statement of the fan-out and of the deliveries, named. Times are Postgres's own: clocks of hosts may differ.
+
+`now()` and not `clock_timestamp()`, which changes within a statement and so cannot be looked up in an index; each
+statement of the deliveries is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+#: Whether there is anything to fan out.
+ANY_OUTBOX = "select exists (select from outbox)"
+
+#: One fan-out at a time, in the order in which the news were written. Held until the transaction ends; a process that
+#: is stopped within it must not hold up the others.
+LOCK_FAN_OUT = """
+select pg_try_advisory_xact_lock(hashtext('creditlane fan-out')),
+       set_config('idle_in_transaction_session_timeout', '10s', true),
+       set_config('statement_timeout', '60s', true)
+"""
+
+#: The oldest rows of the outbox.
+READ_OUTBOX = """
+select store_id, outbox_id, cardinality(accounts) + coalesce(jsonb_array_length(callbacks), 0)
+from outbox order by outbox_id limit %(limit)s
+for update skip locked
+"""
+
+#: A row of the journal. The key of a further entry is on the first one of its transaction.
+_JOURNAL = """
+journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
+journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text,
+coalesce(journal.idempotency_key, (
+    select first.idempotency_key from journal as first
+    where first.store_id = journal.store_id and first.account_id = journal.transaction_account
+      and first.seq = journal.transaction_seq
+)),
+journal.reference,
+journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
+journal.content::text, journal.transaction_account, journal.transaction_seq
+"""
+
+#: What the outbox points at: the place in it, the journal row and its account.
+READ_NEWS = f"""
+select outbox.store_id, outbox.outbox_id, news.sequence, stores.public_id,
+       accounts.customer_id, accounts.name, accounts.unit_label,
+       (extract(epoch from accounts.created_at) * 1000000)::bigint,
+       case when accounts.low_balance_since < journal.created_at then accounts.low_balance::text end,
+       {_JOURNAL}
+from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
+join outbox using (store_id, outbox_id)
+join stores on stores.store_id = outbox.store_id
+cross join lateral unnest(outbox.accounts, outbox.seqs, outbox.sequences) with ordinality
+    as news (account_id, seq, sequence, place)
+join journal on journal.store_id = outbox.store_id and journal.account_id = news.account_id and journal.seq = news.seq
+left join accounts on accounts.store_id = outbox.store_id and accounts.account_id = news.account_id
+order by outbox.outbox_id, news.place
+"""  # noqa: S608  # the fragment is the constant above
+
+#: Results that are to be told to a URL; the journal's columns are null where there is no row.
+READ_CALLBACKS = f"""
+select outbox.store_id, (extract(epoch from outbox.created_at) * 1000000)::bigint,
+       told.url, told.idempotency_key, told.account_id, told.sequence, told.refusal::text,
+       {_JOURNAL}
+from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
+join outbox using (store_id, outbox_id)
+cross join lateral jsonb_to_recordset(outbox.callbacks)
+    as told (url text, idempotency_key text, account_id text, seq bigint, sequence bigint, refusal jsonb)
+left join journal on journal.store_id = outbox.store_id
+    and journal.account_id = substr(told.account_id, 5)::uuid and journal.seq = told.seq
+where outbox.callbacks is not null
+order by outbox.outbox_id
+"""  # noqa: S608  # the fragment is the constant above
+
+#: The events that somebody wants, for each row of the outbox: of endpoints that were there when it was written.
+READ_WANTED = """
+select outbox.store_id, outbox.outbox_id, endpoints.events
+from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
+join outbox using (store_id, outbox_id)
+join webhook_endpoints as endpoints on endpoints.store_id = outbox.store_id
+    and endpoints.kind = 1 and endpoints.status = 1 and endpoints.created_at <= outbox.created_at
+"""
+
+#: What happened; an event that is there was told before.
+INSERT_EVENTS = """
+insert into events (store_id, event_id, event_type, created_at, body)
+select * from unnest(%(stores)s::integer[], %(events)s::uuid[], %(types)s::text[], %(moments)s::timestamptz[],
+                     %(bodies)s::text[])
+on conflict do nothing
+"""
+
+#: One delivery for each endpoint that wants the event. Sorted so that what one endpoint gets lies together.
+INSERT_DELIVERIES = """
+insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
+select news.store_id, endpoints.endpoint_id, news.event_id, 1, now(), now()
+from unnest(%(stores)s::integer[], %(events)s::uuid[], %(types)s::text[], %(ids)s::bigint[]) with ordinality
+    as news (store_id, event_id, event_type, outbox_id, place)
+join outbox on outbox.store_id = news.store_id and outbox.outbox_id = news.outbox_id
+join webhook_endpoints as endpoints on endpoints.store_id = news.store_id
+    and endpoints.kind = 1 and endpoints.status = 1 and endpoints.created_at <= outbox.created_at
+    and (endpoints.events = '{}' or news.event_type = any(endpoints.events))
+order by endpoints.endpoint_id, news.place
+on conflict do nothing
+"""
+
+#: A secret for the callbacks of stores that have none.
+MAKE_CALLBACK_SECRETS = """
+insert into callback_secrets (store_id, secret)
+select * from unnest(%(stores)s::integer[], %(secrets)s::text[])
+on conflict do nothing
+"""
+
+#: One endpoint for each origin that callbacks go to. One that was given up gets another chance.
+MAKE_ORIGINS = """
+insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)
+select wanted.store_id, gen_random_uuid(), 2, 1, wanted.origin, callback_secrets.secret
+from unnest(%(stores)s::integer[], %(origins)s::text[]) as wanted (store_id, origin)
+join callback_secrets using (store_id)
+order by wanted.store_id, wanted.origin
+on conflict (store_id, url) where kind = 2
+do update set status = 1, disabled_reason = null, failing_since = null, updated_at = now()
+where webhook_endpoints.status <> 1
+"""
+
+INSERT_CALLBACKS = """
+insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at, url)
+select told.store_id, endpoints.endpoint_id, told.event_id, 1, now(), now(), told.url
+from unnest(%(stores)s::integer[], %(events)s::uuid[], %(origins)s::text[], %(urls)s::text[]) with ordinality
+    as told (store_id, event_id, origin, url, place)
+join webhook_endpoints as endpoints
+    on endpoints.store_id = told.store_id and endpoints.url = told.origin and endpoints.kind = 2
+order by endpoints.endpoint_id, told.place
+on conflict do nothing
+"""
+
+DELETE_OUTBOX = """
+delete from outbox using unnest(%(stores)s::integer[], %(ids)s::bigint[]) as done (store_id, outbox_id)
+where outbox.store_id = done.store_id and outbox.outbox_id = done.outbox_id
+"""
+
+#: Takes endpoints that have something due, those that work first. A callback's secret is its store's.
+TAKE_ENDPOINTS = """
+with due as (
+    select endpoints.store_id, endpoints.endpoint_id from webhook_endpoints as endpoints
+    where endpoints.status = 1 and (%(also_failing)s or endpoints.failing_since is null)
+      and (endpoints.paused_until is null or endpoints.paused_until <= now())
+      and (endpoints.sender is null or endpoints.sender_until <= now())
+      and exists (
+          select from deliveries
+          where deliveries.store_id = endpoints.store_id and deliveries.endpoint_id = endpoints.endpoint_id
+            and deliveries.status = 1 and deliveries.next_attempt_at <= now()
+      )
+    order by endpoints.failing_since is not null, endpoints.sender_until nulls first
+    limit %(limit)s
+    for update of endpoints skip locked
+)
+update webhook_endpoints as endpoints
+set sender = %(sender)s, sender_until = now() + make_interval(secs => %(seconds)s)
+from due
+left join callback_secrets as secrets on secrets.store_id = due.store_id
+where endpoints.store_id = due.store_id and endpoints.endpoint_id = due.endpoint_id
+returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind, endpoints.url,
+    case endpoints.kind when 2 then coalesce(secrets.secret, endpoints.secret) else endpoints.secret end,
+    case endpoints.kind
+        when 2 then case when secrets.previous_secret_until > now() then secrets.previous_secret end
+        else case when endpoints.previous_secret_until > now() then endpoints.previous_secret end
+    end,
+    extract(epoch from now() - endpoints.failing_since)::float8
+"""
+
+#: Keeps endpoints for longer; gives back those that are still ours to send to.
+RENEW_ENDPOINTS = """
+update webhook_endpoints as endpoints
+set sender_until = now() + make_interval(secs => %(seconds)s)
+from unnest(%(stores)s::integer[], %(endpoints)s::uuid[]) as held (store_id, endpoint_id)
+where endpoints.store_id = held.store_id and endpoints.endpoint_id = held.endpoint_id
+  and endpoints.sender = %(sender)s and endpoints.status = 1
+returning endpoints.store_id, endpoints.endpoint_id
+"""
+
+RELEASE_ENDPOINTS = """
+update webhook_endpoints as endpoints set sender = null, sender_until = now()
+from unnest(%(stores)s::integer[], %(endpoints)s::uuid[]) as held (store_id, endpoint_id)
+where endpoints.store_id = held.store_id and endpoints.endpoint_id = held.endpoint_id
+  and endpoints.sender = %(sender)s
+"""
+
+#: The next deliveries of each endpoint, oldest first, beyond those that are at hand already.
+READ_DUE = """
+select wanted.store_id, wanted.endpoint_id, due.event_id, due.attempts, due.url, events.body
+from unnest(%(stores)s::integer[], %(endpoints)s::uuid[], %(limits)s::integer[], %(held)s::text[])
+    as wanted (store_id, endpoint_id, places, held)
+cross join lateral (
+    select deliveries.event_id, deliveries.attempts, deliveries.url from deliveries
+    where deliveries.store_id = wanted.store_id and deliveries.endpoint_id = wanted.endpoint_id
+      and deliveries.status = 1 and deliveries.next_attempt_at <= now()
+      and deliveries.event_id <> all(wanted.held::uuid[])
+    order by deliveries.next_attempt_at
+    limit wanted.places
+) as due
+left join events on events.store_id = wanted.store_id and events.event_id = due.event_id
+"""
+
+#: How attempts went. A delivery that somebody else has brought further meanwhile is left as it is.
+WRITE_ATTEMPTS = """
+update deliveries
+set status = made.status, attempts = deliveries.attempts + 1, last_attempt_at = now(),
+    next_attempt_at = case when made.status = 1 then now() + make_interval(secs => made.delay) end,
+    response_status = made.response_status, latency_ms = made.latency_ms, response_body = made.response_body,
+    error = made.error
+from unnest(%(stores)s::integer[], %(endpoints)s::uuid[], %(events)s::uuid[], %(attempts)s::smallint[],
+            %(statuses)s::smallint[], %(delays)s::float8[], %(response_statuses)s::smallint[],
+            %(latencies)s::integer[], %(bodies)s::text[], %(errors)s::text[])
+     as made (store_id, endpoint_id, event_id, attempts, status, delay, response_status, latency_ms, response_body,
+              error)
+where deliveries.store_id = made.store_id and deliveries.endpoint_id = made.endpoint_id
+  and deliveries.event_id = made.event_id and deliveries.status = 1 and deliveries.attempts = made.attempts
+"""
+
+#: How endpoints fare: since when they fail, until when they are left alone, and which of them are given up.
+WRITE_HEALTH = """
+update webhook_endpoints as endpoints
+set failing_since = case when seen.failing then coalesce(endpoints.failing_since, now()) end,
+    paused_until = case when seen.pause > 0 then now() + make_interval(secs => seen.pause) end,
+    status = case when seen.reason is not null or seen.too_long then 2 else endpoints.status end,
+    disabled_reason = case
+        when seen.reason is not null then seen.reason
+        when seen.too_long then %(too_long_reason)s
+        else endpoints.disabled_reason
+    end,
+    updated_at = case when seen.reason is not null or seen.too_long then now() else endpoints.updated_at end
+from (
+    select health.*, known.failing_since is not null and health.failing
+        and known.failing_since <= now() - make_interval(secs => %(longest)s) as too_long
+    from unnest(%(stores)s::integer[], %(endpoints)s::uuid[], %(failing)s::boolean[], %(pauses)s::float8[],
+                %(reasons)s::text[]) as health (store_id, endpoint_id, failing, pause, reason)
+    join webhook_endpoints as known
+        on known.store_id = health.store_id and known.endpoint_id = health.endpoint_id
+    where known.status = 1
+    order by known.store_id, known.endpoint_id
+    for update of known
+) as seen
+where endpoints.store_id = seen.store_id and endpoints.endpoint_id = seen.endpoint_id
+returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind, endpoints.status, endpoints.disabled_reason
+"""
+
+#: Tells the ledger's workers that somebody subscribes to less than before.
+BUMP_SUBSCRIPTIONS = "update installation set subscriptions_version = subscriptions_version + 1"
+
+#: Gives deliveries whose attempts are used up the whole schedule again.
+REARM = """
+update deliveries set status = 1, attempts = 0, next_attempt_at = now()
+where store_id = %(store)s and endpoint_id = %(endpoint)s and event_id = any(%(events)s::uuid[]) and status = 3
+"""
