@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import threading
 import time
 from collections import deque
 from contextlib import AsyncExitStack, suppress
@@ -31,6 +30,7 @@ from .fan_out import fan_out_part
 from .pacing import Places
 from .results import Results
 from .sending import Sender
+from .stopping import is_stopping
 from .targets import TargetPolicy, parse_networks
 
 #: How long a round goes on beginning requests at failing endpoints; as long again as a request may take, at others.
@@ -45,7 +45,6 @@ MANY_RESULTS = 64
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 _log = structlog.get_logger(__name__)
-_stopping = threading.Event()
 
 
 def deliver_round(settings: Settings | None = None) -> dict[str, int]:
@@ -63,11 +62,6 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
     if results.exhausted:
         enqueue_exhausted(chosen, results.exhausted)
     return {**done, "delivered": results.delivered, "failed": results.failed}
-
-
-def stop_soon() -> None:
-    """Let the round of this process end as soon as the requests under way have; later ones end at once."""
-    _stopping.set()
 
 
 async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
@@ -143,7 +137,7 @@ class Round:
             return True
         # Beyond the slice, endpoints that work are still served while others are waited for.
         is_late = now >= self._slice_until and (now >= self._latest or not self._places.has_slow(now))
-        self._is_closing = is_late or _stopping.is_set()
+        self._is_closing = is_late or is_stopping()
         return self._is_closing
 
     async def _step(self) -> None:
