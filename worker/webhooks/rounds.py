@@ -103,6 +103,7 @@ class Round:
         self._requests: set[asyncio.Task[None]] = set()
         self._something_new = asyncio.Event()
         self._fanned_out = 0
+        self._is_fanning_out = False
         self._is_closing = False
         self._worked_at = self._probing_until = self._slice_until = self._latest = 0.0
 
@@ -121,17 +122,16 @@ class Round:
                 await self._wait()
             unfinished = self._is_closing
             await self._close()
+            await fan_out
         finally:
-            fan_out.cancel()
-            for request in self._requests:
-                request.cancel()
-            with suppress(asyncio.CancelledError, psycopg.Error):
-                await fan_out
+            # Only an error leaves any of them.
+            for task in (fan_out, *self._requests):
+                task.cancel()
         return {"fanned_out": self._fanned_out, "unfinished": int(unfinished)}
 
     def _is_over(self) -> bool:
         now = time.monotonic()
-        if self._places.taken or len(self._results):
+        if self._places.taken or len(self._results) or self._is_fanning_out:
             self._worked_at = now
         elif now - self._worked_at >= IDLE_SECONDS:
             return True
@@ -163,7 +163,9 @@ class Round:
 
     async def _fan_out(self, connection: Connection) -> None:
         while not self._is_closing:
+            self._is_fanning_out = True
             done = await fan_out_part(connection)
+            self._is_fanning_out = False
             if done:
                 self._fanned_out += done
                 self._worked_at = time.monotonic()

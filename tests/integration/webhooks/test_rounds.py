@@ -14,6 +14,7 @@ import pytest
 from creditlane.schemas.commands import Credit, Freeze, OpenAccount
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import endpoint_leases, rounds, stopping
+from creditlane.worker.webhooks.pacing import MAX_CONCURRENCY
 
 from .news import Newsroom
 from .receiver import Receiver, plain
@@ -114,7 +115,7 @@ def test_what_a_killed_process_was_sending_is_sent_again_under_the_same_id(
     bodies = {each.webhook_id: each.body for each in receiver.received}
     assert all(each.body == bodies[each.webhook_id] for each in receiver.received)
     # Those that were under way, and those whose results were not yet written.
-    assert sum(counts.values()) <= 200 + 50 + endpoint_leases.AT_HAND_PER_REQUEST
+    assert sum(counts.values()) <= 200 + 50 + MAX_CONCURRENCY
     assert newsroom.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
 
 
