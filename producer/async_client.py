@@ -16,12 +16,14 @@ from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
 from ..schemas.tickets import Ticket
 from .async_session import AsyncSession
+from .async_webhook_endpoints import AsyncWebhooks
 from .client import CLOSED
 from .lane_look import PendingCount
 from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
 from .ticket_sequence import Tickets
 from .verdict import own_ticket
+from .webhook_operations import low_balance_operation
 
 
 class AsyncClient:
@@ -34,6 +36,8 @@ class AsyncClient:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: The endpoints that hear of what happens in the store.
+        self.webhooks = AsyncWebhooks(settings, self._session)
         self._closed = False
         self._current: AsyncSession | None = None
 
@@ -300,6 +304,18 @@ class AsyncClient:
             AccountNotFound: the store has no such account.
         """
         return self._session().reader.entries(valid_account_id(account_id), limit)
+
+    async def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
+        """Have webhooks told, as `balance.low`, when the account falls below this balance; None: never. Return it.
+
+        Raises:
+            InvalidCommand: the threshold is no whole number from 0.
+            AccountNotFound: the store has no such account.
+            AccountClosed: nothing moves on it any more.
+        """
+        operation = low_balance_operation(self.settings.store, valid_account_id(account_id), threshold)
+        await self._session().reader.run(operation)
+        return await self.account(account_id)
 
     async def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""

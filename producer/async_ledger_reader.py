@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..schemas.accounts import Account, Entry
 from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
@@ -12,12 +13,15 @@ from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
+from .operations import ALLOW_WRITES, Operation
 from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
 from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from psycopg_pool import AsyncConnectionPool
+
+_T = TypeVar("_T")
 
 
 class AsyncLedgerReader:
@@ -77,6 +81,15 @@ class AsyncLedgerReader:
             before = rows[-1][1]
             wanted = None if wanted is None else wanted - count
 
+    async def run(self, operation: Operation[_T]) -> _T:
+        """Return the outcome of an operation, which may change what is no part of the books."""
+        rows: list[tuple[Any, ...]] = []
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(ALLOW_WRITES)
+            for statement in operation.statements:
+                rows = await (await connection.execute(statement, operation.values)).fetchall()
+        return operation.outcome(rows)
+
     async def close(self) -> None:
         """Close every connection."""
         pool, self._pool = self._pool, None
@@ -84,13 +97,18 @@ class AsyncLedgerReader:
             await pool.close()
 
     async def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async with self._connection() as connection:
+            cursor = await connection.execute(statement, {"store": self._settings.store, **values})
+            return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
         import psycopg
         from psycopg_pool import PoolTimeout
 
         try:
             async with (await self._connections()).connection() as connection:
-                cursor = await connection.execute(statement, {"store": self._settings.store, **values})
-                return await cursor.fetchall()
+                yield connection
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
         except (psycopg.Error, PoolTimeout) as error:

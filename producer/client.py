@@ -20,6 +20,8 @@ from .roll_call import RollCall
 from .session import Session
 from .ticket_sequence import Tickets
 from .verdict import own_ticket
+from .webhook_endpoints import Webhooks
+from .webhook_operations import low_balance_operation
 
 CLOSED = "This client is closed; make a new one."
 
@@ -34,6 +36,8 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: The endpoints that hear of what happens in the store.
+        self.webhooks = Webhooks(settings, self._session)
         self._closed = False
         self._current: Session | None = None
         #: By process id: a forked child must share neither connections nor producer id with its parent.
@@ -298,6 +302,18 @@ class Client:
             AccountNotFound: the store has no such account.
         """
         return self._session().reader.entries(valid_account_id(account_id), limit)
+
+    def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
+        """Have webhooks told, as `balance.low`, when the account falls below this balance; None: never. Return it.
+
+        Raises:
+            InvalidCommand: the threshold is no whole number from 0.
+            AccountNotFound: the store has no such account.
+            AccountClosed: nothing moves on it any more.
+        """
+        operation = low_balance_operation(self.settings.store, valid_account_id(account_id), threshold)
+        self._session().reader.run(operation)
+        return self.account(account_id)
 
     def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""

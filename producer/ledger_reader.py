@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..schemas.accounts import Account, Entry
 from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
@@ -13,12 +14,15 @@ from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
+from .operations import ALLOW_WRITES, Operation
 from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
 from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg_pool import ConnectionPool
+
+_T = TypeVar("_T")
 
 
 class LedgerReader:
@@ -77,6 +81,15 @@ class LedgerReader:
             before = rows[-1][1]
             wanted = None if wanted is None else wanted - count
 
+    def run(self, operation: Operation[_T]) -> _T:
+        """Return the outcome of an operation, which may change what is no part of the books."""
+        rows: list[tuple[Any, ...]] = []
+        with self._connection() as connection, connection.transaction():
+            connection.execute(ALLOW_WRITES)
+            for statement in operation.statements:
+                rows = connection.execute(statement, operation.values).fetchall()
+        return operation.outcome(rows)
+
     def close(self) -> None:
         """Close every connection."""
         with self._lock:
@@ -85,12 +98,17 @@ class LedgerReader:
             pool.close()
 
     def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with self._connection() as connection:
+            return connection.execute(statement, {"store": self._settings.store, **values}).fetchall()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection[tuple[Any, ...]]]:
         import psycopg
         from psycopg_pool import PoolTimeout
 
         try:
             with self._connections().connection() as connection:
-                return connection.execute(statement, {"store": self._settings.store, **values}).fetchall()
+                yield connection
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
         except (psycopg.Error, PoolTimeout) as error:

@@ -36,7 +36,7 @@ order by d.created_at
 READ_ACCOUNT = """
 select a.account_id, s.public_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0),
        a.overdraft_limit, (extract(epoch from a.created_at) * 1000000)::bigint,
-       (extract(epoch from a.updated_at) * 1000000)::bigint, a.metadata
+       (extract(epoch from a.updated_at) * 1000000)::bigint, a.metadata, a.low_balance
 from stores s
 join accounts a on a.store_id = s.store_id
 left join lateral (
@@ -115,7 +115,8 @@ def journal_row(row: Sequence[Any]) -> JournalRow:
 
 def account_of(row: Sequence[Any]) -> Account:
     """Return the account in a row of `READ_ACCOUNT`."""
-    account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us, metadata = row
+    account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us, *rest = row
+    metadata, low_balance = rest
     return Account.model_validate(
         {
             "id": ACCOUNT_PREFIX + account.hex,
@@ -131,6 +132,7 @@ def account_of(row: Sequence[Any]) -> Account:
             "created_at": moment_of(created_us),
             "updated_at": moment_of(updated_us),
             "metadata": metadata,
+            "low_balance": None if low_balance is None else int(low_balance),
         }
     )
 

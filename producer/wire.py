@@ -14,6 +14,7 @@ import msgspec
 
 from ..schemas.errors import ConfigurationError, CreditlaneError, OutcomeUnknown, Unavailable
 from ..schemas.installation import Installation
+from ..schemas.keys import Keys
 
 #: How long a connection to Redis may take, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -111,3 +112,8 @@ def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
 def mirror_call(key: str, installation: Installation) -> Call:
     """Return the call that tells Redis of the installation, unless it knows."""
     return ("SET", key, msgspec.json.encode(installation), "NX")
+
+
+def wake_calls(keys: Keys) -> list[Call]:
+    """Return the calls that tell whoever delivers webhooks that something is due. One hint is as good as many."""
+    return [("RPUSH", keys.wake_deliveries, "1"), ("LTRIM", keys.wake_deliveries, 0, 0)]

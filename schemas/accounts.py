@@ -31,6 +31,8 @@ class Account(BaseModel):
     updated_at: datetime
     #: What was attached when it was opened.
     metadata: dict[str, str] | None = None
+    #: Falling below it is told to webhooks as `balance.low`; None: never.
+    low_balance: int | None = None
 
 
 class Entry(BaseModel):

@@ -25,6 +25,9 @@ CreditlaneError
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── TargetRefused                  target_refused: webhooks may not go to this URL or address
 ├── DeliveriesExhausted            deliveries_exhausted: every attempt to deliver these events has failed
+├── WebhookNotFound                webhook_not_found: the store has no such endpoint, or the endpoint no such event
+├── WebhookDisabled                webhook_disabled: nothing is sent to the endpoint until it is enabled
+├── WebhookLimitReached            webhook_limit_reached: the store has as many endpoints as it may have
 ├── LeaseLost                      lease_lost: another process owns the partition now
 └── ConfigurationError             configuration_error: this process cannot start as it is set up
     ├── PartitionMismatch
@@ -219,6 +222,24 @@ class DeliveriesExhausted(CreditlaneError):
     """Every attempt to deliver these events has failed; requeue this job to have them sent again."""
 
     code = "deliveries_exhausted"
+
+
+class WebhookNotFound(CreditlaneError):
+    """The store has no such webhook endpoint, or the endpoint has no such event; check the ids."""
+
+    code = "webhook_not_found"
+
+
+class WebhookDisabled(CreditlaneError):
+    """The endpoint is disabled, so nothing is sent to it; enable it first."""
+
+    code = "webhook_disabled"
+
+
+class WebhookLimitReached(CreditlaneError):
+    """The store has as many webhook endpoints as it may have; delete one first."""
+
+    code = "webhook_limit_reached"
 
 
 class LeaseLost(CreditlaneError):

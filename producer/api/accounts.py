@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ...schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
+from ..webhook_operations import low_balance_operation
 from .authentication import Store, authenticated_store
+from .connections import Connections
 from .documentation import reading, writing
 from .errors import not_found
 from .models import (
     ACCOUNT_EXAMPLE,
     AccountBody,
     AccountList,
+    AccountSettings,
     BalanceBody,
     CreateAccount,
     EntryList,
@@ -90,6 +93,22 @@ async def list_accounts(
 )
 async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
     """Show an account and what is on it. Frozen and closed accounts stay readable for ever."""
+    return body_answer(await _account(reads, account_id))
+
+
+@router.patch(
+    "/{id}",
+    operation_id="updateCustomerCreditsAccount",
+    summary="Watch an account's balance",
+    responses=reading(AccountBody, "not_found", "account_closed"),
+)
+async def update_account(
+    account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
+) -> Response:
+    """Set the balance below which webhooks are told that the account is low, as `balance.low`, or take it away."""
+    await _require(reads, account_id)
+    connections: Connections = request.app.state.connections
+    await connections.session.reader.run(low_balance_operation(store.public_id, account_id, body.low_balance))
     return body_answer(await _account(reads, account_id))
 
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
-from . import accounts, batch, commands, transactions
+from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
 from .documentation import describe
 from .errors import add_error_handlers
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     describe(app)
     add_error_handlers(app)
-    for module in (accounts, transactions, commands, batch):
+    for module in (accounts, transactions, commands, batch, webhooks):
         app.include_router(module.router)
     surround(app, settings)
     return app

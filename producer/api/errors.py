@@ -17,11 +17,11 @@ from starlette.routing import Match
 
 from ...schemas.commands import WITHOUT_NUL
 from ...schemas.errors import (
-    REJECTIONS,
     ConfigurationError,
     CreditlaneError,
     InvalidCommand,
     RateLimited,
+    Rejected,
     TooLarge,
     TooSlow,
 )
@@ -49,6 +49,8 @@ CODES: dict[str, tuple[int, str]] = {
     "account_closed": (409, "The account is closed, which is final; open a new one."),
     "idempotency_key_mismatch": (409, "The idempotency key was used for another request; send a new key."),
     "reversal_not_reversible": (409, "The transaction is itself a reversal, which cannot be reversed."),
+    "webhook_disabled": (409, "The endpoint is disabled, so nothing is sent to it; enable it first."),
+    "webhook_limit_reached": (409, "The store has as many endpoints as it may have; delete one first."),
     "too_large": (413, "The body is larger than the server takes."),
     "insufficient_balance": (422, "The balance does not cover the amount; add credits, or take less under a new key."),
     "unbalanced_transaction": (422, "Debits do not equal credits; correct the amounts and send a new key."),
@@ -61,7 +63,11 @@ CODES: dict[str, tuple[int, str]] = {
 }
 
 #: Codes that the ledger tells apart and the API does not: a foreign id and an unknown one look the same.
-_SAME_CODES = {"account_not_found": NOT_FOUND, "transaction_not_found": NOT_FOUND}
+_SAME_CODES = {
+    "account_not_found": NOT_FOUND,
+    "transaction_not_found": NOT_FOUND,
+    "webhook_not_found": NOT_FOUND,
+}
 #: The field that a rejection is about.
 _PARAMS = {
     NOT_FOUND: "id",
@@ -115,9 +121,9 @@ def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Probl
 
 def problem_of(error: CreditlaneError) -> Problem:
     """Return the problem for an error of the producer."""
-    code = "unavailable" if isinstance(error, ConfigurationError) else error.code
-    if code in REJECTIONS:
-        return problem_of_rejection(ErrorDetail(code=code, message=error.message))
+    code = "unavailable" if isinstance(error, ConfigurationError) else _SAME_CODES.get(error.code, error.code)
+    if isinstance(error, Rejected):
+        return problem_of_rejection(ErrorDetail(code=error.code, message=error.message))
     # What says where it cannot connect names hosts, so only these are told in their own words.
     message = error.message if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow) else None
     retry_after = error.retry_after if isinstance(error, RateLimited) else RETRY_SECONDS.get(code)

@@ -23,6 +23,11 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+def is_absent(value: object) -> bool:
+    """Whether there is nothing to show, so that a field is better left out than null."""
+    return value is None
+
+
 def _trimmed(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
@@ -80,7 +85,9 @@ CallbackUrl = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """What every body of a request is: known fields only, each of its own type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -92,7 +99,7 @@ def _show_key_as_required(schema: dict[str, Any]) -> None:
     key.update(key.pop("anyOf")[0])
 
 
-class CreateAccount(_Request):
+class CreateAccount(RequestBody):
     """Opens an account for a customer."""
 
     customer_id: Annotated[Text, Field(description="Your own id of the customer.", examples=["cust_42"])]
@@ -111,7 +118,7 @@ class CreateAccount(_Request):
     callback_url: CallbackUrl = None
 
 
-class Movement(_Request):
+class Movement(RequestBody):
     """Credits or debits an account."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
@@ -123,20 +130,29 @@ class Movement(_Request):
     callback_url: CallbackUrl = None
 
 
-class ChangeAccount(_Request):
+class ChangeAccount(RequestBody):
     """Changes the state of an account."""
 
     account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
     idempotency_key: BodyKey = None
 
 
-class ReverseTransaction(_Request):
+class AccountSettings(RequestBody):
+    """Changes what is watched about an account."""
+
+    low_balance: Annotated[
+        AmountOrZeroText | None,
+        Field(description="Falling below this balance is told to webhooks as `balance.low`; null: never."),
+    ]
+
+
+class ReverseTransaction(RequestBody):
     """Undoes a transaction of the account."""
 
     transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
 
 
-class EntryInput(_Request):
+class EntryInput(RequestBody):
     """One side of a transaction."""
 
     account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
@@ -144,7 +160,7 @@ class EntryInput(_Request):
     amount: AmountText
 
 
-class PostTransaction(_Request):
+class PostTransaction(RequestBody):
     """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
@@ -171,6 +187,15 @@ class AccountBody(BaseModel):
     metadata: dict[str, str] | None
     created_at: Moment
     updated_at: Moment
+    low_balance: Annotated[
+        BalanceText | None,
+        Field(
+            # Never null: clients may take it for a text.
+            exclude_if=is_absent,
+            description="Falling below it is told to webhooks as `balance.low`; not there: never.",
+            examples=["100"],
+        ),
+    ] = None
 
 
 class BalanceBody(BaseModel):

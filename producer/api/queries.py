@@ -11,7 +11,8 @@ _MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint"
 _ACCOUNT = f"""
 select a.account_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0)::text,
        a.overdraft_limit::text, a.metadata::text, {_MICROSECONDS.format("a.created_at")},
-       {_MICROSECONDS.format("a.updated_at")}, {_MICROSECONDS.format("coalesce(latest.created_at, a.created_at)")}
+       {_MICROSECONDS.format("a.updated_at")}, {_MICROSECONDS.format("coalesce(latest.created_at, a.created_at)")},
+       a.low_balance::text
 from accounts a
 left join lateral (
     select balance_after, created_at from journal j

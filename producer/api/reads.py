@@ -243,7 +243,8 @@ class Reads:
         )
 
     def _account_of(self, row: Row) -> tuple[AccountBody, str]:
-        account, customer, name, unit_label, status, balance, limit, metadata, created_us, updated_us, moved_us = row
+        account, customer, name, unit_label, status, balance, limit, metadata, *rest = row
+        created_us, updated_us, moved_us, low_balance = rest
         body = AccountBody(
             id=ACCOUNT_PREFIX + account.hex,
             store_id=self._store.public_id,
@@ -257,6 +258,7 @@ class Reads:
             metadata=msgspec.json.decode(metadata) if metadata else None,
             created_at=moment_text(moment_of(created_us)),
             updated_at=moment_text(moment_of(updated_us)),
+            low_balance=low_balance,
         )
         return body, moment_text(moment_of(moved_us))
 
@@ -290,8 +292,8 @@ async def reads_of(request: Request, store: Annotated[Store, Depends(authenticat
     return Reads(request.app.state.connections, store)
 
 
-def parse_moment(text: str) -> datetime:
-    """Return the moment that an ISO 8601 text names; without an offset it is taken as UTC.
+def parse_moment(text: str, param: str = "at") -> datetime:
+    """Return the moment that an ISO 8601 text names, given as this parameter; without an offset it is taken as UTC.
 
     Raises:
         Problem: it is none.
@@ -300,5 +302,5 @@ def parse_moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        message = "at: must be a moment in ISO 8601, like 2026-03-01T12:30:00Z (a + in a URL is written %2B)"
-        raise Problem("validation_error", message, param="at") from None
+        message = f"{param}: must be a moment in ISO 8601, like 2026-03-01T12:30:00Z (a + in a URL is written %2B)"
+        raise Problem("validation_error", message, param=param) from None

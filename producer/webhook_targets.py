@@ -1,0 +1,57 @@
+"""Where an endpoint may be, as far as its URL tells. Names are judged when they are resolved, before each delivery."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, ip_address
+from urllib.parse import urlsplit
+
+from ..schemas.errors import InvalidCommand
+from ..schemas.networks import Address, Network, bare_address, is_public
+
+#: The last part of a host by which browsers and `inet_aton` take it for a number: 127.1, 0x7f000001, 2130706433.
+_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
+_LOCALHOST = IPv4Address("127.0.0.1")
+
+
+def refuse_target(url: str, allowed: Sequence[Network]) -> None:
+    """Let a URL of the right form pass, if news may go there.
+
+    Raises:
+        InvalidCommand: it is http and not into a network that the operator allows, or its host is an address, or
+            localhost, that is neither public nor in such a network.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _no_host() from None
+    address = _address_of(parts.hostname or "")
+    if address is not None and any(address in network for network in allowed):
+        return
+    if parts.scheme.lower() != "https":
+        raise InvalidCommand(
+            "url: must be https; http is only for addresses in networks that the operator allows", field="url"
+        )
+    if address is not None and not is_public(address):
+        raise InvalidCommand(
+            "url: must not lead into a private network, unless the operator allows that network", field="url"
+        )
+
+
+def _address_of(host: str) -> Address | None:
+    """Return the address that the host is by itself; None for a name."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return _LOCALHOST
+    if ":" not in name and not _NUMBER.fullmatch(name.rpartition(".")[2]):
+        return None
+    try:
+        return bare_address(ip_address(name))
+    except ValueError:
+        # Each other form of a number is read differently by somebody.
+        raise _no_host() from None
+
+
+def _no_host() -> InvalidCommand:
+    return InvalidCommand("url: the host must be a name, four decimal numbers, or IPv6 in brackets", field="url")
