@@ -22,6 +22,7 @@ import psycopg
 import structlog
 
 from ...schemas.events import public_event_id
+from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres_async
 from .endpoint_leases import Due, Endpoint, EndpointLeases
@@ -31,7 +32,7 @@ from .pacing import Places
 from .results import Results
 from .sending import Sender
 from .stopping import is_stopping
-from .targets import TargetPolicy, parse_networks
+from .targets import TargetPolicy
 
 #: How long a round goes on beginning requests at failing endpoints; as long again as a request may take, at others.
 SLICE_SECONDS = 20.0
