@@ -15,6 +15,7 @@ from ..producer.cli.output import print_line
 from ..producer.cli.status_command import status_command
 from ..producer.cli.stores_command import stores_app
 from ..producer.cli.verify_command import verify_command
+from ..producer.cli.webhooks_command import webhooks_app
 from .demo_command import demo_command
 from .environment_command import environment_command
 from .export_command import export_command
@@ -64,6 +65,7 @@ app.command("export")(export_command)
 app.add_typer(stores_app)
 app.add_typer(keys_app)
 app.add_typer(dead_app)
+app.add_typer(webhooks_app)
 app.add_typer(jobs_app)
 
 
