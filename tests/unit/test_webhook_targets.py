@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from creditlane.schemas.errors import ConfigurationError, TargetRefused
+from creditlane.schemas.networks import parse_networks
 from creditlane.worker.webhooks import sending
 from creditlane.worker.webhooks.sending import Lookup, Outcome, Sender
-from creditlane.worker.webhooks.targets import TargetPolicy, parse_networks
+from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: An address that is nobody's business; nothing is ever sent there.
 PUBLIC = "93.184.215.14"

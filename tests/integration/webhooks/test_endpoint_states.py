@@ -46,7 +46,7 @@ def test_an_endpoint_that_fails_for_a_day_is_disabled_and_says_so(
     after = newsroom.endpoint(endpoint)
     assert (after["status"], after["disabled_reason"]) == (2, "no delivery succeeded for a day")
     assert after["updated_at"] > after["created_at"]
-    assert newsroom.database.execute("select subscriptions_version from installation").fetchone() == (1,)
+    assert newsroom.database.execute("select subscriptions_version from installation").fetchone() == (2,)
     assert "webhook endpoint disabled" in "".join(capfd.readouterr())
     newsroom.make_due(endpoint)
     deliver()

@@ -310,13 +310,10 @@ def test_news_that_stand_in_the_outbox_twice_are_told_once(
 def test_a_large_batch_is_told_whole(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
     """Given one row of the outbox with more news than one part has, and many small ones after it, then all are told."""
     newsroom.add_endpoint(receiver.url(), events=("credits.granted",))
+    commands = [Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]
     newsroom.store.apply(OPEN_BOB)
-    newsroom.store.apply(
-        *[Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]
-    )
-    newsroom.tell([(UUID(BOB[4:]), seq, seq + 1) for seq in range(1, 1_201)])
-    for seq in range(1_201, 1_501):
-        newsroom.tell([(UUID(BOB[4:]), seq, seq + 1)])
+    newsroom.store.apply(*commands[:1_200])
+    newsroom.happen(*commands[1_200:])
 
     done = deliver()
 

@@ -10,8 +10,9 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from creditlane.schemas.commands import OpenAccount
+from creditlane.schemas.queues import DELIVERIES
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks.exhausted import deliveries_queue
+from creditlane.worker.jobs.queues import open_queue
 
 from .news import Newsroom
 from .receiver import Receiver, plain
@@ -34,7 +35,7 @@ def queue(sending: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("redis_url", "database_url", "redis_prefix"):
         monkeypatch.setenv(f"CREDITLANE_{name.upper()}", str(getattr(sending, name)))
     with redis.Redis.from_url(sending.require_redis_url()) as connection:
-        yield Queue(deliveries_queue(sending.redis_prefix), connection=connection, serializer=JSONSerializer)
+        yield open_queue(sending, DELIVERIES, connection)
 
 
 def test_used_up_deliveries_are_failed_jobs_that_can_be_requeued(
