@@ -15,6 +15,7 @@ from ..producer.cli.output import print_line
 from ..producer.cli.status_command import status_command
 from ..producer.cli.stores_command import stores_app
 from ..producer.cli.verify_command import verify_command
+from ..producer.cli.webhooks_command import webhooks_app
 from .demo_command import demo_command
 from .environment_command import environment_command
 from .jobs_commands import jobs_app
@@ -62,6 +63,7 @@ app.command("verify")(verify_command)
 app.add_typer(stores_app)
 app.add_typer(keys_app)
 app.add_typer(dead_app)
+app.add_typer(webhooks_app)
 app.add_typer(jobs_app)
 
 

@@ -80,7 +80,8 @@ def running_stack(
         if with_jobs:
             _start_jobs(stack, environment, worker_log, say)
         api = stack.enter_context(served_api(data_dir, settings, environment, worker_log)) if with_api else None
-        stack.enter_context(recorded(data_dir, processes, {**reach, **(api.environment if api else {})}))
+        told = {name: environment[name] for name in ALLOWED_NETWORKS}
+        stack.enter_context(recorded(data_dir, processes, {**reach, **told, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
         yield Stack(settings, workers, servers, api)
 

@@ -170,7 +170,7 @@ def send_test(store: str, webhook_id: str) -> Operation[str]:
         "type": TEST_EVENT,
         # In one object with the moment between them.
         "head": f'{{"id":"{public_event_id(event)}","eventType":"{TEST_EVENT}","created_at":',
-        "tail": f',"object":{json.dumps(target, separators=(",", ":"))}}}',
+        "tail": f',"sequence":null,"object":{json.dumps(target, separators=(",", ":"))}}}',
     }
 
     def outcome(rows: Rows) -> str:

@@ -17,6 +17,17 @@ from creditlane import AsyncClient, Client, Settings
 STOP_SECONDS = 20.0
 
 
+class Part:
+    """A part of an AsyncTwin, like its webhooks."""
+
+    def __init__(self, twin: "AsyncTwin", part: Any) -> None:
+        self._twin = twin
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return self._twin.blocking(getattr(self._part, name))
+
+
 class AsyncTwin:
     """An AsyncClient on an event loop in a thread, behind the blocking client's face."""
 
@@ -27,7 +38,10 @@ class AsyncTwin:
         self._thread.start()
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        member = getattr(self._client, name)
+        return self.blocking(member) if callable(member) else Part(self, member)
+
+    def blocking(self, method: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: self._run(self._call(method, args, kwargs))
 
     def __repr__(self) -> str:

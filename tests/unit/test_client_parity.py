@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from creditlane import AsyncClient, Client, ConfigurationError, CreditlaneError, Settings
+from creditlane.producer.async_webhook_endpoints import AsyncWebhooks
+from creditlane.producer.webhook_endpoints import Webhooks
 
 HEAVY = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic", "rq", "fastapi", "typer", "rich")
 
@@ -16,23 +18,28 @@ def public_methods(kind: type) -> dict[str, Any]:
     return {name: member for name, member in vars(kind).items() if not name.startswith("_")}
 
 
-def test_both_clients_have_the_same_public_names() -> None:
-    assert list(public_methods(Client)) == list(public_methods(AsyncClient))
+TWINS = ((Client, AsyncClient), (Webhooks, AsyncWebhooks))
+METHODS = [(*twins, name) for twins in TWINS for name in sorted(public_methods(twins[0]))]
 
 
-@pytest.mark.parametrize("name", sorted(public_methods(Client)))
-def test_both_clients_take_the_same_parameters(name: str) -> None:
-    def parameters(kind: type) -> list[tuple[str, Any, Any]]:
-        signature = inspect.signature(getattr(kind, name))
+@pytest.mark.parametrize(("kind", "twin"), TWINS)
+def test_both_clients_have_the_same_public_names(kind: type, twin: type) -> None:
+    assert list(public_methods(kind)) == list(public_methods(twin))
+
+
+@pytest.mark.parametrize(("kind", "twin", "name"), METHODS)
+def test_both_clients_take_the_same_parameters(kind: type, twin: type, name: str) -> None:
+    def parameters(owner: type) -> list[tuple[str, Any, Any]]:
+        signature = inspect.signature(getattr(owner, name))
         return [(parameter.name, parameter.kind, parameter.default) for parameter in signature.parameters.values()]
 
-    assert parameters(Client) == parameters(AsyncClient)
+    assert parameters(kind) == parameters(twin)
 
 
-@pytest.mark.parametrize("name", sorted(public_methods(Client)))
-def test_every_public_method_states_its_contract(name: str) -> None:
-    for kind in (Client, AsyncClient):
-        assert inspect.getdoc(getattr(kind, name))
+@pytest.mark.parametrize(("kind", "twin", "name"), METHODS)
+def test_every_public_method_states_its_contract(kind: type, twin: type, name: str) -> None:
+    for owner in (kind, twin):
+        assert inspect.getdoc(getattr(owner, name))
 
 
 def test_importing_the_client_loads_no_database_driver_and_no_web_package() -> None:

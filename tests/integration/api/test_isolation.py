@@ -1,5 +1,6 @@
 """A store never sees anything of another: a foreign id answers exactly as one that does not exist."""
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ from .requests_of import (
     open_account,
     transfer,
 )
+
+WEBHOOKS = "/v1/webhooks"
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 
@@ -87,6 +90,73 @@ def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, 
         assert got[0] in {400, 404} or got[1] == {"object": "list", "data": [], "has_more": False}
     assert entry.startswith("cce_")
     assert balance(api, account) == "11"
+
+
+def test_every_operation_takes_a_foreign_webhook_for_an_unknown_one(
+    api: TestClient, other: dict[str, str], database_url: str
+) -> None:
+    made = api.post(WEBHOOKS, json={"url": "https://example.com/hook", "name": "Ours"}).json()
+    own = api.post(WEBHOOKS, json={"url": "https://example.com/theirs"}, headers=other).json()
+    event = api.post(f"{WEBHOOKS}/{made['id']}/test").json()["event_id"]
+    callback = add_callback(database_url)
+    account = open_account(api, initial_balance="10")
+
+    def calls(webhook_id: str, event_id: str, callback_id: str, account_id: str) -> list[tuple[str, str, Any]]:
+        of_webhook = f"{WEBHOOKS}/{webhook_id}"
+        return [
+            ("GET", of_webhook, None),
+            ("PATCH", of_webhook, {"name": "Theirs"}),
+            ("DELETE", of_webhook, None),
+            ("POST", f"{of_webhook}/rotate-secret", None),
+            ("POST", f"{of_webhook}/test", None),
+            ("GET", f"{of_webhook}/deliveries", None),
+            ("GET", f"{of_webhook}/deliveries?status=pending", None),
+            ("GET", f"{of_webhook}/deliveries/{event_id}", None),
+            ("POST", f"{of_webhook}/deliveries/{event_id}/resend", None),
+            ("POST", f"{of_webhook}/resend", {"since": "2020-01-01"}),
+            ("GET", f"{WEBHOOKS}/{own['id']}/deliveries?starting_after={event_id}", None),
+            ("GET", f"{WEBHOOKS}/{own['id']}/deliveries/{event_id}", None),
+            ("POST", f"{WEBHOOKS}/{own['id']}/deliveries/{event_id}/resend", None),
+            ("GET", f"{WEBHOOKS}/callbacks/deliveries", None),
+            ("GET", f"{WEBHOOKS}/callbacks/deliveries?starting_after={callback_id}", None),
+            ("GET", f"{WEBHOOKS}/callbacks/deliveries/{callback_id}", None),
+            ("GET", f"{WEBHOOKS}/callbacks/deliveries/{event_id}", None),
+            ("POST", f"{WEBHOOKS}/callbacks/deliveries/{callback_id}/resend", None),
+            ("PATCH", f"{ACCOUNTS}/{account_id}", {"low_balance": "5"}),
+        ]
+
+    before = everything_of(api, made["id"])
+    foreign = calls(made["id"], event, callback, account["id"])
+    unknown = calls("wh_" + "0" * 32, "evt_" + "0" * 32, "evt_" + "0" * 32, UNKNOWN_ACCOUNT)
+    for (method, path, body), (_, unknown_path, _) in zip(foreign, unknown, strict=True):
+        got = shape(api.request(method, path, json=body, headers=other))
+        assert got == shape(api.request(method, unknown_path, json=body, headers=other)), path
+        assert got[0] in {400, 404} or got[1] == {"object": "list", "data": [], "has_more": False}
+    assert [item["id"] for item in api.get(WEBHOOKS, headers=other).json()["items"]] == [own["id"]]
+    api.post(f"{WEBHOOKS}/callbacks/rotate-secret", headers=other)
+    assert everything_of(api, made["id"]) == before
+    assert "low_balance" not in api.get(f"{ACCOUNTS}/{account['id']}").json()
+
+
+def add_callback(database_url: str) -> str:
+    """Add the delivery of a callback of the default store, and return its event's id."""
+    endpoint, event = uuid.uuid4(), uuid.uuid4()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret) "
+            "values (1, %s, 2, 1, 'https://example.com', 'whsec_x')",
+            [endpoint],
+        )
+        connection.execute(
+            "insert into deliveries (store_id, endpoint_id, event_id, status, created_at) values (1, %s, %s, 3, now())",
+            [endpoint, event],
+        )
+    return "evt_" + event.hex
+
+
+def everything_of(api: TestClient, webhook_id: str) -> list[Any]:
+    paths = (f"{WEBHOOKS}/{webhook_id}", f"{WEBHOOKS}/{webhook_id}/deliveries", f"{WEBHOOKS}/callbacks/deliveries")
+    return [api.get(path).json() for path in paths]
 
 
 def test_keys_names_and_customers_of_stores_do_not_meet(api: TestClient, other: dict[str, str]) -> None:
