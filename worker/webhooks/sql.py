@@ -205,8 +205,8 @@ left join lateral (
 ) as events on true
 """
 
-#: How attempts went. A delivery that somebody else has brought further meanwhile is left as it is. Whether it is pending
-#: is asked in a way that does not lead to the index of the pending ones, which would be walked through for each.
+#: How attempts went. A delivery that somebody else has brought further meanwhile is left as it is. Whether it is
+#: pending is asked in a way that does not lead to the index of the pending ones, to be walked through for each.
 WRITE_ATTEMPTS = """
 update deliveries
 set status = made.status, attempts = deliveries.attempts + 1, last_attempt_at = now(),
