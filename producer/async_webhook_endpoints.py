@@ -162,8 +162,8 @@ class AsyncWebhooks:
         place: operations.Place | None = operations.place_before(since)
         count = 0
         while place is not None and (at_most is None or count < at_most):
-            resent, place = await self._run(operations.resend_failed(self._store, webhook_id, place))
-            count += resent
+            part = await self._run(operations.resend_failed(self._store, webhook_id, place))
+            count, place = count + part.resent, part.last
         await self._wake()
         return count
 

@@ -159,8 +159,8 @@ class Webhooks:
         place: operations.Place | None = operations.place_before(since)
         count = 0
         while place is not None and (at_most is None or count < at_most):
-            resent, place = self._run(operations.resend_failed(self._store, webhook_id, place))
-            count += resent
+            part = self._run(operations.resend_failed(self._store, webhook_id, place))
+            count, place = count + part.resent, part.last
         self._wake()
         return count
 
