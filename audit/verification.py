@@ -11,69 +11,15 @@ from uuid import UUID
 
 import psycopg
 from psycopg import errors
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from ..schemas.errors import NotMigrated, Unavailable
-from ..schemas.identifiers import ACCOUNT_PREFIX
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from . import verification_sql as sql
+from .findings import CHECKS, CheckReport, Findings
 
 #: Rows that one range of accounts aims at: enough to make round trips cheap, little enough to sort in memory.
 ROWS_PER_RANGE = 50_000
-#: Examples kept of each kind of discrepancy; all are counted.
-MAX_EXAMPLES = 10
-
-#: What is proven, by the name of the check.
-CHECKS = {
-    "entry_sequence": "the entries of an account are numbered 1, 2, 3 … without a gap",
-    "decision_sequence": "its other decisions are numbered -1, -2, -3 … without a gap",
-    "running_balance": "each balance is the one before it, plus the credit or less the debit",
-    "overdraft_limit": "no balance is below the account's overdraft limit, and every entry names that limit",
-    "chronology": "time never goes back along an account",
-    "entry_kind": "every entry is an applied movement on the side that its kind moves",
-    "refusal": "no command was refused for lack of a balance that was there",
-    "decided_balance": "a decision that moved nothing was made on a balance the account has had",
-    "reversal_original": "every reversal undoes an earlier entry of its account",
-    "reversal_amount": "a reversal is of the same amount, on the other side",
-    "reversal_of_reversal": "no reversal is reversed",
-    "reversal_repeated": "no entry is reversed twice",
-    "reversal_whole": "a reversal undoes every entry of its transaction",
-    "further_entry": "every further entry of a transaction is listed by its first",
-    "listed_entry": "every entry that a transaction lists is there, with that side and amount",
-    "transaction_sum": "the debits and credits of a transaction of several entries balance",
-    "transaction_reference": "the entries of a transaction have one reference",
-    "account_exists": "every entry belongs to an account",
-    "account_opening": "every account was opened exactly once, before anything else moved",
-    "account_content": "every account is what its opening asked for",
-    "account_status": "every account is in the state that its history led to",
-    "state_change": "freezing, unfreezing and closing happened in an order that is allowed",
-    "stopped_movement": "nothing moved on an account while it was frozen or closed",
-    "books": "the books of a store balance to zero: all that moved is all that is there",
-}
-
-
-class Discrepancy(BaseModel):
-    """One place where the ledger is not what it claims to be."""
-
-    model_config = ConfigDict(frozen=True)
-
-    store_id: str
-    #: None where the whole store is meant.
-    account_id: str | None
-    #: Number of the journal row on its account; None where the whole account is meant.
-    seq: int | None
-    expected: str | None
-    found: str | None
-
-
-class CheckReport(BaseModel):
-    """What one check found."""
-
-    name: str
-    claim: str
-    discrepancies: int = 0
-    #: The first few.
-    examples: list[Discrepancy] = []
 
 
 class VerificationReport(BaseModel):
@@ -156,18 +102,17 @@ class _Verification:
     def __init__(self, connection: psycopg.Connection[Any], rows_per_range: int) -> None:
         self._connection = connection
         self._rows_per_range = rows_per_range
-        self._checks = {name: CheckReport(name=name, claim=claim) for name, claim in CHECKS.items()}
-        self._report = VerificationReport(checks=list(self._checks.values()))
+        self._findings = Findings(CHECKS)
+        self._report = VerificationReport(checks=self._findings.checks)
         self._totals: dict[int, _StoreTotals] = {}
-        self._stores: dict[int, str] = {}
 
     def run(self, progress: Progress) -> VerificationReport:
         check_installation(self._connection.execute(READ_INSTALLATION).fetchone(), None)
         # Compiling costs more than these statements; sorting a range on disk costs more than its memory.
         self._connection.execute("set local jit = off")
         self._connection.execute("set local work_mem = '64MB'")
-        self._stores = dict(self._connection.execute(sql.STORES).fetchall())
-        self._report.stores = len(self._stores)
+        self._findings.stores = dict(self._connection.execute(sql.STORES).fetchall())
+        self._report.stores = len(self._findings.stores)
         total = self._scalar(sql.COUNT_ROWS)
         for accounts in self._ranges():
             self._prove(accounts)
@@ -189,8 +134,8 @@ class _Verification:
         for rows, statements in sql.CHECKS.items():
             for statement in statements if rows in present else ():
                 # Row by row: on a ledger in ruins the findings need not fit in memory.
-                for name, *finding in self._connection.cursor().stream(statement, accounts.parameters):
-                    self._found(name, *finding)
+                for finding in self._connection.cursor().stream(statement, accounts.parameters):
+                    self._findings.add(*finding)
 
     def _add_up(self, accounts: _Range) -> set[str]:
         """Add the accounts to the totals of their stores and tell which sorts of rows they have."""
@@ -210,22 +155,7 @@ class _Verification:
         """Compare what moved with what is there: the system account holds the negative of the former."""
         for store_id, totals in sorted(self._totals.items()):
             if totals.moved != totals.held:
-                self._found("books", store_id, None, None, str(totals.moved), str(totals.held))
-
-    def _found(
-        self, name: str, store_id: int, account: UUID | None, seq: int | None, expected: str | None, found: str | None
-    ) -> None:
-        check = self._checks[name]
-        check.discrepancies += 1
-        if len(check.examples) < MAX_EXAMPLES:
-            example = Discrepancy(
-                store_id=self._stores.get(store_id, f"store number {store_id}"),
-                account_id=ACCOUNT_PREFIX + account.hex if account else None,
-                seq=seq,
-                expected=expected,
-                found=found,
-            )
-            check.examples.append(example)
+                self._findings.add("books", store_id, None, None, str(totals.moved), str(totals.held))
 
     def _scalar(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
         row = self._connection.execute(statement, parameters).fetchone()

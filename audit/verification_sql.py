@@ -46,27 +46,16 @@ group by account.store_id
 
 COUNT_ACCOUNTS = f"select count(*) from accounts where {_IN_RANGE}"  # noqa: S608
 
-#: Every row against the one before it. Entries count up from 1; decisions count down from -1, so that the one before a
-#: decision follows it in the order of seq.
-ROWS = f"""
-with walked as (
-    select *, lag(seq) over account as lower_seq, lag(balance_after) over account as lower_balance,
-        lag(created_at) over account as lower_at, lead(seq) over account as upper_seq,
-        lead(created_at) over account as upper_at
-    from journal where {_IN_RANGE}
-    window account as (partition by store_id, account_id order by seq)
-), expected as (
-    select *, seq > 0 as entry,
-        case when seq > 0 then greatest(lower_seq, 0) + 1 else least(upper_seq, 0) - 1 end as expected_seq,
-        case when lower_seq > 0 then lower_balance else 0 end + side * amount as expected_balance,
-        case when seq > 0 and lower_seq > 0 then lower_at when seq < 0 and upper_seq < 0 then upper_at end
-            as not_before,
-        -- A transaction may fail at an entry of another account, or at a later one of this.
+#: What a refusal says was needed and there: of a transaction, which may fail at an entry of another account or at a
+#: later one of this, or of the row itself.
+OBSTACLE = """
         coalesce((content -> 'obstacle' ->> 'needed')::numeric, amount) as needed,
         coalesce((content -> 'obstacle' ->> 'available')::numeric, balance_after + coalesce(overdraft_limit, 0))
             as available
-    from walked
-), judged as (
+"""
+
+#: What is wrong with rows of `expected`, which are journal rows beside what they should be.
+JUDGEMENT = """, judged as (
     select *,
         seq is distinct from coalesce(expected_seq, case when entry then 1 else -1 end) as bad_sequence,
         entry and balance_after is distinct from expected_balance as bad_balance,
@@ -89,6 +78,26 @@ from judged cross join lateral (values
     ('refusal', bad_refusal, 'less than ' || needed || ' available', available::text)
 ) as finding (check_name, broken, expected, found)
 where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal) and finding.broken
+"""
+
+#: Every row against the one before it. Entries count up from 1; decisions count down from -1, so that the one before a
+#: decision follows it in the order of seq.
+ROWS = f"""
+with walked as (
+    select *, lag(seq) over account as lower_seq, lag(balance_after) over account as lower_balance,
+        lag(created_at) over account as lower_at, lead(seq) over account as upper_seq,
+        lead(created_at) over account as upper_at
+    from journal where {_IN_RANGE}
+    window account as (partition by store_id, account_id order by seq)
+), expected as (
+    select *, seq > 0 as entry,
+        case when seq > 0 then greatest(lower_seq, 0) + 1 else least(upper_seq, 0) - 1 end as expected_seq,
+        case when lower_seq > 0 then lower_balance else 0 end + side * amount as expected_balance,
+        case when seq > 0 and lower_seq > 0 then lower_at when seq < 0 and upper_seq < 0 then upper_at end
+            as not_before,
+        {OBSTACLE}
+    from walked
+){JUDGEMENT}
 """  # noqa: S608
 
 #: A decision that moved nothing names the balance it was made on: one that the account has had. A window, not an
@@ -105,16 +114,16 @@ select 'decided_balance', store_id, account_id, seq, 'a balance the account has 
 from walked where seq < 0 and balance_after <> 0 and entries = 0
 """  # noqa: S608
 
-#: A reversal undoes one whole entry of its account that came earlier, is no reversal, and is undone by no other.
-REVERSALS = f"""
-with reversal as (
-    select *, count(*) over (partition by store_id, account_id, reversal_of) as siblings
-    from journal where {_IN_RANGE} and kind = 4 and seq > 0
-)
+#: What is wrong with rows of `reversal`, which are journal rows beside the number of reversals of the same entry.
+UNDOING = """
 select finding.check_name, reversal.store_id, reversal.account_id, reversal.seq, finding.expected, finding.found
 from reversal
-left join journal as original on original.store_id = reversal.store_id
-    and original.account_id = reversal.account_id and original.seq = reversal.reversal_of
+left join lateral (
+    select seq, kind, side, amount from journal
+    where journal.store_id = reversal.store_id and journal.account_id = reversal.account_id
+        and journal.seq = reversal.reversal_of
+    limit 1
+) as original on true
 cross join lateral (values
     ('reversal_original', (original.seq between 1 and reversal.seq - 1) is not true, 'an earlier entry of the account',
         coalesce('seq ' || reversal.reversal_of, 'none')),
@@ -124,14 +133,19 @@ cross join lateral (values
     ('reversal_repeated', siblings > 1, '1 reversal of seq ' || reversal.reversal_of, siblings::text)
 ) as finding (check_name, broken, expected, found)
 where finding.broken
+"""
+
+#: A reversal undoes one whole entry of its account that came earlier, is no reversal, and is undone by no other.
+REVERSALS = f"""
+with reversal as (
+    select *, count(*) over (partition by store_id, account_id, reversal_of) as siblings
+    from journal where {_IN_RANGE} and kind = 4 and seq > 0
+){UNDOING}
 """  # noqa: S608
 
-#: A transaction of several entries lists them on its first; each of them exists, and names the first. Look-ups, not
-#: joins: the planner takes a range of accounts for much of the journal, and would read all of it for every range.
-TRANSACTIONS = f"""
-with part as (
-    select * from journal where {_IN_RANGE} and kind in (4, 8) and seq > 0
-), first as (
+#: What is wrong with rows of `part`, which are journal rows of transactions. Look-ups, not joins: the planner takes a
+#: range of accounts for much of the journal, and would read all of it for every range.
+PARTS = """, first as (
     select *, case when jsonb_typeof(content -> 'entries') = 'array' then content -> 'entries' end as listed
     from part where transaction_seq is null
 ), entry as (
@@ -143,9 +157,9 @@ with part as (
             else transaction_account = first.account_id and transaction_seq = first.seq end as belongs
         from journal
         where journal.store_id = first.store_id and journal.seq > 0
-            and journal.account_id = case when list.fields ->> 'account_id' ~ '^cca_[0-9a-f]{{32}}$'
+            and journal.account_id = case when list.fields ->> 'account_id' ~ '^cca_[0-9a-f]{32}$'
                 then substr(list.fields ->> 'account_id', 5)::uuid end
-            and journal.seq = case when list.fields ->> 'seq' ~ '^[1-9][0-9]{{0,17}}$'
+            and journal.seq = case when list.fields ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
                 then (list.fields ->> 'seq')::bigint end
         limit 1
     ) as found on true
@@ -189,6 +203,13 @@ from part left join lateral (
 ) as first_entry on true
 where part.transaction_seq is not null and (first_entry.listed @> jsonb_build_array(jsonb_build_object(
     'account_id', 'cca_' || replace(part.account_id::text, '-', ''), 'seq', part.seq))) is not true
+"""
+
+#: A transaction of several entries lists them on its first; each of them exists, and names the first.
+TRANSACTIONS = f"""
+with part as (
+    select * from journal where {_IN_RANGE} and kind in (4, 8) and seq > 0
+){PARTS}
 """  # noqa: S608
 
 #: Every account was opened once, as the opening said, and is in the state that its changes of state led to.

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     #: `json` or `console`; left out, console on a terminal and JSON elsewhere.
     log_format: str | None = Field(default=None, pattern=r"^(json|console)$")
 
+    #: How long deliveries that are over, and their events, are kept, in days.
+    webhook_retention_days: int = Field(default=30, ge=1, le=36_500)
+
     #: Largest body that the API takes, in bytes; the lines of the batch endpoint have limits of their own.
     api_body_bytes: int = Field(default=1_048_576, ge=1_024)
     #: How long a client may take to send its body, or the next part of a batch, in seconds.

@@ -121,7 +121,6 @@ deliveries = Table(
         "next_attempt_at",
         postgresql_where=text("status = 1"),
     ),
-    Index("deliveries_failed_idx", "store_id", "endpoint_id", "created_at", postgresql_where=text("status = 3")),
     Index("deliveries_latest_idx", "store_id", "endpoint_id", "created_at", "event_id"),
     comment="One event to one endpoint, and how the attempts went.",
 )

@@ -212,13 +212,14 @@ class LedgerStore:
             self._remembered.update(self._load_accounts(wanted))
         book.has_reversals, book.originals = reach.has_reversals, reach.originals
         if reach.has_reversals:
-            # Whether it was reversed before is asked also of an optimistic batch: a refusal would not collide with it.
-            made = {
-                (account[0], reversal_key(command.idempotency_key))
+            # Whether it was tried or made before is asked also of an optimistic batch: neither collides with the other.
+            tried = {
+                (account[0], key)
                 for account, command in commands
                 if command.kind == "reverse"
+                for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
-            book.known |= self._load_known(made) if made else {}
+            book.known |= self._load_known(tried) if tried else {}
         opened = self._open_accounts(commands, book, now_us) if "open_account" in kinds else set()
         return book, opened
 

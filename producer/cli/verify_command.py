@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ...audit.verification import CheckReport, VerificationReport, verify
+from ...audit.findings import CheckReport
+from ...audit.verification import VerificationReport, verify
 from ...schemas.settings import load_settings
 from .output import print_json, print_line, print_table, progress_bar, visible
 

@@ -160,6 +160,20 @@ def test_a_batch_that_is_rolled_back_leaves_nothing(store: DirectStore, database
     assert places_told(database_url) == [(ANN, 1, 1), (ANN, 2, 2), (ANN, 3, 3)]
 
 
+def test_a_part_that_fails_takes_the_news_of_the_part_before_along(store: DirectStore, database_url: str) -> None:
+    """Given a batch that is decided in two parts, when the second cannot be stored, then the first was not either."""
+    store.apply(opening(ANN), debit("used"))
+    subscribe(database_url)
+    parts = [debit("d"), Close(account_id=ANN, idempotency_key="x"), opening(BOB)]
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        store.apply(*parts, debit("used", account_id=BOB))
+
+    assert read_outbox(database_url) == []
+    store.apply(*parts)
+    assert [row.places for row in read_outbox(database_url)] == [[(ANN, 3, 3), (ANN, -1, 4)], [(BOB, 1, 1)]]
+
+
 def test_a_command_that_is_delivered_again_is_no_news(store: DirectStore, database_url: str) -> None:
     subscribe(database_url)
     commands = [opening(ANN), debit("d"), debit("too much", 1_000)]

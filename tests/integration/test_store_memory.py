@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Unfreeze
+from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
 from creditlane.worker import store as store_module
 from creditlane.worker.store import PartitionsLost, StaleAccount
 
@@ -183,3 +183,17 @@ def test_memory_is_bounded(one: DirectStore, monkeypatch: pytest.MonkeyPatch) ->
 
     assert {result.balance for result in results} == {5}
     assert len(one.ledger_store._remembered) <= 10
+
+
+def test_a_refused_attempt_to_reverse_stays_refused(one: DirectStore) -> None:
+    """Given a reversal that was refused, when nothing stands in its way any more and the same attempt comes again, then
+    it has its first answer; the reversal it would make has another key, so nothing would collide."""
+    attempt = Reverse(account_id=ANN, transaction_id=f"cct_{ANN[4:]}1")
+    one.apply(Freeze(account_id=ANN, idempotency_key="freeze"))
+    assert codes(one.apply(attempt)) == ["account_frozen"]
+    one.apply(Unfreeze(account_id=ANN, idempotency_key="unfreeze"))
+
+    [again] = one.apply(attempt)
+
+    assert (codes([again]), again.replayed) == (["account_frozen"], True)
+    assert codes(one.apply(Reverse(account_id=ANN, transaction_id=attempt.transaction_id))) == ["applied"]

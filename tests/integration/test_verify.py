@@ -8,7 +8,8 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from creditlane.audit.verification import CHECKS, MAX_EXAMPLES, VerificationReport, verify
+from creditlane.audit.findings import CHECKS, MAX_EXAMPLES
+from creditlane.audit.verification import VerificationReport, verify
 from creditlane.schemas.errors import NotMigrated, Unavailable
 
 ANN = "cca_" + "0a" * 16

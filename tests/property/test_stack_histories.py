@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +94,8 @@ class Stack:
 def stack(database_server: Any, template_database: str, redis_url: str) -> Iterator[Stack]:
     name = f"creditlane_stack_{uuid.uuid4().hex}"
     prefix = f"test-{uuid.uuid4().hex}"
+    # An earlier test of this process may have set up logs on a stream that is closed by now.
+    structlog.reset_defaults()
     stack = Stack(
         Settings(
             redis_url=redis_url,

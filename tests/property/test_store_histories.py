@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -54,6 +55,7 @@ class TwoWorkers:
             row = self._desk.execute(statement, [name]).fetchone()
             assert row is not None
             self.names[place], self.numbers[place] = name, row[0]
+        self._subscribe(self.numbers[0])
 
     def apply(self, part: list[Sent], cut: Cut) -> list[Verdict]:
         """Apply a batch as a worker does: optimistically if so told, and carefully when that fails."""
@@ -87,6 +89,28 @@ class TwoWorkers:
             [self.numbers[place], account_id[4:]],
         ).fetchone()
         return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
+
+    def told(self, place: int) -> list[tuple[UUID, int, int]]:
+        """Return what the outbox tells of a store, in order: account, seq, and its number along the account."""
+        return self._desk.execute(
+            "select account_id, seq, sequence from outbox cross join unnest(accounts, seqs, sequences) with ordinality "
+            "as news (account_id, seq, sequence, place) where store_id = %s order by outbox_id, place",
+            [self.numbers[place]],
+        ).fetchall()  # type: ignore[return-value]
+
+    def journal(self, place: int) -> list[tuple[UUID, int]]:
+        """Return the places of all that was decided in a store."""
+        statement = "select account_id, seq from journal where store_id = %s"
+        return self._desk.execute(statement, [self.numbers[place]]).fetchall()  # type: ignore[return-value]
+
+    def _subscribe(self, store_id: int) -> None:
+        with self._desk.transaction():
+            self._desk.execute(
+                "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret) "
+                "values (%s, gen_random_uuid(), 1, 1, 'https://example.com/', 'whsec_')",
+                [store_id],
+            )
+            self._desk.execute("update installation set subscriptions_version = subscriptions_version + 1")
 
     def close(self) -> None:
         for connection in [self._desk, *self._connections]:
@@ -138,3 +162,17 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
             account = naive.accounts.get((name, account_id))
             assert two_workers.entries(place, account_id) == expected
             assert two_workers.status(place, account_id) == (account["status"] if account else None)
+    check_news(two_workers)
+
+
+def check_news(two_workers: TwoWorkers) -> None:
+    """Check that the store with an endpoint hears of every decision once, each account's in order, and the other of
+    none."""
+    told = two_workers.told(0)
+    assert sorted((account, seq) for account, seq, _ in told) == sorted(two_workers.journal(0))
+    for account_id in {account for account, _, _ in told}:
+        own = [(seq, sequence) for account, seq, sequence in told if account == account_id]
+        assert [sequence for _, sequence in own] == list(range(1, len(own) + 1))
+        assert [seq for seq, _ in own if seq > 0] == sorted(seq for seq, _ in own if seq > 0)
+        assert [-seq for seq, _ in own if seq < 0] == sorted(-seq for seq, _ in own if seq < 0)
+    assert two_workers.told(1) == []

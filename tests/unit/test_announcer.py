@@ -54,6 +54,17 @@ def test_a_message_holds_no_more_results_than_its_bound() -> None:
         ]
 
 
+def test_who_delivers_news_is_woken_once_there_are_some() -> None:
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        announcer.announce(*batch_of(range(1, 2)))
+        assert client.exists(KEYS.wake_deliveries) == 0
+        for number in range(2, 5):
+            announcer.announce(*batch_of(range(number, number + 1)), has_news=True)
+        # However many batches had news while nobody was there, one element tells of them.
+        assert client.lrange(KEYS.wake_deliveries, 0, -1) == [b"1"]
+
+
 def test_a_producer_whose_key_is_something_else_holds_up_nobody() -> None:
     with fakeredis.FakeRedis() as client:
         client.set(KEYS.replies("spoilt"), "not a stream")

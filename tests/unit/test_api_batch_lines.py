@@ -14,6 +14,7 @@ from creditlane.schemas.encoding import MAX_COMMAND_BYTES, encode_command
 STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"
 OTHER = "cca_" + "0" * 31 + "2"
+URL = "https://example.com/hook"
 PLAIN = {"kind": "debit", "account_id": ACCOUNT, "amount": "5", "reference": "r", "idempotency_key": "k"}
 ENTRIES = [
     {"account_id": ACCOUNT, "side": "debit", "amount": "5"},
@@ -50,6 +51,18 @@ COMMANDS: list[tuple[dict[str, Any], Command]] = [
     (
         {"kind": "close", "account_id": ACCOUNT, "idempotency_key": "k"},
         Close(account_id=ACCOUNT, idempotency_key="k"),
+    ),
+    (
+        {**PLAIN, "callback_url": URL},
+        Debit(account_id=ACCOUNT, amount=5, reference="r", idempotency_key="k", callback_url=URL),
+    ),
+    (
+        {"kind": "reverse", "transaction_id": f"cct_{ACCOUNT[4:]}1", "callback_url": URL},
+        Reverse(account_id=ACCOUNT, transaction_id=f"cct_{ACCOUNT[4:]}1", callback_url=URL),
+    ),
+    (
+        {"kind": "close", "account_id": ACCOUNT, "idempotency_key": "k", "callback_url": URL},
+        Close(account_id=ACCOUNT, idempotency_key="k", callback_url=URL),
     ),
 ]
 

@@ -89,6 +89,14 @@ def test_every_kind_of_command_is_recognised_by_its_row(command: Command, row: J
     assert (result.status, result.error) == ("applied", None)
 
 
+def test_a_command_with_a_callback_is_recognised_by_a_row_that_does_not_have_it() -> None:
+    """Given that the first attempt of a request named another callback or none, then it is still the same request."""
+    result = verdict(ticket_for(DEBIT.model_copy(update={"callback_url": "https://example.com/"})), debit_row(), ())
+
+    assert result is not None
+    assert (result.status, result.error) == ("applied", None)
+
+
 @pytest.mark.parametrize(
     "row",
     [

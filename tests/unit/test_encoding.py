@@ -122,6 +122,36 @@ def test_the_fingerprint_tells_requests_apart() -> None:
     assert len(prints[0]) == 16
 
 
+URL = "https://example.com/hook?a=1"
+
+
+@given(command=commands)
+def test_a_callback_goes_along_and_makes_no_other_request(command: AnyCommand) -> None:
+    """Given any command, when it also names a callback, then that comes off the lane with it, the rest is as it was,
+    and the digest is that of the command without."""
+    with_url = command.model_copy(update={"callback_url": URL})
+    plain, encoded = (encode_command(each, "store_default") for each in (command, with_url))
+
+    decoded = decode_command(encoded)
+
+    assert decoded.callback_url == URL
+    assert fields_of(decoded) == {**fields_of(command), "store_id": "store_default"}
+    assert not isinstance(decoded, Movement)
+    assert encoded == plain[:-1] + b',"callback_url":"' + URL.encode() + b'"}'
+    assert fingerprint(encoded) == fingerprint(plain)
+    assert decode_command(plain).callback_url is None
+
+
+@pytest.mark.parametrize("value", [URL, f'","callback_url":"{URL}"}}', f'\\","callback_url":"{URL}'])
+def test_what_only_looks_like_a_callback_is_part_of_the_request(value: str) -> None:
+    one, other = (
+        Debit(account_id=ANN, idempotency_key="k", amount=1, reference=text, metadata={"a": "b", "callback_url": text})
+        for text in (value, value + "x")
+    )
+
+    assert fingerprint(encode_command(one, "store_default")) != fingerprint(encode_command(other, "store_default"))
+
+
 GOOD: dict[str, Any] = {
     "v": 1,
     "kind": "debit",
@@ -171,6 +201,7 @@ def changed(**fields: Any) -> bytes:
         (changed(amount=True), "amount: must be a whole number from 1"),
         (changed(amount="-5"), "amount: must be a whole number from 1"),
         (changed(reference=""), "reference: String should have at least 1 character"),
+        (changed(callback_url="ftp://example.com/"), "callback_url: must be an absolute http or https URL"),
         (changed(note="more"), "note: Extra inputs are not permitted"),
         (changed(reference="x" * MAX_COMMAND_BYTES), "bytes are more than the 262144"),
     ],

@@ -89,7 +89,9 @@ VALUES = [
 
 values = st.one_of(st.sampled_from(STRINGS), st.sampled_from(VALUES), st.text(max_size=20), st.integers(), st.floats())
 #: Which fields to replace, drop or add, and whether JSON escapes every character.
-changes = st.dictionaries(st.sampled_from([*GOOD, "note", "version", "V", "amount\0"]), values, max_size=3)
+changes = st.dictionaries(
+    st.sampled_from([*GOOD, "note", "callback_url", "version", "V", "amount\0"]), values, max_size=3
+)
 
 
 def fast_and_slow(data: bytes) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -166,6 +168,14 @@ def test_the_fast_reader_misses_nothing_that_clients_send(key: str, amount: int,
 
     assert fast is not None
     assert fast == slow
+
+
+@pytest.mark.parametrize("url", ["https://example.com/", "ftp://example.com/", None])
+def test_the_fast_reader_leaves_callbacks_to_the_models(url: str | None) -> None:
+    """Given a callback, good, bad or null, then the fast reader, which has no place for it, does not drop it."""
+    fast, _ = fast_and_slow(text_of(list({**GOOD, "callback_url": url}.items()), ascii_only=True))
+
+    assert fast is None
 
 
 @pytest.mark.parametrize("name", GOOD)

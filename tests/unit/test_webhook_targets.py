@@ -1,133 +1,334 @@
-"""Which URLs an endpoint may have, as far as they tell by themselves."""
+"""A stranger's URL never leads into the operator's network: every attempt is refused, and nothing is connected to."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
-from creditlane.producer.webhook_targets import refuse_target
-from creditlane.schemas.errors import ConfigurationError, InvalidCommand
+from creditlane.schemas.errors import ConfigurationError, TargetRefused
 from creditlane.schemas.networks import parse_networks
-from creditlane.schemas.webhooks import NewWebhook
+from creditlane.worker.webhooks import sending
+from creditlane.worker.webhooks.sending import Lookup, Outcome, Sender
+from creditlane.worker.webhooks.targets import TargetPolicy
 
-PUBLIC = [
-    "https://example.com/hook",
-    "https://example.com:8443/hook?a=b",
-    "https://xn--bcher-kva.example/",
-    "HTTPS://EXAMPLE.COM",
-    "https://8.8.8.8/hook",
-    "https://[2606:4700::1111]/hook",
-    # Names are judged when they are resolved.
-    "https://internal.example/",
-    "https://127.0.0.1.example.com/",
-    "https://10.0.0.1x/",
+#: An address that is nobody's business; nothing is ever sent there.
+PUBLIC = "93.184.215.14"
+
+REFUSED_V4 = [
+    "127.0.0.1",
+    "127.255.255.254",
+    "10.0.0.1",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "169.254.169.254",  # the metadata of most clouds
+    "100.64.0.1",
+    "100.100.100.200",  # the metadata of another
+    "168.63.129.16",  # a control plane on a public address
+    "192.0.0.192",
+    "0.0.0.0",  # noqa: S104  # reaches loopback on Linux
+    "0.1.2.3",
+    "192.0.2.1",
+    "192.88.99.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
+    "255.255.255.255",
 ]
-LOOPBACK = [
-    "https://127.0.0.1/",
-    "https://127.9.9.9./",
-    "https://localhost/",
-    "https://LocalHost./",
-    "https://a.localhost/",
-    "https://[::1]/",
-    "https://[::ffff:127.0.0.1]/",
-    "https://[::127.0.0.1]/",
-    "https://[64:ff9b::7f00:1]/",
-    "https://[2002:7f00:1::]/",
-    "http://127.0.0.1:8080/",
-    "http://localhost:8080/",
-    "http://[::1]:8080/",
+REFUSED_V6 = [
+    "::1",
+    "::",
+    "fe80::1",
+    "fec0::1",
+    "fc00::1",
+    "fd00:ec2::254",  # metadata over IPv6
+    "ff02::1",
+    "100::1",
+    "2001:db8::1",
+    "3fff::1",
+    "5f00::1",
+    "2001:10::1",
+    "::ffff:127.0.0.1",  # mapped
+    "::ffff:7f00:1",
+    "::ffff:169.254.169.254",
+    "::ffff:10.0.0.1",
+    "::127.0.0.1",  # compatible
+    "2002:7f00:1::",  # 6to4
+    "2002:a9fe:a9fe::1",
+    "2002:a00:1::",
+    "64:ff9b::7f00:1",  # NAT64
+    "64:ff9b::169.254.169.254",
+    "64:ff9b:1::7f00:1",
+    "2001:0:7f00:1::",  # Teredo: by its server, by its client
+    "2001:0:4136:e378:8000:63bf:80ff:fffe",
 ]
-PRIVATE = [
-    "https://10.0.0.1/",
-    "https://172.16.0.1/",
-    "https://192.168.1.1/",
-    "https://[fc00::1]/",
-    "https://[::ffff:10.0.0.1]/",
-    "http://10.0.0.1/",
+#: Forms of 127.0.0.1 that some read as numbers and some as names.
+ODD_NUMBERS = [
+    "2130706433",
+    "0x7f000001",
+    "0x7F.1",
+    "0x7f.0.0.0x1",
+    "0177.0.0.1",
+    "017700000001",
+    "127.1",
+    "127.0.1",
+    "127.0.0.1.",
+    "127.000.000.001",
+    "0",
+    "0x",
+    "1.2.3.4.5",
+    "127。0。0。1",
+    "127.0.0。1",
+    "１２７.０.０.１",  # noqa: RUF001
+    "①②⑦.⓪.⓪.①",
 ]
-NEVER = [
-    "http://example.com/",
-    "http://8.8.8.8/",
-    "http://127.0.0.1.example.com/",
-    "https://0.0.0.0/",
-    "https://[::]/",
-    "https://169.254.169.254/latest/meta-data/",
-    "https://[fe80::1]/",
-    "https://[fd00:ec2::254]/",
-    "https://100.64.0.1/",
-    "https://224.0.0.1/",
-    "https://255.255.255.255/",
-    "https://[ff02::1]/",
-    "https://[2001:0:1::1]/",
-    "https://192.0.2.1/",
-    # Forms that somebody reads as 127.0.0.1, and others do not.
-    "https://2130706433/",
-    "https://0x7f000001/",
-    "https://0x7f.1/",
-    "https://0177.0.0.1/",
-    "https://127.1/",
-    "https://127.0.0.01/",
-    "https://[1:2]/",
-]
-MALFORMED = [
-    "",
-    "example.com",
-    "//example.com/",
-    "ftp://example.com/",
-    "file:///etc/passwd",
-    "https://",
-    "https:///path",
-    "https://user@example.com/",
+BAD_URLS = [
+    "https://example.com@127.0.0.1:{port}/",
+    "https://example.com:443@127.0.0.1:{port}/",
     "https://user:secret@example.com/",
-    "https://example.com@127.0.0.1/",
-    "https://example.com/#fragment",
-    "https://exam ple.com/",
-    "https://example.com\\@127.0.0.1/",
-    "https://example.com/\nhost: x",
-    "https://example.com:99999/",
-    "https://bücher.example/",
+    "https://127.0.0.1:{port}@example.com/",
+    "https://@example.com/",
+    "https://example.com/#@127.0.0.1:{port}/",
+    "https://127.0.0.1:{port}\\@example.com/",
+    "https://example.com\\.127.0.0.1:{port}/",
+    "https://127.0.0.1%00.example.com:{port}/",
+    "https://127.0.0.1\t:{port}/",
+    "https://127.0.0.1:{port}\r\nHost: example.com/",
+    " https://127.0.0.1:{port}/",
+    "https:127.0.0.1:{port}/",
+    "https:/127.0.0.1:{port}/",
+    "https:///127.0.0.1:{port}/",
+    "//127.0.0.1:{port}/",
+    "127.0.0.1:{port}/",
+    "/hook",
+    "",
+    "ftp://127.0.0.1:{port}/",
+    "file:///etc/passwd",
+    "gopher://127.0.0.1:{port}/_",
+    "ws://127.0.0.1:{port}/",
+    "http+unix://127.0.0.1:{port}/",
+    "javascript:alert(1)",
+    "data:text/plain,hello",
+    "https://",
+    "https://:{port}/",
+    "https://127.0.0.1:0/",
+    "https://127.0.0.1:99999/",
+    "https://[::1/",
+    "https://[::1]:{port}]/",
+    "https://[fe80::1%25eth0]:{port}/",
+    "https://[::1%25lo]:{port}/",
+    "https://[v1.abc]/",
+    "https://exa mple.com/",
     "https://example.com/" + "a" * 2_000,
 ]
-
-EVERYWHERE = parse_networks("loopback, private")
-
-
-@pytest.mark.parametrize("url", PUBLIC)
-def test_public_targets_pass(url: str) -> None:
-    assert NewWebhook(url=url).url == url
-    refuse_target(url, ())
+URLS = [
+    *[f"{scheme}://{host}:{{port}}/" for host in (*REFUSED_V4, *ODD_NUMBERS) for scheme in ("https", "http")],
+    *[f"{scheme}://[{host}]:{{port}}/" for host in REFUSED_V6 for scheme in ("https", "http")],
+    *BAD_URLS,
+    f"http://{PUBLIC}:{{port}}/",
+]
 
 
-@pytest.mark.parametrize("url", [*LOOPBACK, *PRIVATE, *NEVER])
-def test_everything_else_is_refused(url: str) -> None:
-    with pytest.raises(InvalidCommand) as caught:
-        refuse_target(NewWebhook(url=url).url, ())
+class Listener:
+    """Hears every connection to this machine, whatever the address that was used."""
 
-    assert caught.value.field == "url"
+    def __init__(self) -> None:
+        self.port = 0
+        self.connections = 0
 
-
-@pytest.mark.parametrize("url", [*LOOPBACK, *PRIVATE])
-def test_an_operator_can_allow_own_networks(url: str) -> None:
-    refuse_target(url, EVERYWHERE)
-
-    with pytest.raises(InvalidCommand):
-        refuse_target(url, parse_networks("private" if url in LOOPBACK else "loopback"))
+    async def hear(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
 
 
-@pytest.mark.parametrize("url", [url for url in NEVER if url != "https://[fd00:ec2::254]/"])
-def test_what_is_not_among_them_stays_refused(url: str) -> None:
-    with pytest.raises(InvalidCommand):
-        refuse_target(url, EVERYWHERE)
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    listener = Listener()
+    server = await asyncio.start_server(listener.hear, "0.0.0.0", 0)  # noqa: S104
+    listener.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield listener
 
 
-@pytest.mark.parametrize("url", MALFORMED)
-def test_a_url_has_one_form(url: str) -> None:
-    with pytest.raises(ValidationError):
-        NewWebhook(url=url)
+@pytest.fixture
+async def connected(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Everything that this test's loop wanted to connect to; only loopback is let through."""
+    loop = asyncio.get_running_loop()
+    before = loop.sock_connect
+    tried: list[Any] = []
+
+    async def connect(sock: socket.socket, address: Any) -> None:
+        tried.append(address)
+        assert address[0].startswith("127.")
+        await before(sock, address)
+
+    monkeypatch.setattr(loop, "sock_connect", connect)
+    return tried
 
 
-def test_networks_are_named_or_written_out() -> None:
-    refuse_target("http://10.1.2.3/", parse_networks(" 10.1.0.0/16 ,"))
+def answering(*answers: list[str]) -> tuple[Lookup, list[str]]:
+    """Return a resolver that gives one answer after another, and the names that it was asked for."""
+    asked: list[str] = []
+    left = list(answers)
 
-    with pytest.raises(InvalidCommand):
-        refuse_target("http://10.2.2.3/", parse_networks("10.1.0.0/16"))
-    with pytest.raises(ConfigurationError, match="ALLOWED_NETWORKS"):
-        parse_networks("10.1.0.0/16, everywhere")
+    async def lookup(host: str, _port: int, _family: int) -> list[tuple[int, str]]:
+        asked.append(host)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET6 if ":" in each else socket.AF_INET, each) for each in answer]
+
+    return lookup, asked
+
+
+async def send(url: str, lookup: Lookup | None = None, allowed: str = "") -> Outcome:
+    policy = TargetPolicy(parse_networks(allowed))
+    async with Sender(policy, timeout_seconds=2.0, lookup=lookup) as sender:
+        return await sender.send(url, {}, b"{}")
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_url_that_leads_inside_is_refused(url: str, listener: Listener, connected: list[Any]) -> None:
+    lookup, asked = answering(["127.0.0.1"])
+
+    outcome = await send(url.format(port=listener.port), lookup)
+
+    assert (outcome.succeeded, outcome.response_status) == (False, None)
+    assert outcome.error
+    assert (connected, listener.connections) == ([], 0)
+    # Not even a name is looked up: an address is judged as it stands.
+    assert asked == []
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("address", [*REFUSED_V4, *REFUSED_V6])
+async def test_a_name_that_leads_inside_is_refused(
+    address: str, scheme: str, listener: Listener, connected: list[Any]
+) -> None:
+    lookup, asked = answering([address])
+
+    outcome = await send(f"{scheme}://innocent.example:{listener.port}/", lookup)
+
+    assert not outcome.succeeded
+    assert "is not a public address" in str(outcome.error)
+    assert asked == ["innocent.example"]
+    assert (connected, listener.connections) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[PUBLIC, "10.0.0.1"], ["127.0.0.1", PUBLIC], ["2606:4700::1111", "::ffff:127.0.0.1"], [PUBLIC, "fe80::1"]],
+)
+async def test_one_bad_address_spoils_a_name(answer: list[str], listener: Listener, connected: list[Any]) -> None:
+    lookup, _ = answering(answer)
+
+    outcome = await send(f"https://mixed.example:{listener.port}/", lookup)
+
+    assert "is not a public address" in str(outcome.error)
+    assert (connected, listener.connections) == ([], 0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost."])
+async def test_the_systems_own_names_are_judged_too(host: str, listener: Listener, connected: list[Any]) -> None:
+    outcome = await send(f"https://{host}:{listener.port}/")
+
+    assert not outcome.succeeded
+    assert (connected, listener.connections) == ([], 0)
+
+
+async def test_http_to_a_public_address_is_refused(listener: Listener, connected: list[Any]) -> None:
+    lookup, _ = answering([PUBLIC])
+
+    outcome = await send(f"http://public.example:{listener.port}/", lookup)
+
+    assert "use https" in str(outcome.error)
+    assert connected == []
+
+
+async def test_a_name_cannot_change_its_mind(listener: Listener, connected: list[Any]) -> None:
+    """Given a name that is harmless when it is looked up and leads inside ever after, when something is sent there
+    twice, then the first goes to the address that was judged, and the second nowhere."""
+    lookup, asked = answering(["127.0.0.2"], ["127.0.0.1"])
+    url = f"http://rebinding.example:{listener.port}/"
+
+    first = await send(url, lookup, allowed="127.0.0.2/32")
+    second = await send(url, lookup, allowed="127.0.0.2/32")
+
+    assert first.succeeded
+    assert "127.0.0.1 is not a public address" in str(second.error)
+    assert [address[0] for address in connected] == ["127.0.0.2"]
+    assert asked == ["rebinding.example"] * 2
+
+
+async def test_the_socket_itself_is_judged(
+    listener: Listener, connected: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a resolver that lets everything pass, when something is sent, then there is no socket for it."""
+    lookup, _ = answering(["127.0.0.1"])
+    judged_by_resolver = TargetPolicy(parse_networks("loopback"))
+    monkeypatch.setattr(
+        sending, "CheckedResolver", lambda _policy, *args, **kwargs: _Resolver(judged_by_resolver, *args, **kwargs)
+    )
+
+    outcome = await send(f"http://innocent.example:{listener.port}/", lookup)
+
+    assert "is not a public address" in str(outcome.error)
+    assert (connected, listener.connections) == ([], 0)
+
+
+_Resolver = sending.CheckedResolver
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "passes"),
+    [
+        ("loopback", "127.0.0.1", True),
+        ("loopback", "[::ffff:127.0.0.1]", True),
+        ("loopback", "10.0.0.1", False),
+        ("private", "10.1.2.3", True),
+        ("private", "[fd00::1]", True),
+        ("private", "169.254.169.254", False),
+        ("private", "127.0.0.1", False),
+        ("10.1.0.0/16, 2001:db8::/32", "10.1.2.3", True),
+        ("10.1.0.0/16, 2001:db8::/32", "[2001:db8::1]", True),
+        ("10.1.0.0/16, 2001:db8::/32", "10.2.0.1", False),
+        (" loopback , private ", "192.168.0.1", True),
+    ],
+)
+def test_an_operator_can_allow_networks(allowed: str, host: str, passes: bool) -> None:
+    policy = TargetPolicy(parse_networks(allowed))
+
+    for scheme in ("https", "http"):
+        if passes:
+            assert policy.judge_url(f"{scheme}://{host}/").scheme == scheme
+        else:
+            with pytest.raises(TargetRefused):
+                policy.judge_url(f"{scheme}://{host}/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/hook?a=b%20c",
+        "https://bücher.example/",
+        f"https://{PUBLIC}:8443/",
+        "https://[2606:4700::1111]/",
+        "https://[64:ff9b::5db8:d70e]/",
+        "https://1.2.3.4.example.com/",
+        "https://127.0.0.1.nip.example/",
+        "https://0x7f.example/",
+    ],
+)
+def test_what_may_be_public_passes(url: str) -> None:
+    assert TargetPolicy().judge_url(url).scheme == "https"
+
+
+@pytest.mark.parametrize("text", ["local", "10.0.0.1/8", "10.0.0.0/33", "loopback;private", "::/129"])
+def test_a_network_that_cannot_be_read_is_a_configuration_error(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="WEBHOOK_ALLOWED_NETWORKS"):
+        parse_networks(text)

@@ -26,6 +26,7 @@ from ..logs import configure_logs
 from .database import connect
 from .queues import open_queue
 from .rq_worker import JobsWorker, adopt_rq_logs
+from .scheduler import Scheduler
 from .waker import Waker
 
 #: How long a thread may take to end, in seconds.
@@ -77,8 +78,10 @@ class JobsProcess:
 
     def _parts(self) -> dict[str, Callable[[], None]]:
         """Return what the threads do, by their names."""
-        waker = Waker(self._settings, self._stopping)
-        return {"waker": waker.run} if self._queue == DELIVERIES else {}
+        parts = {"scheduler": Scheduler(self._settings, self._stopping).run}
+        if self._queue == DELIVERIES:
+            parts["waker"] = Waker(self._settings, self._stopping).run
+        return parts
 
     def _work(self) -> None:
         backoff = Backoff(self._stopping)

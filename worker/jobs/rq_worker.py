@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from ..backoff import Backoff
+from ..webhooks.stopping import stop_soon
 
 #: How long a process that shows no life counts as alive, and its job as started, in seconds.
 LIFE_SECONDS = 90
@@ -68,6 +69,7 @@ class JobsWorker(SimpleWorker):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self._stop_requested = True
         self._stopping.set()
+        stop_soon()
 
     def dequeue_job_and_maintain_ttl(
         self,

@@ -33,16 +33,17 @@ REST_SECONDS = 0.05
 #: Jobs at the head of the queue that may be a round that waits. Others are few: deliveries that are given another try.
 HEAD_JOBS = 1_000
 
-#: Whether there is anything to do that nobody does: events to fan out, or an endpoint without a sender.
+#: Whether there is anything to do that nobody does: events to fan out, or an endpoint without a sender. By the time of
+#: the statement, not of each row: with that no index could be used.
 LOOK = """
 select exists (select from outbox) or exists (
     select from webhook_endpoints as endpoint
-    where status = 1 and coalesce(paused_until, '-infinity') <= clock_timestamp()
-        and coalesce(sender_until, '-infinity') <= clock_timestamp()
+    where status = 1 and coalesce(paused_until, '-infinity') <= statement_timestamp()
+        and coalesce(sender_until, '-infinity') <= statement_timestamp()
         and exists (
             select from deliveries
             where deliveries.store_id = endpoint.store_id and deliveries.endpoint_id = endpoint.endpoint_id
-                and deliveries.status = 1 and deliveries.next_attempt_at <= clock_timestamp()
+                and deliveries.status = 1 and deliveries.next_attempt_at <= statement_timestamp()
         )
 )
 """

@@ -14,6 +14,7 @@ import structlog
 
 from ...schemas.errors import DeliveriesExhausted
 from ...schemas.events import public_endpoint_id, public_event_id
+from ...schemas.queues import DELIVERIES
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres, connect_redis
 from . import sql
@@ -28,19 +29,13 @@ _REPORTED = "reported"
 _log = structlog.get_logger(__name__)
 
 
-def deliveries_queue(redis_prefix: str) -> str:
-    """Return the name of the queue of the deliveries."""
-    return f"{redis_prefix}-deliveries"
-
-
 def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], Sequence[UUID]]) -> None:
     """Make jobs that fail and so show these deliveries; if Redis cannot be reached, Postgres alone has them."""
-    from rq import Queue
-    from rq.serializers import JSONSerializer
+    from ..jobs.queues import open_queue
 
     try:
         with connect_redis(settings.require_redis_url()) as connection:
-            queue = Queue(deliveries_queue(settings.redis_prefix), connection=connection, serializer=JSONSerializer)
+            queue = open_queue(settings, DELIVERIES, connection)
             for (store_id, endpoint_id), events in exhausted.items():
                 for start in range(0, len(events), EVENTS_PER_JOB):
                     part = [str(event) for event in events[start : start + EVENTS_PER_JOB]]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import threading
 import time
 from collections import deque
 from contextlib import AsyncExitStack, suppress
@@ -23,6 +22,7 @@ import psycopg
 import structlog
 
 from ...schemas.events import public_event_id
+from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres_async
 from .endpoint_leases import Due, Endpoint, EndpointLeases
@@ -31,7 +31,8 @@ from .fan_out import fan_out_part
 from .pacing import Places
 from .results import Results
 from .sending import Sender
-from .targets import TargetPolicy, parse_networks
+from .stopping import is_stopping
+from .targets import TargetPolicy
 
 #: How long a round goes on beginning requests at failing endpoints; as long again as a request may take, at others.
 SLICE_SECONDS = 20.0
@@ -45,7 +46,6 @@ MANY_RESULTS = 64
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 _log = structlog.get_logger(__name__)
-_stopping = threading.Event()
 
 
 def deliver_round(settings: Settings | None = None) -> dict[str, int]:
@@ -63,11 +63,6 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
     if results.exhausted:
         enqueue_exhausted(chosen, results.exhausted)
     return {**done, "delivered": results.delivered, "failed": results.failed}
-
-
-def stop_soon() -> None:
-    """Let the round of this process end as soon as the requests under way have; later ones end at once."""
-    _stopping.set()
 
 
 async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
@@ -109,6 +104,7 @@ class Round:
         self._requests: set[asyncio.Task[None]] = set()
         self._something_new = asyncio.Event()
         self._fanned_out = 0
+        self._is_fanning_out = False
         self._is_closing = False
         self._worked_at = self._probing_until = self._slice_until = self._latest = 0.0
 
@@ -127,23 +123,22 @@ class Round:
                 await self._wait()
             unfinished = self._is_closing
             await self._close()
+            await fan_out
         finally:
-            fan_out.cancel()
-            for request in self._requests:
-                request.cancel()
-            with suppress(asyncio.CancelledError, psycopg.Error):
-                await fan_out
+            # Only an error leaves any of them.
+            for task in (fan_out, *self._requests):
+                task.cancel()
         return {"fanned_out": self._fanned_out, "unfinished": int(unfinished)}
 
     def _is_over(self) -> bool:
         now = time.monotonic()
-        if self._places.taken or len(self._results):
+        if self._places.taken or len(self._results) or self._is_fanning_out:
             self._worked_at = now
         elif now - self._worked_at >= IDLE_SECONDS:
             return True
         # Beyond the slice, endpoints that work are still served while others are waited for.
         is_late = now >= self._slice_until and (now >= self._latest or not self._places.has_slow(now))
-        self._is_closing = is_late or _stopping.is_set()
+        self._is_closing = is_late or is_stopping()
         return self._is_closing
 
     async def _step(self) -> None:
@@ -169,7 +164,9 @@ class Round:
 
     async def _fan_out(self, connection: Connection) -> None:
         while not self._is_closing:
+            self._is_fanning_out = True
             done = await fan_out_part(connection)
+            self._is_fanning_out = False
             if done:
                 self._fanned_out += done
                 self._worked_at = time.monotonic()

@@ -28,13 +28,6 @@ def upgrade() -> None:
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     )
-    # Failed deliveries are few, and are counted and resent.
-    op.create_index(
-        "deliveries_failed_idx",
-        "deliveries",
-        ["store_id", "endpoint_id", "created_at"],
-        postgresql_where=sa.text("status = 3"),
-    )
 
 
 def _create_runs() -> None:

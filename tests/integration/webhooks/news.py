@@ -1,4 +1,4 @@
-"""Commands whose journal rows are written to the outbox, as the ledger's worker does it in their transaction."""
+"""Commands that are news, and the endpoints that want to know of them."""
 
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -9,7 +9,6 @@ from psycopg.types.json import Jsonb
 from creditlane.schemas.commands import AnyCommand
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.results import Result
-from creditlane.schemas.settings import DEFAULT_STORE
 
 from ..direct_store import DirectStore
 
@@ -20,7 +19,6 @@ class Newsroom:
     def __init__(self, database_url: str) -> None:
         self.store = DirectStore(database_url)
         self.database = psycopg.connect(database_url, autocommit=True)
-        self._seen: set[tuple[UUID, int]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -44,16 +42,14 @@ class Newsroom:
         names = ", ".join(values)
         places = ", ".join(f"%({name})s" for name in values)
         self.database.execute(f"insert into webhook_endpoints ({names}) values ({places})".encode(), values)
+        self.database.execute("update installation set subscriptions_version = subscriptions_version + 1")
         endpoint: UUID = values["endpoint_id"]
         return endpoint
 
     def happen(self, *commands: AnyCommand, callback_url: str | None = None) -> list[Result]:
-        """Apply the commands, each with its row in the outbox."""
-        results = []
-        for command in commands:
-            results += self.store.apply(command)
-            self._write_outbox(command, results[-1], callback_url)
-        return results
+        """Apply the commands, each in a transaction of its own, which writes its news."""
+        told = {} if callback_url is None else {"callback_url": callback_url}
+        return [self.store.apply(command.model_copy(update=told))[0] for command in commands]
 
     def tell(self, rows: list[tuple[UUID, int, int]], callbacks: list[dict[str, Any]] | None = None) -> None:
         """Write one row of the outbox: of each journal row its account, seq and sequence."""
@@ -88,37 +84,3 @@ class Newsroom:
             "update deliveries set next_attempt_at = now() where endpoint_id = %s and status = 1", [endpoint]
         )
         self.database.execute("update webhook_endpoints set paused_until = null where endpoint_id = %s", [endpoint])
-
-    def _write_outbox(self, command: AnyCommand, result: Result, callback_url: str | None) -> None:
-        counts: dict[UUID, int] = {}
-        rows = []
-        for account, seq in self._new_rows():
-            if account not in counts:
-                counts[account] = sum(1 for seen, _ in self._seen if seen == account)
-            counts[account] += 1
-            rows.append((account, seq, counts[account]))
-        self._seen.update((account, seq) for account, seq, _ in rows)
-        self.tell(rows, None if callback_url is None else [_callback(command, result, rows, callback_url)])
-
-    def _new_rows(self) -> list[tuple[UUID, int]]:
-        rows = self.database.execute(
-            "select account_id, seq from journal order by store_id, created_at, abs(seq)"
-        ).fetchall()
-        return [row for row in rows if row not in self._seen]
-
-
-def _callback(command: AnyCommand, result: Result, rows: list[tuple[UUID, int, int]], url: str) -> dict[str, Any]:
-    account = UUID(str(command.account_id)[4:])
-    own = next(((seq, sequence) for each, seq, sequence in rows if each == account), (None, None))
-    refused = None if own[0] is not None or result.error is None else result.error.model_dump()
-    return {
-        "url": url,
-        "idempotency_key": command.idempotency_key,
-        "account_id": command.account_id,
-        "seq": own[0],
-        "sequence": own[1],
-        "refusal": refused,
-    }
-
-
-__all__ = ["DEFAULT_STORE", "Newsroom"]

@@ -60,6 +60,7 @@ class Receiver:
         self.connections = 0
         self._answers: dict[str, list[Answer]] = {}
         self._changed = threading.Condition()
+        self._let_go = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,6 +82,15 @@ class Receiver:
 
     def answer(self, path: str, *answers: Answer) -> None:
         self._answers[path] = list(answers)
+
+    async def hold(self, writer: asyncio.StreamWriter) -> None:
+        """Answer when the test lets go."""
+        await self._let_go.wait()
+        await plain(200)(writer)
+
+    def let_go(self) -> None:
+        """Let everything that is held be answered."""
+        self._loop.call_soon_threadsafe(self._let_go.set)
 
     def at(self, path: str) -> list[Received]:
         return [each for each in list(self.received) if each.path == path]

@@ -1,43 +1,322 @@
 """What happens in the ledger reaches those who asked for it, in the words that are promised."""
 
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from creditlane.schemas.commands import Close, Debit, Freeze, OpenAccount, Reverse, Unfreeze
-from creditlane.schemas.events import EVENT_TYPES
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from creditlane.schemas.commands import (
+    AnyCommand,
+    Close,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Post,
+    PostEntry,
+    Reverse,
+    Unfreeze,
+)
+from creditlane.schemas.events import EVENT_TYPES, event_id, new_secret, public_event_id
+from creditlane.schemas.results import Result
 
 from .news import Newsroom
 from .receiver import Receiver
 
+Deliver = Callable[[], dict[str, int]]
+
 ANN, BOB = "cca_" + "a" * 32, "cca_" + "b" * 32
+ANNS = {"customer_id": "ann", "account_id": ANN, "bucket_name": "Größe", "unit_label": "tokens"}
+BOBS = {"customer_id": "bob", "account_id": BOB, "bucket_name": "default", "unit_label": "credits"}
+BIG = 10**30
+
+OPEN_ANN = OpenAccount(
+    account_id=ANN,
+    idempotency_key="open",
+    customer_id="ann",
+    name="Größe",
+    unit_label="tokens",
+    initial_balance=BIG,
+)
+OPEN_BOB = OpenAccount(account_id=BOB, idempotency_key="open bob", customer_id="bob")
 
 
-def everything(newsroom: Newsroom) -> None:
-    """Let every kind of event happen."""
-    newsroom.happen(
-        OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann", name="Tokens", initial_balance=100),
-        OpenAccount(account_id=BOB, idempotency_key="open bob", customer_id="bob"),
-    )
+def moment(result: Result) -> str:
+    assert result.decided_at is not None
+    return result.decided_at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{result.decided_at.microsecond // 1000:03}Z"
+
+
+def told(receiver: Receiver) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return type, sequence and object of what came, in order of account and sequence."""
+    events = [each.event for each in receiver.received]
+    found = [(event["eventType"], event["sequence"], event["object"]) for event in events]
+    return sorted(found, key=lambda event: (str(event[2].get("account_id")), event[1], event[0]))
+
+
+def test_every_event_has_the_promised_body(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    endpoint = newsroom.add_endpoint(receiver.url())
+    opened, _ = newsroom.happen(OPEN_ANN, OPEN_BOB)
     newsroom.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
-    (debit,) = newsroom.happen(Debit(account_id=ANN, idempotency_key="debit", amount=60, reference="job"))
-    newsroom.happen(
+    debit, refused, reversal, freeze, unfreeze, close = newsroom.happen(
+        Debit(account_id=ANN, idempotency_key="debit", amount=BIG - 10, reference="job"),
         Debit(account_id=ANN, idempotency_key="too much", amount=600, reference="job 2"),
-        Reverse(account_id=ANN, transaction_id=str(debit.transaction_id)),
+        Reverse(account_id=ANN, transaction_id=f"cct_{ANN[4:]}2"),
         Freeze(account_id=ANN, idempotency_key="freeze"),
         Unfreeze(account_id=ANN, idempotency_key="unfreeze"),
         Close(account_id=ANN, idempotency_key="close"),
     )
 
-
-def test_every_event_reaches_an_endpoint_that_wants_all(
-    newsroom: Newsroom, receiver: Receiver, deliver: Callable[[], dict[str, int]]
-) -> None:
-    endpoint = newsroom.add_endpoint(receiver.url())
-    everything(newsroom)
-
     done = deliver()
 
-    types = [each.event["eventType"] for each in receiver.received]
-    assert set(types) == set(EVENT_TYPES)
+    def account(status: str, balance: int, result: Result, sequence: int) -> dict[str, Any]:
+        return {
+            "id": ANN,
+            "object": "customer_credits_account",
+            "store_id": "store_default",
+            "customer_id": "ann",
+            "name": "Größe",
+            "unit_label": "tokens",
+            "status": status,
+            "balance": str(balance),
+            "created_at": moment(opened),
+            "occurred_at": moment(result),
+            "sequence": sequence,
+        }
+
+    def movement(result: Result, kind: str, amount: int, balance: int, sequence: int, **more: str) -> dict[str, Any]:
+        return {
+            "id": result.transaction_id,
+            "object": f"customer_credits_{kind}",
+            **ANNS,
+            "amount_minor_units": str(amount),
+            "balance_after_minor_units": str(balance),
+            "reference": result.reference,
+            "occurred_at": moment(result),
+            "sequence": sequence,
+            **more,
+        }
+
+    expected = [
+        ("account.created", 1, account("active", BIG, opened, 1)),
+        ("credits.granted", 1, movement(opened, "grant", BIG, BIG, 1)),
+        ("credits.consumed", 2, movement(debit, "consumption", BIG - 10, 10, 2)),
+        (
+            "balance.low",
+            2,
+            {
+                "object": "customer_credits_balance",
+                **ANNS,
+                "balance_minor_units": "10",
+                "threshold_minor_units": "50",
+                "occurred_at": moment(debit),
+                "sequence": 2,
+            },
+        ),
+        (
+            "command.rejected",
+            3,
+            {
+                "object": "command",
+                "idempotency_key": "too much",
+                "kind": "debit",
+                "account_id": ANN,
+                "customer_id": "ann",
+                "reference": "job 2",
+                "amount_minor_units": "600",
+                "error": {
+                    "code": "insufficient_balance",
+                    "message": refused.error and refused.error.message,
+                    "details": {"needed": "600", "available": "10"},
+                },
+                "occurred_at": moment(refused),
+                "sequence": 3,
+            },
+        ),
+        (
+            "credits.reversed",
+            4,
+            movement(reversal, "reversal", BIG - 10, BIG, 4, side="credit", reversal_of=str(debit.transaction_id)),
+        ),
+        ("account.frozen", 5, account("frozen", BIG, freeze, 5)),
+        ("account.unfrozen", 6, account("active", BIG, unfreeze, 6)),
+        ("account.closed", 7, account("closed", BIG, close, 7)),
+    ]
+    found = [event for event in told(receiver) if BOB not in str(event)]
+    assert {kind for kind, _, _ in found} == set(EVENT_TYPES)
+    for kind, sequence, what in expected:
+        assert (kind, sequence, what) in found
+    assert len(found) == len(expected)
     assert done == {"fanned_out": 8, "delivered": 10, "failed": 0, "unfinished": 0}
     assert {row["status"] for row in newsroom.deliveries(endpoint)} == {2}
     assert newsroom.database.execute("select count(*) from outbox").fetchone() == (0,)
+
+
+def test_the_envelope_and_the_headers(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    secret = new_secret()
+    newsroom.add_endpoint(receiver.url("/hook?from=credits"), secret=secret, events=("credits.granted",))
+    opened, _ = newsroom.happen(OPEN_ANN, OPEN_BOB)
+
+    deliver()
+
+    (request,) = receiver.received
+    assert opened.decided_at is not None
+    identifier = public_event_id(event_id(1, ANN, 1, "credits.granted"))
+    assert list(request.event) == ["id", "eventType", "created_at", "sequence", "object"]
+    assert request.event["id"] == request.webhook_id == identifier
+    assert request.event["created_at"] == int(opened.decided_at.timestamp() * 1_000)
+    assert request.headers["content-type"] == "application/json"
+    assert request.path == "/hook?from=credits"
+    assert b": " not in request.body
+    assert "Größe".encode() in request.body
+    assert Webhook(secret).verify(request.body, request.headers) == request.event
+    assert datetime.fromisoformat(request.event["object"]["occurred_at"]).tzinfo is not None
+
+
+def test_each_entry_of_a_transaction_is_told_on_its_account(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given a post over two accounts and its reversal, then each account's part has the ids of the transactions."""
+    newsroom.happen(OPEN_ANN, OPEN_BOB)
+    newsroom.database.execute("delete from outbox")
+    newsroom.add_endpoint(receiver.url())
+    entries = (
+        PostEntry(account_id=ANN, side="debit", amount=30),
+        PostEntry(account_id=BOB, side="credit", amount=30),
+    )
+    (post,) = newsroom.happen(Post(idempotency_key="post", reference="gift", entries=entries))
+    (reversal,) = newsroom.happen(Reverse(account_id=ANN, transaction_id=str(post.transaction_id)))
+
+    deliver()
+
+    parts = [
+        (kind, sequence, what["account_id"], what["id"], what["amount_minor_units"], what.get("reversal_of"))
+        for kind, sequence, what in told(receiver)
+    ]
+    assert parts == [
+        ("credits.consumed", 2, ANN, post.transaction_id, "30", None),
+        ("credits.reversed", 3, ANN, reversal.transaction_id, "30", post.transaction_id),
+        ("credits.granted", 2, BOB, post.transaction_id, "30", None),
+        ("credits.reversed", 3, BOB, reversal.transaction_id, "30", post.transaction_id),
+    ]
+    assert [what.get("side") for _, _, what in told(receiver)] == [None, "credit", None, "debit"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Debit(account_id=BOB, idempotency_key="k", amount=1, reference="r"),
+        Reverse(account_id=BOB, transaction_id=f"cct_{BOB[4:]}9"),
+        Freeze(account_id=BOB, idempotency_key="k"),
+    ],
+    ids=["debit", "reverse", "freeze"],
+)
+def test_a_command_for_an_unknown_account_is_told_as_rejected(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, command: AnyCommand
+) -> None:
+    newsroom.add_endpoint(receiver.url())
+    newsroom.happen(command)
+
+    deliver()
+
+    ((kind, sequence, what),) = told(receiver)
+    assert (kind, sequence, what["customer_id"]) == ("command.rejected", 1, None)
+    assert (what["error"]["code"], what["kind"]) == ("account_not_found", command.kind)
+
+
+def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    newsroom.add_endpoint(receiver.url(), events=("balance.low",))
+    newsroom.happen(OPEN_BOB, Credit(account_id=BOB, idempotency_key="1", amount=100, reference="r"))
+    newsroom.happen(Debit(account_id=BOB, idempotency_key="2", amount=100, reference="before it was set"))
+    newsroom.happen(Credit(account_id=BOB, idempotency_key="3", amount=100, reference="r"))
+    newsroom.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
+
+    def debit(key: str, amount: int) -> AnyCommand:
+        return Debit(account_id=BOB, idempotency_key=key, amount=amount, reference="r")
+
+    newsroom.happen(
+        debit("to the threshold", 50),
+        debit("below it", 1),
+        debit("further below", 9),
+        Credit(account_id=BOB, idempotency_key="up to it", amount=10, reference="r"),
+        debit("below again", 20),
+        Credit(account_id=BOB, idempotency_key="up, and not to it", amount=5, reference="r"),
+        debit("still below", 5),
+    )
+
+    deliver()
+
+    assert [(sequence, what["balance_minor_units"]) for _, sequence, what in told(receiver)] == [(6, "49"), (9, "30")]
+    assert {what["threshold_minor_units"] for _, _, what in told(receiver)} == {"50"}
+    assert told(receiver)[0][2]["customer_id"] == BOBS["customer_id"]
+
+
+def test_an_endpoint_gets_what_it_asked_for(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    newsroom.add_endpoint(receiver.url("/all"))
+    newsroom.add_endpoint(receiver.url("/some"), events=("account.created", "credits.consumed"))
+    newsroom.add_endpoint(receiver.url("/none"), events=("account.closed",))
+    newsroom.happen(OPEN_ANN, Debit(account_id=ANN, idempotency_key="d", amount=1, reference="r"))
+
+    deliver()
+
+    kinds = {path: sorted(each.event["eventType"] for each in receiver.at(path)) for path in ("/all", "/some", "/none")}
+    assert kinds == {
+        "/all": ["account.created", "credits.consumed", "credits.granted"],
+        "/some": ["account.created", "credits.consumed"],
+        "/none": [],
+    }
+
+
+def test_a_store_is_not_told_of_another(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    newsroom.database.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
+    newsroom.add_endpoint(receiver.url("/other"), store_id=2)
+    newsroom.add_endpoint(receiver.url("/own"))
+    newsroom.happen(OPEN_BOB)
+
+    deliver()
+
+    assert [each.path for each in receiver.received] == ["/own"]
+
+
+def test_an_endpoint_hears_nothing_from_before_it_was_there(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    newsroom.happen(OPEN_BOB)
+    newsroom.add_endpoint(receiver.url("/later"))
+    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
+
+    deliver()
+
+    assert [each.event["eventType"] for each in receiver.received] == ["account.frozen"]
+
+
+def test_news_that_stand_in_the_outbox_twice_are_told_once(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    endpoint = newsroom.add_endpoint(receiver.url())
+    newsroom.happen(OPEN_BOB)
+    newsroom.tell([(UUID(BOB[4:]), -1, 1)])
+    deliver()
+    newsroom.tell([(UUID(BOB[4:]), -1, 1)])
+    deliver()
+
+    assert len(receiver.received) == len(newsroom.deliveries(endpoint)) == 1
+
+
+def test_a_large_batch_is_told_whole(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    """Given one row of the outbox with more news than one part has, and many small ones after it, then all are told."""
+    newsroom.add_endpoint(receiver.url(), events=("credits.granted",))
+    commands = [Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]
+    newsroom.store.apply(OPEN_BOB)
+    newsroom.store.apply(*commands[:1_200])
+    newsroom.happen(*commands[1_200:])
+
+    done = deliver()
+
+    sequences = [each.event["sequence"] for each in receiver.received]
+    assert sorted(sequences) == list(range(2, 1_502))
+    assert (done["fanned_out"], done["delivered"]) == (301, 1_500)

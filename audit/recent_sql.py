@@ -1,0 +1,64 @@
+"""The statements of `recent`: what `verification_sql` says of all rows, of those of a period and their neighbours.
+
+Each costs what the period's rows cost, however long the journal is: the period is found by the index on created_at, and
+every neighbour by the primary key. Hence look-ups, not joins, of which the planner might read the whole journal.
+"""
+
+from __future__ import annotations
+
+from .verification_sql import JUDGEMENT, OBSTACLE, PARTS, UNDOING
+
+_IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
+
+#: Entries and other decisions of the period.
+COUNT_ROWS = f"""
+select count(*) filter (where seq > 0), count(*) filter (where seq < 0) from journal where {_IN_PERIOD}
+"""  # noqa: S608  the period is a constant with placeholders
+
+#: Every row against the one before it, whose seq is nearer to zero.
+ROWS = f"""
+with fresh as (
+    select * from journal where {_IN_PERIOD}
+), walked as (
+    select fresh.*, before.seq as before_seq, before.balance_after as before_balance, before.created_at as not_before
+    from fresh left join lateral (
+        select seq, balance_after, created_at from journal
+        where journal.store_id = fresh.store_id and journal.account_id = fresh.account_id
+            and journal.seq = fresh.seq - sign(fresh.seq)::bigint and abs(fresh.seq) > 1
+        limit 1
+    ) as before on true
+), expected as (
+    select *, seq > 0 as entry,
+        case when abs(seq) > 1 and before_seq is null then sign(seq)::bigint else seq end as expected_seq,
+        coalesce(before_balance, 0) + side * amount as expected_balance,
+        {OBSTACLE}
+    from walked
+){JUDGEMENT}
+"""  # noqa: S608
+
+#: That no entry is reversed twice is for the whole verification to prove, and for the key of reversals to prevent.
+REVERSALS = f"""
+with reversal as (
+    select *, 1 as siblings from journal where {_IN_PERIOD} and kind = 4 and seq > 0
+){UNDOING}
+"""  # noqa: S608
+
+TRANSACTIONS = f"""
+with part as (
+    select * from journal where {_IN_PERIOD} and kind in (4, 8) and seq > 0
+){PARTS}
+"""  # noqa: S608
+
+#: An account has moved, and is there.
+ACCOUNTS = f"""
+select 'account_exists', fresh.store_id, fresh.account_id, null::bigint, 'an account', 'entries without an account'
+from (select distinct store_id, account_id from journal where {_IN_PERIOD} and seq > 0) as fresh
+left join lateral (
+    select account_id from accounts
+    where accounts.store_id = fresh.store_id and accounts.account_id = fresh.account_id
+    limit 1
+) as account on true
+where account.account_id is null
+"""  # noqa: S608
+
+CHECKS = (ROWS, REVERSALS, TRANSACTIONS, ACCOUNTS)

@@ -1,0 +1,204 @@
+"""What became of a command is told to the URL that came with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from creditlane.schemas.commands import Credit, Debit, Freeze, OpenAccount, Reverse
+from creditlane.schemas.events import callback_event_id, new_secret, public_event_id
+from creditlane.worker.webhooks.fan_out import origin_of
+
+from .news import Newsroom
+from .receiver import Receiver, plain
+
+Deliver = Callable[[], dict[str, int]]
+
+BOB = "cca_" + "b" * 32
+OPEN_BOB = OpenAccount(account_id=BOB, idempotency_key="open bob", customer_id="bob")
+CREDIT = Credit(account_id=BOB, idempotency_key="credit", amount=10**20, reference="order")
+TOO_MUCH = Debit(account_id=BOB, idempotency_key="debit", amount=10**21, reference="job")
+
+
+def events(receiver: Receiver) -> list[dict[str, Any]]:
+    return [each.event for each in receiver.received]
+
+
+def test_an_applied_command_is_told_with_its_result(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    newsroom.happen(OPEN_BOB)
+    (credit,) = newsroom.happen(CREDIT, callback_url=receiver.url("/told?by=me"))
+
+    deliver()
+
+    (request,) = receiver.received
+    told = request.event["object"]
+    assert request.path == "/told?by=me"
+    assert request.webhook_id == public_event_id(callback_event_id(1, BOB, "credit", receiver.url("/told?by=me")))
+    assert (request.event["eventType"], request.event["sequence"]) == ("command.applied", 2)
+    assert told.pop("decided_at").endswith("Z")
+    assert told == {
+        "object": "command",
+        "status": "applied",
+        "account_id": BOB,
+        "idempotency_key": "credit",
+        "kind": "credit",
+        "transaction_id": credit.transaction_id,
+        "side": "credit",
+        "amount": str(10**20),
+        "balance": str(10**20),
+        "reference": "order",
+        "reversal_of": None,
+        "error": None,
+    }
+
+
+def test_a_rejected_command_is_told_with_its_error(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    newsroom.happen(OPEN_BOB, CREDIT)
+    (refused,) = newsroom.happen(TOO_MUCH, callback_url=receiver.url())
+
+    deliver()
+
+    (event,) = events(receiver)
+    assert (event["eventType"], event["object"]["status"]) == ("command.rejected", "rejected")
+    assert refused.error is not None
+    assert event["object"]["error"] == refused.error.model_dump()
+
+
+def test_a_reversal_is_told_under_the_key_that_was_sent(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    _, credit = newsroom.happen(OPEN_BOB, CREDIT)
+    reverse = Reverse(account_id=BOB, transaction_id=str(credit.transaction_id))
+    newsroom.happen(reverse, callback_url=receiver.url())
+
+    deliver()
+
+    (event,) = events(receiver)
+    assert event["object"]["idempotency_key"] == reverse.idempotency_key
+    assert event["object"]["reversal_of"] == credit.transaction_id
+
+
+def test_a_dead_letter_is_told_and_so_is_what_becomes_of_it(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given a command that became a dead letter, was replayed and then applied, then both are told, each once."""
+    refusal = {"code": "dead_lettered", "message": "It could not be decided.", "details": {}}
+    callback = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": None, "sequence": None}
+    newsroom.happen(OPEN_BOB)
+    newsroom.tell([], [{**callback, "refusal": refusal}])
+    newsroom.tell([], [{**callback, "refusal": refusal}])
+    newsroom.happen(CREDIT, callback_url=receiver.url())
+
+    deliver()
+
+    told = {event["eventType"]: event for event in events(receiver)}
+    assert sorted(told) == ["command.applied", "command.dead_lettered"]
+    assert len(receiver.received) == 2
+    dead = told["command.dead_lettered"]
+    assert (dead["sequence"], dead["object"]["error"], dead["object"]["decided_at"]) == (None, refusal, None)
+    assert dead["object"]["idempotency_key"] == "credit"
+
+
+def test_a_repeated_command_is_told_once(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+    newsroom.happen(OPEN_BOB, CREDIT, callback_url=receiver.url())
+    again = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": 1, "sequence": 2}
+    newsroom.tell([], [{**again, "refusal": None}])
+    deliver()
+    newsroom.tell([], [{**again, "refusal": None}])
+    deliver()
+
+    assert [event["object"]["idempotency_key"] for event in events(receiver)].count("credit") == 1
+
+
+def test_callbacks_to_several_origins_fare_on_their_own(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given callbacks to two origins, one of which fails, then each has an endpoint of its own, with one secret."""
+    with Receiver() as second:
+        second.answer("/x", plain(500))
+        newsroom.happen(OPEN_BOB, callback_url=receiver.url("/a"))
+        newsroom.happen(CREDIT, callback_url=receiver.url("/b"))
+        newsroom.happen(TOO_MUCH, callback_url=second.url("/x"))
+
+        deliver()
+
+        origins = newsroom.database.execute(
+            "select url, kind, failing_since is not null from webhook_endpoints order by url = %s", [second.url("")]
+        ).fetchall()
+        assert origins == [(receiver.url(""), 2, False), (second.url(""), 2, True)]
+        secret = newsroom.database.execute("select secret from callback_secrets").fetchone()
+        assert secret is not None
+        for request in (*receiver.received, *second.received):
+            assert Webhook(secret[0]).verify(request.body, request.headers)
+        assert sorted(each.path for each in receiver.received) == ["/a", "/b"]
+        assert len(second.received) == 1
+
+
+def test_callbacks_are_signed_with_the_secret_of_today(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url())
+    deliver()
+    new, old = new_secret(), new_secret()
+    newsroom.database.execute(
+        "update callback_secrets set secret = %s, previous_secret = %s, previous_secret_until = now() + '1 day'",
+        [new, old],
+    )
+    newsroom.happen(CREDIT, callback_url=receiver.url())
+
+    deliver()
+
+    request = receiver.received[1]
+    assert Webhook(new).verify(request.body, request.headers)
+    assert Webhook(old).verify(request.body, request.headers)
+
+
+def test_an_origin_that_was_given_up_gets_another_chance_with_the_next_callback(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    receiver.answer("/a", plain(500), plain(500), plain(200))
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/a"))
+    deliver()
+    newsroom.database.execute(
+        "update webhook_endpoints set failing_since = now() - interval '25 hours', paused_until = null"
+    )
+    newsroom.database.execute("update deliveries set next_attempt_at = now()")
+    deliver()
+    assert newsroom.database.execute("select status from webhook_endpoints").fetchone() == (2,)
+
+    newsroom.happen(CREDIT, callback_url=receiver.url("/a"))
+    newsroom.database.execute("update webhook_endpoints set paused_until = null")
+    deliver()
+
+    assert newsroom.database.execute("select status, disabled_reason from webhook_endpoints").fetchone() == (1, None)
+    assert receiver.received[-1].event["object"]["idempotency_key"] == "credit"
+
+
+def test_a_callback_url_that_is_gone_is_not_the_end_of_its_origin(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    receiver.answer("/gone", plain(410))
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/gone"))
+    deliver()
+    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"), callback_url=receiver.url("/there"))
+
+    deliver()
+
+    statuses = newsroom.database.execute("select url, status from deliveries order by status").fetchall()
+    assert statuses == [(receiver.url("/there"), 2), (receiver.url("/gone"), 3)]
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Example.COM/a?b", "https://example.com"),
+        ("https://example.com:8443/a", "https://example.com:8443"),
+        ("HTTP://[::1]:80/", "http://[::1]:80"),
+        ("https://example.com:port/", "unreadable"),
+        ("https://[::1/", "unreadable"),
+        ("nonsense", "://"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
+    assert origin_of(url) == origin

@@ -1,0 +1,72 @@
+"""What hangs or fails takes little, and leaves the rest to those that work."""
+
+from creditlane.worker.webhooks.pacing import (
+    MAX_CONCURRENCY,
+    MAX_PAUSE_SECONDS,
+    PATIENCE_SECONDS,
+    Pace,
+    Places,
+    failing_pause,
+)
+
+
+def test_an_endpoint_begins_with_one_and_grows_while_it_works() -> None:
+    pace = Pace()
+    limits = [pace.limit]
+
+    for _ in range(MAX_CONCURRENCY + 10):
+        pace.succeeded()
+        limits.append(pace.limit)
+
+    assert limits[:3] == [1, 2, 3]
+    assert max(limits) == limits[-1] == MAX_CONCURRENCY
+    assert pace.is_proven
+
+
+def test_each_failure_halves_down_to_one() -> None:
+    pace = Pace()
+    for _ in range(MAX_CONCURRENCY):
+        pace.succeeded()
+    limits = []
+
+    for _ in range(7):
+        pace.failed()
+        limits.append(pace.limit)
+
+    assert limits == [16, 8, 4, 2, 1, 1, 1]
+    assert not pace.is_proven
+
+
+def test_those_that_hang_do_not_take_the_places_of_those_that_work() -> None:
+    places = Places(max_proven=2, max_probing=3)
+
+    hanging = [places.take(proven=False, now=0.0) for _ in range(4)]
+    working = [places.take(proven=True, now=0.0) for _ in range(3)]
+
+    assert hanging[3] is None
+    assert working[1] is not None
+    assert working[2] is None
+    assert places.taken == 5
+
+
+def test_a_place_that_is_held_for_long_is_free_again_for_the_quick() -> None:
+    places = Places(max_proven=1, max_probing=1)
+    slow = places.take(proven=True, now=0.0)
+    assert slow is not None
+    assert places.take(proven=True, now=PATIENCE_SECONDS / 2) is None
+    assert not places.has_slow(PATIENCE_SECONDS / 2)
+
+    places.move_slow(PATIENCE_SECONDS)
+
+    quick = places.take(proven=True, now=PATIENCE_SECONDS)
+    assert quick is not None
+    assert places.take(proven=False, now=PATIENCE_SECONDS) is None
+    assert places.has_slow(PATIENCE_SECONDS)
+    assert (places.give_back(slow), places.give_back(quick)) == (False, True)
+    assert places.taken == 0
+
+
+def test_the_longer_an_endpoint_fails_the_longer_it_is_left_alone() -> None:
+    assert failing_pause(0.0) == 0.0
+    assert failing_pause(4.0) == 2.0
+    assert failing_pause(86_400.0) == MAX_PAUSE_SECONDS
