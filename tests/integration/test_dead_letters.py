@@ -17,6 +17,7 @@ from creditlane.schemas.settings import Settings
 from ..faults.history import History
 from ..faults.producing import Producer
 from ..faults.worker_processes import Failpoint, StartWorker, start_worker
+from .outbox_reading import read_outbox
 
 __all__ = ["start_worker"]
 
@@ -250,3 +251,28 @@ def put(
     worker = start_worker(settings)
     History(settings).check(producer)
     assert not worker.has_ended
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_dead_letter_is_called_back_and_what_is_of_no_store_is_not(
+    settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
+) -> None:
+    url = "https://example.com/"
+    culprit = credit(producer, "the culprit", "poison").model_copy(update={"callback_url": url})
+    producer.open_accounts()
+    producer.send([culprit])
+    stranger = {COMMAND_FIELD: encode_command(culprit, "store_nobodys")}
+    client.xadd(lane_of(settings, producer), stranger)  # type: ignore[arg-type]
+    start_worker(settings)
+    History(settings).check(producer, dead=[2])
+    # Then the outbox has its reason, and whoever delivers news is woken
+    [row] = read_outbox(settings.require_database_url())
+    assert (row.store, row.places) == (settings.store, [])
+    assert row.callbacks is not None
+    [told] = row.callbacks
+    refusal = told.pop("refusal")
+    place = {"account_id": culprit.account_id, "seq": None, "sequence": None}
+    assert told == {"url": url, "idempotency_key": "the culprit", **place}
+    assert (refusal["code"], refusal["message"]) == ("dead_lettered", "P0001: poison is refused")
+    assert len(dead_letters(settings)) == 2
+    assert client.lrange(Keys(settings.redis_prefix).wake_deliveries, 0, -1) == [b"1"]
