@@ -11,7 +11,7 @@ TEST_WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults clean
+.PHONY: help demo test lint bench faults webhooks clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -34,6 +34,9 @@ bench: $(VENV)/installed ## Measure the lane against a bare COPY
 
 faults: $(VENV)/installed-dev ## Run the fault tests in their long form
 	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults
+
+webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]
+	$(BIN)/python -m creditlane.benchmarks.webhook_load $(if $(EVENTS),--events $(EVENTS))
 
 clean: ## Remove environments, builds and caches; the data in .creditlane stays
 	rm -rf $(VENV) build dist creditlane.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -23,10 +23,14 @@ from .schemas.errors import (
     TransactionNotFound,
     Unavailable,
     UnbalancedTransaction,
+    WebhookDisabled,
+    WebhookLimitReached,
+    WebhookNotFound,
 )
 from .schemas.results import Result
 from .schemas.settings import Settings
 from .schemas.tickets import Ticket
+from .schemas.webhooks import Delivery, Webhook
 
 __version__ = "0.1.0"
 
@@ -47,6 +51,7 @@ __all__ = [
     "Credit",
     "CreditlaneError",
     "Debit",
+    "Delivery",
     "Entry",
     "Freeze",
     "IdempotencyKeyMismatch",
@@ -67,4 +72,8 @@ __all__ = [
     "Unavailable",
     "UnbalancedTransaction",
     "Unfreeze",
+    "Webhook",
+    "WebhookDisabled",
+    "WebhookLimitReached",
+    "WebhookNotFound",
 ]

@@ -3,7 +3,8 @@
     python -m creditlane.benchmarks.webhook_load --events 100000
 
 One run without sick endpoints, one with them, one with them in which delivering processes, the receiver and Redis are
-killed. Every event goes to each endpoint of its store; with more stores it goes to fewer.
+killed. Every event goes to each endpoint of its store: with one store to all of them, with as many stores as there are
+endpoints to one.
 """
 
 from __future__ import annotations

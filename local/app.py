@@ -18,6 +18,7 @@ from ..producer.cli.verify_command import verify_command
 from ..producer.cli.webhooks_command import webhooks_app
 from .demo_command import demo_command
 from .environment_command import environment_command
+from .export_command import export_command
 from .jobs_commands import jobs_app
 from .up_command import up_command
 from .worker_commands import migrate_command, worker_command
@@ -60,6 +61,7 @@ app.command("api")(api_command)
 app.command("migrate")(migrate_command)
 app.command("status")(status_command)
 app.command("verify")(verify_command)
+app.command("export")(export_command)
 app.add_typer(stores_app)
 app.add_typer(keys_app)
 app.add_typer(dead_app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -128,7 +128,7 @@ class AsyncWebhooks:
 
     async def page(
         self, webhook_id: str | None, *, status: DeliveryStatus | None, after: operations.Place | None, count: int
-    ) -> list[Delivery]:
+    ) -> Sequence[Delivery]:
         """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a place on."""
         return await self._run(
             operations.list_deliveries(self._store, webhook_id, status=status, after=after, count=count)
@@ -159,10 +159,11 @@ class AsyncWebhooks:
             WebhookDisabled: nothing is sent to the endpoint.
         """
         operations.require_enabled(await self.get(webhook_id))
-        place, count = operations.place_before(since), 0
+        place: operations.Place | None = operations.place_before(since)
+        count = 0
         while place is not None and (at_most is None or count < at_most):
-            resent, place = await self._run(operations.resend_failed(self._store, webhook_id, place))
-            count += resent
+            part = await self._run(operations.resend_failed(self._store, webhook_id, place))
+            count, place = count + part.resent, part.last
         await self._wake()
         return count
 

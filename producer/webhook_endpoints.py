@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -127,7 +127,7 @@ class Webhooks:
 
     def page(
         self, webhook_id: str | None, *, status: DeliveryStatus | None, after: operations.Place | None, count: int
-    ) -> list[Delivery]:
+    ) -> Sequence[Delivery]:
         """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a place on."""
         return self._run(operations.list_deliveries(self._store, webhook_id, status=status, after=after, count=count))
 
@@ -156,10 +156,11 @@ class Webhooks:
             WebhookDisabled: nothing is sent to the endpoint.
         """
         operations.require_enabled(self.get(webhook_id))
-        place, count = operations.place_before(since), 0
+        place: operations.Place | None = operations.place_before(since)
+        count = 0
         while place is not None and (at_most is None or count < at_most):
-            resent, place = self._run(operations.resend_failed(self._store, webhook_id, place))
-            count += resent
+            part = self._run(operations.resend_failed(self._store, webhook_id, place))
+            count, place = count + part.resent, part.last
         self._wake()
         return count
 

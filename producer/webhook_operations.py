@@ -65,7 +65,7 @@ class Place(NamedTuple):
 class ResentSlice(NamedTuple):
     """How many were sent again, and where to go on; None: there are no more."""
 
-    count: int
+    resent: int
     last: Place | None
 
 

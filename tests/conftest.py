@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+import structlog
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.migrate import migrate
@@ -159,12 +160,13 @@ def empty_database_url(database_server: DatabaseServer) -> Iterator[str]:
 
 @pytest.fixture
 def redis_prefix(redis_url: str) -> Iterator[str]:
-    """A start of keys of the test's own; its keys are deleted afterwards, and no others."""
+    """A start of keys of the test's own; its keys, and RQ's that name it, are deleted afterwards, and no others."""
     prefix = f"test-{uuid.uuid4().hex}"
     yield prefix
     with redis.Redis.from_url(redis_url) as client:
-        for key in client.scan_iter(match=f"{prefix}*", count=1_000):
+        for key in client.scan_iter(match=f"*{prefix}*", count=1_000):
             client.delete(key)
+        client.srem("rq:queues", *(f"rq:queue:{prefix}-{queue}" for queue in ("deliveries", "jobs")))
 
 
 @pytest.fixture
@@ -179,3 +181,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("CREDITLANE_") and not name.startswith("CREDITLANE_TEST_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> Iterator[None]:
+    """Forget what a test's command set up: the stream that it logs to is closed with the test."""
+    yield
+    structlog.reset_defaults()

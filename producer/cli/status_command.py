@@ -7,8 +7,13 @@ from typing import Annotated
 import typer
 
 from ...schemas.settings import load_settings
+from ..books_status import BooksReport, read_books
 from ..lane_status import LanesReport, read_lanes
 from .output import print_json, print_line, print_table
+
+
+class StatusReport(LanesReport, BooksReport):
+    """What `status --json` prints."""
 
 
 def status_command(
@@ -19,26 +24,70 @@ def status_command(
 ) -> None:
     """Show the lanes: who applies them, how much waits on each, and how long the oldest command has waited.
 
+    Below them, what the jobs counted of each store, and whether the books were right when they were proven last.
     Needs CREDITLANE_REDIS_URL and CREDITLANE_DATABASE_URL.
 
     Example:  creditlane status --json | jq .backlog
     """
-    report = read_lanes(load_settings())
+    settings = load_settings()
+    lanes, books = read_lanes(settings), read_books(settings)
     if as_json:
-        print_json(report)
+        print_json(StatusReport(**dict(lanes), **dict(books)))
     else:
-        _print_report(report, every_lane=every_lane)
+        _print_report(lanes, books, every_lane=every_lane)
 
 
-def _print_report(report: LanesReport, *, every_lane: bool) -> None:
+def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) -> None:
     lag = "none" if report.lag_seconds is None else f"{report.lag_seconds:.3f} s"
     alive = sum(worker.alive for worker in report.workers)
     print_line(f"lanes         {len(report.lanes)}, {len(report.without_owner)} of them without an owner")
     print_line(f"workers       {alive} alive, {len(report.workers) - alive} gone without a word")
     print_line(f"backlog       {report.backlog:,} commands, the oldest waiting {lag}")
     print_line(f"dead letters  {report.dead_letters:,}")
+    print_line(f"books         {_about_books(books)}")
     _print_workers(report)
     _print_lanes(report, every_lane=every_lane)
+    _print_statistics(books)
+
+
+def _about_books(books: BooksReport) -> str:
+    """Tell how the latest proofs went."""
+    told = [
+        f"{proof.discrepancies:,} discrepancies in {proof.rows:,} rows, {name} {_age(proof.age_seconds)} ago"
+        for proof in books.reconciliations
+        for name in ["new since then" if proof.kind == "recent" else "the whole ledger"]
+    ]
+    return "; ".join(told) or "not proven yet: no process of `creditlane jobs work` has run"
+
+
+def _age(seconds: float) -> str:
+    """Return an age as people say it."""
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _print_statistics(books: BooksReport) -> None:
+    columns = ["store", "accounts", "entries", "balance", "last hour", "last day", "news", "pending", "failed"]
+    rows = [
+        (
+            store.store_id,
+            store.accounts,
+            store.entries,
+            store.balance,
+            store.entries_last_hour,
+            store.entries_last_day,
+            store.outbox_rows,
+            store.pending_deliveries,
+            store.failed_deliveries,
+            store.disabled_endpoints,
+        )
+        for store in books.statistics
+    ]
+    if rows:
+        age = max(store.age_seconds for store in books.statistics)
+        print_table([*columns, "disabled"], rows, title=f"Stores, as counted {_age(age)} ago")
 
 
 def _print_workers(report: LanesReport) -> None:

@@ -66,7 +66,7 @@ def test_schemathesis_finds_no_disagreement(api: Api, settings: Settings) -> Non
     """Given a real worker and store, when every operation is asked in every way, then no check fails."""
     report = api.examine(CONFIGURATION.read_text())
 
-    assert_all_passed(report, operations=17)
+    assert_all_passed(report, operations=33)
     assert verify(settings.require_database_url()).failed == []
 
 
@@ -78,7 +78,7 @@ def test_schemathesis_finds_none_among_accounts_and_transactions_that_exist(api:
         undone = post(http, moving, touched, "undone")
 
     pins = {
-        **dict.fromkeys([f"{verb}CustomerCreditsAccount" for verb in ("get", "credit", "debit")], moving),
+        **dict.fromkeys([f"{verb}CustomerCreditsAccount" for verb in ("get", "credit", "debit", "update")], moving),
         **dict.fromkeys(["getCustomerCreditsAccountBalance", "listCustomerCreditsAccountEntries"], moving),
         **dict.fromkeys([f"{verb}CustomerCreditsAccount" for verb in ("freeze", "unfreeze", "close")], changed),
         "reverseCustomerCreditsAccountTransaction": touched,
@@ -91,6 +91,31 @@ def test_schemathesis_finds_none_among_accounts_and_transactions_that_exist(api:
 
     assert_all_passed(report, operations=len(pins))
     assert verify(settings.require_database_url()).failed == []
+
+
+def test_schemathesis_finds_none_among_webhooks_that_exist(api: Api) -> None:
+    """Given endpoints and events that exist in every path, then no check fails."""
+    with httpx2.Client(base_url=api.url, headers={"x-api-key": api.key}) as http:
+        kept, changed, deleted = (
+            http.post("/v1/webhooks", json={"url": f"https://example.com/{number}"}).json()["id"] for number in range(3)
+        )
+        event = http.post(f"/v1/webhooks/{kept}/test").json()["event_id"]
+
+    pins = {
+        **dict.fromkeys(["getWebhook", "rotateWebhookSecret", "testWebhook", "listWebhookDeliveries"], kept),
+        **dict.fromkeys(["resendFailedWebhookDeliveries", "getWebhookDelivery", "resendWebhookDelivery"], kept),
+        "updateWebhook": changed,
+        "deleteWebhook": deleted,
+    }
+    sections = [PIN.format(operation=operation, id=identifier) for operation, identifier in pins.items()]
+    of_event = [
+        section.replace(" }", f', "path.event_id" = "{event}" }}') if "Delivery" in section else section
+        for section in sections
+    ]
+    choice = [f"--include-operation-id={operation}" for operation in pins]
+    report = api.examine("\n".join([CONFIGURATION.read_text(), *of_event]), *choice)
+
+    assert_all_passed(report, operations=len(pins))
 
 
 def assert_all_passed(report: str, operations: int) -> None:

@@ -1,7 +1,10 @@
 """Both clients manage webhooks alike: endpoints, what was sent to them, and the secret of callbacks."""
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,8 +12,17 @@ import psycopg
 import pytest
 import redis
 
-from creditlane import AccountClosed, AccountNotFound, Client, InvalidCommand, Settings
-from creditlane.schemas.errors import Unavailable, WebhookDisabled, WebhookLimitReached, WebhookNotFound
+from creditlane import (
+    AccountClosed,
+    AccountNotFound,
+    Client,
+    InvalidCommand,
+    Settings,
+    Unavailable,
+    WebhookDisabled,
+    WebhookLimitReached,
+    WebhookNotFound,
+)
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.webhooks import MAX_ENDPOINTS
 
@@ -100,6 +112,37 @@ def test_a_store_has_so_many_and_an_unknown_one_none(
         client.webhooks.create(url=URL)
     with pytest.raises(InvalidCommand, match="there is no store store_nowhere"):
         make_client(settings.model_copy(update={"store": "store_nowhere"})).webhooks.create(url=URL)
+
+
+def test_endpoints_that_are_made_at_once_keep_to_the_limit(
+    settings: Settings, database: psycopg.Connection[Any]
+) -> None:
+    """Given room for two, when eight are made at the same time, then two are."""
+    database.execute(
+        "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret) "
+        "select 1, gen_random_uuid(), 1, 1, 'https://example.com', 'whsec_x' from generate_series(3, %s)",
+        [MAX_ENDPOINTS],
+    )
+    together = threading.Barrier(8)
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(settings)) for _ in range(8)]
+        for each in clients:
+            each.webhooks.list()
+
+        def create(client: Client) -> bool:
+            together.wait()
+            try:
+                client.webhooks.create(url=URL)
+            except WebhookLimitReached:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(create, clients))
+
+    assert sorted(made) == [False] * 6 + [True] * 2
+    assert database.execute("select count(*) from webhook_endpoints").fetchone() == (MAX_ENDPOINTS,)
 
 
 def test_what_was_not_sent_to_a_deleted_endpoint_fails(

@@ -1,10 +1,8 @@
 """Every request has its id, one line in the log and its place in the numbers; streams pass as they come."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,12 +17,6 @@ from creditlane.producer.api.surroundings import surround
 
 Messages = list[dict[str, Any]]
 KEY = "cl_0123456789abcdef_" + "5" * 48
-
-
-@pytest.fixture(autouse=True)
-def _fresh_log() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

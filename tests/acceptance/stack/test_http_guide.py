@@ -57,7 +57,7 @@ def assert_prints(block: Block, printed: str) -> None:
 def test_every_printed_command_does_what_the_guide_says(local_stack: Path, shell_environment: dict[str, str]) -> None:
     assert shutil.which("curl"), "the guide is for curl, so this test needs it: install curl"
     found = list(blocks())
-    assert len(found) == 7
+    assert len(found) == 10
 
     script = f"\necho; echo '{SEPARATOR}'\n".join(block.script for block in found)
     told = subprocess.run(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-import structlog
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
@@ -16,12 +15,6 @@ from creditlane.producer.api.keys import create_key
 
 #: How long an API process may take to stop, in seconds.
 STOP_SECONDS = 30.0
-
-
-@pytest.fixture(autouse=True)
-def _fresh_log() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""What the scheduled jobs have found out of late: each store's numbers, and whether the books are right."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import psycopg
+from psycopg.rows import class_row
+from pydantic import BaseModel, ConfigDict
+
+from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.settings import Settings
+from .postgres import connection_options
+
+READ_STATISTICS = """
+select public_id as store_id, accounts, entries, balance, entries_last_hour, entries_last_day, outbox_rows,
+    pending_deliveries, failed_deliveries, disabled_endpoints, taken_at,
+    extract(epoch from greatest(clock_timestamp() - covered_until, '0'))::float8 as age_seconds
+from statistics join stores using (store_id)
+where taken_at = (select max(taken_at) from statistics)
+order by store_id
+"""
+
+#: The latest proof of the whole ledger, and all proofs of new rows since then together: what one of them has found is
+#: not over because the next finds nothing.
+READ_RECONCILIATIONS = """
+with whole as (
+    select covered_until, finished_at, rows, discrepancies from reconciliations
+    where kind = 2 order by finished_at desc, run_id desc limit 1
+), recent as (
+    select min(covered_from) as covered_from, max(covered_until) as covered_until, max(finished_at) as finished_at,
+        sum(rows)::bigint as rows, sum(discrepancies)::bigint as discrepancies
+    from reconciliations
+    where kind = 1 and finished_at > coalesce((select finished_at from whole), '-infinity')
+), proof as (
+    select 'whole' as kind, null::timestamptz as covered_from, whole.* from whole
+    union all
+    select 'recent', recent.* from recent where finished_at is not null
+)
+select kind, covered_from, covered_until, finished_at, rows, discrepancies,
+    extract(epoch from greatest(clock_timestamp() - finished_at, '0'))::float8 as age_seconds
+from proof
+"""
+
+
+class StoreStatistics(BaseModel):
+    """One store, as it was counted last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    store_id: str
+    accounts: int
+    entries: int
+    #: The sum over all accounts.
+    balance: int
+    entries_last_hour: int
+    entries_last_day: int
+    #: What is not told yet: batches of news, and deliveries.
+    outbox_rows: int
+    pending_deliveries: int
+    #: Deliveries whose attempts are used up.
+    failed_deliveries: int
+    disabled_endpoints: int
+    taken_at: datetime
+    #: How long ago the newest row was made that is counted.
+    age_seconds: float
+
+
+class Reconciliation(BaseModel):
+    """Proofs of the books that ran by themselves: the latest of the whole ledger, or all of new rows since then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["recent", "whole"]
+    covered_from: datetime | None
+    covered_until: datetime
+    finished_at: datetime
+    rows: int
+    discrepancies: int
+    age_seconds: float
+
+
+class BooksReport(BaseModel):
+    """What is known of the books; empty while no jobs have run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    statistics: list[StoreStatistics]
+    reconciliations: list[Reconciliation]
+
+
+def read_books(settings: Settings) -> BooksReport:
+    """Return what the latest jobs found out.
+
+    Raises:
+        ConfigurationError: Postgres is not set, or not migrated.
+        Unavailable: Postgres cannot be reached.
+    """
+    url = settings.require_database_url()
+    try:
+        with psycopg.connect(url, **connection_options(url)) as connection:
+            statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
+            proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
+    except psycopg.errors.UndefinedTable:
+        raise NotMigrated from None
+    except psycopg.Error as error:
+        raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
+    return BooksReport(statistics=statistics, reconciliations=proofs)

@@ -1,0 +1,84 @@
+"""What is asked for each delivery is answered from an index, however much is pending, and whatever Postgres knows."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from creditlane.worker.webhooks import sql
+
+ENDPOINTS, EVENTS, WANTED = 20, 3_000, 64
+
+FILL = f"""
+create function id(n bigint) returns uuid language sql immutable as $$ select lpad(to_hex(n), 32, '0')::uuid $$;
+insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)
+select 1, id(n), 1, 1, 'https://example.com/' || n, 'whsec_AAAA' from generate_series(1, {ENDPOINTS}) as n;
+insert into events (store_id, event_id, event_type, created_at, body)
+select 1, id(n), 'credits.granted', now(), repeat('x', 500) from generate_series(1, {EVENTS}) as n;
+insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
+select 1, id(e), id(n), 1, now(), now() from generate_series(1, {ENDPOINTS}) as e, generate_series(1, {EVENTS}) as n;
+"""
+
+ATTEMPTS = {
+    "stores": [1] * WANTED,
+    "endpoints": [UUID(int=1)] * WANTED,
+    "events": [UUID(int=n) for n in range(1, WANTED + 1)],
+    "attempts": [0] * WANTED,
+    "statuses": [2] * WANTED,
+    "delays": [0.0] * WANTED,
+    "response_statuses": [200] * WANTED,
+    "latencies": [5] * WANTED,
+    "bodies": ["ok"] * WANTED,
+    "errors": [None] * WANTED,
+}
+DUE = {"stores": [1], "endpoints": [UUID(int=2)], "limits": [WANTED], "held": ["{}"]}
+STATEMENTS = {
+    "results": (sql.WRITE_ATTEMPTS, ATTEMPTS, {"deliveries_pkey"}, WANTED),
+    "next ones": (sql.READ_DUE, DUE, {"deliveries_due_idx", "events_pkey"}, WANTED),
+    "endpoints": (
+        sql.TAKE_ENDPOINTS,
+        {"limit": 4, "also_failing": True, "sender": "me", "seconds": 30.0},
+        {"deliveries_due_idx"},
+        ENDPOINTS,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=["unknown", "analyzed"])
+def pending(request: pytest.FixtureRequest, database_server: Any, template_database: str) -> Iterator[Any]:
+    """Many deliveries, of which the planner knows nothing yet, or everything."""
+    name = f"creditlane_{request.param}_{template_database[-12:]}"
+    url = database_server.create_database(name, template=template_database)
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        connection.execute("alter table deliveries set (autovacuum_enabled = false)")
+        connection.execute("alter table events set (autovacuum_enabled = false)")
+        connection.execute(FILL.encode())
+        if request.param == "analyzed":
+            connection.execute("analyze")
+        yield connection
+    database_server.drop_database(name)
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes_of(child)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_backlog_is_not_walked_through(pending: Any, name: str) -> None:
+    statement, values, indexes, rows = STATEMENTS[name]
+
+    row = pending.execute(f"explain (analyze, format json) {statement}".encode(), values).fetchone()
+
+    reads = [
+        node
+        for node in nodes_of(row[0][0]["Plan"])
+        if node.get("Relation Name") in {"deliveries", "events"} and node["Node Type"] != "ModifyTable"
+    ]
+    assert {node.get("Index Name") for node in reads} == indexes
+    for node in reads:
+        assert node["Actual Rows"] * node["Actual Loops"] <= rows, node
+        assert node.get("Rows Removed by Filter", 0) == 0, node
