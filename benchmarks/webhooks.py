@@ -20,8 +20,8 @@ from .plan import BenchmarkFailed
 from .scenarios import Measurement, debited, drain
 
 #: Whether somebody subscribes, drain by drain: in pairs, turned round each time, so that neither side has the younger
-#: ledger or the warmer machine.
-ROUNDS = (False, True, True, False)
+#: ledger or the warmer machine. Of each side's three the one in the middle counts: a machine may have a bad moment.
+ROUNDS = (False, True, True, False, False, True)
 #: Nobody is asked anything there.
 ENDPOINT_URL = "https://webhooks.example/"
 
@@ -63,21 +63,21 @@ def measure_webhooks(settings: Settings, accounts: Sequence[str], commands: int,
             drains[subscribed].append(drain(settings, load, commands, workers))
     drained = debited(accounts, commands)
     check_ledger(settings, accounts, Counter({account: len(ROUNDS) * drained[account] for account in accounts}))
-    _check_outbox(settings, sum(ROUNDS) * commands)
-    return WebhookCost(_together(drains[True]), _together(drains[False]))
+    check_outbox(settings, sum(ROUNDS) * commands)
+    return WebhookCost(_middle(drains[True]), _middle(drains[False]))
 
 
-def _check_outbox(settings: Settings, expected: int) -> None:
+def check_outbox(settings: Settings, expected: int) -> None:
+    """Check that the outbox tells of so many rows of the journal, all of which are there.
+
+    Raises:
+        BenchmarkFailed: there are more or fewer.
+    """
     with psycopg.connect(settings.require_database_url()) as connection:
         found = connection.execute(_NEWS).fetchone()
     if found != (expected, expected):
         raise BenchmarkFailed(f"the outbox has (news, rows they point to) {found} instead of {(expected, expected)}")
 
 
-def _together(drains: Sequence[Measurement]) -> Measurement:
-    peaks = [drained.worker_memory_mb for drained in drains if drained.worker_memory_mb is not None]
-    return Measurement(
-        sum(drained.commands for drained in drains),
-        sum(drained.seconds for drained in drains),
-        max(peaks, default=None),
-    )
+def _middle(drains: Sequence[Measurement]) -> Measurement:
+    return sorted(drains, key=lambda drained: drained.commands_per_second)[len(drains) // 2]

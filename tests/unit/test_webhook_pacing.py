@@ -6,6 +6,7 @@ from creditlane.worker.webhooks.pacing import (
     PATIENCE_SECONDS,
     Pace,
     Places,
+    RequestClass,
     failing_pause,
 )
 
@@ -37,32 +38,29 @@ def test_each_failure_halves_down_to_one() -> None:
     assert not pace.is_proven
 
 
-def test_those_that_hang_do_not_take_the_places_of_those_that_work() -> None:
-    places = Places(max_proven=2, max_probing=3)
+def test_those_that_hang_do_not_take_the_places_of_the_others() -> None:
+    places = Places(max_of_class=2)
 
-    hanging = [places.take(proven=False, now=0.0) for _ in range(4)]
-    working = [places.take(proven=True, now=0.0) for _ in range(3)]
+    taken = {kind: [places.take(kind, 0.0) for _ in range(3)] for kind in RequestClass}
 
-    assert hanging[3] is None
-    assert working[1] is not None
-    assert working[2] is None
-    assert places.taken == 5
+    assert all(each[1] is not None and each[2] is None for each in taken.values())
+    assert places.taken == 6
 
 
 def test_a_place_that_is_held_for_long_is_free_again_for_the_quick() -> None:
-    places = Places(max_proven=1, max_probing=1)
-    slow = places.take(proven=True, now=0.0)
+    places = Places(max_of_class=1)
+    slow = places.take(RequestClass.QUICK, 0.0)
     assert slow is not None
-    assert places.take(proven=True, now=PATIENCE_SECONDS / 2) is None
+    assert places.take(RequestClass.QUICK, PATIENCE_SECONDS / 2) is None
     assert not places.has_slow(PATIENCE_SECONDS / 2)
 
     places.move_slow(PATIENCE_SECONDS)
 
-    quick = places.take(proven=True, now=PATIENCE_SECONDS)
+    quick = places.take(RequestClass.QUICK, PATIENCE_SECONDS)
     assert quick is not None
-    assert places.take(proven=False, now=PATIENCE_SECONDS) is None
+    assert places.take(RequestClass.SLOW, PATIENCE_SECONDS) is None
     assert places.has_slow(PATIENCE_SECONDS)
-    assert (places.give_back(slow), places.give_back(quick)) == (False, True)
+    assert (places.give_back(slow), places.give_back(quick)) == (RequestClass.SLOW, RequestClass.QUICK)
     assert places.taken == 0
 
 

@@ -23,14 +23,20 @@ RENEW_SECONDS = 8.0
 FIRST_TAKEN = 4
 #: Most endpoints that one process holds.
 MAX_HELD = 1_000
+#: Most of them that fail.
+MAX_FAILING_HELD = 500
 #: Most deliveries of one endpoint that are at hand, and how many for each request that it gets at once.
 MAX_AT_HAND = 256
 AT_HAND_PER_REQUEST = 8
+#: At hand for all endpoints together, beyond which only those get more that have nothing.
+MUCH_AT_HAND = 10_000
 #: How long to wait before an endpoint that had nothing more due is asked about again, in seconds.
 ASK_AGAIN_SECONDS = 0.1
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 EndpointKey = tuple[int, UUID]
+#: The current one, and the one before it while that signs as well.
+Secrets = tuple[str, str | None]
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
@@ -52,15 +58,14 @@ class Endpoint:
         self,
         key: EndpointKey,
         kind: int,
-        url: str,
-        signer: Signer,
+        secrets: Secrets,
         *,
         failing_seconds: float | None,
     ) -> None:
         self.key = key
         self.kind = kind
-        self.url = url
-        self.signer = signer
+        self.secrets = secrets
+        self.signer = Signer(*secrets)
         self.pace = Pace()
         self.waiting: deque[Due] = deque()
         #: Events that are waiting, being sent, or whose result is not written yet.
@@ -91,6 +96,11 @@ class Endpoint:
         """How many deliveries to get at once."""
         return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.pace.limit)
 
+    def sign_with(self, secrets: Secrets) -> None:
+        """Sign with these from now on."""
+        if secrets != self.secrets:
+            self.secrets, self.signer = secrets, Signer(*secrets)
+
     def add(self, due: Sequence[Due], asked_for: int) -> None:
         """Put deliveries at hand; fewer than were asked for are all that there are."""
         self.waiting.extend(due)
@@ -119,11 +129,13 @@ class EndpointLeases:
         limit = min(max(FIRST_TAKEN, len(self.held)), MAX_HELD - len(self.held))
         if limit <= 0:
             return 0
+        failing = sum(endpoint.failing_since is not None for endpoint in self.held.values())
+        also_failing = also_failing and failing < MAX_FAILING_HELD
         values = {"limit": limit, "also_failing": also_failing, "sender": self._sender, "seconds": LEASE_SECONDS}
         records = await (await self._connection.execute(sql.TAKE_ENDPOINTS, values)).fetchall()
-        for store_id, endpoint_id, kind, url, secret, previous_secret, failing_seconds in records:
+        for store_id, endpoint_id, kind, failing_seconds, *secrets in records:
             key = (store_id, endpoint_id)
-            self.held[key] = Endpoint(key, kind, url, Signer(secret, previous_secret), failing_seconds=failing_seconds)
+            self.held[key] = Endpoint(key, kind, (secrets[0], secrets[1]), failing_seconds=failing_seconds)
         return len(records)
 
     async def renew(self) -> None:
@@ -138,22 +150,30 @@ class EndpointLeases:
 
     async def refill(self) -> int:
         """Get what is due for endpoints that can take more; return how many deliveries that is."""
-        hungry = [endpoint for endpoint in self.held.values() if endpoint.wants_more]
+        hungry = self._hungry()
         if not hungry:
             return 0
         values = {
             **_columns([endpoint.key for endpoint in hungry]),
             "limits": [endpoint.places for endpoint in hungry],
             "held": [f"{{{','.join(map(str, endpoint.held))}}}" for endpoint in hungry],
+            "sender": self._sender,
         }
         records = await (await self._connection.execute(sql.READ_DUE, values)).fetchall()
         found: dict[EndpointKey, list[Due]] = {}
-        for store_id, endpoint_id, event_id, attempts, url, body in records:
+        for store_id, endpoint_id, secret, previous_secret, *due in records:
             key = (store_id, endpoint_id)
-            found.setdefault(key, []).append(Due(event_id, attempts, url or self.held[key].url, body))
+            self.held[key].sign_with((secret, previous_secret))
+            found.setdefault(key, []).append(Due(*due))
         for endpoint in hungry:
             endpoint.add(found.get(endpoint.key, ()), endpoint.places)
         return len(records)
+
+    def _hungry(self) -> list[Endpoint]:
+        """Return the endpoints that want more; while there is much at hand, only those that have nothing."""
+        at_hand = sum(len(endpoint.waiting) for endpoint in self.held.values())
+        hungry = [endpoint for endpoint in self.held.values() if endpoint.wants_more]
+        return hungry if at_hand < MUCH_AT_HAND else [endpoint for endpoint in hungry if not endpoint.waiting]
 
     async def release_done(self) -> None:
         """Give back endpoints that have nothing left to do."""

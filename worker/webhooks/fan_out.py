@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
+import structlog
 
 from ...schemas.events import EVENT_TYPES, new_secret
 from ...schemas.journal import Refusal
@@ -26,6 +27,8 @@ PART_ROWS = 200
 PART_NEWS = 1_000
 #: News whose bodies are made in one go: what is being sent meanwhile waits for it.
 BODIES_AT_ONCE = 200
+
+_log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 #: A row of the outbox: its store and its id.
@@ -87,7 +90,8 @@ async def _fan_out(connection: Connection, places: Sequence[Place]) -> None:
     if wanted:
         records = await (await connection.execute(sql.READ_NEWS, columns)).fetchall()
         await _store_news(connection, await _events_of_records(records, wanted))
-    callbacks = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
+    records = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
+    callbacks = [record for record in records if _tells_something(record)]
     if callbacks:
         await _store_callbacks(connection, callbacks)
 
@@ -158,10 +162,19 @@ async def _store_callbacks(connection: Connection, records: Sequence[Sequence[An
     )
 
 
+def _tells_something(record: Sequence[Any]) -> bool:
+    """Tell whether there is a row or a refusal; one without either must not hold up all others for ever."""
+    _, _, url, key, account_id, _, refusal, row_store, *_ = record
+    if row_store is None and refusal in {None, "null"}:
+        _log.error("a callback tells of nothing", url=url, idempotency_key=key, account=account_id)
+        return False
+    return True
+
+
 def _callback_of(record: Sequence[Any]) -> Event:
     store_id, written_at_us, url, key, account_id, sequence, refusal, *row = record
-    # Without a row there is a refusal; a callback that has neither is one of a row that was never written.
-    told = row_of(row) if row[0] is not None else msgspec.convert(msgspec.json.decode(refusal), _ToldRefusal).refusal()
+    # What has no row has a refusal.
+    told = row_of(row) if row[0] is not None else msgspec.json.decode(refusal, type=_ToldRefusal).refusal()
     return callback_event(store_id, account_id, key, url, told, sequence=sequence, written_at_us=written_at_us)
 
 

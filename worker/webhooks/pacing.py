@@ -1,22 +1,32 @@
 """How much is under way at once: for one endpoint as much as it takes, for all of them what a process can hold. Pure.
 
 An endpoint begins with one request. Each success lets one more go beside it, each failure halves them, so an endpoint
-that hangs holds one place and no more. An endpoint whose latest attempt succeeded is proven; those that are not, and
-requests that take long, have places of their own. However many hang, the others find theirs free.
+that hangs holds one place and no more. Endpoints that have just shown that they work, those that have yet to, and those
+that fail have places of their own, and a request that takes long is counted among the last. However many hang, the
+others find theirs free.
 """
 
 from __future__ import annotations
 
+from enum import Enum
+
 #: Most requests to one endpoint at once.
 MAX_CONCURRENCY = 32
-#: Most requests at once to proven endpoints, and to others; each holds a socket.
-MAX_PROVEN = 256
-MAX_PROBING = 512
+#: Most requests of each class at once; each holds a socket.
+MAX_OF_CLASS = 220
 #: A request that takes longer than this gives its place back to those that are quick, in seconds.
 PATIENCE_SECONDS = 1.0
 #: An endpoint that keeps failing is left alone for this part of the time since it last worked, and so long at most.
 PAUSE_SHARE = 0.5
 MAX_PAUSE_SECONDS = 15.0
+
+
+class RequestClass(Enum):
+    """What is expected of a request."""
+
+    QUICK = "the endpoint's latest attempt succeeded"
+    NEW = "nothing is known of the endpoint"
+    SLOW = "the endpoint fails, or the request takes long already"
 
 
 class Pace:
@@ -41,48 +51,47 @@ class Pace:
 
 
 class Places:
-    """The requests under way in this process: those that are expected to be quick, and the others."""
+    """The requests under way in this process, by their class."""
 
-    def __init__(self, max_proven: int = MAX_PROVEN, max_probing: int = MAX_PROBING) -> None:
-        self._max = {True: max_proven, False: max_probing}
+    def __init__(self, max_of_class: int = MAX_OF_CLASS) -> None:
+        self._max = max_of_class
         #: When each began, by its place, oldest first.
-        self._quick: dict[int, float] = {}
-        self._others: dict[int, float] = {}
+        self._began: dict[RequestClass, dict[int, float]] = {each: {} for each in RequestClass}
         self._next = 0
 
     @property
     def taken(self) -> int:
         """Requests under way."""
-        return len(self._quick) + len(self._others)
+        return sum(map(len, self._began.values()))
 
-    def take(self, *, proven: bool, now: float) -> int | None:
-        """Return the number of a place, or None when all of them are taken."""
-        places = self._quick if proven else self._others
-        if len(places) >= self._max[proven]:
+    def take(self, kind: RequestClass, now: float) -> int | None:
+        """Return the number of a place, or None when all of its class are taken."""
+        places = self._began[kind]
+        if len(places) >= self._max:
             return None
         self._next += 1
         places[self._next] = now
         return self._next
 
-    def give_back(self, place: int) -> bool:
-        """Free the place, and tell whether it was one of the quick."""
-        if self._quick.pop(place, None) is not None:
-            return True
-        del self._others[place]
-        return False
+    def give_back(self, place: int) -> RequestClass:
+        """Free the place, and return its class."""
+        for kind, places in self._began.items():
+            if places.pop(place, None) is not None:
+                return kind
+        raise KeyError(place)
 
     def move_slow(self, now: float) -> None:
-        """Count those that take long among the others, also beyond their number: they are there already."""
-        slow = {place: began for place, began in self._quick.items() if now - began >= PATIENCE_SECONDS}
-        for place in slow:
-            del self._quick[place]
-        self._others.update(slow)
+        """Count those that take long as slow, also beyond the number of those: they are there already."""
+        for kind in (RequestClass.QUICK, RequestClass.NEW):
+            places = self._began[kind]
+            slow = {place: began for place, began in places.items() if now - began >= PATIENCE_SECONDS}
+            for place in slow:
+                del places[place]
+            self._began[RequestClass.SLOW].update(slow)
 
     def has_slow(self, now: float) -> bool:
         """Tell whether one of them takes long."""
-        return any(
-            now - began >= PATIENCE_SECONDS for places in (self._quick, self._others) for began in places.values()
-        )
+        return any(now - began >= PATIENCE_SECONDS for places in self._began.values() for began in places.values())
 
 
 def failing_pause(failing_seconds: float) -> float:

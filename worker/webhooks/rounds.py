@@ -28,7 +28,7 @@ from ..connecting import connect_postgres_async
 from .endpoint_leases import Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted
 from .fan_out import fan_out_part
-from .pacing import Places
+from .pacing import Places, RequestClass
 from .results import Results
 from .sending import Sender
 from .stopping import is_stopping
@@ -41,6 +41,8 @@ IDLE_SECONDS = 0.5
 #: How often results are written and more is asked for at least, in seconds, and how often the outbox is looked at.
 STEP_SECONDS = 0.02
 OUTBOX_SECONDS = 0.05
+#: How often endpoints are looked for when there were none, in seconds.
+TAKE_SECONDS = 0.1
 #: Results that are written without waiting any longer.
 MANY_RESULTS = 64
 
@@ -99,14 +101,14 @@ class Round:
         self._connection = connection
         self._request_seconds = request_seconds
         self._places = Places()
-        #: Endpoints that wait for a place, by whether it is one of the quick.
-        self._queues: dict[bool, deque[Endpoint]] = {True: deque(), False: deque()}
+        #: Endpoints that wait for a place of a class.
+        self._queues: dict[RequestClass, deque[Endpoint]] = {kind: deque() for kind in RequestClass}
         self._requests: set[asyncio.Task[None]] = set()
         self._something_new = asyncio.Event()
         self._fanned_out = 0
         self._is_fanning_out = False
         self._is_closing = False
-        self._worked_at = self._probing_until = self._slice_until = self._latest = 0.0
+        self._worked_at = self._take_at = self._probing_until = self._slice_until = self._latest = 0.0
 
     async def run(self, outbox_connection: Connection) -> dict[str, int]:
         """Work until there is nothing to do or the slice of time is over."""
@@ -147,7 +149,10 @@ class Round:
         await self._results.write(self._connection)
         await self._leases.renew()
         await self._leases.release_done()
-        taken = await self._leases.take(also_failing=now < self._probing_until)
+        taken = 0
+        if now >= self._take_at:
+            taken = await self._leases.take(also_failing=now < self._probing_until)
+            self._take_at = now if taken else now + TAKE_SECONDS
         if taken or await self._leases.refill():
             self._worked_at = now
         if taken:
@@ -170,6 +175,7 @@ class Round:
             if done:
                 self._fanned_out += done
                 self._worked_at = time.monotonic()
+                self._take_at = 0.0
                 self._something_new.set()
             else:
                 await asyncio.sleep(OUTBOX_SECONDS)
@@ -179,12 +185,12 @@ class Round:
         if self._is_closing or (endpoint.failing_since is not None and time.monotonic() >= self._probing_until):
             return
         while endpoint.waiting and endpoint.sending < endpoint.pace.limit:
-            proven = endpoint.pace.is_proven
-            place = self._places.take(proven=proven, now=time.monotonic())
+            kind = _class_of(endpoint)
+            place = self._places.take(kind, time.monotonic())
             if place is None:
                 if not endpoint.is_queued:
                     endpoint.is_queued = True
-                    self._queues[proven].append(endpoint)
+                    self._queues[kind].append(endpoint)
                 return
             endpoint.sending += 1
             request = asyncio.create_task(self._send(endpoint, endpoint.waiting.popleft(), place))
@@ -201,14 +207,13 @@ class Round:
                 self._results.add(endpoint, due, outcome)
         finally:
             endpoint.sending -= 1
-            was_quick = self._places.give_back(place)
-        self._pass_on(endpoint, was_quick=was_quick)
+            kind = self._places.give_back(place)
+        self._pass_on(endpoint, self._queues[kind])
         if len(self._results) >= MANY_RESULTS or not endpoint.waiting:
             self._something_new.set()
 
-    def _pass_on(self, endpoint: Endpoint, *, was_quick: bool) -> None:
+    def _pass_on(self, endpoint: Endpoint, queue: deque[Endpoint]) -> None:
         """Give a place that came free to who has waited longest for one, or else to the same endpoint."""
-        queue = self._queues[was_quick]
         if queue:
             longest = queue.popleft()
             longest.is_queued = False
@@ -227,3 +232,9 @@ class Round:
             await self._leases.renew()
         await self._results.write(self._connection)
         await self._leases.release_all()
+
+
+def _class_of(endpoint: Endpoint) -> RequestClass:
+    if endpoint.failing_since is not None:
+        return RequestClass.SLOW
+    return RequestClass.QUICK if endpoint.pace.is_proven else RequestClass.NEW

@@ -31,6 +31,8 @@ from .targets import TargetPolicy
 CONNECT_SECONDS = 5.0
 #: How long the body of a response may take once its status is known, in seconds.
 BODY_SECONDS = 2.0
+#: How long an idle connection is kept, in seconds: for less long than servers do, so that none is used as it is closed.
+KEEP_ALIVE_SECONDS = 2.0
 #: Most of a body that is read, in bytes; then the connection is closed.
 MAX_BODY_BYTES = 16_384
 #: How much of a body, or of an error's text, is kept, in characters.
@@ -169,6 +171,7 @@ class Sender:
             ssl=self._ssl_context or True,
             # How many there are at once is the pace's business.
             limit=0,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -139,8 +139,17 @@ delete from outbox using unnest(%(stores)s::integer[], %(ids)s::bigint[]) as don
 where outbox.store_id = done.store_id and outbox.outbox_id = done.outbox_id
 """
 
-#: Takes endpoints that have something due, those that work first. A callback's secret is its store's.
-TAKE_ENDPOINTS = """
+#: What is signed with: an endpoint's own secrets, or of callbacks their store's.
+_SECRETS = """
+case endpoints.kind when 2 then coalesce(secrets.secret, endpoints.secret) else endpoints.secret end,
+case endpoints.kind
+    when 2 then case when secrets.previous_secret_until > now() then secrets.previous_secret end
+    else case when endpoints.previous_secret_until > now() then endpoints.previous_secret end
+end
+"""
+
+#: Takes endpoints that have something due, those that work first.
+TAKE_ENDPOINTS = f"""
 with due as (
     select endpoints.store_id, endpoints.endpoint_id from webhook_endpoints as endpoints
     where endpoints.status = 1 and (%(also_failing)s or endpoints.failing_since is null)
@@ -160,14 +169,9 @@ set sender = %(sender)s, sender_until = now() + make_interval(secs => %(seconds)
 from due
 left join callback_secrets as secrets on secrets.store_id = due.store_id
 where endpoints.store_id = due.store_id and endpoints.endpoint_id = due.endpoint_id
-returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind, endpoints.url,
-    case endpoints.kind when 2 then coalesce(secrets.secret, endpoints.secret) else endpoints.secret end,
-    case endpoints.kind
-        when 2 then case when secrets.previous_secret_until > now() then secrets.previous_secret end
-        else case when endpoints.previous_secret_until > now() then endpoints.previous_secret end
-    end,
-    extract(epoch from now() - endpoints.failing_since)::float8
-"""
+returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind,
+    extract(epoch from now() - endpoints.failing_since)::float8, {_SECRETS}
+"""  # noqa: S608  # the fragment is the constant above
 
 #: Keeps endpoints for longer; gives back those that are still ours to send to.
 RENEW_ENDPOINTS = """
@@ -186,12 +190,18 @@ where endpoints.store_id = held.store_id and endpoints.endpoint_id = held.endpoi
   and endpoints.sender = %(sender)s
 """
 
-#: The next deliveries of each endpoint, oldest first, beyond those that are at hand already. One descent for each body:
+#: The next deliveries of each endpoint, oldest first, beyond those that are at hand already. URL and secrets are those
+#: of now: whoever has changed them, or disabled the endpoint, sees it in what happens next. One descent for each body:
 #: a join might read all events through.
-READ_DUE = """
-select wanted.store_id, wanted.endpoint_id, due.event_id, due.attempts, due.url, events.body
+READ_DUE = f"""
+select wanted.store_id, wanted.endpoint_id, {_SECRETS},
+       due.event_id, due.attempts, coalesce(due.url, endpoints.url), events.body
 from unnest(%(stores)s::integer[], %(endpoints)b::uuid[], %(limits)s::integer[], %(held)s::text[])
     as wanted (store_id, endpoint_id, places, held)
+join webhook_endpoints as endpoints
+    on endpoints.store_id = wanted.store_id and endpoints.endpoint_id = wanted.endpoint_id
+    and endpoints.status = 1 and endpoints.sender = %(sender)s
+left join callback_secrets as secrets on secrets.store_id = wanted.store_id
 cross join lateral (
     select deliveries.event_id, deliveries.attempts, deliveries.url from deliveries
     where deliveries.store_id = wanted.store_id and deliveries.endpoint_id = wanted.endpoint_id
@@ -203,7 +213,7 @@ cross join lateral (
 left join lateral (
     select body from events where events.store_id = wanted.store_id and events.event_id = due.event_id limit 1
 ) as events on true
-"""
+"""  # noqa: S608  # the fragment is the constant above
 
 #: How attempts went. A delivery that somebody else has brought further meanwhile is left as it is. Whether it is
 #: pending is asked in a way that does not lead to the index of the pending ones, to be walked through for each.

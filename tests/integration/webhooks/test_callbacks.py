@@ -189,6 +189,18 @@ def test_a_callback_url_that_is_gone_is_not_the_end_of_its_origin(
     assert statuses == [(receiver.url("/there"), 2), (receiver.url("/gone"), 3)]
 
 
+def test_a_callback_of_nothing_does_not_hold_up_the_others(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    nothing = {"url": receiver.url(), "idempotency_key": "k", "account_id": BOB, "seq": 99, "sequence": 99}
+    newsroom.tell([], [{**nothing, "refusal": None}])
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url())
+
+    deliver()
+
+    assert [event["object"]["idempotency_key"] for event in events(receiver)] == ["open bob"]
+
+
 @pytest.mark.parametrize(
     ("url", "origin"),
     [

@@ -13,8 +13,8 @@ ENDPOINTS, EVENTS, WANTED = 20, 3_000, 64
 
 FILL = f"""
 create function id(n bigint) returns uuid language sql immutable as $$ select lpad(to_hex(n), 32, '0')::uuid $$;
-insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)
-select 1, id(n), 1, 1, 'https://example.com/' || n, 'whsec_AAAA' from generate_series(1, {ENDPOINTS}) as n;
+insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret, sender, sender_until)
+select 1, id(n), 1, 1, 'https://example.com/' || n, 'whsec_AAAA', 'me', now() from generate_series(1, {ENDPOINTS}) as n;
 insert into events (store_id, event_id, event_type, created_at, body)
 select 1, id(n), 'credits.granted', now(), repeat('x', 500) from generate_series(1, {EVENTS}) as n;
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
@@ -33,7 +33,7 @@ ATTEMPTS = {
     "bodies": ["ok"] * WANTED,
     "errors": [None] * WANTED,
 }
-DUE = {"stores": [1], "endpoints": [UUID(int=2)], "limits": [WANTED], "held": ["{}"]}
+DUE = {"stores": [1], "endpoints": [UUID(int=2)], "limits": [WANTED], "held": ["{}"], "sender": "me"}
 STATEMENTS = {
     "results": (sql.WRITE_ATTEMPTS, ATTEMPTS, {"deliveries_pkey"}, WANTED),
     "next ones": (sql.READ_DUE, DUE, {"deliveries_due_idx", "events_pkey"}, WANTED),

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from creditlane.schemas.commands import Credit, Freeze, OpenAccount
+from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import endpoint_leases, rounds, stopping
 from creditlane.worker.webhooks.pacing import MAX_CONCURRENCY
@@ -195,6 +197,38 @@ def test_a_cut_connection_to_postgres_ends_the_round_and_loses_nothing(
 
     assert len({each.webhook_id for each in receiver.received}) == 20
     assert newsroom.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
+
+
+def test_who_changes_an_endpoint_sees_it_in_what_happens_next(
+    newsroom: Newsroom, receiver: Receiver, sending: Settings, side: Callable[[Deliver], "Future[dict[str, int]]"]
+) -> None:
+    """Given a process that is sending to an endpoint, when its secret and URL are changed, then what happens after that
+    goes to the new URL, signed with both; and when it is disabled, nothing does."""
+    settings = sending.model_copy(update={"webhook_timeout_seconds": LONG_SECONDS})
+    endpoint = newsroom.add_endpoint(receiver.url("/old"))
+    receiver.answer("/old", receiver.hold)
+    credit(newsroom, 1)
+    done = side(lambda: rounds.deliver_round(settings))
+    receiver.wait_for(lambda: len(receiver.received) == 1)
+
+    new = new_secret()
+    newsroom.database.execute(
+        "update webhook_endpoints set url = %s, previous_secret = secret, secret = %s, "
+        "previous_secret_until = now() + interval '1 day'",
+        [receiver.url("/new"), new],
+    )
+    credit(newsroom, 1, first=1)
+    receiver.let_go()
+    receiver.wait_for(lambda: len(receiver.at("/new")) == 1)
+    newsroom.database.execute("update webhook_endpoints set status = 2")
+    credit(newsroom, 1, first=2)
+    done.result()
+
+    (request,) = receiver.at("/new")
+    assert Webhook(new).verify(request.body, request.headers)
+    assert "creem-signature-previous" in request.headers
+    assert len(receiver.received) == 2
+    assert len(newsroom.deliveries(endpoint)) == 2
 
 
 def test_a_process_whose_lease_was_taken_sends_nothing_more(
