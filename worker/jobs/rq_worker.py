@@ -80,6 +80,7 @@ class JobsWorker(SimpleWorker):
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
+                self.check_for_suspension(burst=False)
                 found = self._wait_for_job()
             except DequeueTimeout:
                 backoff.reset()

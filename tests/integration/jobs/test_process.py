@@ -12,6 +12,7 @@ import pytest
 import redis
 from rq import Queue
 from rq.job import Job
+from rq.suspension import resume, suspend
 
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
@@ -110,6 +111,35 @@ def test_a_process_comes_back_when_redis_and_postgres_were_away(
         assert wait_until(lambda: connection.execute(done, [run_id]).fetchone() == (3,), seconds=2 * DEADLINE_SECONDS)
     assert process.poll() is None
     assert wait_until(lambda: alive(own) == [process.pid], seconds=DEADLINE_SECONDS)
+
+
+def test_a_suspended_process_takes_no_job(
+    own_redis: Callable[[], EmbeddedRedis],
+    settings: Settings,
+    environment_of: Callable[[Settings], dict[str, str]],
+    start_jobs: StartJobs,
+    environment: dict[str, str],
+    connection: Connection,
+) -> None:
+    """Given a process that waits for jobs, when RQ's workers are suspended, then it takes the next job once they are
+    resumed, and not before. The Redis is the test's own, as the suspension is of all of it."""
+    cache = own_redis()
+    own = settings.model_copy(update={"redis_url": cache.url})
+    environment.update(environment_of(own))
+    process = start_jobs(tried=False)
+    assert wait_until(lambda: alive(own) == [process.pid], seconds=DEADLINE_SECONDS)
+
+    with connect_redis(cache.url) as client:
+        suspend(client)
+        assert wait_until(
+            lambda: [found.state for found in living_processes(own, "jobs")] == ["suspended"], seconds=DEADLINE_SECONDS
+        )
+        run_id = request_run(connection, "retention")
+        assert wait_until(lambda: open_queue(own, "jobs", client).count == 1, seconds=DEADLINE_SECONDS)
+        resume(client)
+
+    done = "select status from job_runs where run_id = %s"
+    assert wait_until(lambda: connection.execute(done, [run_id]).fetchone() == (3,), seconds=DEADLINE_SECONDS)
 
 
 def test_a_process_on_a_database_without_a_ledger_says_what_to_do(
