@@ -285,7 +285,7 @@ def test_a_store_is_not_told_of_another(newsroom: Newsroom, receiver: Receiver, 
 def test_an_endpoint_hears_nothing_from_before_it_was_there(
     newsroom: Newsroom, receiver: Receiver, deliver: Deliver
 ) -> None:
-    """Given an event that another endpoint wants and that waits to be fanned out, when an endpoint is added, then it gets
+    """Given an event that another endpoint wants and that waits to be fanned out, when an endpoint is added, it gets
     what happens from then on."""
     newsroom.add_endpoint(receiver.url("/first"))
     newsroom.happen(OPEN_BOB)
