@@ -15,8 +15,9 @@ from .latency import RATE_PER_SECOND, Latencies
 from .plan import BESIDE_THE_CLIENT, Plan
 from .reads import REQUESTS, ReadTimes
 from .scenarios import Measurement
+from .webhooks import WebhookCost
 
-Outcome = Measurement | Latencies | Growth | RequestRate | ReadTimes
+Outcome = Measurement | Latencies | Growth | RequestRate | ReadTimes | WebhookCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Report:
         for name, outcome in self.outcomes.items():
             if isinstance(outcome, Measurement):
                 yield name, outcome
-            elif isinstance(outcome, Growth):
+            elif isinstance(outcome, Growth | WebhookCost):
                 yield from ((f"{name}.{part}", measured) for part, measured in _parts(outcome))
 
     def ratio(self, measured: Measurement | RequestRate) -> float:
@@ -90,8 +91,10 @@ class Report:
             return _read_times(outcome)
         if isinstance(outcome, RequestRate):
             return self._requests(outcome)
-        if isinstance(outcome, Growth):
+        if isinstance(outcome, Growth | WebhookCost):
             parts = {name: self._rate(value) for name, value in _parts(outcome)}
+            if isinstance(outcome, WebhookCost):
+                return {**parts, "cost_percent": round(outcome.cost_percent, 1)}
             return {"entries": outcome.entries, **parts}
         return self._lines(outcome) if name == "http_batch" else self._rate(outcome)
 
@@ -124,11 +127,15 @@ class Report:
         }
 
 
-def _parts(growth: Growth) -> Iterator[tuple[str, Measurement]]:
-    yield "before", growth.before
-    yield "before_scattered_keys", growth.before_scattered_keys
-    yield "after", growth.after
-    yield "after_scattered_keys", growth.after_scattered_keys
+def _parts(outcome: Growth | WebhookCost) -> Iterator[tuple[str, Measurement]]:
+    if isinstance(outcome, WebhookCost):
+        yield "with", outcome.subscribed
+        yield "without", outcome.unsubscribed
+        return
+    yield "before", outcome.before
+    yield "before_scattered_keys", outcome.before_scattered_keys
+    yield "after", outcome.after
+    yield "after_scattered_keys", outcome.after_scattered_keys
 
 
 def _latencies(latencies: Latencies) -> dict[str, Any]:
@@ -205,3 +212,6 @@ def _print_rates(report: Report) -> None:
         beside = report.outcomes.get(name)
         if isinstance(beside, Measurement | RequestRate):
             print_line(f"{name} reaches {report.ratio_to_client(beside)} of client_enqueue_many")
+    for outcome in report.outcomes.values():
+        if isinstance(outcome, WebhookCost):
+            print_line(f"an endpoint that subscribes to everything costs {outcome.cost_percent:.1f} % of the rate")

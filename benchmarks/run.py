@@ -31,6 +31,7 @@ from .rq_side import measure_rq
 from .scenarios import measure_concurrent, measure_drain
 from .servers import Servers, running_servers
 from .waiting_producer import count_results
+from .webhooks import measure_webhooks
 from .worker_processes import WorkerProcesses
 from .yardstick import measure_copy
 
@@ -108,6 +109,7 @@ def _scenario(name: str, settings: Settings, plan: Plan) -> Outcome:
         "drain_many": lambda: measure_drain(settings, accounts, len(accounts), commands, workers),
         "drain_hot": lambda: measure_drain(settings, accounts, 1, commands, workers),
         "concurrent": lambda: measure_concurrent(settings, accounts, commands, workers),
+        "webhooks": lambda: measure_webhooks(settings, accounts, commands, workers),
         "latency_ms": lambda: measure_latency(settings, accounts, plan.latency_seconds, workers),
         "rq_per_command": lambda: measure_rq(settings, accounts, plan.rq_commands),
         "client_enqueue_many": lambda: measure_enqueue_many(settings, accounts, commands, workers),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from ..schemas.results import Result
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
 from ..schemas.tickets import Ticket
+from . import due_commands
 from .lane_look import PendingCount
 from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
@@ -247,6 +249,21 @@ class Client:
             patience_seconds=self._timeout(timeout),
             on_progress=on_progress,
         )
+
+    def schedule(self, command: Command, *, at: datetime) -> str:
+        """Have the command put on its lane at this time, or at once if it is past, and return its idempotency key.
+
+        The same command again moves the time. Processes of `creditlane jobs work` do it, a second late at most.
+
+        Raises:
+            InvalidCommand: it is no command, or another store's, or the time has no offset.
+            IdempotencyKeyMismatch: another command is scheduled under the key.
+        """
+        return self._session().reader.run(due_commands.schedule(command, self.settings.store, at))
+
+    def cancel(self, idempotency_key: str) -> bool:
+        """Forget the scheduled command of this key and return True; False if it is on its lane already, or none."""
+        return self._session().reader.run(due_commands.cancel(idempotency_key, self.settings.store))
 
     def result(self, ticket: Ticket | str) -> Result:
         """Return at once what is known of the ticket's command: `queued` until it is decided. Raises no rejection.

@@ -122,5 +122,13 @@ deliveries = Table(
         postgresql_where=text("status = 1"),
     ),
     Index("deliveries_latest_idx", "store_id", "endpoint_id", "created_at", "event_id"),
+    Index(
+        "deliveries_failed_idx",
+        "store_id",
+        "endpoint_id",
+        "created_at",
+        "event_id",
+        postgresql_where=text("status = 3"),
+    ),
     comment="One event to one endpoint, and how the attempts went.",
 )

@@ -160,12 +160,13 @@ def empty_database_url(database_server: DatabaseServer) -> Iterator[str]:
 
 @pytest.fixture
 def redis_prefix(redis_url: str) -> Iterator[str]:
-    """A start of keys of the test's own; its keys are deleted afterwards, and no others."""
+    """A start of keys of the test's own; its keys, and RQ's that name it, are deleted afterwards, and no others."""
     prefix = f"test-{uuid.uuid4().hex}"
     yield prefix
     with redis.Redis.from_url(redis_url) as client:
-        for key in client.scan_iter(match=f"{prefix}*", count=1_000):
+        for key in client.scan_iter(match=f"*{prefix}*", count=1_000):
             client.delete(key)
+        client.srem("rq:queues", *(f"rq:queue:{prefix}-{queue}" for queue in ("deliveries", "jobs")))
 
 
 @pytest.fixture

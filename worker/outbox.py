@@ -14,13 +14,11 @@ import msgspec
 import psycopg
 
 from ..schemas.encoding import LaneCommand
-from ..schemas.identifiers import ACCOUNT_PREFIX
 from ..schemas.journal import JournalRow, Refusal
 from . import sql
 from .book import AccountKey, AccountState, AddressedCommand, Verdict
+from .outbox_bytes import OutboxRow, copy_bytes
 from .subscriptions import Subscriptions, Wanted
-
-_PREFIX_CHARACTERS = len(ACCOUNT_PREFIX)
 
 _encode = msgspec.json.Encoder().encode
 #: Where each new row of a part is in its account's history.
@@ -42,10 +40,10 @@ class Callback(msgspec.Struct, frozen=True, gc=False):
 
 
 class News(msgspec.Struct):
-    """What one part of a batch has to tell of one store: rows of the journal, in columns, and results."""
+    """What one part of a batch has to tell of one store: rows of the journal, and results."""
 
-    accounts: list[str] = []
-    seqs: list[int] = []
+    rows: list[JournalRow] = []
+    #: How many decisions its account had with each of the rows.
     sequences: list[int] = []
     callbacks: list[Callback] = []
 
@@ -67,24 +65,24 @@ class Outbox:
         self,
         commands: Sequence[AddressedCommand],
         verdicts: Sequence[Verdict],
-        rows: Sequence[JournalRow],
+        rows: list[JournalRow],
         states: Mapping[AccountKey, AccountState],
         *,
         has_callbacks: bool,
     ) -> None:
         """Write what a part of a batch has to tell, given its new rows in order and its accounts after all of them."""
-        listening = {row.store_id for row in rows} & self._wanted.keys() if self._wanted else set()
+        listening = {row.store_id for row in rows} & self._wanted.keys() if self._wanted else None
         if not listening and not has_callbacks:
             return
         sequences = sequences_of(rows, states)
-        news = {store_id: news_of_rows(store_id, self._wanted[store_id], rows, sequences) for store_id in listening}
+        news = news_of(rows, sequences, self._wanted) if listening else {}
         if has_callbacks:
             places = {(row.store_id, row.account_id, row.seq): at for row, at in zip(rows, sequences, strict=True)}
             for ((store_id, _), command), verdict in zip(commands, verdicts, strict=True):
                 if command.callback_url is not None:
                     callback = _callback(store_id, command, command.callback_url, verdict, places)
                     news.setdefault(store_id, News()).callbacks.append(callback)
-        self._insert({store_id: of_store for store_id, of_store in news.items() if of_store != News()})
+        self._insert(news)
 
     def write_refusal(self, store_id: int, command: LaneCommand, refusal: Refusal) -> None:
         """Write the result of a command that leaves no row, if it is to be sent anywhere."""
@@ -98,25 +96,27 @@ class Outbox:
         return had_news
 
     def _insert(self, news: Mapping[int, News]) -> None:
-        if not news:
+        told = [
+            OutboxRow(
+                store_id,
+                [row.account_id for row in of_store.rows],
+                [row.seq for row in of_store.rows],
+                of_store.sequences,
+                _encode(of_store.callbacks) if of_store.callbacks else None,
+            )
+            for store_id, of_store in news.items()
+            if of_store.rows or of_store.callbacks
+        ]
+        if not told:
             return
         self._has_news = True
-        told = news.values()
-        self._connection.execute(
-            sql.INSERT_OUTBOX,
-            {
-                "stores": list(news),
-                "accounts": _array_text(of_store.accounts for of_store in told),
-                "seqs": _array_text(map(str, of_store.seqs) for of_store in told),
-                "sequences": _array_text(map(str, of_store.sequences) for of_store in told),
-                "callbacks": [_encode(rest).decode() if (rest := of_store.callbacks) else None for of_store in told],
-            },
-        )
+        with self._connection.cursor() as cursor, cursor.copy(sql.COPY_OUTBOX) as copy:
+            copy.write(copy_bytes(told))
 
 
 def decided_rows(verdicts: Iterable[Verdict]) -> list[JournalRow]:
     """Return every row that was decided now, in the order of the decisions; further entries follow their first."""
-    rows = []
+    rows: list[JournalRow] = []
     for verdict in verdicts:
         if verdict.row is not None and not verdict.replayed:
             rows.append(verdict.row)
@@ -124,8 +124,11 @@ def decided_rows(verdicts: Iterable[Verdict]) -> list[JournalRow]:
     return rows
 
 
-def sequences_of(rows: Sequence[JournalRow], states: Mapping[AccountKey, AccountState]) -> list[int]:
+def sequences_of(rows: list[JournalRow], states: Mapping[AccountKey, AccountState]) -> list[int]:
     """Return for each row how many decisions its account had with it, given the accounts after all of them."""
+    if min([row.seq for row in rows], default=1) > 0:
+        # Nothing but entries, as nearly always: whatever else was decided was decided before.
+        return [row.seq + states[row.store_id, row.account_id].decisions for row in rows]
     left: dict[AccountKey, int] = {}
     sequences = []
     for row in reversed(rows):
@@ -140,14 +143,17 @@ def sequences_of(rows: Sequence[JournalRow], states: Mapping[AccountKey, Account
     return sequences
 
 
-def news_of_rows(store_id: int, wanted: Wanted, rows: Sequence[JournalRow], sequences: Sequence[int]) -> News:
-    """Return the rows of this store that it wants to hear of."""
-    news = News()
+def news_of(rows: list[JournalRow], sequences: list[int], wanted: Mapping[int, Wanted]) -> dict[int, News]:
+    """Return what each store wants to hear of these rows, given their places in the history of their accounts."""
+    stores = {row.store_id for row in rows}
+    news = {store_id: News([], []) for store_id in stores & wanted.keys()}
+    if len(stores) == 1 and all(wanted[store_id].everything for store_id in news):
+        return {store_id: News(rows, sequences) for store_id in news}
     for row, sequence in zip(rows, sequences, strict=True):
-        if row.store_id == store_id and (wanted.everything or wanted.includes(row)):
-            news.accounts.append(row.account_id[_PREFIX_CHARACTERS:])
-            news.seqs.append(row.seq)
-            news.sequences.append(sequence)
+        of_store = news.get(row.store_id)
+        if of_store is not None and wanted[row.store_id].includes(row):
+            of_store.rows.append(row)
+            of_store.sequences.append(sequence)
     return news
 
 
@@ -161,8 +167,3 @@ def _callback(store_id: int, command: LaneCommand, url: str, verdict: Verdict, p
         None if row is None else places.get((store_id, row.account_id, row.seq)),
         None if refusal is None else msgspec.structs.asdict(refusal),
     )
-
-
-def _array_text(columns: Iterable[Iterable[str]]) -> str:
-    """Return array literals as one literal of an array of texts. What is in them needs no escape: digits and hex."""
-    return '{"' + '","'.join("{" + ",".join(column) + "}" for column in columns) + '"}'

@@ -117,13 +117,8 @@ where kind = 1 and status = 1
 group by store_id
 """
 
-#: The news of a transaction, a row a store. Each element of the arrays is the literal of an array.
-INSERT_OUTBOX = """
-insert into outbox (store_id, accounts, seqs, sequences, callbacks)
-select store_id, accounts::uuid[], seqs::bigint[], sequences::bigint[], callbacks::jsonb
-from unnest(%(stores)s::integer[], %(accounts)s::text[], %(seqs)s::text[], %(sequences)s::text[],
-            %(callbacks)s::text[]) as news (store_id, accounts, seqs, sequences, callbacks)
-"""
+#: The news of a transaction, a row a store, as the bytes that `outbox_bytes.copy_bytes` makes.
+COPY_OUTBOX = "copy outbox (store_id, accounts, seqs, sequences, callbacks) from stdin (format binary)"
 
 #: A command that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.
 INSERT_DEAD_LETTER = """

@@ -36,7 +36,9 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
 
     def includes(self, row: JournalRow) -> bool:
         """Tell whether this row is news."""
-        return self.rejections if row.rejection is not None else (row.kind, row.side) in self.situations
+        if row.rejection is not None:
+            return self.rejections
+        return self.everything or (row.kind, row.side) in self.situations
 
 
 def wanted_of(events: Iterable[str]) -> Wanted:

@@ -20,7 +20,9 @@ import redis
 from creditlane.benchmarks.ledger_check import check_kept_results, check_ledger
 from creditlane.benchmarks.load import account_ids
 from creditlane.benchmarks.plan import STANDARD_SCENARIOS, BenchmarkFailed
+from creditlane.benchmarks.scenarios import Measurement
 from creditlane.benchmarks.waiting_producer import count_results
+from creditlane.benchmarks.webhooks import WebhookCost, check_outbox
 from creditlane.benchmarks.worker_processes import WorkerProcesses
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres
@@ -31,7 +33,7 @@ from creditlane.schemas.settings import Settings
 #: One process for all: the benchmark has servers of its own, and they need a core each.
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
 
-RATES = [name for name in STANDARD_SCENARIOS if not name.startswith(("latency", "http", "reads"))]
+RATES = [name for name in STANDARD_SCENARIOS if not name.startswith(("latency", "http", "reads", "webhooks"))]
 TINY = ["--commands=300", "--accounts=20", "--latency-seconds=0.2", "--rq-commands=10", "--copy-rows=2000"]
 PROC = Path("/proc")
 
@@ -112,6 +114,7 @@ def test_a_tiny_run_measures_everything_and_leaves_nothing_behind(directory: Pat
     assert_http_is_measured(report)
     assert report["growth"]["entries"] == 60
     assert report["growth"]["after_scattered_keys"]["commands"] == 300
+    assert_webhooks_are_measured(report)
     assert report["cores"] == os.cpu_count()
     assert report["worker_memory_mb"] is None or 10 < report["worker_memory_mb"] < 500
     assert_nothing_is_left(directory)
@@ -129,6 +132,26 @@ def assert_http_is_measured(report: dict[str, Any]) -> None:
     assert (reads.pop("entries"), reads.pop("requests")) == (1_501, 50)
     assert {"balance_at", "entries_starting_after", "entries_ending_before", "reference_newest"} < reads.keys()
     assert all(0 < times["median_ms"] <= times["max_ms"] for times in reads.values())
+
+
+def assert_webhooks_are_measured(report: dict[str, Any]) -> None:
+    sides = report["webhooks"]
+    for measured in (sides["with"], sides["without"]):
+        assert measured["commands"] == 300
+        assert measured["commands_per_second"] == pytest.approx(300 / measured["seconds"], rel=0.05)
+    rates = sides["with"]["commands_per_second"] / sides["without"]["commands_per_second"]
+    assert sides["cost_percent"] == pytest.approx(100 * (1 - rates), abs=1)
+
+
+def test_an_endpoint_that_subscribes_to_everything_costs_a_small_part_of_the_rate(directory: Path) -> None:
+    """Given enough commands that the batches are full, then the cost of writing the outbox is printed, and small."""
+    arguments = ["--only=webhooks", "--commands=60000", "--accounts=5000", "--copy-rows=2000"]
+
+    out, err, code = run(directory, "--json", *arguments)
+
+    assert code == 0, err
+    assert json.loads(out)["webhooks"]["cost_percent"] < 30
+    assert_nothing_is_left(directory)
 
 
 def test_two_workers_share_the_lanes_of_given_servers_which_keep_nothing_of_it(
@@ -185,6 +208,16 @@ def test_a_ledger_without_the_debits_fails_the_check(settings: Settings) -> None
 def test_an_account_that_was_not_opened_fails_the_check(settings: Settings) -> None:
     with pytest.raises(BenchmarkFailed, match="balances"):
         check_ledger(settings, account_ids(1), Counter())
+
+
+def test_news_that_are_not_written_fail_the_check(settings: Settings) -> None:
+    with pytest.raises(BenchmarkFailed, match="the outbox has"):
+        check_outbox(settings, 1)
+
+
+def test_what_webhooks_cost_is_told_against_the_rate_without_them() -> None:
+    assert WebhookCost(Measurement(80, 1.0), Measurement(100, 1.0)).cost_percent == pytest.approx(20)
+    assert WebhookCost(Measurement(100, 1.0), Measurement(80, 1.0)).cost_percent == pytest.approx(-25)
 
 
 def test_commands_that_are_left_on_a_lane_fail_the_check(settings: Settings, redis_url: str) -> None:

@@ -62,7 +62,7 @@ def open_files(form: str, output: Path) -> Iterator[Files]:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + PARTIAL_SUFFIX)
     if form == "parquet":
-        partial.mkdir(exist_ok=True)
+        partial.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(partial, os.O_RDONLY if form == "parquet" else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _lock(descriptor, partial)

@@ -37,7 +37,7 @@ KINDS: dict[str, Kind] = {
     "verify-recent": Kind("verify_recent", "*/10 * * * *", 2 * HOUR_SECONDS, "prove the rows that are new"),
     "verify": Kind("verify_whole", "30 2 * * *", 24 * HOUR_SECONDS, "prove the whole ledger"),
     "retention": Kind("retention", "15 * * * *", 6 * HOUR_SECONDS, "forget what is over and old"),
-    "export": Kind("export", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
+    "export": Kind("exports", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
 }
 
 #: The kinds that become due by themselves.

@@ -86,21 +86,23 @@ class JobsProcess:
     def _work(self) -> None:
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
-            with connect_redis(self._redis_url) as connection:
-                try:
-                    worker = JobsWorker(open_queue(self._settings, self._queue, connection), self.name, self._stopping)
-                    worker.work(logging_level=None)
-                except (redis.ConnectionError, redis.TimeoutError) as error:
-                    _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
-                except ValueError as error:
-                    # RQ still has this process on record, as it could not be told of its end.
-                    _log.warning("RQ does not let this process in yet, trying again", error=str(error))
-                    self.name = f"{self.name.rpartition('-')[0]}-{secrets.token_hex(4)}"
-                else:
-                    backoff.reset()
+            try:
+                with connect_redis(self._redis_url) as connection:
+                    self._work_as_long_as_redis_is_there(connection)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
+            else:
+                backoff.reset()
             self._catch_signals()
             if not self._stopping.is_set():
                 backoff.pause()
+
+    def _work_as_long_as_redis_is_there(self, connection: redis.Redis) -> None:
+        worker = JobsWorker(open_queue(self._settings, self._queue, connection), self.name, self._stopping)
+        if connection.exists(worker.key):
+            # Redis went away in the middle of something, and could not be told that this worker ended.
+            worker.register_death()  # type: ignore[no-untyped-call]  # RQ has no type for it
+        worker.work(logging_level=None)
 
     def _catch_signals(self) -> None:
         """Be stopped by a signal between two RQ workers, too; `JobsWorker` catches them while it works."""

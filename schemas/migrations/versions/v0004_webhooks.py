@@ -149,3 +149,9 @@ def _create_deliveries() -> None:
         postgresql_where=sa.text("status = 1"),
     )
     op.create_index("deliveries_latest_idx", "deliveries", ["store_id", "endpoint_id", "created_at", "event_id"])
+    op.create_index(
+        "deliveries_failed_idx",
+        "deliveries",
+        ["store_id", "endpoint_id", "created_at", "event_id"],
+        postgresql_where=sa.text("status = 3"),
+    )

@@ -1,0 +1,103 @@
+"""Work for the tests' own kinds of jobs, and an RQ process with them: `tried_work.py QUEUE [kill STEP NTH]`.
+
+It runs in this process and in others, so whatever it is to wait for or to tell goes through Postgres and Redis. Step
+NTH of the scheduler, by name, can be made the end of the process.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from creditlane.schemas.settings import load_settings
+from creditlane.worker.connecting import connect_redis
+from creditlane.worker.jobs import due_commands, kinds, process, runs, scheduler
+from creditlane.worker.jobs.database import Connection
+from creditlane.worker.jobs.kinds import Kind
+from creditlane.worker.jobs.runs import Outcome, Run
+
+#: Every minute, and all that it brings about is a row.
+COUNT = "count"
+#: On request: tells that it has begun, waits until it is told to go on, and then is a row too.
+HOLD = "hold"
+#: On request: fails the first time.
+STUMBLE = "stumble"
+#: How long a lease lasts here, in seconds: long enough for a busy machine, short enough to wait for.
+LEASE_SECONDS = 1.0
+
+MODULE = "tried_work_of_the_tests"
+
+
+def perform(run: Run) -> Outcome:
+    """Do any of the three."""
+    if run.name == HOLD:
+        hold(f"{run.settings.redis_prefix}:{run.run_id}:{run.attempts}")
+    if run.name == STUMBLE and not run.progress:
+        run.save({"stumbled": True})
+        raise RuntimeError("it stumbled")
+
+    def effect(connection: Connection) -> None:
+        connection.execute("insert into effects values (%s, %s)", [run.name, run.due_at])
+
+    return Outcome({"attempts": run.attempts}, effect)
+
+
+def hold(name: str) -> None:
+    """Tell that this is reached, and wait until somebody says to go on."""
+    with connect_redis(load_settings().require_redis_url()) as client:
+        client.rpush(f"{name}:reached", "1")
+        while client.blpop([f"{name}:go"], timeout=1) is None:
+            pass
+
+
+def install(patch: Any) -> None:
+    """Put the tests' kinds in the place of the real ones; `patch` is pytest's, or just sets."""
+    tried = {
+        COUNT: Kind(MODULE, "* * * * *", 60, "make a row"),
+        HOLD: Kind(MODULE, None, 60, "wait"),
+        STUMBLE: Kind(MODULE, None, 60, "fail once"),
+    }
+    scheduled = {COUNT: "* * * * *"}
+    patch(sys.modules, f"creditlane.worker.jobs.{MODULE}", sys.modules[__name__])
+    for module in (kinds, runs, scheduler):
+        patch(vars(module), "KINDS", tried)
+        patch(vars(module), "SCHEDULED", scheduled)
+    patch(vars(runs), "LEASE_SECONDS", LEASE_SECONDS)
+    patch(vars(runs), "BEAT_SECONDS", LEASE_SECONDS / 5)
+
+
+def kill_at(step: str, nth: int) -> None:
+    """Let this process end without a word at a step of its scheduler."""
+    left = [nth]
+
+    def listener(told: str) -> None:
+        left[0] -= told == step
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Killed(scheduler.Scheduler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, after_step=listener)
+
+    class KilledCommands(due_commands.DueCommands):
+        def _put(self, *arguments: Any) -> list[Any]:
+            put = super()._put(*arguments)
+            listener("commands put")
+            return put
+
+    vars(process)["Scheduler"] = Killed
+    vars(scheduler)["DueCommands"] = KilledCommands
+
+
+def main() -> None:
+    """Run one RQ process with the tests' kinds."""
+    queue, *failpoint = sys.argv[1:]
+    install(lambda place, name, value: place.__setitem__(name, value))
+    vars(scheduler)["LOOK_SECONDS"] = 0.05
+    if failpoint:
+        kill_at(failpoint[1], int(failpoint[2]))
+    process.run_jobs_process(load_settings(), queue)  # type: ignore[arg-type]  # as the tests say
+
+
+if __name__ == "__main__":
+    main()
