@@ -1,7 +1,7 @@
 """Work for the tests' own kinds of jobs, and an RQ process with them: `tried_work.py QUEUE [kill STEP NTH]`.
 
-It runs in this process and in others, so whatever it is to wait for or to tell goes through Postgres and Redis. Step
-NTH of the scheduler, by name, can be made the end of the process.
+It runs in this process and in others, so whatever it is to wait for or to tell goes through Postgres and Redis. The
+process can be made to end at the NTH step of a name: of the scheduler's, "commands put", or "export noted".
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from creditlane.schemas.settings import load_settings
 from creditlane.worker.connecting import connect_redis
-from creditlane.worker.jobs import due_commands, kinds, process, runs, scheduler
+from creditlane.worker.jobs import due_commands, exports, kinds, process, runs, scheduler
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.kinds import Kind
 from creditlane.worker.jobs.runs import Outcome, Run
@@ -24,6 +24,9 @@ HOLD = "hold"
 STUMBLE = "stumble"
 #: How long a lease lasts here, in seconds: long enough for a busy machine, short enough to wait for.
 LEASE_SECONDS = 1.0
+
+#: Exports are written and noted in pieces of so many rows, and so many pieces.
+PIECE_ROWS, NOTE_PIECES = 50, 4
 
 MODULE = "tried_work_of_the_tests"
 
@@ -56,12 +59,15 @@ def install(patch: Any) -> None:
         COUNT: Kind(MODULE, "* * * * *", 60, "make a row"),
         HOLD: Kind(MODULE, None, 60, "wait"),
         STUMBLE: Kind(MODULE, None, 60, "fail once"),
+        "export": Kind("exports", None, 60, "the real one, in small pieces"),
     }
     scheduled = {COUNT: "* * * * *"}
     patch(sys.modules, f"creditlane.worker.jobs.{MODULE}", sys.modules[__name__])
     for module in (kinds, runs, scheduler):
         patch(vars(module), "KINDS", tried)
         patch(vars(module), "SCHEDULED", scheduled)
+    patch(vars(exports), "PIECE_ROWS", PIECE_ROWS)
+    patch(vars(exports), "NOTE_PIECES", NOTE_PIECES)
     patch(vars(runs), "LEASE_SECONDS", LEASE_SECONDS)
     patch(vars(runs), "BEAT_SECONDS", LEASE_SECONDS / 5)
 
@@ -85,6 +91,13 @@ def kill_at(step: str, nth: int) -> None:
             listener("commands put")
             return put
 
+    note = exports._Writing._note
+
+    def noted(*arguments: Any) -> None:
+        note(*arguments)
+        listener("export noted")
+
+    setattr(exports._Writing, "_note", noted)  # noqa: B010
     vars(process)["Scheduler"] = Killed
     vars(scheduler)["DueCommands"] = KilledCommands
 

@@ -1,0 +1,268 @@
+"""The books are proven as they grow and whole, at a cost that fits, and stores are counted; `status` shows both."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from creditlane.audit.recent import RECENT_CHECKS, verify_period
+from creditlane.local.app import app
+from creditlane.schemas.settings import Settings
+from creditlane.worker.jobs import horizon
+from creditlane.worker.jobs.database import Connection
+from creditlane.worker.jobs.horizon import read_horizon
+
+from .ledger_rows import LATELY, add_entries, run_now
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+A_WHILE_AGO = LATELY - timedelta(days=2)
+
+
+@pytest.fixture(autouse=True)
+def _here(environment: dict[str, str]) -> None:
+    """Jobs that are done in this process have the test's settings."""
+    assert environment
+
+
+def status(settings: Settings, environment_of: Callable[[Settings], dict[str, str]], *arguments: str) -> str:
+    return CliRunner().invoke(app, ["status", *arguments], env=environment_of(settings)).stdout
+
+
+def reconciliations(connection: Connection) -> list[tuple[Any, ...]]:
+    return connection.execute("select kind, rows, discrepancies from reconciliations order by run_id").fetchall()
+
+
+def damage(connection: Connection, change: str, account: int, seq: int) -> None:
+    """Change a row behind the back of everything that protects it."""
+    connection.execute("alter table journal disable trigger all")
+    connection.execute(
+        f"update journal set {change} where account_id = lpad(to_hex(%s::int), 32, '0')::uuid and seq = %s".encode(),
+        [account, seq],
+    )
+    connection.execute("alter table journal enable trigger all")
+
+
+@pytest.fixture
+def old_installation(connection: Connection) -> None:
+    """A ledger that began a week ago, so that rows from before now are new to the first proof."""
+    connection.execute("update installation set created_at = now() - interval '7 days'")
+
+
+@pytest.mark.usefixtures("old_installation")
+def test_rows_since_the_last_mark_are_proven(connection: Connection) -> None:
+    add_entries(connection, 1, range(1, 11), A_WHILE_AGO)
+    first = run_now(connection, "verify-recent")
+    set_mark(connection, LATELY - HOUR)
+    add_entries(connection, 1, range(11, 14), LATELY)
+    second = run_now(connection, "verify-recent")
+    third = run_now(connection, "verify-recent")
+
+    assert [told["rows"] for told in (first, second, third)] == [10, 3, 0]
+    assert reconciliations(connection) == [(1, 10, 0), (1, 3, 0), (1, 0, 0)]
+
+
+def set_mark(connection: Connection, mark: datetime) -> None:
+    """Let the last proof of new rows have ended earlier."""
+    connection.execute("update reconciliations set covered_until = %s where kind = 1", [mark])
+
+
+DAMAGE = [
+    ("running_balance", "balance_after = 99", 1, 12),
+    ("entry_sequence", "seq = 99", 1, 13),
+    ("chronology", "created_at = created_at - interval '2 seconds'", 1, 13),
+    ("entry_kind", "side = -1, balance_after = 11", 1, 13),
+    ("account_exists", "account_id = gen_random_uuid(), seq = 1, balance_after = 1", 1, 13),
+]
+
+
+@pytest.mark.usefixtures("old_installation")
+@pytest.mark.parametrize(("check", "change", "account", "seq"), DAMAGE, ids=[check for check, *_ in DAMAGE])
+def test_damage_among_the_new_rows_is_found_kept_and_shown(
+    check: str,
+    change: str,
+    account: int,
+    seq: int,
+    connection: Connection,
+    settings: Settings,
+    environment_of: Callable[[Settings], dict[str, str]],
+) -> None:
+    """Given new rows of which one is wrong, when they are proven, then it is found; and when the next proof finds
+    nothing new, status still tells."""
+    add_entries(connection, 1, range(1, 11), A_WHILE_AGO)
+    run_now(connection, "verify-recent")
+    set_mark(connection, LATELY - HOUR)
+    add_entries(connection, 1, range(11, 14), LATELY)
+    damage(connection, change, account, seq)
+
+    run_now(connection, "verify-recent")
+    run_now(connection, "verify-recent")
+
+    (findings,) = connection.execute("select findings from reconciliations where discrepancies > 0").fetchall()
+    assert check in {found["name"] for found in findings[0]}
+    report = json.loads(status(settings, environment_of, "--json"))
+    assert [(proof["kind"], proof["rows"]) for proof in report["reconciliations"]] == [("recent", 13)]
+    assert report["reconciliations"][0]["discrepancies"] > 0
+
+
+def test_every_check_of_new_rows_is_one_of_the_whole_proof() -> None:
+    assert "books" not in RECENT_CHECKS
+    assert len(RECENT_CHECKS) == 16
+
+
+def test_the_cost_is_that_of_the_new_rows(database_url: str, connection: Connection) -> None:
+    """Given forty thousand rows of old and a hundred new ones on the same accounts, then few rows are read."""
+    for account in range(1, 21):
+        add_entries(connection, account, range(1, 2_001), A_WHILE_AGO)
+    for account in range(1, 21):
+        add_entries(connection, account, range(2_001, 2_006), LATELY)
+    connection.execute("vacuum analyze journal")
+    read = "select seq_tup_read + idx_tup_fetch from pg_stat_user_tables where relname = 'journal'"
+
+    def rows_read(opened: psycopg.Connection[Any]) -> int:
+        opened.execute("select pg_stat_force_next_flush()")
+        opened.execute("select pg_stat_clear_snapshot()")
+        return int((opened.execute(read).fetchone() or (0,))[0])
+
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        before = rows_read(opened)
+        report = verify_period(opened, LATELY - HOUR, LATELY + HOUR)
+        cost = rows_read(opened) - before
+
+    assert (report.rows, report.discrepancies) == (100, 0)
+    # The last pages of the period hold some older rows, too, and each statement reads them.
+    assert cost < 10_000
+
+
+def test_a_transaction_under_way_holds_the_horizon_back(database_url: str, connection: Connection) -> None:
+    """Given a worker in the middle of a batch, then nothing after its beginning counts as settled."""
+    with psycopg.connect(database_url, application_name="creditlane-worker x") as batch:
+        (begun,) = batch.execute("select now()").fetchone() or (None,)
+        assert isinstance(begun, datetime)
+        held = [read_horizon(connection) for _ in range(3)]
+
+        assert max(held) <= begun
+    assert read_horizon(connection) > begun - timedelta(seconds=horizon.LAG_SECONDS + 1)
+
+
+@pytest.mark.usefixtures("old_installation")
+def test_a_clock_that_went_back_takes_the_mark_along(connection: Connection) -> None:
+    """Given a mark in the future, from when the clock was ahead, then rows of now are proven from the next time on."""
+    run_now(connection, "verify-recent")
+    set_mark(connection, datetime.now(UTC) + DAY)
+    run_now(connection, "verify-recent")
+    (mark,) = connection.execute(
+        "select covered_until from reconciliations order by run_id desc limit 1"
+    ).fetchone() or (None,)
+
+    assert isinstance(mark, datetime)
+    assert mark < datetime.now(UTC)
+
+
+@pytest.mark.usefixtures("old_installation")
+def test_the_whole_ledger_is_proven_and_kept(
+    connection: Connection, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    add_entries(connection, 1, range(1, 11), LATELY)
+    damage(connection, "balance_after = 99", 1, 10)
+
+    told = run_now(connection, "verify")
+
+    assert (told["accounts"], told["rows"]) == (1, 10)
+    ((kind, rows, discrepancies),) = reconciliations(connection)
+    assert (kind, rows, discrepancies > 0) == (2, 10, True)
+    (line,) = [line for line in status(settings, environment_of).splitlines() if line.startswith("books")]
+    assert line.startswith(f"books         {discrepancies} discrepancies in 10 rows, the whole ledger ")
+
+
+def test_status_says_that_nothing_was_proven_yet(
+    settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    lines = status(settings, environment_of).splitlines()
+
+    assert "books         not proven yet: no process of `creditlane jobs work` has run" in lines
+
+
+def statistics(connection: Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "select public_id, accounts, entries, balance::int, entries_last_hour, entries_last_day, outbox_rows, "
+        "pending_deliveries, failed_deliveries, disabled_endpoints from statistics join stores using (store_id) "
+        "where taken_at = (select max(taken_at) from statistics) order by store_id"
+    ).fetchall()
+
+
+def test_each_store_is_counted(connection: Connection) -> None:
+    connection.execute("insert into stores (public_id, name) values ('store_other', 'Another')")
+    add_entries(connection, 1, range(1, 11), A_WHILE_AGO)
+    add_entries(connection, 1, range(11, 14), LATELY - 5 * HOUR)
+    add_entries(connection, 2, range(1, 3), LATELY)
+    connection.execute("insert into outbox (store_id, accounts, seqs, sequences) values (1, '{}', '{}', '{}')")
+    connection.execute(
+        "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret) "
+        "select 1, lpad(status::text, 32, '0')::uuid, 1, status, 'https://x', 'whsec_x' "
+        "from generate_series(1, 3) as status"
+    )
+    connection.execute(
+        "insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at) "
+        "select 1, lpad('1', 32, '0')::uuid, gen_random_uuid(), n %% 3 + 1, now(), case n %% 3 when 0 then now() end "
+        "from generate_series(1, 10) as n",
+        [],
+    )
+
+    run_now(connection, "statistics")
+
+    assert statistics(connection) == [
+        ("store_default", 2, 15, 13 + 2, 2, 5, 1, 3, 3, 1),
+        ("store_other", 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    ]
+
+
+def test_the_next_count_adds_what_is_new(connection: Connection) -> None:
+    """Given a count, when rows follow, then the next count reads those alone; and after a day all is counted anew."""
+    add_entries(connection, 1, range(1, 11), A_WHILE_AGO)
+    run_now(connection, "statistics")
+    connection.execute("update statistics set covered_until = %s, taken_at = %s", [LATELY - HOUR, LATELY - HOUR])
+    add_entries(connection, 1, range(11, 14), LATELY)
+    # Behind the count's back, to see that it is not read again.
+    add_entries(connection, 3, range(1, 6), A_WHILE_AGO)
+    run_now(connection, "statistics")
+    added = statistics(connection)[0][1:6]
+    connection.execute("update statistics set recounted_at = recounted_at - interval '1 day'")
+    run_now(connection, "statistics")
+    recounted = statistics(connection)[0][1:6]
+
+    assert added == (1, 13, 13, 3, 3)
+    assert recounted == (2, 18, 13 + 5, 8, 3)
+
+
+def test_status_shows_the_stores_with_their_age(
+    connection: Connection, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    add_entries(connection, 1, range(1, 11), LATELY)
+    run_now(connection, "statistics")
+
+    lines = status(settings, environment_of).splitlines()
+    report = json.loads(status(settings, environment_of, "--json"))
+
+    assert lines[-2].split() == (
+        [
+            "store",
+            "accounts",
+            "entries",
+            "balance",
+            "last",
+            "hour",
+            "last",
+            "day",
+            "news",
+            "pending",
+            "failed",
+            "disabled",
+        ]
+    )
+    assert lines[-1].split() == ["store_default", "1", "10", "10", "10", "10", "0", "0", "0", "0"]
+    (store,) = report["statistics"]
+    assert horizon.LAG_SECONDS <= store["age_seconds"] < 120
