@@ -41,7 +41,7 @@ IDLE_SECONDS = 0.5
 #: How often results are written and more is asked for at least, in seconds, and how often the outbox is looked at.
 STEP_SECONDS = 0.02
 OUTBOX_SECONDS = 0.05
-#: How often endpoints are looked for when there were none, in seconds.
+#: How often endpoints are looked for, in seconds: not at once for more, so that several processes share them.
 TAKE_SECONDS = 0.1
 #: Results that are written without waiting any longer.
 MANY_RESULTS = 64
@@ -152,7 +152,7 @@ class Round:
         taken = 0
         if now >= self._take_at:
             taken = await self._leases.take(also_failing=now < self._probing_until)
-            self._take_at = now if taken else now + TAKE_SECONDS
+            self._take_at = now + TAKE_SECONDS
         if taken or await self._leases.refill():
             self._worked_at = now
         if taken:
@@ -175,7 +175,8 @@ class Round:
             if done:
                 self._fanned_out += done
                 self._worked_at = time.monotonic()
-                self._take_at = 0.0
+                if not self._leases.held:
+                    self._take_at = 0.0
                 self._something_new.set()
             else:
                 await asyncio.sleep(OUTBOX_SECONDS)

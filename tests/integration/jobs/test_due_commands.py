@@ -50,7 +50,7 @@ def test_a_command_is_applied_when_its_time_has_come(
 
     assert wait_until(lambda: client.balance(account.id) == 2, seconds=DEADLINE_SECONDS)
     assert keys == [f"{ANN} {n}" for n in range(3)]
-    assert waiting(connection) == keys[2:]
+    assert wait_until(lambda: waiting(connection) == keys[2:], seconds=DEADLINE_SECONDS)
     assert all(entry.created_at >= moment for entry in client.entries(ANN) if entry.idempotency_key == keys[1])
 
 

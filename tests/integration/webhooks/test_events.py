@@ -285,13 +285,17 @@ def test_a_store_is_not_told_of_another(newsroom: Newsroom, receiver: Receiver, 
 def test_an_endpoint_hears_nothing_from_before_it_was_there(
     newsroom: Newsroom, receiver: Receiver, deliver: Deliver
 ) -> None:
+    """Given an event that another endpoint wants and that waits to be fanned out, when an endpoint is added, it gets
+    what happens from then on."""
+    newsroom.add_endpoint(receiver.url("/first"))
     newsroom.happen(OPEN_BOB)
     newsroom.add_endpoint(receiver.url("/later"))
     newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
 
     deliver()
 
-    assert [each.event["eventType"] for each in receiver.received] == ["account.frozen"]
+    assert [each.event["eventType"] for each in receiver.at("/later")] == ["account.frozen"]
+    assert len(receiver.at("/first")) == 2
 
 
 def test_news_that_stand_in_the_outbox_twice_are_told_once(
