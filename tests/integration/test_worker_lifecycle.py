@@ -165,7 +165,8 @@ def test_a_result_that_cannot_be_announced_during_a_stop_stays_on_the_lane(
     account_id = producer.accounts[0]
     lane = keys.lane(partition_of(account_id, producer.partitions))
     with redis.Redis.from_url(settings.require_redis_url()) as client:
-        client.set(keys.replies("deaf"), "no stream")
+        # There is no id after this one.
+        client.xadd(keys.replies("deaf"), {"a": "[]"}, id=f"{2**64 - 1}-{2**64 - 1}")
         for number in range(1, 21):
             command = Credit(account_id=account_id, amount=1, reference="deaf", idempotency_key=f"deaf {number}")
             client.xadd(lane, {"c": encode_command(command, settings.store), "r": f"deaf/{number}"})
