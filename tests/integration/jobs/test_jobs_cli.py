@@ -78,7 +78,8 @@ def test_a_job_that_fails_says_why(run: Run, start_jobs: StartJobs, connection: 
     assert failed.exit_code == 1
     assert failed.stdout.startswith('retention failed: UndefinedTable: relation "outbox" does not exist')
     queues = {queue["queue"]: queue for queue in report_of(run)["queues"]}
-    assert wait_until(lambda: report_of(run)["queues"][1]["failed"] == 1, seconds=DEADLINE_SECONDS)
+    # At a full minute the statistics fail of it, too.
+    assert wait_until(lambda: report_of(run)["queues"][1]["failed"] >= 1, seconds=DEADLINE_SECONDS)
     assert queues["deliveries"]["failed"] == 0
 
 

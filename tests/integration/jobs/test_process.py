@@ -1,5 +1,6 @@
 """The RQ processes as users of RQ know them, and how they end, survive, and wake the deliveries."""
 
+import re
 import signal
 import subprocess
 import threading
@@ -51,7 +52,8 @@ def test_rq_info_shows_the_processes_each_on_one_queue(
     prefix = settings.redis_prefix
     for process, queue in ((jobs, "jobs"), (deliveries, "deliveries")):
         (line,) = [line for line in lines if f" {process.pid})" in line]
-        assert line.split(") ")[1].startswith(f"idle {prefix}-{queue}. jobs: 0 finished")
+        # Busy, if something is due by its schedule just now.
+        assert re.match(f"(idle|busy) {prefix}-{queue}[.] jobs: [0-9]+ finished", line.split(") ")[1])
 
 
 def test_a_signal_lets_the_job_be_finished(
