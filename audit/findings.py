@@ -65,6 +65,22 @@ class CheckReport(BaseModel):
     examples: list[Discrepancy] = []
 
 
+class Judged:
+    """What every report on checks can tell. No model, so that each report has its fields in its own order."""
+
+    checks: list[CheckReport]
+
+    @property
+    def discrepancies(self) -> int:
+        """Number of all discrepancies; 0 on sound books."""
+        return sum(check.discrepancies for check in self.checks)
+
+    @property
+    def failed(self) -> list[CheckReport]:
+        """The checks that found something."""
+        return [check for check in self.checks if check.discrepancies]
+
+
 class Findings:
     """Counts discrepancies by check and keeps the first of each."""
 

@@ -13,7 +13,7 @@ import psycopg
 from pydantic import BaseModel
 
 from . import recent_sql as sql
-from .findings import CHECKS, CheckReport, Findings
+from .findings import CHECKS, CheckReport, Findings, Judged
 from .verification_sql import STORES
 
 #: What the rows of a period and their neighbours can tell.
@@ -40,7 +40,7 @@ RECENT_CHECKS = {
 }
 
 
-class PeriodReport(BaseModel):
+class PeriodReport(Judged, BaseModel):
     """What the proof of a period read and what it found."""
 
     entries: int
@@ -52,16 +52,6 @@ class PeriodReport(BaseModel):
     def rows(self) -> int:
         """Number of journal rows of the period."""
         return self.entries + self.decisions
-
-    @property
-    def discrepancies(self) -> int:
-        """Number of all discrepancies; 0 on sound books."""
-        return sum(check.discrepancies for check in self.checks)
-
-    @property
-    def failed(self) -> list[CheckReport]:
-        """The checks that found something."""
-        return [check for check in self.checks if check.discrepancies]
 
 
 def verify_period(connection: psycopg.Connection[Any], since: datetime, until: datetime) -> PeriodReport:

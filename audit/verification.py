@@ -16,13 +16,13 @@ from pydantic import BaseModel
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from . import verification_sql as sql
-from .findings import CHECKS, CheckReport, Findings
+from .findings import CHECKS, CheckReport, Findings, Judged
 
 #: Rows that one range of accounts aims at: enough to make round trips cheap, little enough to sort in memory.
 ROWS_PER_RANGE = 50_000
 
 
-class VerificationReport(BaseModel):
+class VerificationReport(Judged, BaseModel):
     """What a verification read and what it found."""
 
     stores: int = 0
@@ -32,16 +32,6 @@ class VerificationReport(BaseModel):
     #: Journal rows that moved none: rejections and changes of state.
     decisions: int = 0
     checks: list[CheckReport]
-
-    @property
-    def discrepancies(self) -> int:
-        """Number of all discrepancies; 0 on sound books."""
-        return sum(check.discrepancies for check in self.checks)
-
-    @property
-    def failed(self) -> list[CheckReport]:
-        """The checks that found something."""
-        return [check for check in self.checks if check.discrepancies]
 
 
 #: Is told the journal rows that are proven and the journal rows there are.
