@@ -54,15 +54,7 @@ def work_command(
     settings.require_database_url()
     settings.require_redis_url()
     with StopSignals() as signals:
-        pool = jobs_pool(queue, processes, os.environ, print_log_line)
-        try:
-            pool.start()
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            signals.ignore()
-        finally:
-            pool.stop()
+        jobs_pool(queue, processes, os.environ, print_log_line).run(signals)
 
 
 @jobs_app.command("list")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Annotated
 
 import typer
@@ -34,15 +33,7 @@ def worker_command(
     settings.require_database_url()
     settings.require_redis_url()
     with StopSignals() as signals:
-        pool = WorkerPool(processes, os.environ, print_log_line)
-        try:
-            pool.start()
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            signals.ignore()
-        finally:
-            pool.stop()
+        WorkerPool(processes, os.environ, print_log_line).run(signals)
 
 
 def migrate_command(

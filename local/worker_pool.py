@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from .stop_signals import StopSignals
+
 #: The first and the longest pause before a worker that died is started again, in seconds.
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -64,6 +66,17 @@ class WorkerPool:
         """Ids of the processes that run now."""
         with self._lock:
             return [process.pid for process in self._running.values()]
+
+    def run(self, signals: StopSignals) -> None:
+        """Run the children until one of the signals comes."""
+        try:
+            self.start()
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            signals.ignore()
+        finally:
+            self.stop()
 
     def start(self) -> None:
         """Start the processes; returns at once."""
