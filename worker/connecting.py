@@ -26,20 +26,23 @@ def connect_postgres(
     Raises:
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return psycopg.connect(database_url, autocommit=autocommit, **_options(worker_id))
+    return psycopg.connect(database_url, autocommit=autocommit, **session_options(session_name(worker_id)))
 
 
 async def connect_postgres_async(
     database_url: str, *, worker_id: str = "", autocommit: bool = False
 ) -> psycopg.AsyncConnection[tuple[Any, ...]]:
     """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
-    return await psycopg.AsyncConnection.connect(database_url, autocommit=autocommit, **_options(worker_id))
+    return await psycopg.AsyncConnection.connect(
+        database_url, autocommit=autocommit, **session_options(session_name(worker_id))
+    )
 
 
-def _options(worker_id: str) -> dict[str, Any]:
+def session_options(name: str) -> dict[str, Any]:
+    """Return the options of a connection whose session is called like this in Postgres."""
     return {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": session_name(worker_id),
+        "application_name": name,
         # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
         "prepare_threshold": None,
         # A peer that vanished without a word is noticed after about half a minute.

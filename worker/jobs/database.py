@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from ...schemas.settings import Settings
-from ..connecting import CONNECT_TIMEOUT_SECONDS
+from ..connecting import session_options
 
 #: What the sessions are called in Postgres. Not as a worker's: these do not write the journal.
 SESSION_NAME = "creditlane-jobs"
@@ -21,16 +21,4 @@ def connect(settings: Settings) -> Connection:
     Raises:
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return psycopg.connect(
-        settings.require_database_url(),
-        autocommit=True,
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        application_name=SESSION_NAME,
-        # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
-        prepare_threshold=None,
-        # A peer that vanished without a word is noticed after about half a minute.
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
-    )
+    return psycopg.connect(settings.require_database_url(), autocommit=True, **session_options(SESSION_NAME))
