@@ -56,12 +56,18 @@ left join lateral (
 ) as decision on true
 """
 
-_ROW = """
+
+def row_columns(key: str = "journal.idempotency_key") -> str:
+    """Return the columns of a journal row as `row_text.row_of` reads them; the key may be found elsewhere."""
+    return f"""
 journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
-journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, journal.idempotency_key, journal.reference,
+journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, {key}, journal.reference,
 journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
 journal.content::text, journal.transaction_account, journal.transaction_seq
 """
+
+
+_ROW = row_columns()
 
 #: Rows that hold one of these idempotency keys already.
 LOAD_KNOWN = f"""

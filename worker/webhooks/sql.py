@@ -9,6 +9,8 @@ of a sender's time.
 
 from __future__ import annotations
 
+from ..sql import row_columns
+
 #: Whether there is anything to fan out.
 ANY_OUTBOX = "select exists (select from outbox)"
 
@@ -28,18 +30,12 @@ for update skip locked
 """
 
 #: A row of the journal. The key of a further entry is on the first one of its transaction.
-_JOURNAL = """
-journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
-journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text,
+_JOURNAL = row_columns("""
 coalesce(journal.idempotency_key, (
     select first.idempotency_key from journal as first
     where first.store_id = journal.store_id and first.account_id = journal.transaction_account
       and first.seq = journal.transaction_seq
-)),
-journal.reference,
-journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
-journal.content::text, journal.transaction_account, journal.transaction_seq
-"""
+))""")
 
 #: What the outbox points at: the place in it, the journal row and its account.
 READ_NEWS = f"""
