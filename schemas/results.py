@@ -24,6 +24,11 @@ def moment_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def moment_text(moment: datetime) -> str:
+    """Return the moment as responses and events have it: ISO 8601 in UTC, with milliseconds."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 class ErrorDetail(BaseModel):
     """Why a command was not applied."""
 

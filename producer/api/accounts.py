@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ...schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
-from ...schemas.results import Result
+from ...schemas.results import Result, moment_text
 from ...schemas.tickets import Ticket
 from ..webhook_operations import low_balance_operation
 from .authentication import Store, authenticated_store
@@ -26,7 +26,6 @@ from .models import (
     Movement,
     ReverseTransaction,
     TransactionBody,
-    moment_text,
 )
 from .outcomes import opened_account, single_transaction
 from .paging import WindowParameters

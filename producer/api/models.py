@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
@@ -16,11 +15,6 @@ TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
 ENTRY_EXAMPLE = "cce_8f14e45fceea167a5a36dedd4bea25432"
 COMMAND_EXAMPLE = "cmd_WyJzdG9yZV9kZWZhdWx0IiwiY2NhX…"
 MOMENT_EXAMPLE = "2026-03-01T12:30:00.250Z"
-
-
-def moment_text(moment: datetime) -> str:
-    """Return the moment as every response has it: ISO 8601 in UTC, with milliseconds."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def is_absent(value: object) -> bool:

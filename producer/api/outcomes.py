@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ...schemas.identifiers import entry_id, position_of
-from ...schemas.results import Result
+from ...schemas.results import Result, moment_text
 from .errors import Problem
-from .models import AccountBody, CreateAccount, EntryBody, TransactionBody, moment_text
+from .models import AccountBody, CreateAccount, EntryBody, TransactionBody
 
 
 def opened_account(body: CreateAccount, result: Result, store_id: str) -> AccountBody:

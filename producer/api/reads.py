@@ -21,13 +21,13 @@ from ...schemas.identifiers import (
     transaction_id,
 )
 from ...schemas.journal import SIDE_NAMES, Kind, Status
-from ...schemas.results import moment_of
+from ...schemas.results import moment_of, moment_text
 from . import queries
 from .authentication import Store, authenticated_store
 from .connections import Connections, Row
 from .errors import Problem
 from .known_accounts import is_account_id
-from .models import AccountBody, BalanceBody, EntryBody, TransactionBody, moment_text
+from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
 
 #: The API's times have milliseconds, so a moment that is asked for includes the whole of its millisecond.

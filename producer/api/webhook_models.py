@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...schemas.events import ENDPOINT_PREFIX, EVENT_PREFIX, EVENT_TYPES, MAX_URL_CHARACTERS, EventType
+from ...schemas.results import moment_text
 from ...schemas.urls import TargetUrl
 from ...schemas.webhooks import (
     MAX_ENDPOINTS,
@@ -18,7 +19,7 @@ from ...schemas.webhooks import (
     EndpointStatus,
     Webhook,
 )
-from .models import Moment, RequestBody, is_absent, moment_text
+from .models import Moment, RequestBody, is_absent
 
 WEBHOOK_EXAMPLE = f"{ENDPOINT_PREFIX}8f14e45fceea167a5a36dedd4bea2543"
 EVENT_EXAMPLE = f"{EVENT_PREFIX}c9f0f895fb98ab9159f51fd0297e236d"

@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from ...schemas.errors import ConfigurationError
 from ...schemas.exports import Export, ExportRequest
 from ...schemas.identifiers import ACCOUNT_PREFIX, entry_id, transaction_id
+from ...schemas.journal import SIDE_NAMES
 from ...schemas.settings import Settings
 from .database import Connection, connect
 from .export_files import Files, Row, open_files
@@ -253,7 +254,7 @@ def _row(account: UUID, seq: int, first_account: UUID, first_seq: int, *fields: 
         name,
         unit_label,
         transaction_id(ACCOUNT_PREFIX + first_account.hex, first_seq),
-        "credit" if side > 0 else "debit",
+        SIDE_NAMES[side],
         amount,
         balance,
         reference,

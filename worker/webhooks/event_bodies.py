@@ -21,8 +21,8 @@ from ...schemas.events import (
     event_id,
     public_event_id,
 )
-from ...schemas.journal import CREDIT_SIDE, JournalRow, Kind, Refusal
-from ...schemas.results import Result, moment_of, result_of_refusal, result_of_row
+from ...schemas.journal import CREDIT_SIDE, SIDE_NAMES, JournalRow, Kind, Refusal
+from ...schemas.results import Result, moment_of, moment_text, result_of_refusal, result_of_row
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
 LOW_BALANCE = "balance.low"
@@ -69,9 +69,8 @@ class News(NamedTuple):
     low_balance: int | None
 
 
-def moment_text(microseconds: int) -> str:
-    """Return a moment as the API shows it: in UTC, with milliseconds."""
-    return moment_of(microseconds).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+def _moment(microseconds: int) -> str:
+    return moment_text(moment_of(microseconds))
 
 
 def event_types_of(news: News) -> Iterator[str]:
@@ -114,7 +113,7 @@ def callback_event(
 ) -> Event:
     """Return the event that tells this URL what became of its command."""
     if isinstance(told, JournalRow):
-        result, at_us, decided_at = result_of_row(told), told.created_at_us, moment_text(told.created_at_us)
+        result, at_us, decided_at = result_of_row(told), told.created_at_us, _moment(told.created_at_us)
         identifier = callback_event_id(store_id, account_id, idempotency_key, url)
     else:
         result, at_us, decided_at = result_of_refusal(told, account_id, idempotency_key), written_at_us, None
@@ -158,8 +157,8 @@ def _object_of(news: News, event_type: str) -> dict[str, Any]:
         "unit_label": news.unit_label,
         "status": _STATES[Kind(news.row.kind)][1],
         "balance": str(news.row.balance_after),
-        "created_at": moment_text(news.opened_at_us or news.row.created_at_us),
-        "occurred_at": moment_text(news.row.created_at_us),
+        "created_at": _moment(news.opened_at_us or news.row.created_at_us),
+        "occurred_at": _moment(news.row.created_at_us),
         "sequence": news.sequence,
     }
 
@@ -173,11 +172,11 @@ def _movement(news: News, event_type: str) -> dict[str, Any]:
         "amount_minor_units": str(row.amount),
         "balance_after_minor_units": str(row.balance_after),
         "reference": row.reference or "",
-        "occurred_at": moment_text(row.created_at_us),
+        "occurred_at": _moment(row.created_at_us),
         "sequence": news.sequence,
     }
     if event_type == REVERSED:
-        told["side"] = "credit" if row.side == CREDIT_SIDE else "debit"
+        told["side"] = SIDE_NAMES[row.side]
         # The key of a reversal names the transaction that it undoes.
         told["reversal_of"] = row.idempotency_key.removeprefix(REVERSAL_KEY_PREFIX)
     return told
@@ -189,7 +188,7 @@ def _low_balance(news: News) -> dict[str, Any]:
         **_account_fields(news),
         "balance_minor_units": str(news.row.balance_after),
         "threshold_minor_units": str(news.low_balance),
-        "occurred_at": moment_text(news.row.created_at_us),
+        "occurred_at": _moment(news.row.created_at_us),
         "sequence": news.sequence,
     }
 
@@ -215,7 +214,7 @@ def _rejected_command(news: News) -> dict[str, Any]:
         "reference": row.reference,
         "amount_minor_units": None if row.amount is None else str(row.amount),
         "error": error.model_dump() if error else None,
-        "occurred_at": moment_text(row.created_at_us),
+        "occurred_at": _moment(row.created_at_us),
         "sequence": news.sequence,
     }
 
