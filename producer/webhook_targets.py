@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, ip_address
 from urllib.parse import urlsplit
 
 from ..schemas.errors import InvalidCommand
-from ..schemas.networks import Address, Network, bare_address, is_public
+from ..schemas.networks import Address, Network, bare_address, is_number, is_public
 
-#: The last part of a host by which browsers and `inet_aton` take it for a number: 127.1, 0x7f000001, 2130706433.
-_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _LOCALHOST = IPv4Address("127.0.0.1")
 
 
@@ -44,7 +41,7 @@ def _address_of(host: str) -> Address | None:
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return _LOCALHOST
-    if ":" not in name and not _NUMBER.fullmatch(name.rpartition(".")[2]):
+    if ":" not in name and not is_number(name):
         return None
     try:
         return bare_address(ip_address(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from .errors import ConfigurationError
@@ -42,6 +43,9 @@ _NOT_PUBLIC_V4 = [
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_V6 = [IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20")]
 
+#: The last part of a host by which it is a number: 127.1, 0x7f000001, 2130706433.
+_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = IPv6Network("::/96")
 
@@ -61,6 +65,11 @@ def parse_networks(text: str) -> tuple[Network, ...]:
                 f"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS: {error}; give networks as 10.1.0.0/16, `loopback` or `private`"
             ) from None
     return tuple(networks)
+
+
+def is_number(host: str) -> bool:
+    """Tell whether a host is a number of some form, which browsers and `inet_aton` take for an address."""
+    return _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
 
 
 def bare_address(address: Address) -> Address:

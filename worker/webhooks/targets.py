@@ -14,10 +14,8 @@ from yarl import URL
 
 from ...schemas.errors import TargetRefused
 from ...schemas.events import MAX_URL_CHARACTERS
-from ...schemas.networks import Network, bare_address, is_public
+from ...schemas.networks import Network, bare_address, is_number, is_public
 
-#: The last part of a host by which browsers and `inet_aton` take it for a number: 127.1, 0x7f000001, 2130706433.
-_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\.?", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 #: What no URL has: spaces, controls, and the backslash, which some take for a slash.
 _UNWANTED = re.compile(r"[\s\x00-\x20\x7f\\]")
@@ -76,6 +74,6 @@ class TargetPolicy:
             self.judge_address(host, is_https=is_https)
         elif not _NAME.fullmatch(host):
             raise TargetRefused(f"{host} is no host name")
-        elif _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+        elif is_number(host):
             # Only the usual four decimal numbers: each other form is read differently by somebody.
             self.judge_address(host, is_https=is_https)
