@@ -12,6 +12,9 @@ import pytest
 from creditlane.local.processes import is_running, wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 
+#: The official client.
+SDK = "creem@1.13.0"
+
 COMMAND = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()"]
 #: The argument by which a worker process of `up` is known.
 WORKER = "creditlane.local.worker_child"
@@ -53,6 +56,16 @@ class Place(NamedTuple):
     def servers(self) -> list[int | None]:
         """Return the process ids of Postgres and Redis, None for one that does not run."""
         return [EmbeddedPostgres(self.data_dir / "postgres").pid, EmbeddedRedis(self.data_dir / "redis").pid]
+
+
+@pytest.fixture(scope="session")
+def sdk_directory(workspace: Path) -> Path:
+    """A directory with the official client."""
+    directory = workspace / "sdk"
+    directory.mkdir()
+    command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "--ignore-scripts", SDK]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    return directory
 
 
 @pytest.fixture

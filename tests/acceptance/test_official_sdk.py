@@ -21,7 +21,6 @@ import pytest
 from creditlane import Settings
 from creditlane.producer.api.keys import create_key
 
-SDK = "creem@1.13.0"
 SCRIPT = Path(__file__).with_name("official_sdk.mjs")
 #: How long a process may take to start and to stop, in seconds.
 PATIENCE_SECONDS = 60.0
@@ -34,16 +33,6 @@ pytestmark = [
     ),
     pytest.mark.timeout(300),
 ]
-
-
-@pytest.fixture(scope="session")
-def sdk_directory(workspace: Path) -> Path:
-    """A directory with the official client."""
-    directory = workspace / "sdk"
-    directory.mkdir()
-    command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "--ignore-scripts", SDK]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
-    return directory
 
 
 @pytest.fixture

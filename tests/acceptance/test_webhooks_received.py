@@ -32,7 +32,6 @@ from creditlane.schemas.events import (
 
 from ..integration.webhooks.receiver import Received, Receiver, plain
 
-SDK = "creem@1.13.0"
 HERE = Path(__file__).parent
 #: How long a process may take to start and to stop, in seconds.
 PATIENCE_SECONDS = 60.0
@@ -84,16 +83,6 @@ def client(settings: Settings, delivering: None) -> Iterator[Client]:
     assert delivering is None
     with Client(settings) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def sdk_directory(workspace: Path) -> Path:
-    """A directory with the official client."""
-    directory = workspace / "webhooks-sdk"
-    directory.mkdir()
-    command = ["npm", "install", "--prefix", str(directory), "--no-audit", "--no-fund", "--ignore-scripts", SDK]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
-    return directory
 
 
 @pytest.fixture
