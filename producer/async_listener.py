@@ -27,6 +27,7 @@ class AsyncListener:
         self._stream = stream
         self._desk = desk
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     def start(self) -> None:
         """Listen from now on, unless that was begun before."""
@@ -37,6 +38,8 @@ class AsyncListener:
         """End the task and remove the stream, as far as Redis can be reached."""
         if self._task is None:
             return
+        # A cancellation that comes together with a time-out is lost in some library below; the flag is not.
+        self._is_stopping = True
         self._task.cancel()
         await asyncio.wait((self._task,))
         try:
@@ -46,7 +49,7 @@ class AsyncListener:
 
     async def _run(self) -> None:
         pauses = growing_pauses(*RECONNECT_PAUSES)
-        while True:
+        while not self._is_stopping:
             try:
                 for batch in self._stream.take(await self._wire.exchange_once([self._stream.wait_call()])):
                     self._desk.deliver(batch)

@@ -1,0 +1,47 @@
+"""The asyncio client's listener ends when it is told to, whatever becomes of its cancellation."""
+
+import asyncio
+from asyncio import Future
+from collections.abc import Sequence
+from typing import Any
+
+from creditlane.producer.async_listener import AsyncListener
+from creditlane.producer.replies import ReplyStream
+from creditlane.producer.reply_desk import ReplyDesk
+from creditlane.producer.wire import Call, ExchangeFailed
+from creditlane.schemas.journal import Announcement
+
+#: How long the listener may take to end, in seconds.
+PATIENCE_SECONDS = 10.0
+
+
+class DeafWire:
+    """A Redis whose time-out comes just when the task is cancelled, as asyncio lets it happen."""
+
+    def __init__(self) -> None:
+        self.listening = asyncio.Event()
+        self.calls: list[str] = []
+
+    async def exchange_once(self, calls: Sequence[Call]) -> list[Any]:
+        name = str(calls[0][0])
+        self.calls.append(name)
+        if name == "XREAD":
+            self.listening.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ExchangeFailed(TimeoutError("no answer"), sent=True) from None
+        return [None]
+
+
+async def test_a_listener_whose_cancellation_is_lost_ends_all_the_same() -> None:
+    wire = DeafWire()
+    desk: ReplyDesk[Future[Announcement]] = ReplyDesk(asyncio.get_running_loop().create_future)
+    listener = AsyncListener(wire, ReplyStream("replies"), desk)  # type: ignore[arg-type]
+    listener.start()
+    await wire.listening.wait()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await listener.stop()
+
+    assert wire.calls == ["XREAD", "DEL"]
