@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -201,6 +202,7 @@ workers = Table(
     Column("started_at", _moment, nullable=False, server_default=text("now()")),
     Column("expires_at", _moment, nullable=False),
     Column("numbers", JSONB, comment="what it has counted since it started"),
+    Column("lease_seconds", Float, comment="how long it may be silent, as it is set up; null before 0006"),
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 
@@ -210,6 +212,13 @@ leases = Table(
     Column("partition", SmallInteger, primary_key=True),
     Column("epoch", BigInteger, nullable=False, server_default=text("0")),
     Column("worker_id", Text, comment="null: nobody's"),
+    Column(
+        "reached",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="grows with every transaction of another lane that moved accounts of this one",
+    ),
     CheckConstraint("partition >= 0", name="partition_range"),
     CheckConstraint("epoch >= 0", name="epoch_range"),
     comment="Who applies a partition's commands. The epoch grows with every change of owner.",

@@ -1,0 +1,25 @@
+"""What lets workers notice each other: transactions that reached into a lane, and how long a worker's lease lasts."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    """Add the columns; nothing is rewritten, and no index is built."""
+    op.add_column(
+        "leases",
+        sa.Column(
+            "reached",
+            sa.BigInteger,
+            nullable=False,
+            server_default=sa.text("0"),
+            comment="grows with every transaction of another lane that moved accounts of this one",
+        ),
+    )
+    op.add_column(
+        "workers",
+        sa.Column("lease_seconds", sa.Float, comment="how long it may be silent, as it is set up; null before 0006"),
+    )
