@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-#: Bounds for this transaction only, so that a pooler in transaction mode is fine, and the one clock of all workers.
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
-select (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-       (select subscriptions_version from installation),
+select (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
 """
 
-#: The leases of a batch, locked against a change of owner until the batch is committed.
-LOCK_LEASES = """
-select partition, epoch from leases
-where worker_id = %(worker_id)s and partition = any(%(partitions)s)
-order by partition
-for share
+#: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and how often it was reached;
+#: and the one clock of all workers, in microseconds since 1970. Above an aggregate, so that the clock is read when all
+#: the locks are held: whoever moved an account of these lanes before has committed by then, with an earlier time.
+_LOCKED_LANES = """
+select coalesce(array_agg(array[partition, case when worker_id = %(worker_id)s then epoch else -1 end, reached]), '{}'),
+       (extract(epoch from clock_timestamp()) * 1000000)::bigint
+from lanes
 """
+
+#: The leases of a batch, locked against a change of owner, and against transactions of other lanes, until the batch is
+#: committed.
+LOCK_LEASES = f"""
+with lanes as (
+    select partition, worker_id, epoch, reached from leases
+    where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+    order by partition
+    for share
+){_LOCKED_LANES}
+"""  # noqa: S608  # the fragment is the constant above
 
 #: The leases of a batch and of the lanes that its transactions reach into, which stand still until it is committed. In
 #: the same order as above, so that no two batches wait for each other.
-LOCK_LANES = """
-select partition, case when worker_id = %(worker_id)s then epoch end from leases
-where partition = any(%(partitions)s)
-order by partition
-for update
-"""
+LOCK_LANES = f"""
+with lanes as (
+    select partition, worker_id, epoch, reached from leases
+    where partition = any(%(partitions)s)
+    order by partition
+    for update
+){_LOCKED_LANES}
+"""  # noqa: S608  # the fragment is the constant above
+
+#: Tells the owners of other lanes that accounts of theirs are moved, so that they forget what they remember of them.
+NOTE_REACH = "update leases set reached = reached + 1 where partition = any(%(partitions)s)"
 
 #: Accounts of a batch in one fixed order, so that two batches cannot wait for each other.
 LOCK_ACCOUNTS = """
