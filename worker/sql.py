@@ -32,18 +32,19 @@ with lanes as (
 """  # noqa: S608  # the fragment is the constant above
 
 #: The leases of a batch and of the lanes that its transactions reach into, which stand still until it is committed. In
-#: the same order as above, so that no two batches wait for each other.
+#: the same order as above, so that no two batches wait for each other. The count tells the owners of the lanes that are
+#: reached to forget what they remember of the accounts there; what is read is the count before.
 LOCK_LANES = f"""
 with lanes as (
     select partition, worker_id, epoch, reached from leases
     where partition = any(%(partitions)s)
     order by partition
     for update
+), told as (
+    update leases set reached = leases.reached + 1 from lanes
+    where leases.partition = lanes.partition and leases.partition = any(%(foreign)s)
 ){_LOCKED_LANES}
 """  # noqa: S608  # the fragment is the constant above
-
-#: Tells the owners of other lanes that accounts of theirs are moved, so that they forget what they remember of them.
-NOTE_REACH = "update leases set reached = reached + 1 where partition = any(%(partitions)s)"
 
 #: Accounts of a batch in one fixed order, so that two batches cannot wait for each other.
 LOCK_ACCOUNTS = """

@@ -173,11 +173,12 @@ class LedgerStore:
         With foreign partitions, all the lanes stand still until the commit: whoever owns them waits, and forgets then
         what it remembers of their accounts.
         """
-        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign_partitions]}
+        foreign = list(foreign_partitions)
+        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
         with self._connection.pipeline():
             begun = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
         # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
-        leases = self._connection.execute(sql.LOCK_LANES if foreign_partitions else sql.LOCK_LEASES, lanes)
+        leases = self._connection.execute(sql.LOCK_LANES if foreign else sql.LOCK_LEASES, lanes)
         locked, version = leases.fetchone(), begun.fetchone()
         if locked is None or version is None:
             raise CreditlaneError("Postgres did not tell the time")
@@ -186,8 +187,6 @@ class LedgerStore:
         lost = [p for p, epoch in epochs.items() if p not in versions or versions[p].epoch != epoch]
         if lost:
             raise PartitionsLost(lost)
-        if foreign_partitions:
-            self._connection.execute(sql.NOTE_REACH, {"partitions": list(foreign_partitions)})
         self._outbox.begin(version[0])
         return _Locked(now_us, versions)
 

@@ -216,11 +216,8 @@ def test_the_clock_is_read_when_the_lanes_are_locked(one: DirectStore, lease: Le
         holder.execute("select 1 from leases where partition = %s for update", [LANE])
         with ThreadPoolExecutor() as pool:
             freezing = pool.submit(one.apply, Freeze(account_id=ANN, idempotency_key="freeze"), epochs=epochs)
-            blocked = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
-            process = one.connection.info.backend_pid
-            deadline = time.monotonic() + DEADLINE_SECONDS
-            while watcher.execute(blocked, [process]).fetchone() is None:
-                assert time.monotonic() < deadline, "the batch does not wait"
+            wait_until_blocked(watcher, one.connection.info.backend_pid)
+            holder.execute("update leases set reached = reached + 1 where partition = %s", [LANE])
             released = holder.execute("select clock_timestamp()").fetchone()
             holder.commit()
             [result] = freezing.result()
@@ -228,6 +225,32 @@ def test_the_clock_is_read_when_the_lanes_are_locked(one: DirectStore, lease: Le
     assert released is not None
     assert result.decided_at is not None
     assert result.decided_at > released[0]
+
+
+@pytest.mark.usefixtures("one")
+def test_every_transaction_that_reaches_a_lane_counts(
+    other: DirectStore, lease: Lease, other_lease: Lease, database_url: str
+) -> None:
+    """Given a transaction that waits for a lane on which the count moves meanwhile, then it counts from there."""
+    lease.give("one")
+    others = other_lease.give("other")
+    other.apply(OpenAccount(account_id=BOB, idempotency_key="bob", customer_id="bob", initial_balance=9), epochs=others)
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url, autocommit=True) as watcher:
+        holder.execute("update leases set reached = reached + 5 where partition = %s", [LANE])
+        with ThreadPoolExecutor() as pool:
+            moving = pool.submit(other.apply, transfer(BOB, ANN, 1), epochs=others)
+            wait_until_blocked(watcher, other.connection.info.backend_pid)
+            holder.commit()
+            assert codes(moving.result()) == ["applied"]
+
+        assert watcher.execute("select reached from leases where partition = %s", [LANE]).fetchone() == (6,)
+
+
+def wait_until_blocked(watcher: psycopg.Connection[Any], process: int) -> None:
+    blocked = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and pid = %s"
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while watcher.execute(blocked, [process]).fetchone() is None:
+        assert time.monotonic() < deadline, "the batch does not wait"
 
 
 def test_a_batch_without_transactions_is_three_statements(
