@@ -63,7 +63,7 @@ def row_columns(key: str = "journal.idempotency_key") -> str:
 journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
 journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, {key}, journal.reference,
 journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
-journal.content::text, journal.transaction_account, journal.transaction_seq
+journal.content::text, journal.transaction_account, journal.transaction_seq, journal.entries_before
 """
 
 
@@ -112,7 +112,8 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
 #: The rows of a batch, as the text that `row_text.copy_text` makes.
 COPY_JOURNAL = """
 copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq) from stdin
+              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq,
+              entries_before) from stdin
 """
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.
