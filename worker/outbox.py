@@ -33,7 +33,7 @@ class Callback(msgspec.Struct, frozen=True, gc=False):
     account_id: str
     #: Place in the journal of the row that is the result; None where there is none.
     seq: int | None
-    #: How many decisions the account had with that row; None also where it was decided before.
+    #: How many decisions the account had with that row; None where it was decided before: the fan-out looks it up.
     sequence: int | None
     #: The result where there is no row: code, message and details.
     refusal: dict[str, Any] | None
