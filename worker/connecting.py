@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 import redis
 
+from .deadlines import SILENCE_SECONDS, AsyncDeadlineConnection, silent_for
+
 #: How long to wait for a connection to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
@@ -30,12 +32,14 @@ def connect_postgres(
 
 
 async def connect_postgres_async(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False
-) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
-    return await psycopg.AsyncConnection.connect(
+    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+) -> AsyncDeadlineConnection:
+    """Return a new connection for an event loop, on which Postgres may be silent for so long."""
+    connection = await AsyncDeadlineConnection.connect(
         database_url, autocommit=autocommit, **session_options(session_name(worker_id))
     )
+    connection.is_overdue = silent_for(silence_seconds)
+    return connection
 
 
 def session_options(name: str) -> dict[str, Any]:
