@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
+from ..schemas.accounts import Account
 from ..schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
@@ -146,6 +147,37 @@ def overdue(ticket: Ticket, seconds: float) -> OutcomeUnknown:
         f"No result of key {ticket.idempotency_key!r} within {seconds:g} s. The command is accepted and may still "
         "apply: wait again with its ticket, or send it again as it was.",
         ticket=ticket,
+    )
+
+
+def unread(ticket: Ticket) -> OutcomeUnknown:
+    """Return the error for a command that is applied, where what it has made cannot be read."""
+    return OutcomeUnknown(
+        f"The command of key {ticket.idempotency_key!r} is applied, and what it has made cannot be read now. "
+        "Read it again later, or send the command again as it was, under the same key: it has one effect.",
+        ticket=ticket,
+    )
+
+
+def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Account | None:
+    """Return the account as its opening has left it; None if it was opened before and may have changed since."""
+    if result.replayed or result.decided_at is None:
+        return None
+    balance = result.balance or 0
+    return Account(
+        id=result.account_id,
+        store_id=store_id,
+        customer_id=command.customer_id,
+        name=command.name,
+        unit_label=command.unit_label,
+        status="active",
+        balance=balance,
+        held=0,
+        available=balance + command.overdraft_limit,
+        overdraft_limit=command.overdraft_limit,
+        created_at=result.decided_at,
+        updated_at=result.decided_at,
+        metadata=command.metadata,
     )
 
 
