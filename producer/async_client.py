@@ -405,7 +405,7 @@ class AsyncClient:
         return result
 
     async def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
-        session, until = self._session(), time.monotonic() + seconds
+        session, started = self._session(), time.monotonic()
         number = session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
         promise = session.waiting.expect(number)
@@ -414,7 +414,8 @@ class AsyncClient:
         except BaseException:
             session.waiting.forget(number, promise)
             raise
-        result = await session.waiting.wait_own(ticket, promise, until, seconds)
+        result = await session.waiting.wait_own(ticket, promise, started + seconds, seconds)
+        session.repeats.learn(ticket, result, time.monotonic() - started)
         result.raise_for_rejection()
         return ticket, result
 
@@ -424,7 +425,7 @@ class AsyncClient:
         chunk = chunk_of(command, self.settings.store, await session.partitions(deadline))
         shipment = await session.sender.send(chunk, number, keep=keep, deadline=deadline)
         ticket = shipment.ticket(self.settings.store, session.producer_id)
-        session.sends.note(ticket)
+        session.repeats.note(ticket)
         return ticket
 
     def _timeout(self, timeout: float | None) -> float:

@@ -17,8 +17,8 @@ from .async_redis_wire import AsyncRedisWire
 from .async_sender import AsyncSender
 from .async_waiting import AsyncWaiting
 from .deadlines import seconds_until
-from .earlier_sends import EarlierSends
 from .numbers import Numbers, new_producer_id
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
 from .wire import REFUSES, mirror_call, mirrored_installation, refuse_errors, write_check_calls
@@ -36,13 +36,15 @@ class AsyncSession:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
-        self.sends = EarlierSends()
+        self.repeats = Repeats()
         self.wire = AsyncRedisWire(settings.require_redis_url())
         self.reader = AsyncLedgerReader(settings)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
         self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
         self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers)
-        self.waiting = AsyncWaiting(self.wire, self.reader, desk, self.listener, self.keys, self.sends, self.partitions)
+        self.waiting = AsyncWaiting(
+            self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions
+        )
         self._settings = settings
         self._partitions: int | None = None
 

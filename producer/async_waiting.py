@@ -20,10 +20,10 @@ from .async_ledger_reader import AsyncLedgerReader
 from .async_listener import AsyncListener
 from .async_redis_wire import AsyncRedisWire
 from .deadlines import deadline_in, part_of, seconds_until
-from .earlier_sends import EarlierSends
 from .lane_look import entry_call, is_on_lane, poll_stream
 from .pauses import growing_pauses
 from .read_ahead import ReadAhead
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import Inbox, ReplyDesk
 from .roll_call import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
@@ -46,7 +46,7 @@ class AsyncWaiting:
         desk: ReplyDesk[Future[Announcement]],
         listener: AsyncListener,
         keys: Keys,
-        sends: EarlierSends,
+        repeats: Repeats,
         partitions: Callable[[float], Awaitable[int]],
     ) -> None:
         self._wire = wire
@@ -54,7 +54,7 @@ class AsyncWaiting:
         self._desk = desk
         self._listener = listener
         self._keys = keys
-        self._sends = sends
+        self._repeats = repeats
         self._partitions = partitions
         #: What is looked up together, see there.
         self.ahead = ReadAhead()
@@ -186,7 +186,7 @@ class AsyncWaiting:
                 sweep = roll.sweep()
                 try:
                     found = await self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
-                    results = roll.settle(sweep, list(map(self._sends.told, sweep.tickets, found)))
+                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not roll.has_own:
                         raise
@@ -209,7 +209,7 @@ class AsyncWaiting:
         """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
         tickets = self.ahead.window(ticket)
         found = await self._reader.decisions(tickets, seconds_until(deadline))
-        results = list(map(self._sends.told, tickets, found))
+        results = list(map(self._repeats.told, tickets, found))
         self.ahead.keep(tickets, results)
         return results[0]
 

@@ -403,7 +403,7 @@ class Client:
         return result
 
     def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
-        session, until = self._session(), time.monotonic() + seconds
+        session, started = self._session(), time.monotonic()
         number = session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
         promise = session.waiting.expect(number)
@@ -412,7 +412,8 @@ class Client:
         except BaseException:
             session.waiting.forget(number, promise)
             raise
-        result = session.waiting.wait_own(ticket, promise, until, seconds)
+        result = session.waiting.wait_own(ticket, promise, started + seconds, seconds)
+        session.repeats.learn(ticket, result, time.monotonic() - started)
         result.raise_for_rejection()
         return ticket, result
 
@@ -420,7 +421,7 @@ class Client:
         chunk = chunk_of(command, self.settings.store, session.partitions(deadline))
         shipment = session.sender.send(chunk, number, keep=keep, deadline=deadline)
         ticket = shipment.ticket(self.settings.store, session.producer_id)
-        session.sends.note(ticket)
+        session.repeats.note(ticket)
         return ticket
 
     def _timeout(self, timeout: float | None) -> float:

@@ -10,11 +10,11 @@ from ..schemas.journal import Announcement
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .deadlines import seconds_until
-from .earlier_sends import EarlierSends
 from .ledger_reader import LedgerReader
 from .listener import Listener
 from .numbers import Numbers, new_producer_id
 from .redis_wire import RedisWire
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
 from .sender import Sender
@@ -30,13 +30,13 @@ class Session:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
-        self.sends = EarlierSends()
+        self.repeats = Repeats()
         self.wire = RedisWire(settings.require_redis_url())
         self.reader = LedgerReader(settings)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(Future)
         self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
         self.sender = Sender(self.wire, settings, self.producer_id, self.numbers)
-        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.sends, self.partitions)
+        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions)
         self._settings = settings
         self._partitions: int | None = None
 

@@ -15,13 +15,13 @@ from ..schemas.keys import Keys
 from ..schemas.results import Result, result_of_announcement
 from ..schemas.tickets import Ticket
 from .deadlines import deadline_in, part_of, seconds_until
-from .earlier_sends import EarlierSends
 from .lane_look import entry_call, is_on_lane, poll_stream
 from .ledger_reader import LedgerReader
 from .listener import Listener
 from .pauses import growing_pauses
 from .read_ahead import ReadAhead
 from .redis_wire import RedisWire
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import Inbox, ReplyDesk
 from .roll_call import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
@@ -44,7 +44,7 @@ class Waiting:
         desk: ReplyDesk[Future[Announcement]],
         listener: Listener,
         keys: Keys,
-        sends: EarlierSends,
+        repeats: Repeats,
         partitions: Callable[[float], int],
     ) -> None:
         self._wire = wire
@@ -52,7 +52,7 @@ class Waiting:
         self._desk = desk
         self._listener = listener
         self._keys = keys
-        self._sends = sends
+        self._repeats = repeats
         self._partitions = partitions
         #: What is looked up together, see there.
         self.ahead = ReadAhead()
@@ -180,7 +180,7 @@ class Waiting:
                 sweep = roll.sweep()
                 try:
                     found = self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
-                    results = roll.settle(sweep, list(map(self._sends.told, sweep.tickets, found)))
+                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not roll.has_own:
                         raise
@@ -202,7 +202,7 @@ class Waiting:
         """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
         tickets = self.ahead.window(ticket)
         found = self._reader.decisions(tickets, seconds_until(deadline))
-        results = list(map(self._sends.told, tickets, found))
+        results = list(map(self._repeats.told, tickets, found))
         self.ahead.keep(tickets, results)
         return results[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -110,7 +111,7 @@ class Writes:
             raise unread(self._ticket) from error
 
     async def _send_and_wait(self, command: Command, deadline: float) -> Result:
-        waiting, number = self._session.waiting, self._session.numbers.take()
+        waiting, number, started = self._session.waiting, self._session.numbers.take(), time.monotonic()
         # Before it is sent: the answer may be quicker than the sender.
         promise = waiting.expect(number)
         try:
@@ -119,10 +120,12 @@ class Writes:
             waiting.forget(number, promise)
             raise
         try:
-            return await waiting.wait_own(ticket, promise, deadline, self._timeout)
+            result = await waiting.wait_own(ticket, promise, deadline, self._timeout)
         except Unavailable as error:
             # It is accepted all the same, and will be decided.
             raise overdue(ticket, self._timeout) from error
+        self._session.repeats.learn(ticket, result, time.monotonic() - started)
+        return result
 
     async def _send(self, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
         chunk = chunk_of(command, self._store.public_id, await self._session.partitions(deadline))
@@ -130,7 +133,7 @@ class Writes:
             raise InvalidCommand(f"The command is larger than the {MAX_COMMAND_BYTES} bytes that a lane takes.")
         shipment = await self._session.sender.send(chunk, number, keep=keep, deadline=deadline)
         ticket = self._ticket = shipment.ticket(self._store.public_id, self._session.producer_id)
-        self._session.sends.note(ticket)
+        self._session.repeats.note(ticket)
         return ticket
 
 
