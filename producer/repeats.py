@@ -3,8 +3,8 @@
 An announcement says so by itself. Where it is gone, the ledger has the decision, and not the lane entry that it was
 made for. That this producer had an earlier entry of the same request accepted settles it, for a lane is decided in
 order. Else the decision's time in Postgres stands against the entry's time in Redis, and how far these clocks are apart
-is learned from the results that come in time. What stays unknown: requests of different processes that stood on the lane
-together.
+is learned from the results that come in time. What stays unknown: requests of different processes that stood on the
+lane together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from threading import Lock
 
 from ..schemas.results import Result
 from ..schemas.tickets import Ticket
+from .verdict import place_of
 
 #: Requests that are remembered, some 300 bytes each; the oldest go first.
 MAX_REQUESTS = 10_000
@@ -69,7 +70,7 @@ class Repeats:
             first = self._first.get(_request_of(ticket))
         if known is not None:
             replayed = _lead_of(ticket, result.decided_at) < known
-        if first is not None and _place_of(first) < _place_of(ticket.lane_entry):
+        if first is not None and place_of(first) < place_of(ticket.lane_entry):
             replayed = True
         return result if replayed == result.replayed else result.model_copy(update={"replayed": replayed})
 
@@ -79,14 +80,9 @@ class Repeats:
 
 def _lead_of(ticket: Ticket, decided_at: datetime) -> float:
     """Return how much later by Postgres the decision is than by Redis the acceptance, in seconds."""
-    return (decided_at - _EPOCH).total_seconds() - _place_of(ticket.lane_entry)[0] / 1_000
+    return (decided_at - _EPOCH).total_seconds() - place_of(ticket.lane_entry)[0] / 1_000
 
 
 def _request_of(ticket: Ticket) -> tuple[str, str]:
     # The digest is of all that the command says, its store and its account too.
     return ticket.idempotency_key, ticket.fingerprint
-
-
-def _place_of(lane_entry: str) -> tuple[int, int]:
-    milliseconds, _, number = lane_entry.partition("-")
-    return int(milliseconds), int(number)

@@ -118,12 +118,23 @@ def is_decided(result: Result | None) -> bool:
 def verdict_of_news(ticket: Ticket, news: Iterable[Announcement]) -> Result | None:
     """Return the result that a poll key holds, if it is that of the ticket's own command.
 
-    A poll key is named after the idempotency key alone, so it may hold the news of another request.
+    A poll key is named after the idempotency key alone, so it may hold the news of another request; or those of a later
+    entry of the same one, which do not tell whether the ticket's own was the first.
     """
+    own = place_of(ticket.lane_entry)
     for item in news:
-        if item.row is not None and _is_same_request(ticket, item.row):
-            return result_of_row(item.row, replayed=item.replayed)
+        if item.row is None or not _is_same_request(ticket, item.row):
+            continue
+        told = place_of(item.lane_entry) if item.lane_entry else own
+        if told <= own:
+            return result_of_row(item.row, replayed=item.replayed or told < own)
     return None
+
+
+def place_of(lane_entry: str) -> tuple[int, int]:
+    """Return where an entry stands in its lane: the milliseconds and the number in its id."""
+    milliseconds, _, number = lane_entry.partition("-")
+    return int(milliseconds), int(number)
 
 
 def queued(ticket: Ticket) -> Result:
@@ -201,9 +212,9 @@ def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
     """Whether the row was there when the ticket's command was accepted: it is a repeat.
 
     A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
-    may differ is not told apart here; an announcement tells it exactly.
+    may differ is not told apart here; an announcement tells it exactly, and `repeats` knows more of what it has sent.
     """
-    accepted_ms = int(ticket.lane_entry.partition("-")[0])
+    accepted_ms, _ = place_of(ticket.lane_entry)
     return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000
 
 
