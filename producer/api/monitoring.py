@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
-from ..wire import refuse_errors
+from ..deadlines import deadline_in
 from .connections import Connections, connections_of
 from .lane_metrics import exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -48,7 +48,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether Redis and Postgres answer, the schema is this version's, and every lane has a living owner."""
+    """Tell whether Redis takes writes, Postgres answers, the schema is this version's and every lane has an owner."""
     connections = connections_of(request)
     checks = {"redis": _check_redis(connections), "postgres": _check_schema(connections)}
     found = await asyncio.gather(*(_problem(check) for check in checks.values()))
@@ -79,8 +79,8 @@ async def _problem(check: Awaitable[str | None]) -> str | None:
         return "cannot be reached"
 
 
-async def _check_redis(connections: Connections) -> None:
-    refuse_errors(await connections.session.wire.exchange([("PING",)]))
+async def _check_redis(connections: Connections) -> str | None:
+    return await connections.session.write_problem(deadline_in(CHECK_SECONDS))
 
 
 async def _check_schema(connections: Connections) -> None:
