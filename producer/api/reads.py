@@ -21,10 +21,11 @@ from ...schemas.identifiers import (
     transaction_id,
 )
 from ...schemas.journal import SIDE_NAMES, Kind, Status
+from ...schemas.postgres_sessions import Row
 from ...schemas.results import moment_of, moment_text
 from . import queries
 from .authentication import Store, authenticated_store
-from .connections import Connections, Row
+from .connections import Connections
 from .errors import Problem
 from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
+from ...schemas import postgres_sessions
 from ...schemas.settings import Settings
-from ..connecting import session_options
 
 #: What the sessions are called in Postgres. Not as a worker's: these do not write the journal.
 SESSION_NAME = "creditlane-jobs"
@@ -19,6 +19,7 @@ def connect(settings: Settings) -> Connection:
     """Return a new connection on which every statement is for itself, outside of `with connection.transaction()`.
 
     Raises:
+        ConfigurationError: the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return psycopg.connect(settings.require_database_url(), autocommit=True, **session_options(SESSION_NAME))
+    return postgres_sessions.connect(settings.require_database_url(), name=SESSION_NAME)
