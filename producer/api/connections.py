@@ -14,6 +14,7 @@ from ...schemas.settings import Settings
 from ..async_ledger_pool import AsyncLedgerPool
 from ..async_session import AsyncSession
 from ..postgres import read_until
+from .horizon import Horizon
 from .known_accounts import KnownAccounts
 
 #: Most connections to Postgres; requests that find all of them taken wait for one, as long as a read may take.
@@ -31,6 +32,7 @@ class Connections:
         url = settings.require_database_url()
         self.settings = settings
         self.known_accounts = KnownAccounts(self.read)
+        self.horizon = Horizon(self.read)
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
         self.session = AsyncSession(settings)
         self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)
