@@ -5,6 +5,7 @@ Importing this imports the driver.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ..schemas.errors import NotMigrated, Unavailable
-from ..schemas.postgres_sessions import AsyncPostgresSession, LastFailure, Row, session_options
+from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
 from .ledger_pool import RECONNECT_SECONDS, read_limits, refused, was_cut
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, seconds_until
 
@@ -27,7 +28,7 @@ class AsyncLedgerPool:
     """
 
     def __init__(self, url: str, *, max_size: int, min_size: int = 0, name: str = SESSION_NAME) -> None:
-        self._failure = LastFailure()
+        self._making = Attempts()
         self._attempts = max_size
         self._pool: AsyncConnectionPool[AsyncPostgresSession] = AsyncConnectionPool(
             url,
@@ -36,7 +37,7 @@ class AsyncLedgerPool:
                 **session_options(url, name),
                 "autocommit": True,
                 "limits": read_limits(),
-                "failure": self._failure,
+                "attempts": self._making,
             },
             min_size=min_size,
             max_size=max_size,
@@ -75,6 +76,10 @@ class AsyncLedgerPool:
     async def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""
         await self._pool.close(timeout=CLOSE_SECONDS)
+        under_way = list(self._making.under_way)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     @asynccontextmanager
     async def _session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
@@ -114,6 +119,6 @@ class AsyncLedgerPool:
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
         except PoolTimeout as error:
-            raise refused(self._failure) from error
+            raise refused(self._making) from error
         except psycopg.Error as error:
             raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error

@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, Unavailable
 from ..schemas.postgres_sessions import (
     AsyncPostgresSession,
-    LastFailure,
+    Attempts,
     Limits,
     PostgresSession,
     Row,
@@ -27,6 +27,8 @@ from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, STATEMENT_TIMEO
 #: How long the pool tries to replace a lost connection before it pauses until the next read, in seconds: its own pauses
 #: grow, and whoever comes after an outage must not wait for one.
 RECONNECT_SECONDS = 30.0
+#: Threads that make connections.
+POOL_THREADS = 3
 
 
 def read_limits() -> Limits:
@@ -43,7 +45,7 @@ class LedgerPool:
     """
 
     def __init__(self, url: str, *, max_size: int, min_size: int = 0, name: str = SESSION_NAME) -> None:
-        self._failure = LastFailure()
+        self._making = Attempts()
         self._attempts = max_size
         self._pool: ConnectionPool[PostgresSession] = ConnectionPool(
             url,
@@ -52,12 +54,13 @@ class LedgerPool:
                 **session_options(url, name),
                 "autocommit": True,
                 "limits": read_limits(),
-                "failure": self._failure,
+                "attempts": self._making,
             },
             min_size=min_size,
             max_size=max_size,
             max_idle=IDLE_SECONDS,
             reconnect_timeout=RECONNECT_SECONDS,
+            num_workers=POOL_THREADS,
             open=True,
             name=name,
         )
@@ -86,7 +89,8 @@ class LedgerPool:
 
     def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""
-        self._pool.close(timeout=CLOSE_SECONDS)
+        # The time is for each of the pool's threads, one after the other.
+        self._pool.close(timeout=CLOSE_SECONDS / POOL_THREADS)
 
     @contextmanager
     def _session(self, until: float) -> Iterator[PostgresSession]:
@@ -126,7 +130,7 @@ class LedgerPool:
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
         except PoolTimeout as error:
-            raise refused(self._failure) from error
+            raise refused(self._making) from error
         except psycopg.Error as error:
             raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
 
@@ -136,9 +140,9 @@ def was_cut(session: PostgresSession | AsyncPostgresSession, error: psycopg.Oper
     return session.closed and not isinstance(error, ServerSilent)
 
 
-def refused(failure: LastFailure) -> CreditlaneError:
+def refused(making: Attempts) -> CreditlaneError:
     """Return why there is no connection: what the latest attempt to make one has met, if it has."""
-    if isinstance(failure.error, ConfigurationError):
-        return failure.error
-    reason = "no connection came free in time" if failure.error is None else str(failure.error)
+    if isinstance(making.error, ConfigurationError):
+        return making.error
+    reason = "no connection came free in time" if making.error is None else str(making.error)
     return Unavailable(f"Postgres cannot be reached: {reason}".strip())

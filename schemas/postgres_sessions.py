@@ -15,6 +15,7 @@ Importing this imports the driver, which `import creditlane` does not.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
@@ -62,10 +63,14 @@ class Limits(NamedTuple):
 UNLIMITED = Limits()
 
 
-class LastFailure:
-    """What the latest attempt to make a session has met, None where it succeeded: pools keep it to themselves."""
+class Attempts:
+    """How it goes with making sessions, which pools keep to themselves."""
 
-    error: Exception | None = None
+    def __init__(self) -> None:
+        #: What the latest attempt has met; None: it succeeded.
+        self.error: Exception | None = None
+        #: The tasks that are at it.
+        self.under_way: set[asyncio.Task[Any]] = set()
 
 
 def session_options(url: str, name: str) -> dict[str, Any]:
@@ -130,18 +135,18 @@ class PostgresSession(Connection[Row]):
         *,
         limits: Limits | None = UNLIMITED,
         autocommit: bool = False,
-        failure: LastFailure | None = None,
+        attempts: Attempts | None = None,
         **options: Any,
     ) -> Self:
         """Return a new session; `session_options` are the options. As the function `connect`."""
-        failure = failure or LastFailure()
+        attempts = attempts or Attempts()
         try:
             session = cls._made(conninfo, limits, options)
             session.autocommit = autocommit
         except Exception as error:
-            failure.error = error
+            attempts.error = error
             raise
-        failure.error = None
+        attempts.error = None
         return session
 
     @classmethod
@@ -209,18 +214,23 @@ class AsyncPostgresSession(AsyncConnection[Row]):
         *,
         limits: Limits | None = UNLIMITED,
         autocommit: bool = False,
-        failure: LastFailure | None = None,
+        attempts: Attempts | None = None,
         **options: Any,
     ) -> Self:
         """Return a new session; `session_options` are the options. As the function `connect_async`."""
-        failure = failure or LastFailure()
+        attempts, task = attempts or Attempts(), asyncio.current_task()
+        if task is None:
+            raise RuntimeError("no event loop is running")
         try:
+            attempts.under_way.add(task)
             session = await cls._made(conninfo, limits, options)
             await session.set_autocommit(autocommit)
         except Exception as error:
-            failure.error = error
+            attempts.error = error
             raise
-        failure.error = None
+        finally:
+            attempts.under_way.discard(task)
+        attempts.error = None
         return session
 
     @classmethod

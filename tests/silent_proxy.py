@@ -39,7 +39,9 @@ class SilentProxy:
         """The URL of the database through this."""
         user, password = self._server.get("user"), self._server.get("password")
         given = f"{quote(str(user), safe='')}{f':{quote(str(password), safe=str())}' if password else ''}"
-        return f"postgresql://{given}@127.0.0.1:{self.port}/{quote(str(self._server['dbname']), safe='')}"
+        # The start comes first then, and not the question whether it may be encrypted.
+        plain = "sslmode=disable&gssencmode=disable"
+        return f"postgresql://{given}@127.0.0.1:{self.port}/{quote(str(self._server['dbname']), safe='')}?{plain}"
 
     def freeze(self) -> None:
         """Be silent: connections stay, and new ones are taken, but nothing comes through."""
@@ -68,6 +70,8 @@ class SilentProxy:
     async def _close_all(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
         self._writers.clear()
 
     async def _stop(self) -> None:

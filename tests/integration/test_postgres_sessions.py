@@ -1,6 +1,7 @@
 """A session of ours is what we rely on, whatever the server, the role, the database and the environment say."""
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from typing import Any
@@ -57,14 +58,18 @@ def url(request: pytest.FixtureRequest, database_url: str, monkeypatch: pytest.M
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1"])
-def foreign_database(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
+def foreign_database(
+    request: pytest.FixtureRequest, database_server: DatabaseServer, database_url: str
+) -> Iterator[str]:
     """The URL of an empty database of another encoding."""
-    name = f"creditlane_{request.param.lower()}"
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    name = f"creditlane_{uuid.uuid4().hex}"
+    may_create = getattr(database_server, "superuser_url", database_url)
+    with psycopg.connect(may_create, autocommit=True) as connection:
         options = f"encoding '{request.param}' template template0 locale 'C' locale_provider libc"
         connection.execute(f"create database {name} {options}".encode())
+    with psycopg.connect(database_url) as connection:
         yield database_url.replace(connection.info.dbname, name)
-        connection.execute(f"drop database {name} with (force)".encode())
+    database_server.drop_database(name)
 
 
 def alter(database_url: str, settings: dict[str, str]) -> None:
@@ -120,6 +125,7 @@ def test_the_proof_is_not_cut(url: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_key_works_once_in_every_session(url: str) -> None:
     """Given text beyond ASCII, then what is stored is what was sent, and sent again it is a replay."""
     with DirectStore(url) as store:
+        store.connection.close()
         store.connection = connect_postgres(url)
         store.ledger_store = LedgerStore(store.connection, "worker")
         store.apply(OpenAccount(account_id=ANN, customer_id="café", initial_balance=100, idempotency_key="ouvré"))

@@ -135,13 +135,13 @@ def test_a_moment_in_the_future_is_the_present_one(api: TestClient, ann: DirectS
     assert [told(api, as_of) for _, as_of in seen] == seen
 
 
-def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient, ann: DirectStore) -> None:
+@pytest.mark.usefixtures("ann")
+def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient) -> None:
     assert told(api, "2020-01-01T00:00:00.1239Z") == ("0", datetime(2020, 1, 1, 0, 0, 0, 123_000, UTC))
 
 
-def test_a_clock_that_goes_back_is_not_believed(
-    api: TestClient, ann: DirectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("ann")
+def test_a_clock_that_goes_back_is_not_believed(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a server that was an hour ahead for a while, then what was complete then says nothing of now."""
     ahead = horizon.READ_WRITERS.replace("statement_timestamp()", "statement_timestamp() + interval '1 hour'")
     monkeypatch.setattr(horizon, "REMEMBERED_SECONDS", 0.0)
@@ -152,10 +152,8 @@ def test_a_clock_that_goes_back_is_not_believed(
     assert told(api, datetime.now(UTC) + timedelta(minutes=30))[1] <= datetime.now(UTC)
 
 
-@pytest.mark.usefixtures("running_worker", "start_worker")
-def test_a_closed_set_adds_up_at_every_moment(
-    api: TestClient, start_worker: Callable[[], object], settings: Settings
-) -> None:
+@pytest.mark.usefixtures("running_worker")
+def test_a_closed_set_adds_up_at_every_moment(api: TestClient, start_worker: Callable[[], object]) -> None:
     """Given two workers and transfers to and fro, then all accounts together have the same at every moment near now."""
     start_worker()
     accounts = [open_account(api, initial_balance="100") for _ in range(6)]

@@ -74,7 +74,8 @@ FORMATS = pytest.mark.parametrize("form", ["csv", "parquet"])
 
 @pytest.fixture(autouse=True)
 def _filled(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection.execute(FILL.encode())
+    with connection.transaction():
+        connection.execute(FILL.encode())
     monkeypatch.setattr(exports, "PIECE_ROWS", PIECE_ROWS)
     monkeypatch.setattr(exports, "NOTE_PIECES", NOTE_PIECES)
 
