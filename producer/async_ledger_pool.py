@@ -69,7 +69,7 @@ class AsyncLedgerPool:
     async def transaction(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
         """Give a session within a transaction that may write; it is committed at the end."""
         async with self._told(), self._live_session(until) as session:
-            await session.set_read_only(False)
+            await session.set_read_only(None)
             async with session.transaction():
                 yield session
 

@@ -83,7 +83,7 @@ class LedgerPool:
     def transaction(self, until: float) -> Iterator[PostgresSession]:
         """Give a session within a transaction that may write; it is committed at the end."""
         with self._told(), self._live_session(until) as session:
-            session.read_only = False
+            session.read_only = None
             with session.transaction():
                 yield session
 

@@ -54,7 +54,7 @@ class Limits(NamedTuple):
 
     #: How long one statement may take, in seconds; 0: as long as it needs.
     statement_seconds: float = 0
-    #: Only what changes nothing may run.
+    #: Only what changes nothing may run. Otherwise it is as the database says: an operator may have made it read-only.
     read_only: bool = False
     isolation: psycopg.IsolationLevel = psycopg.IsolationLevel.READ_COMMITTED
 
@@ -162,7 +162,7 @@ class PostgresSession(Connection[Row]):
             raise
         session.limits, session.wait_seconds = limits, _wait_seconds(limits)
         if limits is not None:
-            session.isolation_level, session.read_only = limits.isolation, limits.read_only
+            session.isolation_level, session.read_only = limits.isolation, limits.read_only or None
         session.cursor_factory = LimitedCursor
         return session
 
@@ -247,7 +247,7 @@ class AsyncPostgresSession(AsyncConnection[Row]):
         session.limits, session.wait_seconds = limits, _wait_seconds(limits)
         if limits is not None:
             await session.set_isolation_level(limits.isolation)
-            await session.set_read_only(limits.read_only)
+            await session.set_read_only(limits.read_only or None)
         session.cursor_factory = AsyncLimitedCursor
         return session
 
@@ -387,7 +387,7 @@ def _set_formats(wanted: dict[str, str]) -> str:
 def begin_statement(limits: Limits) -> str:
     """Return what begins a transaction of these limits, where it is not left to the driver."""
     level = limits.isolation.name.replace("_", " ")
-    return f"begin isolation level {level} {'read only' if limits.read_only else 'read write'}"
+    return f"begin isolation level {level}{' read only' if limits.read_only else ''}"
 
 
 def limit_statement(session: Connection[Any] | AsyncConnection[Any], limits: Limits) -> str:

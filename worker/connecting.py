@@ -5,12 +5,14 @@ from __future__ import annotations
 import redis
 
 from ..schemas import postgres_sessions
-from ..schemas.postgres_sessions import AsyncPostgresSession, PostgresSession
+from ..schemas.postgres_sessions import AsyncPostgresSession, Limits, PostgresSession
 
 #: How long to wait for a connection to Redis to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
 REDIS_TIMEOUT_SECONDS = 10.0
+#: How long one statement of a round of deliveries may take, in seconds: far longer than it does.
+ROUND_STATEMENT_SECONDS = 30.0
 
 
 def session_name(worker_id: str = "") -> str:
@@ -32,7 +34,12 @@ async def connect_postgres_async(
     database_url: str, *, worker_id: str = "", autocommit: bool = False
 ) -> AsyncPostgresSession:
     """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
-    return await postgres_sessions.connect_async(database_url, name=session_name(worker_id), autocommit=autocommit)
+    return await postgres_sessions.connect_async(
+        database_url,
+        name=session_name(worker_id),
+        limits=Limits(statement_seconds=ROUND_STATEMENT_SECONDS),
+        autocommit=autocommit,
+    )
 
 
 def connect_redis(redis_url: str) -> redis.Redis:

@@ -20,6 +20,7 @@ from creditlane.schemas.postgres_sessions import FORMATS, PostgresSession, conne
 from creditlane.worker.connecting import connect_postgres
 from creditlane.worker.store import LedgerStore
 
+from ..conftest import DatabaseServer
 from ..silent_proxy import SilentProxy
 from .direct_store import DirectStore, codes
 
@@ -33,7 +34,6 @@ OF_THE_DATABASE = {
     "TimeZone": "Asia/Kolkata",
     "standard_conforming_strings": "off",
     "default_transaction_isolation": "serializable",
-    "default_transaction_read_only": "on",
     "statement_timeout": "50ms",
     "lock_timeout": "50ms",
     "idle_in_transaction_session_timeout": "50ms",
@@ -145,6 +145,13 @@ def test_a_session_that_reads_does_not_write(url: str) -> None:
             session.execute("create table written ()")
         # And it is of use afterwards.
         assert session.execute("select 1").fetchone() == (1,)
+
+
+def test_a_database_that_is_made_read_only_is_not_written(database_url: str) -> None:
+    alter(database_url, {"default_transaction_read_only": "on"})
+
+    with connect(database_url, name="test") as session, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        session.execute("create table written ()")
 
 
 def test_moments_are_those_of_utc(url: str) -> None:

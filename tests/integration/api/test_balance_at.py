@@ -156,7 +156,7 @@ def test_a_clock_that_goes_back_is_not_believed(api: TestClient, monkeypatch: py
 def test_a_closed_set_adds_up_at_every_moment(api: TestClient, start_worker: Callable[[], object]) -> None:
     """Given two workers and transfers to and fro, then all accounts together have the same at every moment near now."""
     start_worker()
-    accounts = [open_account(api, initial_balance="100") for _ in range(6)]
+    accounts = [open_account(api, name=f"account {number}", initial_balance="100") for number in range(6)]
     paths = [f"{ACCOUNTS}/{account['id']}/balance" for account in accounts]
     is_over = threading.Event()
 
