@@ -20,12 +20,13 @@ from .requests_of import ACCOUNTS, code_of, open_account, transfer
 
 ANN = "cca_" + "a" * 32
 BALANCE_OF_ANN = f"{ACCOUNTS}/{ANN}/balance"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 
 @pytest.fixture
 def api(make_api: Callable[[Settings], TestClient], settings: Settings) -> TestClient:
-    return make_api(settings)
+    # Longer than a worker takes to start.
+    return make_api(settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS}))
 
 
 @pytest.fixture
