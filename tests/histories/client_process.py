@@ -1,6 +1,7 @@
 """A client process: `python -m tests.histories.client_process NAME SORT PLAN FILE`, with the settings in its environment.
 
-It works until it is told to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, http or bulk.
+It works until it is told to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, racing (asyncio
+without a pause), http or bulk.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from .workload import Plan, Workload
 
 #: Threads or tasks of a process.
 AT_ONCE = 3
+RACERS = 12
 #: Longest pause between two calls of one of them, in seconds.
 PAUSE_SECONDS = 0.03
 #: The same between two bulks.
@@ -33,8 +35,9 @@ BULK = 20
 class Worker:
     """One thread of the process and what it writes down."""
 
-    def __init__(self, plan: Plan, name: str, history: HistoryFile, stopping: threading.Event, *, over_http: bool) -> None:
-        self.workload = Workload(plan, name, over_http=over_http)
+    def __init__(self, plan: Plan, name: str, history: HistoryFile, stopping: threading.Event, *, sort: str) -> None:
+        self.workload = Workload(plan, name, over_http=sort == "http", races=sort == "racing")
+        self._longest_pause_seconds = 0.0 if sort == "racing" else PAUSE_SECONDS
         self._history = history
         self._timeout = plan.timeout
         self._stopping = stopping
@@ -42,7 +45,7 @@ class Worker:
 
     def pause_seconds(self, request: Request) -> float:
         # What is read as of one moment is read at once: it is the moment that matters.
-        return 0.0 if request["op"] == "read_at" else self._random.uniform(0, PAUSE_SECONDS)
+        return 0.0 if request["op"] == "read_at" else self._random.uniform(0, self._longest_pause_seconds)
 
     def work(self, call: Caller) -> None:
         """Carry out one request after the other."""
@@ -113,11 +116,9 @@ def main(name: str, sort: str, plan_path: Path, history_path: Path) -> None:
     """Work until told to stop."""
     plan, history, stopping = Plan.read(plan_path), HistoryFile(history_path, name), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    count = 2 if sort == "bulk" else AT_ONCE
-    workers = [
-        Worker(plan, f"{name}.{number}", history, stopping, over_http=sort == "http") for number in range(count)
-    ]
-    if sort == "asyncio":
+    count = {"bulk": 2, "racing": RACERS}.get(sort, AT_ONCE)
+    workers = [Worker(plan, f"{name}.{number}", history, stopping, sort=sort) for number in range(count)]
+    if sort in {"asyncio", "racing"}:
         asyncio.run(_work_async(workers))
         return
     with Client.from_env() as client:

@@ -163,15 +163,18 @@ def place_decisions(timeline: Timeline, places: Places) -> Iterator[Anomaly]:
         right = [p for p in real if _is_right(row, states[p])]
         moves = status == "active" or (status == "absent" and opened_by_entry)
         placed = [p for p in right if (p >= feasible[0] if moves else p in feasible)]
-        if row.place in places and placed:
-            placed = [p for p in placed if p == places[row.place] - number]
-            if not placed:
-                yield Anomaly("sequence_of_decision", str(row), f"told as number {places[row.place]}")
+        told = [p for p in placed if places.get(row.place, p + number) == p + number]
+        timed = [p for p in told if _is_in_time(row, timeline.entries, p)]
         if not right:
             yield Anomaly("wrong_refusal", str(row), f"the account was {status}")
         elif not placed:
             yield Anomaly("decision_order", str(row), f"{status} at positions {feasible[:8]}, then at {right[:8]}")
-        feasible = placed or right or real
+        elif not told:
+            yield Anomaly("sequence_of_decision", str(row), f"told as number {places[row.place]}, not at {placed[:8]}")
+        elif not timed:
+            around = [str(timeline.entries[n]) for n in (told[0] - 1, told[0]) if 0 <= n < timeline.end]
+            yield Anomaly("time_against_order", str(row), f"it stands between {around}")
+        feasible = timed or told or placed or right or real
         status = _status_after(row, "active" if status == "absent" and opened_by_entry and feasible[0] else status)
     if status in {"frozen", "closed"} and timeline.end not in feasible:
         yield Anomaly("moved_while_stopped", timeline.account, f"{status} at {feasible[:8]}, moved to {timeline.end}")
@@ -179,6 +182,12 @@ def place_decisions(timeline: Timeline, places: Places) -> Iterator[Anomaly]:
 
 def _status_after(row: Row, status: str) -> str:
     return STATUS_AFTER.get(row.kind, status) if row.rejection is None else status
+
+
+def _is_in_time(row: Row, entries: Sequence[Row], position: int) -> bool:
+    """Tell whether the decision's time lies between those of the entries before and after it."""
+    after_previous = position == 0 or entries[position - 1].created_us <= row.created_us
+    return after_previous and (position == len(entries) or row.created_us <= entries[position].created_us)
 
 
 def _is_right(row: Row, status: str) -> bool:

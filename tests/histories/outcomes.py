@@ -128,6 +128,8 @@ def _answered(request: Request, headers: dict[str, str], body: Any) -> Outcome:
 
 
 def _polled(body: Any) -> Outcome:
+    if body["status"] == "applied" and body.get("transaction") is None:
+        return {"kind": "applied"}
     if body["status"] == "applied":
         first = body["transaction"]["entries"][0]
         return {"kind": "applied", "balance": int(first["balance_after"]), "seq": int(first["id"][36:], 16)}

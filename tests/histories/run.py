@@ -42,7 +42,7 @@ SETTLE_SECONDS = 90.0
 ASKED_AGAIN = 400
 #: Anomalies of one kind that are shown.
 SHOWN = 3
-SORTS = ("blocking", "blocking", "asyncio", "http", "http", "bulk")
+SORTS = ("blocking", "blocking", "asyncio", "racing", "http", "http", "bulk")
 INITIAL_BALANCE = 1_000
 
 

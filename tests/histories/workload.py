@@ -56,10 +56,12 @@ class Plan:
 class Workload:
     """The work of one thread of one client process."""
 
-    def __init__(self, plan: Plan, name: str, *, over_http: bool) -> None:
+    def __init__(self, plan: Plan, name: str, *, over_http: bool, races: bool = False) -> None:
         self._plan = plan
         self._name = name
         self._over_http = over_http
+        #: It does nothing but stop accounts, and pay to and from them, as fast as it can.
+        self._races = races
         self._random = random.Random(f"{plan.seed} {name}")
         self._count = 0
         self._sent: deque[Request] = deque(maxlen=MEMORY)
@@ -83,6 +85,8 @@ class Workload:
             self._enqueue: 6,
             self._sum_up: 24 if self._over_http else 0,
         }
+        if self._races:
+            scenes = {self._stop: 1, self._reach_stopped: 2}
         while True:
             (scene,) = self._random.choices(list(scenes), list(scenes.values()))
             yield from scene()
