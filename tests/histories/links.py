@@ -133,7 +133,8 @@ class Link:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_pass_on(reader, back, connection))
                 tasks.create_task(_pass_on(there, writer, connection))
-        except (OSError, ExceptionGroup):
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            # One side has gone, or the run is over: either way this is the end of the connection.
             pass
         finally:
             connection.cut()

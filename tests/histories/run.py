@@ -58,6 +58,8 @@ class Options:
     lease_seconds: float = 3.0
     timeout: float = 5.0
     margin: float = checks.MARGIN_SECONDS
+    #: One client process of each.
+    sorts: tuple[str, ...] = SORTS
 
 
 @dataclass(slots=True)
@@ -121,7 +123,7 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
         history = HistoryFile(directory / "controller.jsonl", "controller")
         plan = open_accounts(stack, options, history)
         plan.write(directory / "plan.json")
-        start_clients(stack, directory)
+        start_clients(stack, options.sorts, directory)
         tell(f"{len(stack.clients)} client processes work")
         faults, found = make_history(stack, options, plan, history, tell)
         for client in stack.clients:
@@ -183,9 +185,9 @@ def _with_account(request: Request) -> OpenAccount:
     return command
 
 
-def start_clients(stack: Stack, directory: Path) -> None:
-    """Start one process of each sort of client, and two of some."""
-    for number, sort in enumerate(SORTS):
+def start_clients(stack: Stack, sorts: Iterable[str], directory: Path) -> None:
+    """Start a client process of each sort."""
+    for number, sort in enumerate(sorts):
         name = f"{sort}{number}"
 
         def arguments(start: int, name: str = name, sort: str = sort) -> tuple[str, ...]:
@@ -264,6 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lease", type=float, default=3.0, help="lease of the workers, in seconds")
     parser.add_argument("--timeout", type=float, default=5.0, help="how long each call may take, in seconds")
     parser.add_argument("--margin", type=float, default=checks.MARGIN_SECONDS, help="what it may take beyond that")
+    parser.add_argument("--sorts", default=",".join(SORTS), help="one client process of each of these")
     parser.add_argument("--no-faults", action="store_true", help="let the clients work undisturbed")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--judge", type=Path, help="only judge the history that was left in this directory")
@@ -277,6 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         lease_seconds=given.lease,
         timeout=given.timeout,
         margin=given.margin,
+        sorts=tuple(given.sorts.split(",")),
     )
     if given.judge is not None:
         report = judge(options, given.judge)
