@@ -17,7 +17,8 @@ from .records import Books, Row, Told
 
 _ROWS = """
 select account_id, seq, kind, side, amount, balance_after, coalesce(overdraft_limit, 0), idempotency_key, rejection,
-       reference, content::text, transaction_account, transaction_seq, (extract(epoch from created_at) * 1000000)::bigint
+       reference, content::text, transaction_account, transaction_seq,
+       (extract(epoch from created_at) * 1000000)::bigint
 from journal order by account_id, seq
 """
 _TOLD = "select unnest(accounts), unnest(seqs), unnest(sequences) from outbox"

@@ -14,7 +14,7 @@ from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, O
 from creditlane.schemas.tickets import Ticket
 
 from . import outcomes
-from .records import Outcome, Request
+from .records import COMMANDS, Outcome, Request
 
 #: Entries that are read at a time.
 ENTRIES = 5
@@ -58,7 +58,9 @@ def command_of(request: Request) -> Command:
 
 def legs_of(request: Request) -> tuple[dict[str, Any], ...]:
     """Return the entries of a post."""
-    return tuple({"account_id": account, "side": side, "amount": amount} for account, side, amount in request["legs"])
+    return tuple(
+        {"account_id": account, "side": side, "amount": amount} for account, side, amount in request.get("legs", ())
+    )
 
 
 def call_of(client: Client | AsyncClient, request: Request) -> tuple[Callable[..., Any], tuple[Any, ...], Request]:
@@ -66,21 +68,21 @@ def call_of(client: Client | AsyncClient, request: Request) -> tuple[Callable[..
     op, account = request["op"], request.get("account")
     if request.get("enqueue"):
         return client.enqueue, (command_of(request),), {}
-    key = {"idempotency_key": request.get("key")}
-    if op in {"credit", "debit"}:
-        method = client.credit if op == "credit" else client.debit
-        return method, (account, request["amount"]), {**key, "reference": request["reference"]}
-    if op == "post":
-        return client.post, (legs_of(request),), {**key, "reference": request["reference"]}
-    if op == "open_account":
-        fields = {"customer_id": request["customer"], "name": request["name"]}
-        return client.open_account, (), {**key, **fields, "initial_balance": request["initial_balance"]}
-    if op == "reverse":
-        return client.reverse, (account, request["transaction"]), {}
-    if op in {"freeze", "unfreeze", "close"}:
-        methods = {"freeze": client.freeze, "unfreeze": client.unfreeze, "close": client.close_account}
-        return methods[op], (account,), key
-    return _reading_call_of(client, request)
+    if op not in COMMANDS:
+        return _reading_call_of(client, request)
+    options = {"idempotency_key": request.get("key")}
+    options |= {name: request[name] for name in ("reference", "name", "initial_balance") if name in request}
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...], Request]] = {
+        "credit": (client.credit, (account, request.get("amount")), options),
+        "debit": (client.debit, (account, request.get("amount")), options),
+        "post": (client.post, (legs_of(request),), options),
+        "open_account": (client.open_account, (), options | {"customer_id": request.get("customer")}),
+        "reverse": (client.reverse, (account, request.get("transaction")), {}),
+        "freeze": (client.freeze, (account,), options),
+        "unfreeze": (client.unfreeze, (account,), options),
+        "close": (client.close_account, (account,), options),
+    }
+    return calls[op]
 
 
 def _reading_call_of(

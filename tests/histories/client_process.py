@@ -1,7 +1,7 @@
-"""A client process: `python -m tests.histories.client_process NAME SORT PLAN FILE`, with the settings in its environment.
+"""A client process: `python -m tests.histories.client_process NAME SORT PLAN FILE`, with settings in its environment.
 
-It works until it is told to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, racing (asyncio
-without a pause), http or bulk.
+It works until it is told to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, racing (that is
+asyncio without a pause), http or bulk.
 """
 
 import asyncio

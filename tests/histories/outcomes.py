@@ -22,6 +22,8 @@ from .records import Outcome, Request
 
 #: Statuses of the API with which it tells what the ledger decided.
 _REJECTIONS = frozenset({404, 409, 422})
+#: Codes that are told where nothing is decided: what is said of the command with them.
+_UNDECIDED = {"timeout": "unknown", "unavailable": "unavailable", "lane_full": "refused", "rate_limited": "refused"}
 _AVAILABLE = re.compile(r"has (-?[0-9]+) available, and ([0-9]+) is needed")
 
 
@@ -81,19 +83,19 @@ def _rejected(code: str, details: dict[str, Any]) -> Outcome:
 def of_response(request: Request, status: int, headers: dict[str, str], body: Any) -> Outcome:
     """Return the outcome that a response of the API tells. `http` marks what did not pass through a client of ours."""
     code = body["error"]["code"] if isinstance(body, dict) and "trace_id" in body else None
-    if status == 202 or (code == "timeout" and "location" in headers):
-        ticket = headers["location"].rsplit("/", 1)[1]
-        return {"kind": "accepted", "ticket": ticket, "http": status}
-    if code == "timeout":
-        return {"kind": "unknown", "http": status}
-    if code in {"unavailable", "lane_full", "rate_limited"}:
-        return {"kind": "unavailable", "http": status, "error": code}
-    if request["op"].startswith("read") and status == 404:
-        return {"kind": "absent", "http": status}
-    if status in _REJECTIONS:
-        return _rejected_response(request, code, headers, body) | {"http": status}
+    return {**_outcome_of(request, status, code, headers, body), "http": status}
+
+
+def _outcome_of(request: Request, status: int, code: str | None, headers: dict[str, str], body: Any) -> Outcome:
     if status in {200, 201}:
-        return _answered(request, headers, body) | {"http": status}
+        return _answered(request, headers, body)
+    if "location" in headers and (status == 202 or code == "timeout"):
+        return {"kind": "accepted", "ticket": headers["location"].rsplit("/", 1)[1]}
+    if code in _UNDECIDED:
+        return {"kind": _UNDECIDED[code], "error": code}
+    if status in _REJECTIONS:
+        is_read = request["op"].startswith("read") and status == 404
+        return {"kind": "absent"} if is_read else _rejected_response(request, code, headers, body)
     return {"kind": "error", "error": f"status {status}: {body}"[:1_000]}
 
 
@@ -107,15 +109,8 @@ def _rejected_response(request: Request, code: str | None, headers: dict[str, st
 
 def _answered(request: Request, headers: dict[str, str], body: Any) -> Outcome:
     op = request["op"]
-    if op == "read_at":
-        return {"kind": "read", "balance": int(body["balance"]), "as_of_us": _microseconds(body["as_of"])}
-    if op == "read_balance":
-        return {"kind": "read", "balance": int(body["balance"])}
-    if op == "read_account":
-        return {"kind": "read", "balance": int(body["balance"]), "status": body["status"]}
-    if op == "read_entries":
-        newest = body["data"][0] if body["data"] else None
-        return of_newest_entry(newest and newest["id"], int(newest["balance_after"]) if newest else 0)
+    if op.startswith("read"):
+        return _read(op, body)
     if op == "wait":
         return _polled(body)
     replayed = "x-idempotent-replay" in headers
@@ -125,6 +120,18 @@ def _answered(request: Request, headers: dict[str, str], body: Any) -> Outcome:
     seq = int(first["id"][36:], 16)
     answer = {"kind": "applied", "balance": int(first["balance_after"]), "transaction": body["id"], "seq": seq}
     return answer | {"replayed": replayed}
+
+
+def _read(op: str, body: Any) -> Outcome:
+    if op == "read_entries":
+        newest = body["data"][0] if body["data"] else None
+        return of_newest_entry(newest and newest["id"], int(newest["balance_after"]) if newest else 0)
+    read = {"kind": "read", "balance": int(body["balance"])}
+    if op == "read_at":
+        read["as_of_us"] = _microseconds(body["as_of"])
+    if op == "read_account":
+        read["status"] = body["status"]
+    return read
 
 
 def _polled(body: Any) -> Outcome:

@@ -33,7 +33,13 @@ class Probes:
         began = time.monotonic()
         self._count += 1
         left: list[Request] = [
-            {"op": "credit", "account": account, "amount": 1, "reference": "probe", "key": f"probe {self._count} {account}"}
+            {
+                "op": "credit",
+                "account": account,
+                "amount": 1,
+                "reference": "probe",
+                "key": f"probe {self._count} {account}",
+            }
             for account in self._accounts
         ]
         while left and time.monotonic() < began + DEADLINE_SECONDS:

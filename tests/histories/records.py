@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 #: Later than everything.
@@ -163,6 +164,14 @@ class HistoryFile:
         self._count = 0
         # Unbuffered and appending: a line is with the system when the call returns, and lines of threads do not mix.
         self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def begin(self, request: Request, timeout: float) -> str:
         """Write down that the call is about to be made, and return its name."""

@@ -112,15 +112,13 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
     def tell(text: str) -> None:
         say(f"[{time.monotonic() - began:6.1f} s] {text}")
 
-    with Stack(
-        directory,
-        workers=options.workers,
-        apis=options.apis,
-        lease_seconds=options.lease_seconds,
-        timeout=options.timeout,
-    ) as stack:
+    directory.mkdir(parents=True, exist_ok=True)
+    options_of_stack = {"lease_seconds": options.lease_seconds, "timeout": options.timeout}
+    with (
+        Stack(directory, workers=options.workers, apis=options.apis, **options_of_stack) as stack,
+        HistoryFile(directory / "controller.jsonl", "controller") as history,
+    ):
         tell("servers, workers and APIs are up")
-        history = HistoryFile(directory / "controller.jsonl", "controller")
         plan = open_accounts(stack, options, history)
         plan.write(directory / "plan.json")
         start_clients(stack, options.sorts, directory)
@@ -210,7 +208,7 @@ def make_history(
             tell(f"a command through on every lane in {took:.2f} s")
             time.sleep(min(5.0, max(left, 0)))
         return [], ended_by_themselves(stack)
-    episodes = Episodes(stack, probes, random.Random(options.seed), tell)
+    episodes = Episodes(stack, probes, random.Random(options.seed), tell, margin=options.margin)
     while time.monotonic() < deadline:
         episodes.run_one()
     return episodes.told, [*episodes.anomalies, *ended_by_themselves(stack)]
@@ -257,21 +255,8 @@ def ask_again(stack: Stack, directory: Path, history: HistoryFile, options: Opti
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run as the command line says; return 1 if anything was found."""
-    parser = argparse.ArgumentParser(prog="tests.histories.run", description="Make a history and judge it.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the clients work")
-    parser.add_argument("--minutes", type=float, help="the same in minutes")
-    parser.add_argument("--seed", type=int, default=1, help="decides commands and faults")
-    parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--lease", type=float, default=3.0, help="lease of the workers, in seconds")
-    parser.add_argument("--timeout", type=float, default=5.0, help="how long each call may take, in seconds")
-    parser.add_argument("--margin", type=float, default=checks.MARGIN_SECONDS, help="what it may take beyond that")
-    parser.add_argument("--sorts", default=",".join(SORTS), help="one client process of each of these")
-    parser.add_argument("--no-faults", action="store_true", help="let the clients work undisturbed")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--judge", type=Path, help="only judge the history that was left in this directory")
-    parser.add_argument("--keep", type=Path, help="where logs and histories are left; else they are removed")
-    given = parser.parse_args(arguments)
+    """Run as the command line says; return 1 if anything was found, 2 if no history could be made."""
+    given = parser().parse_args(arguments)
     options = Options(
         seconds=given.minutes * 60 if given.minutes else given.seconds,
         seed=given.seed,
@@ -282,22 +267,41 @@ def main(arguments: list[str] | None = None) -> int:
         margin=given.margin,
         sorts=tuple(given.sorts.split(",")),
     )
-    if given.judge is not None:
-        report = judge(options, given.judge)
-        print(report.as_json() if given.json else "\n".join(report.lines()))
-        return 0 if report.is_sound else 1
-    directory = given.keep or Path(tempfile.mkdtemp(prefix="creditlane-history-"))
-    directory.mkdir(parents=True, exist_ok=True)
     try:
-        report = run(options, directory, lambda text: print(text, file=sys.stderr, flush=True))
+        report = judge(options, given.judge) if given.judge else run_in(given.keep, options)
     except CreditlaneError as error:
-        print(error.message, file=sys.stderr)
+        sys.stderr.write(f"{error.message}\n")
         return 2
-    finally:
-        if given.keep is None:
-            shutil.rmtree(directory, ignore_errors=True)
-    print(report.as_json() if given.json else "\n".join(report.lines()))
+    sys.stdout.write((report.as_json() if given.json else "\n".join(report.lines())) + "\n")
     return 0 if report.is_sound else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line may say."""
+    made = argparse.ArgumentParser(prog="tests.histories.run", description="Make a history and judge it.")
+    made.add_argument("--seconds", type=float, default=60.0, help="how long the clients work")
+    made.add_argument("--minutes", type=float, help="the same in minutes")
+    made.add_argument("--seed", type=int, default=1, help="decides commands and faults")
+    made.add_argument("--workers", type=int, default=3)
+    made.add_argument("--lease", type=float, default=3.0, help="lease of the workers, in seconds")
+    made.add_argument("--timeout", type=float, default=5.0, help="how long each call may take, in seconds")
+    made.add_argument("--margin", type=float, default=checks.MARGIN_SECONDS, help="what it may take beyond that")
+    made.add_argument("--sorts", default=",".join(SORTS), help="one client process of each of these")
+    made.add_argument("--no-faults", action="store_true", help="let the clients work undisturbed")
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    made.add_argument("--keep", type=Path, help="where logs and histories are left; else they are removed")
+    made.add_argument("--judge", type=Path, help="only judge the history that was left in this directory")
+    return made
+
+
+def run_in(kept: Path | None, options: Options) -> Report:
+    """Make a history in the directory that is kept, or in one that is removed, and tell what goes on."""
+    directory = kept or Path(tempfile.mkdtemp(prefix="creditlane-history-"))
+    try:
+        return run(options, directory, lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201
+    finally:
+        if kept is None:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

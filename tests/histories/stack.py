@@ -36,8 +36,11 @@ _OWNED = "select count(*) from leases where worker_id is null"
 class Process:
     """One process of the run, which can be ended and started again; each start has a log of its own."""
 
-    def __init__(self, name: str, arguments: Callable[[int], tuple[str, ...]], directory: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Callable[[int], tuple[str, ...]], directory: Path, *, speaks: bool = False
+    ) -> None:
         self.name = name
+        self._speaks = speaks
         self._arguments = arguments
         self._directory = directory
         self._environment: Mapping[str, str] = {}
@@ -56,7 +59,7 @@ class Process:
                 env=os.environ | self._environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._speaks else subprocess.DEVNULL,
                 stderr=log,
                 text=True,
             )
@@ -105,7 +108,7 @@ class Stack:
         self.postgres = EmbeddedPostgres(directory / "postgres")
         self.redis = EmbeddedRedis(directory / "redis")
         self.workers = [Process(f"worker-{number}", lambda _: _WORKER, directory) for number in range(workers)]
-        self.apis = [Process(f"api-{number}", lambda _: _API, directory) for number in range(apis)]
+        self.apis = [Process(f"api-{number}", lambda _: _API, directory, speaks=True) for number in range(apis)]
         self.clients: list[Process] = []
         self.api_key = ""
         self._api_urls: dict[str, str] = {}
