@@ -167,7 +167,7 @@ class Faults:
         with (
             suppress(psycopg.Error),
             psycopg.connect(
-                self._stack.postgres.superuser_url.replace("/postgres?", "/creditlane?"),
+                self._stack.database_url,
                 autocommit=True,
                 connect_timeout=2,
             ) as connection,

@@ -111,6 +111,8 @@ class Stack:
         self.apis = [Process(f"api-{number}", lambda _: _API, directory, speaks=True) for number in range(apis)]
         self.clients: list[Process] = []
         self.api_key = ""
+        #: Where the servers are, also while they are not there.
+        self.database_url = self.redis_url = ""
         self._api_urls: dict[str, str] = {}
         self._api_links: list[Link] = []
         self._exit = ExitStack()
@@ -131,7 +133,7 @@ class Stack:
     @property
     def settings(self) -> Settings:
         """Settings that reach the servers without a link."""
-        return self._settings(self.postgres.url, self.redis.url)
+        return self._settings(self.database_url, self.redis_url)
 
     @property
     def api_urls(self) -> list[str]:
@@ -155,13 +157,12 @@ class Stack:
 
     def _start(self) -> None:
         self._exit.callback(self._stop_servers)
-        self.postgres.start()
-        self.redis.start()
-        migrate(self.postgres.url, partitions=PARTITIONS)
+        self.database_url, self.redis_url = self.postgres.start(), self.redis.start()
+        migrate(self.database_url, partitions=PARTITIONS)
         with Client(self.settings) as client:
             # Nothing is sent, since no jobs run: what the workers have to tell stays in the outbox.
             client.webhooks.create(url="https://example.com/hook")
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
             self.api_key = create_key(connection, self.settings.store, "histories")
         self._network = Network()
         self._exit.callback(self._network.close)
@@ -174,7 +175,7 @@ class Stack:
         assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
 
     def _is_ready(self) -> bool:
-        with psycopg.connect(self.postgres.url) as connection:
+        with psycopg.connect(self.database_url) as connection:
             unowned = connection.execute(_OWNED).fetchone()
         return unowned == (0,) and all(map(is_answering, self.api_urls))
 
@@ -182,10 +183,10 @@ class Stack:
         """Return the settings of a process that reaches the servers over links of its own."""
         links = {
             "postgres": self._network.link(self._postgres_address),
-            "redis": self._network.link(lambda: urlsplit(self.redis.url).path),
+            "redis": self._network.link(lambda: urlsplit(self.redis_url).path),
         }
         process.links = links
-        parts = urlsplit(self.postgres.url)
+        parts = urlsplit(self.database_url)
         there = f"127.0.0.1:{links['postgres'].port}"
         database_url = f"postgresql://{parts.username}@{there}{parts.path}?sslmode=disable&gssencmode=disable"
         settings = self._settings(database_url, f"redis://127.0.0.1:{links['redis'].port}/0")
@@ -193,7 +194,7 @@ class Stack:
         return {f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}
 
     def _postgres_address(self) -> Address:
-        directory = parse_qs(urlsplit(self.postgres.url).query)["host"][0]
+        directory = parse_qs(urlsplit(self.database_url).query)["host"][0]
         return f"{directory}/.s.PGSQL.5432"
 
     def _settings(self, database_url: str, redis_url: str) -> Settings:
