@@ -16,6 +16,10 @@ from ..schemas.journal import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, JournalRow
 from .book import OBSTACLES, AccountKey, AccountState, Book
 from .recording import move, note
 
+#: By how much an account's latest time may be ahead of the clock, so that a transaction takes it for its own, in
+#: microseconds: as far as a clock that is set is set back.
+MAX_AHEAD_US = 1_000_000
+
 _ACTIVE, _REVERSE, _POST = int(Status.ACTIVE), int(Kind.REVERSE), int(Kind.POST)
 
 
@@ -155,8 +159,10 @@ def _move_all(
 ) -> list[JournalRow]:
     """Return the rows of all legs, and put the accounts after them into `moved`; nothing else is changed."""
     keys = [(store_id, leg.account_id) for leg in legs]
-    # One moment for all of them, and no account's time goes back.
-    at_us = max(now_us, *(book.accounts[key].latest_at_us for key in keys))
+    # One moment for all of them, and no account's time goes back. An account that a wrong clock has left in the future
+    # keeps its own time, and does not hand it on to the others.
+    latest = [book.accounts[key].latest_at_us for key in keys]
+    at_us = max([now_us, *(at for at in latest if at <= now_us + MAX_AHEAD_US)])
     rows: list[JournalRow] = []
     for leg, key in zip(legs, keys, strict=True):
         state = moved.get(key) or book.accounts[key]
