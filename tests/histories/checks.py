@@ -196,11 +196,19 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
     """Return the operations that tell something of an account as it was while they ran."""
     reads: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
-        if operation.kind == "read" and not is_past(operation):
+        if (operation.kind == "read" and not is_past(operation)) or is_absence(operation):
             reads[operation.request["account"]].append(operation)
         elif operation.kind == "applied" and "account" in operation.outcome:
             reads[operation.outcome["account"]].append(operation)
     return reads
+
+
+def is_absence(operation: Operation) -> bool:
+    """Tell whether the caller was told that there is no such account."""
+    is_told = operation.kind == "rejected" and operation.outcome["code"] in {"not_found", "account_not_found"}
+    return operation.kind == "absent" or (
+        is_told and operation.op in {"credit", "debit", "freeze", "unfreeze", "close"}
+    )
 
 
 def is_past(operation: Operation) -> bool:

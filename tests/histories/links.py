@@ -21,13 +21,14 @@ class Network:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
         self._thread.start()
 
     def link(self, target: Callable[[], Address]) -> "Link":
         """Return a new link to whatever address the target has when somebody connects."""
         link = Link(target, self)
-        self.run(link.open())
+        self._servers.append(self.run(link.open()))
         return link
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -36,13 +37,14 @@ class Network:
 
     def close(self) -> None:
         """End everything."""
-        self.run(self._cancel_all())
+        self.run(self._end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    @staticmethod
-    async def _cancel_all() -> None:
+    async def _end_all(self) -> None:
+        for server in self._servers:
+            server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -74,9 +76,11 @@ class Link:
         self._is_cut = False
         self.port = 0
 
-    async def open(self) -> None:
+    async def open(self) -> asyncio.Server:
+        """Begin to listen, on a port that is free."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        return server
 
     def silence(self) -> None:
         """Let nothing through any more, over what is open or will be; nobody is told."""

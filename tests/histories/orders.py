@@ -120,7 +120,7 @@ def check_reads(timeline: Timeline, reads: Iterable[Operation]) -> Iterator[Anom
         furthest.append(max(positions[0], furthest[-1] if furthest else 0))
     timeline.learn(zip(moments, furthest, strict=True))
     for read in reads:
-        status = read.outcome.get("status")
+        status = read.outcome.get("status", None if read.kind in {"read", "applied"} else "absent")
         if status is not None and status not in timeline.statuses(read.began, read.ended):
             allowed = sorted(timeline.statuses(read.began, read.ended))
             yield Anomaly("stale_status", str(read), f"the account was {' or '.join(allowed)}")

@@ -295,13 +295,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_in(kept: Path | None, options: Options) -> Report:
-    """Make a history in the directory that is kept, or in one that is removed, and tell what goes on."""
+    """Make a history, and tell what goes on; its directory stays if it was named, or if something was found."""
     directory = kept or Path(tempfile.mkdtemp(prefix="creditlane-history-"))
+    report: Report | None = None
     try:
-        return run(options, directory, lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201
+        report = run(options, directory, say_on_stderr)
     finally:
-        if kept is None:
+        if kept is None and (report is None or report.is_sound):
             shutil.rmtree(directory, ignore_errors=True)
+        else:
+            say_on_stderr(f"history and logs are in {directory}; --judge {directory} judges them again")
+    return report
+
+
+def say_on_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ def read_the_state_from_before(operations: list[Operation], _books: Books) -> No
     operation_of(operations, "read_account").outcome["status"] = "active"
 
 
+def miss_an_account_that_is_there(operations: list[Operation], _books: Books) -> None:
+    operation_of(operations, "read_balance").outcome = {"kind": "absent"}
+
+
 def go_back_between_two_reads(operations: list[Operation], _books: Books) -> None:
     """Nobody was told of the post, so one may see it or not; but not first see it and then not."""
     post = operation_of(operations, "post", key="third")
@@ -218,6 +222,7 @@ DAMAGES: dict[Damage, str] = {
     read_what_was_before: "stale_or_unreal",
     read_what_never_was: "stale_or_unreal",
     read_the_state_from_before: "stale_status",
+    miss_an_account_that_is_there: "stale_status",
     go_back_between_two_reads: "stale_or_unreal",
     refuse_on_an_old_balance: "stale_decision",
     refuse_what_is_covered: "wrong_refusal",
