@@ -165,7 +165,7 @@ def open_accounts(stack: Stack, options: Options, history: HistoryFile) -> Plan:
         hot=accounts("hot", 4),
         cold=accounts("cold", 200),
         drained=accounts("drained", 12),
-        frozen=accounts("frozen", 6),
+        frozen=accounts("frozen", 10),
         closed_sets=[accounts(f"closed {number}", 6) for number in range(3)],
     )
     with Client(stack.settings) as client:

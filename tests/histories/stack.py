@@ -25,7 +25,7 @@ from creditlane.schemas.settings import Settings
 from .links import Address, Link, Network, address_of
 
 ROOT = Path(__file__).parents[2]
-PARTITIONS = 8
+PARTITIONS = 24
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
 PATIENCE_SECONDS = 60.0
 _WORKER = ("-m", "creditlane.worker")
