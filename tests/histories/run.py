@@ -39,7 +39,7 @@ from .workload import Plan
 #: How long the lanes may take to become empty once nobody sends anything any more, in seconds.
 SETTLE_SECONDS = 90.0
 #: How many keys are asked for once more at the end: first answer again.
-ASKED_AGAIN = 400
+ASKED_AGAIN = 200
 #: Anomalies of one kind that are shown.
 SHOWN = 3
 SORTS = ("blocking", "blocking", "asyncio", "racing", "http", "http", "bulk")
@@ -124,8 +124,7 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
         start_clients(stack, options.sorts, directory)
         tell(f"{len(stack.clients)} client processes work")
         faults, found = make_history(stack, options, plan, history, tell)
-        for client in stack.clients:
-            client.stop()
+        stack.stop_clients()
         tell("clients are stopped; waiting for the lanes")
         found += settle(stack)
         ask_again(stack, directory, history, options)

@@ -152,6 +152,13 @@ class Stack:
         more = {"HISTORY_API_URLS": ",".join(self.api_urls), "HISTORY_API_KEY": self.api_key}
         client.start(self._environment_of(client) | more)
 
+    def stop_clients(self) -> None:
+        """Let every client finish what it is about, and end."""
+        for client in self.clients:
+            client.signal(signal.SIGTERM)
+        for client in self.clients:
+            client.stop()
+
     def processes(self) -> Iterator[Process]:
         yield from (*self.workers, *self.apis, *self.clients)
 
