@@ -13,8 +13,8 @@ from ..schemas.results import moment_of
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def copy_text(rows: Sequence[JournalRow]) -> bytes:
-    r"""Return the rows as one text for COPY, `\N` for null, in the order of `sql.COPY_JOURNAL`.
+def lines_of(rows: Sequence[JournalRow]) -> list[str]:
+    r"""Return the rows as lines of text for COPY, `\N` for null, in the order of `sql.COPY_JOURNAL`.
 
     The lines are sorted, and each begins with its place in the primary key: two transactions that touch the same
     accounts take their index entries in the same order, so neither can wait for the other in a circle.
@@ -41,6 +41,11 @@ def copy_text(rows: Sequence[JournalRow]) -> bytes:
             f"{row.transaction_account[4:] if row.transaction_account else _NULL}\t{row.transaction_seq or _NULL}\n"
         )
     lines.sort()
+    return lines
+
+
+def copy_text(lines: Sequence[str]) -> bytes:
+    """Return lines as COPY reads them."""
     return "".join(lines).encode()
 
 
