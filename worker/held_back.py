@@ -20,7 +20,7 @@ HEAVY_BYTES = 4_096
 
 #: Bytes of a part of what is held back, with so many for each row: its lanes stand for some hundredths of a second.
 HELD_BYTES = 300_000
-HELD_ROW_BYTES = 1_000
+HELD_ROW_BYTES = 500
 #: Highest number behind the milliseconds of an entry's id.
 MAX_NUMBER = 2**64 - 1
 

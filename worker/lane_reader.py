@@ -24,7 +24,7 @@ LANES_AT_ONCE = 8
 #: Bytes of lane entries after which a batch is full. About four batches are in memory at once, each several times over.
 READ_BYTES = 4_000_000
 #: Entries to ask for of a lane on which something is held back.
-HELD_ENTRIES = 4
+HELD_ENTRIES = 6
 
 _FROM_HEAD = b"0-0"
 
@@ -55,11 +55,11 @@ class LaneReader:
         """Whether something waits for `read_held`."""
         return bool(self._held)
 
-    def read(self, epochs: Mapping[int, int]) -> Batch:
+    def read(self, epochs: Mapping[int, int], *, block_seconds: float = BLOCK_SECONDS) -> Batch:
         """Return what stands on these lanes, up to the batch limit or so many bytes.
 
-        Waits a moment if there is nothing. What is heavy, and what its store sent behind it, is held back for
-        `read_held`; then there is no waiting. The batch is noted as under way; whoever takes it must finish it.
+        Waits so long if there is nothing. What is heavy, and what its store sent behind it, is held back for
+        `read_held`. The batch is noted as under way; whoever takes it must finish it.
 
         Raises:
             redis.RedisError: Redis cannot be used now.
@@ -68,7 +68,7 @@ class LaneReader:
         lanes = {partition: self._start_of(partition, epoch) for partition, epoch in epochs.items()}
         requests: list[Request] = []
         read: set[int] = set()
-        room, step, block_ms = READ_BYTES, READ_ENTRIES, None if self._held else int(BLOCK_SECONDS * 1000)
+        room, step, block_ms = READ_BYTES, READ_ENTRIES, int(block_seconds * 1000)
         while lanes and room > 0 and len(requests) < self._batch_limit:
             group = dict(islice(lanes.items(), LANES_AT_ONCE)) if read else lanes
             lanes = {partition: start for partition, start in lanes.items() if partition not in group}
@@ -91,7 +91,7 @@ class LaneReader:
                     lanes[partition] = last
             room -= length
             step = max(1, min(READ_ENTRIES, room * number // max(1, length)))
-            block_ms = None
+            block_ms = 0
         self.is_at_end = not lanes
         return self._begin(requests, read, epochs, frozenset(p for p in read if p in self._held))
 
@@ -100,7 +100,7 @@ class LaneReader:
         self._keep_up_with(epochs)
         for partition in self._held.partitions:
             end = self._cursors[partition, epochs[partition]]
-            answer = self._read_lanes({partition: self._held.start_of(partition)}, HELD_ENTRIES, None)
+            answer = self._read_lanes({partition: self._held.start_of(partition)}, HELD_ENTRIES)
             requests = self._held.take(partition, answer[0][1] if answer else [], end)
             if not answer:
                 self._held.release(partition)
@@ -109,7 +109,7 @@ class LaneReader:
         return Batch([], {})
 
     def _read_lanes(
-        self, starts: Mapping[int, bytes], count: int, block_ms: int | None
+        self, starts: Mapping[int, bytes], count: int, block_ms: int = 0
     ) -> list[tuple[int, Sequence[Entry]]]:
         """Return what stands on each lane behind its start, at most so many entries of each; empty lanes are left out.
 
@@ -117,7 +117,8 @@ class LaneReader:
         """
         lanes = {self._keys.lane(partition).encode(): partition for partition in starts}
         arguments: list[bytes | str | int] = ["COUNT", count]
-        arguments += [] if block_ms is None else ["BLOCK", block_ms]
+        # Redis would take 0 for without end.
+        arguments += ["BLOCK", block_ms] if block_ms else []
         arguments += ["STREAMS", *lanes, *starts.values()]
         response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
         return [(lanes[lane], entries) for lane, entries in response]

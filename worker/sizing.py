@@ -24,7 +24,7 @@ REVERSAL_ROWS = 10
 #: Bytes of a row that is written, before the first has been.
 FIRST_ROW_BYTES = 250
 #: How long a transaction that reaches other lanes should hold them, in seconds.
-SPANNING_SECONDS = 0.05
+SPANNING_SECONDS = 0.1
 #: What a share grows by when a full transaction got through in time.
 GROWTH = 1.1
 #: Times that a command alone may time out before it is to blame, if others get through meanwhile.

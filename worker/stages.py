@@ -21,7 +21,7 @@ from .backoff import Backoff
 from .book import Verdict
 from .connecting import connect_postgres, connect_redis
 from .counting import Counting
-from .lane_reader import LaneReader
+from .lane_reader import BLOCK_SECONDS, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
 from .requests import Batch
@@ -31,10 +31,10 @@ from .store import Connection, LedgerStore, PartitionsLost
 #: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
 
-#: How long what is held back waits for its turn before the lanes are looked at again, in seconds.
-LOOK_SECONDS = 0.01
-#: Batches that may go before what is held back, one after the other.
-MOST_BEFORE_HELD = 4
+#: Reads that found something else after which what is held back has its turn all the same.
+MOST_READS_BEFORE_HELD = 5
+#: What is held back need not rest for others that have sent nothing for so long, in seconds.
+QUIET_SECONDS = 2.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
@@ -85,8 +85,13 @@ class ReadingStage:
         self._stopping = stopping
         self._after_step = after_step
         self._backoff = Backoff(stopping)
-        #: Batches since the last of what was held back.
-        self._since_held = 0
+        self._reads_since_held = 0
+        #: When the last part of what is held back went into the pipe, until that is known to be done.
+        self._held_at: float | None = None
+        #: When the next part may go.
+        self._rests_until = 0.0
+        #: When there was last something that is not held back.
+        self._found_at = 0.0
         self._client = connect_redis(settings.require_redis_url())
         self._reader = LaneReader(
             self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
@@ -96,37 +101,56 @@ class ReadingStage:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
-            if epochs and not self._pass_on(self._reader.read, epochs):
+            if not epochs:
+                continue
+            if self._reader.holds_back and self._reader.is_at_end:
                 self._wait_for_turn()
-            if epochs and self._is_turn_of_held():
-                self._pass_on(self._reader.read_held, epochs)
+            found = self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block()))
+            if self._is_turn_of_held(found=found):
+                self._held_at, self._reads_since_held = time.monotonic(), 0
+                self._pass_on(partial(self._reader.read_held, epochs))
         self._client.close()
         self._batches.end()
 
-    def _pass_on(self, read: Callable[[dict[int, int]], Batch], epochs: dict[int, int]) -> bool:
+    def _pass_on(self, read: Callable[[], Batch]) -> bool:
         """Read and put the batch into the pipe. Returns whether there was one."""
-        batch = self._read(read, epochs)
+        batch = self._read(read)
         if batch is None or not batch.requests:
             return False
         self._after_step("read")
         self._batches.put(batch)
-        self._since_held += 1
         return True
 
     def _wait_for_turn(self) -> None:
-        # A part of what is held back goes to who has nothing else to do: whatever comes meanwhile goes before it.
-        if self._reader.holds_back and self._reader.is_at_end:
-            self._batches.wait_until_wanted(LOOK_SECONDS)
+        """Wait until the batch under way is done: what comes meanwhile can go before what is held back.
 
-    def _is_turn_of_held(self) -> bool:
-        is_turn = self._reader.holds_back and (self._batches.is_wanted or self._since_held >= MOST_BEFORE_HELD)
-        if is_turn:
-            self._since_held = 0
-        return is_turn
+        Where others are at work, what is held back rests for as long as its last part took: their lanes are free then.
+        """
+        self._batches.wait_until_wanted(BLOCK_SECONDS)
+        if self._held_at is not None and self._batches.is_wanted:
+            now = time.monotonic()
+            if now - self._found_at < QUIET_SECONDS:
+                self._rests_until = now + (now - self._held_at)
+            self._held_at = None
 
-    def _read(self, read: Callable[[dict[int, int]], Batch], epochs: dict[int, int]) -> Batch | None:
+    def _seconds_to_block(self) -> float:
+        if self._reader.holds_back:
+            return max(0.0, self._rests_until - time.monotonic()) if self._reader.is_at_end else 0.0
+        return BLOCK_SECONDS
+
+    def _is_turn_of_held(self, *, found: bool) -> bool:
+        if found:
+            self._found_at = time.monotonic()
+        self._reads_since_held += found or not self._reader.is_at_end
+        if not self._reader.holds_back:
+            return False
+        is_idle = not found and self._reader.is_at_end and self._batches.is_wanted
+        is_rested = time.monotonic() >= self._rests_until
+        return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
+
+    def _read(self, read: Callable[[], Batch]) -> Batch | None:
         try:
-            batch = read(epochs)
+            batch = read()
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
             self._client.close()
