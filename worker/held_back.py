@@ -21,6 +21,8 @@ HEAVY_BYTES = 4_096
 #: Bytes of a part of what is held back, with so many for each row: its lanes stand for some hundredths of a second.
 HELD_BYTES = 300_000
 HELD_ROW_BYTES = 500
+#: The same where nobody else is at work.
+HELD_BYTES_ALONE = 3_000_000
 #: Highest number behind the milliseconds of an entry's id.
 MAX_NUMBER = 2**64 - 1
 
@@ -78,15 +80,14 @@ class HeldBack:
         """Return the entry behind which what is held back on the lane goes on."""
         return self._lanes[partition].read_to
 
-    def take(self, partition: int, entries: Iterable[Entry], end: bytes) -> list[Request]:
-        """Return the next requests that were held back, at least one and as many as make a small transaction.
+    def take(self, partition: int, entries: Iterable[Entry], end: bytes, room: int = HELD_BYTES) -> list[Request]:
+        """Return the next requests that were held back, at least one and as many as there is room for.
 
         The entries are those behind `start_of`; none after `end` is looked at, for it was not read before. What of them
         was not held back is passed over: that was read when it came.
         """
         held, last = self._lanes[partition], _position(end)
         requests: list[Request] = []
-        room = HELD_BYTES
         for lane_entry, fields in entries:
             position = _position(lane_entry)
             if position > last:

@@ -10,7 +10,7 @@ import redis
 from ..schemas.keys import Keys
 from . import scripts
 from .connecting import REDIS_TIMEOUT_SECONDS
-from .held_back import HEAVY_BYTES, Entry, HeldBack, bytes_of, longest_of
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, bytes_of, longest_of
 from .ownership import Ownership
 from .requests import Batch, Request, parse_request
 
@@ -25,6 +25,7 @@ LANES_AT_ONCE = 8
 READ_BYTES = 4_000_000
 #: Entries to ask for of a lane on which something is held back.
 HELD_ENTRIES = 6
+HELD_ENTRIES_ALONE = 32
 
 _FROM_HEAD = b"0-0"
 
@@ -95,13 +96,19 @@ class LaneReader:
         self.is_at_end = not lanes
         return self._begin(requests, read, epochs, frozenset(p for p in read if p in self._held))
 
-    def read_held(self, epochs: Mapping[int, int]) -> Batch:
-        """Return the next part of what is held back, of one lane; nothing if there is none. Otherwise as `read`."""
+    def read_held(self, epochs: Mapping[int, int], *, alone: bool = False) -> Batch:
+        """Return the next part of what is held back, of one lane; nothing if there is none. Otherwise as `read`.
+
+        It is small, so that others get between two of them, unless the caller knows that there are none.
+        """
         self._keep_up_with(epochs)
         for partition in self._held.partitions:
             end = self._cursors[partition, epochs[partition]]
-            answer = self._read_lanes({partition: self._held.start_of(partition)}, HELD_ENTRIES)
-            requests = self._held.take(partition, answer[0][1] if answer else [], end)
+            answer = self._read_lanes(
+                {partition: self._held.start_of(partition)}, HELD_ENTRIES_ALONE if alone else HELD_ENTRIES
+            )
+            room = HELD_BYTES_ALONE if alone else HELD_BYTES
+            requests = self._held.take(partition, answer[0][1] if answer else [], end, room)
             if not answer:
                 self._held.release(partition)
             if requests:

@@ -108,7 +108,7 @@ class ReadingStage:
             found = self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block()))
             if self._is_turn_of_held(found=found):
                 self._held_at, self._reads_since_held = time.monotonic(), 0
-                self._pass_on(partial(self._reader.read_held, epochs))
+                self._pass_on(partial(self._reader.read_held, epochs, alone=not self._others_are_at_work()))
         self._client.close()
         self._batches.end()
 
@@ -129,9 +129,12 @@ class ReadingStage:
         self._batches.wait_until_wanted(BLOCK_SECONDS)
         if self._held_at is not None and self._batches.is_wanted:
             now = time.monotonic()
-            if now - self._found_at < QUIET_SECONDS:
+            if self._others_are_at_work():
                 self._rests_until = now + (now - self._held_at)
             self._held_at = None
+
+    def _others_are_at_work(self) -> bool:
+        return time.monotonic() - self._found_at < QUIET_SECONDS
 
     def _seconds_to_block(self) -> float:
         if self._reader.holds_back:
