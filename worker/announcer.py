@@ -20,12 +20,18 @@ from .requests import Batch, Request
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
 MAX_RESULTS_PER_MESSAGE = 50
+#: Bytes of one message, unless it holds a single result.
+MAX_MESSAGE_BYTES = 65_536
 #: Messages that a producer may leave unread. What is trimmed is found in Postgres.
 MAX_UNREAD_MESSAGES = 8_000
+#: Bytes that it may leave unread, about: of messages as long as the one that is added.
+MAX_UNREAD_BYTES = 80_000_000
 #: How long the news for a producer that reads nothing are kept, in seconds.
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
+#: Entries deleted by their ids in one script call.
+MAX_DELETED_PER_CALL = 1_000
 
 #: How Redis begins to say that a key holds something of another type.
 _WRONG_TYPE = "WRONGTYPE"
@@ -44,6 +50,7 @@ class Announcer:
         self._result_ttl_seconds = result_ttl_seconds
         self._keep_all_results = keep_all_results
         self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
+        self._delete_entries = client.register_script(scripts.DELETE_ENTRIES)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
     def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
@@ -75,14 +82,20 @@ class Announcer:
         """
         last_entries = {request.partition: request.lane_entry for request in batch.requests}
         pipeline = self._client.pipeline(transaction=False)
+        asked = []
         for partition, lane_entry in last_entries.items():
-            self._delete_decided(
-                keys=[self._keys.lane(partition), self._keys.fence(partition)],
-                args=[batch.epochs[partition], _after(lane_entry)],
-                client=pipeline,
-            )
+            keys = [self._keys.lane(partition), self._keys.fence(partition)]
+            if partition not in batch.gaps:
+                asked.append(partition)
+                self._delete_decided(keys=keys, args=[batch.epochs[partition], _after(lane_entry)], client=pipeline)
+                continue
+            entries = [request.lane_entry for request in batch.requests if request.partition == partition]
+            for start in range(0, len(entries), MAX_DELETED_PER_CALL):
+                asked.append(partition)
+                part = entries[start : start + MAX_DELETED_PER_CALL]
+                self._delete_entries(keys=keys, args=[batch.epochs[partition], *part], client=pipeline)
         answers = pipeline.execute()
-        return {partition for partition, deleted in zip(last_entries, answers, strict=True) if deleted == -1}
+        return {partition for partition, deleted in zip(asked, answers, strict=True) if deleted == -1}
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         replies: defaultdict[str, list[Announcement]] = defaultdict(list)
@@ -94,8 +107,9 @@ class Announcer:
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
             for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
-                message = encode_announcements(news[start : start + MAX_RESULTS_PER_MESSAGE])
-                pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=MAX_UNREAD_MESSAGES)
+                for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
+                    unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
+                    pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=max(1, unread))
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
@@ -117,6 +131,15 @@ class Announcer:
                     args=[self._result_ttl_seconds, ANNOUNCEMENT_FIELD, *(value for _, value in part)],
                     client=pipeline,
                 )
+
+
+def _messages_of(news: list[Announcement]) -> list[bytes]:
+    """Return the results as one message, or as several where that would be too long."""
+    message = encode_announcements(news)
+    if len(message) <= MAX_MESSAGE_BYTES or len(news) == 1:
+        return [message]
+    half = len(news) // 2
+    return _messages_of(news[:half]) + _messages_of(news[half:])
 
 
 def _after(lane_entry: bytes) -> bytes:

@@ -26,6 +26,17 @@ end
 return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])
 """
 
+#: Deletes decided entries where others stand between them, unless a later owner has raised the fence.
+#: KEYS 1 lane, 2 fence    ARGV 1 epoch, then the ids
+#: Returns the number of entries deleted, or -1 if the lane is another owner's.
+DELETE_ENTRIES = """
+local standing = tonumber(redis.call('GET', KEYS[2]) or '0')
+if standing > tonumber(ARGV[1]) then
+  return -1
+end
+return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+"""
+
 #: Keeps results under their poll keys. A stream of one entry, so that a waiter can block on it.
 #: KEYS poll keys    ARGV 1 time to live in seconds, 2 name of the field, then one value a key
 KEEP_RESULTS = """

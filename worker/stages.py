@@ -16,19 +16,25 @@ import structlog
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .announcer import Announcer
-from .applier import Applier
+from .applier import Applier, CommandTimedOut
 from .backoff import Backoff
 from .book import Verdict
 from .connecting import connect_postgres, connect_redis
 from .counting import Counting
-from .lane_reader import LaneReader
+from .lane_reader import BLOCK_SECONDS, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
 from .requests import Batch
+from .sizing import Sizing
 from .store import Connection, LedgerStore, PartitionsLost
 
 #: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
+
+#: Reads that found something else after which what is held back has its turn all the same.
+MOST_READS_BEFORE_HELD = 5
+#: What is held back need not rest for others that have sent nothing for so long, in seconds.
+QUIET_SECONDS = 2.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
@@ -79,6 +85,13 @@ class ReadingStage:
         self._stopping = stopping
         self._after_step = after_step
         self._backoff = Backoff(stopping)
+        self._reads_since_held = 0
+        #: When the last part of what is held back went into the pipe, until that is known to be done.
+        self._held_at: float | None = None
+        #: When the next part may go.
+        self._rests_until = 0.0
+        #: When there was last something that is not held back.
+        self._found_at = 0.0
         self._client = connect_redis(settings.require_redis_url())
         self._reader = LaneReader(
             self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
@@ -88,16 +101,59 @@ class ReadingStage:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
-            batch = self._read(epochs) if epochs else None
-            if batch is not None and batch.requests:
-                self._after_step("read")
-                self._batches.put(batch)
+            if not epochs:
+                continue
+            if self._reader.holds_back and self._reader.is_at_end:
+                self._wait_for_turn()
+            found = self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block()))
+            if self._is_turn_of_held(found=found):
+                self._held_at, self._reads_since_held = time.monotonic(), 0
+                self._pass_on(partial(self._reader.read_held, epochs, alone=not self._others_are_at_work()))
         self._client.close()
         self._batches.end()
 
-    def _read(self, epochs: dict[int, int]) -> Batch | None:
+    def _pass_on(self, read: Callable[[], Batch]) -> bool:
+        """Read and put the batch into the pipe. Returns whether there was one."""
+        batch = self._read(read)
+        if batch is None or not batch.requests:
+            return False
+        self._after_step("read")
+        self._batches.put(batch)
+        return True
+
+    def _wait_for_turn(self) -> None:
+        """Wait until the batch under way is done: what comes meanwhile can go before what is held back.
+
+        Where others are at work, what is held back rests for as long as its last part took: their lanes are free then.
+        """
+        self._batches.wait_until_wanted(BLOCK_SECONDS)
+        if self._held_at is not None and self._batches.is_wanted:
+            now = time.monotonic()
+            if self._others_are_at_work():
+                self._rests_until = now + (now - self._held_at)
+            self._held_at = None
+
+    def _others_are_at_work(self) -> bool:
+        return time.monotonic() - self._found_at < QUIET_SECONDS
+
+    def _seconds_to_block(self) -> float:
+        if self._reader.holds_back:
+            return max(0.0, self._rests_until - time.monotonic()) if self._reader.is_at_end else 0.0
+        return BLOCK_SECONDS
+
+    def _is_turn_of_held(self, *, found: bool) -> bool:
+        if found:
+            self._found_at = time.monotonic()
+        self._reads_since_held += found or not self._reader.is_at_end
+        if not self._reader.holds_back:
+            return False
+        is_idle = not found and self._reader.is_at_end and self._batches.is_wanted
+        is_rested = time.monotonic() >= self._rests_until
+        return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
+
+    def _read(self, read: Callable[[], Batch]) -> Batch | None:
         try:
-            batch = self._reader.read(epochs)
+            batch = read()
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
             self._client.close()
@@ -133,6 +189,7 @@ class ApplyingStage:
         self._backoff = Backoff(stopping)
         self._connection: Connection | None = None
         self._applier: Applier | None = None
+        self._sizing = Sizing(batch_limit=settings.batch_limit, lease_seconds=settings.lease_seconds)
         self._gave_up = False
 
     def run(self, partitions: int) -> None:
@@ -140,37 +197,63 @@ class ApplyingStage:
         self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
+            if not self._gave_up:
+                self._apply(batch)
+        self._disconnect()
+        self._pipes.decided.end()
+
+    def _apply(self, batch: Batch) -> None:
+        """Apply a batch in as many transactions as it takes, and pass each on as it is committed.
+
+        What is left of it at a stop, with Postgres away, stays on the lanes: the next owner applies it.
+        """
+        left: Batch | None = batch
+        while left is not None and left.requests:
             started = time.perf_counter()
-            decided = None if self._gave_up else self._apply(batch)
+            left, decided = self._apply_first(left)
             if decided is not None:
                 self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
-        self._disconnect()
-        self._pipes.decided.end()
+        if left is not None:
+            # Its last lanes are another worker's; what was committed of the others finishes for itself.
+            self._ownership.finish(left.epochs)
 
-    def _apply(self, batch: Batch) -> Decided | None:
-        """Return what is left of the batch with its verdicts; None if nothing is, or if Postgres is away at a stop."""
-        while batch.requests:
-            try:
-                applier = self._connected()
-                verdicts = applier.apply(batch)
-            except PartitionsLost as lost:
-                batch = self._drop(batch, lost)
-            except psycopg.Error as error:
-                _log.warning(
-                    "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
-                )
-                self._disconnect()
-                if not self._backoff.pause():
-                    # The lanes still have it all; the next owner applies it.
-                    self._gave_up = True
-                    return None
-            else:
-                if self._backoff.failures:
-                    _log.info("batches are applied again", failures=self._backoff.failures)
-                    self._backoff.reset()
-                return Decided(batch, verdicts, applier.take_news())
+    def _apply_first(self, batch: Batch) -> tuple[Batch | None, Decided | None]:
+        """Return what is left after one more transaction, and what it decided.
+
+        Nothing is left at the end, and of a batch that is given up; nothing decided by an attempt that failed.
+        """
+        try:
+            applier = self._connected()
+            verdicts = applier.apply(batch)
+        except PartitionsLost as lost:
+            return self._drop(batch, lost), None
+        except CommandTimedOut as timed_out:
+            _log.warning("a command does not get through, trying other lanes first", partition=timed_out.partition)
+            return self._try_again(batch.with_last(timed_out.partition)), None
+        except psycopg.Error as error:
+            _log.warning(
+                "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
+            )
+            self._disconnect()
+            return self._try_again(batch), None
+        if self._backoff.failures:
+            _log.info("batches are applied again", failures=self._backoff.failures)
+            self._backoff.reset()
+        has_news = applier.take_news()
+        if len(verdicts) == len(batch.requests):
+            return None, Decided(batch, verdicts, has_news)
+        first = batch.first(len(verdicts))
+        # It is announced on its own, beside what is left: each is noted as under way, and finished, for itself.
+        self._ownership.begin(first.epochs)
+        return batch.after(len(verdicts)), Decided(first, verdicts, has_news)
+
+    def _try_again(self, batch: Batch) -> Batch | None:
+        """Return the batch after a pause, or nothing if the worker stops meanwhile."""
+        if self._backoff.pause():
+            return batch
+        self._gave_up = True
         return None
 
     def _drop(self, batch: Batch, lost: PartitionsLost) -> Batch:
@@ -179,22 +262,20 @@ class ApplyingStage:
         gone = {p: epoch for p, epoch in batch.epochs.items() if p in lost.partitions}
         self._ownership.lose(gone, batch.epochs)
         self._ownership.finish(gone)
-        return Batch(
-            [request for request in batch.requests if request.partition not in gone],
-            {p: epoch for p, epoch in batch.epochs.items() if p not in gone},
-        )
+        return batch.without(gone.keys())
 
     def _connected(self) -> Applier:
         if self._applier is None:
             self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
-            # A process that is stopped inside a transaction must not hold its leases for longer than they last.
+            # A process that is stopped inside a transaction must not hold its leases for longer than they last, and
+            # what does not get through in half of that is tried again smaller.
             store = LedgerStore(
                 self._connection,
                 self._worker_id,
                 partitions=self._partitions,
-                timeout_seconds=self._settings.lease_seconds,
+                timeout_seconds=self._sizing.timeout_seconds,
             )
-            self._applier = Applier(store)
+            self._applier = Applier(store, self._sizing)
         return self._applier
 
     def _disconnect(self) -> None:
