@@ -1,6 +1,7 @@
-"""Tells the news of a committed batch: results to producers, poll keys, and the lanes rid of what is decided.
+"""Tells the news of a committed batch: results to producers, poll keys, and a hint to who delivers news.
 
-In that order: a crash in between leads to a second announcement, never to none. Called after the commit only.
+Before the lanes are rid of it: a crash in between leads to a second announcement, never to none. Called after the
+commit only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..schemas.journal import Announcement, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
 from .book import Verdict
+from .redis_session import is_out_of_memory
 from .requests import Batch, Request
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
@@ -43,11 +45,12 @@ class Announcer:
         self._keys = keys
         self._result_ttl_seconds = result_ttl_seconds
         self._keep_all_results = keep_all_results
-        self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> bool:
         """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
+
+        Returns False if Redis is out of memory and has not taken all of it.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
@@ -60,29 +63,16 @@ class Announcer:
             # One element is enough to wake somebody up, and nobody may be there to take them off.
             pipeline.rpush(self._keys.wake_deliveries, 1)
             pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
+        taken = True
         for answer in pipeline.execute(raise_on_error=False):
-            if isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+            if is_out_of_memory(answer):
+                taken = False
+            elif isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
                 # One producer's key is something else. It finds its results in Postgres; the others must not wait.
                 _log.error("a result cannot be announced", error=str(answer))
             elif isinstance(answer, Exception):
                 raise answer
-
-    def delete(self, batch: Batch) -> set[int]:
-        """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.
-
-        Raises:
-            redis.RedisError: Redis cannot be used now; delete again.
-        """
-        last_entries = {request.partition: request.lane_entry for request in batch.requests}
-        pipeline = self._client.pipeline(transaction=False)
-        for partition, lane_entry in last_entries.items():
-            self._delete_decided(
-                keys=[self._keys.lane(partition), self._keys.fence(partition)],
-                args=[batch.epochs[partition], _after(lane_entry)],
-                client=pipeline,
-            )
-        answers = pipeline.execute()
-        return {partition for partition, deleted in zip(last_entries, answers, strict=True) if deleted == -1}
+        return taken
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         replies: defaultdict[str, list[Announcement]] = defaultdict(list)
@@ -117,9 +107,3 @@ class Announcer:
                     args=[self._result_ttl_seconds, ANNOUNCEMENT_FIELD, *(value for _, value in part)],
                     client=pipeline,
                 )
-
-
-def _after(lane_entry: bytes) -> bytes:
-    """Return the id that comes right after this one in a stream."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return b"%b-%d" % (milliseconds, int(number) + 1)

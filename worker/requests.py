@@ -40,6 +40,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     requests: list[Request]
     epochs: Mapping[int, int]
+    #: Number of the Redis session that it was read in; None if that is not known.
+    session: int | None = None
 
 
 def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:
