@@ -13,8 +13,8 @@ from .counting import Counting
 
 #: How long until a lane that could not be read is looked at again, in seconds.
 RECHECK_SECONDS = 1.0
-#: How Redis begins to say that it is one key that cannot be used, without saying which.
-_OF_ONE_KEY = ("WRONGTYPE", "NOPERM")
+#: How Redis begins to say that a key holds something of another type.
+_WRONG_TYPE = "WRONGTYPE"
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class LaneFaults:
             redis.RedisError: it is about none of them in particular; or Redis cannot be used now.
         """
         known = len(self._unreadable)
-        if str(error).startswith(_OF_ONE_KEY):
+        if _is_of_one_key(error):
             self._look(list(partitions))
         if len(self._unreadable) == known:
             raise error
@@ -83,8 +83,8 @@ class LaneFaults:
 
     def _take(self, partition: int, answer: object) -> None:
         known = self._unreadable.pop(partition, None)
-        if isinstance(answer, redis.ResponseError) and str(answer).startswith(_OF_ONE_KEY):
-            self._unreadable[partition] = str(answer)
+        if _is_of_one_key(answer):
+            self._unreadable[partition] = f"its key cannot be read: {answer}"
             if known is None:
                 _log.error("a lane cannot be read", key=self._keys.lane(partition), error=str(answer))
         elif isinstance(answer, Exception):
@@ -94,3 +94,10 @@ class LaneFaults:
 
     def _tell(self) -> None:
         self._counting.note_lane_faults(self._standing | self._unreadable)
+
+
+def _is_of_one_key(answer: object) -> bool:
+    """Tell whether it is an error about one key, which does not say about which."""
+    if isinstance(answer, redis.exceptions.NoPermissionError):
+        return True
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE)

@@ -29,8 +29,10 @@ def answer_seconds_within(lease_seconds: float) -> float:
 
 def is_out_of_memory(error: object) -> bool:
     """Tell whether Redis refused to take more: what frees memory works all the same."""
-    # A script's error names the command that was refused.
-    return isinstance(error, redis.ResponseError) and "OOM command not allowed" in str(error)
+    # What a script meets is told as the script's error.
+    return isinstance(error, redis.OutOfMemoryError) or (
+        isinstance(error, redis.ResponseError) and "OOM command not allowed" in str(error)
+    )
 
 
 class RedisFaults:
