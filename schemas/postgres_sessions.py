@@ -110,16 +110,25 @@ def session_options(url: str, name: str) -> dict[str, Any]:
     }
 
 
-def connect(url: str, *, name: str, limits: Limits | None = UNLIMITED, autocommit: bool = True) -> PostgresSession:
+def connect(
+    url: str,
+    *,
+    name: str,
+    limits: Limits | None = UNLIMITED,
+    autocommit: bool = True,
+    connect_seconds: int = CONNECT_TIMEOUT_SECONDS,
+) -> PostgresSession:
     """Return a new session. Out of autocommit it begins transactions by itself, which the caller ends.
 
-    Without limits each statement runs as it is given, for those that allow no transaction around them.
+    It may take so long to be made; the driver waits for two seconds at least. Without limits each statement runs as it
+    is given, for those that allow no transaction around them.
 
     Raises:
         ConfigurationError: it is no URL of Postgres, or the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return PostgresSession.connect(url, autocommit=autocommit, limits=limits, **session_options(url, name))
+    options = {**session_options(url, name), "connect_timeout": max(2, connect_seconds)}
+    return PostgresSession.connect(url, autocommit=autocommit, limits=limits, **options)
 
 
 async def connect_async(

@@ -1,6 +1,7 @@
-"""Tells the news of a committed batch: results to producers, poll keys, and the lanes rid of what is decided.
+"""Tells the news of a committed batch: results to producers, poll keys, and a hint to who delivers news.
 
-In that order: a crash in between leads to a second announcement, never to none. Called after the commit only.
+Before the lanes are rid of it: a crash in between leads to a second announcement, never to none. Called after the
+commit only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..schemas.journal import Announcement, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
 from .book import Verdict
+from .redis_session import is_out_of_memory
 from .requests import Batch, Request
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
@@ -30,8 +32,6 @@ MAX_UNREAD_BYTES = 80_000_000
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
-#: Entries deleted by their ids in one script call.
-MAX_DELETED_PER_CALL = 1_000
 
 #: How Redis begins to say that a key holds something of another type.
 _WRONG_TYPE = "WRONGTYPE"
@@ -49,12 +49,12 @@ class Announcer:
         self._keys = keys
         self._result_ttl_seconds = result_ttl_seconds
         self._keep_all_results = keep_all_results
-        self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
-        self._delete_entries = client.register_script(scripts.DELETE_ENTRIES)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> bool:
         """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
+
+        Returns False if Redis is out of memory and has not taken all of it.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
@@ -67,35 +67,16 @@ class Announcer:
             # One element is enough to wake somebody up, and nobody may be there to take them off.
             pipeline.rpush(self._keys.wake_deliveries, 1)
             pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
+        taken = True
         for answer in pipeline.execute(raise_on_error=False):
-            if isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+            if is_out_of_memory(answer):
+                taken = False
+            elif isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
                 # One producer's key is something else. It finds its results in Postgres; the others must not wait.
                 _log.error("a result cannot be announced", error=str(answer))
             elif isinstance(answer, Exception):
                 raise answer
-
-    def delete(self, batch: Batch) -> set[int]:
-        """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.
-
-        Raises:
-            redis.RedisError: Redis cannot be used now; delete again.
-        """
-        last_entries = {request.partition: request.lane_entry for request in batch.requests}
-        pipeline = self._client.pipeline(transaction=False)
-        asked = []
-        for partition, lane_entry in last_entries.items():
-            keys = [self._keys.lane(partition), self._keys.fence(partition)]
-            if partition not in batch.gaps:
-                asked.append(partition)
-                self._delete_decided(keys=keys, args=[batch.epochs[partition], _after(lane_entry)], client=pipeline)
-                continue
-            entries = [request.lane_entry for request in batch.requests if request.partition == partition]
-            for start in range(0, len(entries), MAX_DELETED_PER_CALL):
-                asked.append(partition)
-                part = entries[start : start + MAX_DELETED_PER_CALL]
-                self._delete_entries(keys=keys, args=[batch.epochs[partition], *part], client=pipeline)
-        answers = pipeline.execute()
-        return {partition for partition, deleted in zip(asked, answers, strict=True) if deleted == -1}
+        return taken
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         replies: defaultdict[str, list[Announcement]] = defaultdict(list)
@@ -140,9 +121,3 @@ def _messages_of(news: list[Announcement]) -> list[bytes]:
         return [message]
     half = len(news) // 2
     return _messages_of(news[:half]) + _messages_of(news[half:])
-
-
-def _after(lane_entry: bytes) -> bytes:
-    """Return the id that comes right after this one in a stream."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return b"%b-%d" % (milliseconds, int(number) + 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import redis
 
 from ..schemas import postgres_sessions
@@ -24,14 +27,25 @@ def session_name(worker_id: str = "") -> str:
     return f"creditlane-worker {worker_id[-32:]}".rstrip()
 
 
-def connect_postgres(database_url: str, *, worker_id: str = "", autocommit: bool = False) -> PostgresSession:
+def connect_postgres(
+    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+) -> PostgresSession:
     """Return a new connection, which others can tell from its name to be this worker's.
+
+    Postgres may be silent on it for so long, and about as long while it is made.
 
     Raises:
         ConfigurationError: the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return postgres_sessions.connect(database_url, name=session_name(worker_id), autocommit=autocommit)
+    session = postgres_sessions.connect(
+        database_url,
+        name=session_name(worker_id),
+        autocommit=autocommit,
+        connect_seconds=min(postgres_sessions.CONNECT_TIMEOUT_SECONDS, math.ceil(silence_seconds)),
+    )
+    session.is_overdue = silent_for(silence_seconds)
+    return session
 
 
 async def connect_postgres_async(
@@ -45,14 +59,18 @@ async def connect_postgres_async(
     return session
 
 
-def connect_redis(redis_url: str) -> redis.Redis:
-    """Return a client that connects when first used, and gives streams as they are sent: nested lists of bytes."""
+def connect_redis(redis_url: str, *, answer_seconds: float = REDIS_TIMEOUT_SECONDS, **options: Any) -> redis.Redis:
+    """Return a client that connects when first used, and gives streams as they are sent: nested lists of bytes.
+
+    No answer is waited for longer than `answer_seconds`. The options are those of the driver.
+    """
     client = redis.Redis.from_url(
         redis_url,
         protocol=2,
         decode_responses=False,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
+        socket_timeout=answer_seconds,
+        **options,
     )
     client.set_response_callback("XREAD", lambda response, **_options: response)
     return client

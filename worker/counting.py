@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
 import msgspec
@@ -38,6 +38,16 @@ class Counting:
         with self._lock:
             self._numbers.lanes_gained += gained
             self._numbers.lanes_lost += lost
+
+    def note_lane_faults(self, faults: Mapping[int, str]) -> None:
+        """Note which lanes do not get on for a reason of their own, in place of those noted before."""
+        with self._lock:
+            self._numbers.lane_faults = {str(partition): cause for partition, cause in sorted(faults.items())}
+
+    def note_read_again(self) -> None:
+        """Count a lane that was read again and begins with what it began with before."""
+        with self._lock:
+            self._numbers.lanes_read_again += 1
 
     def encoded(self) -> str:
         """Return the numbers as JSON."""

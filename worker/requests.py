@@ -40,6 +40,8 @@ class Batch(msgspec.Struct, frozen=True):
 
     requests: list[Request]
     epochs: Mapping[int, int]
+    #: Number of the Redis session that it was read in; None if that is not known.
+    session: int | None = None
     #: Lanes on which entries that are not in the batch may stand between those that are.
     gaps: frozenset[int] = frozenset()
 

@@ -205,3 +205,12 @@ where worker_id = %(worker_id)s and partition = any(%(partitions)s)
 
 #: A worker that leaves, and those that have been silent for a day.
 FORGET_WORKERS = "delete from workers where worker_id = %(worker_id)s or expires_at < now() - interval '1 day'"
+
+#: Puts epochs of this worker's leases above the fences that stand in Redis: Postgres was restored to an earlier state.
+#: Who has a lease by Postgres alone may do so, and what it read under the old epoch can no longer be committed.
+RAISE_EPOCHS = """
+update leases set epoch = greatest(leases.epoch, standing.fence + 1)
+from unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence)
+where leases.partition = standing.partition and leases.worker_id = %(worker_id)s
+returning leases.partition, leases.epoch
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,11 +20,14 @@ from .announcer import Announcer
 from .applier import Applier, CommandTimedOut
 from .backoff import Backoff
 from .book import Verdict
-from .connecting import connect_postgres, connect_redis
+from .connecting import connect_postgres
 from .counting import Counting
+from .deleter import Deleter
+from .fences import EpochRaiser, Fences
 from .lane_reader import BLOCK_SECONDS, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
+from .redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .requests import Batch
 from .sizing import Sizing
 from .store import Connection, LedgerStore, PartitionsLost
@@ -38,9 +42,6 @@ QUIET_SECONDS = 2.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
-
-#: What says that Redis cannot be used now. A ResponseError is among them: LOADING, READONLY, a script that is gone.
-RedisFault = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 Done = TypeVar("Done")
 
@@ -78,13 +79,21 @@ class ReadingStage:
     """Reads the lanes that the process owns, until it is stopping."""
 
     def __init__(
-        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+        self,
+        settings: Settings,
+        worker_id: str,
+        ownership: Ownership,
+        pipes: Pipes,
+        counting: Counting,
+        faults: RedisFaults,
+        stopping: Event,
+        after_step: StepListener,
     ) -> None:
+        answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
         self._reads_since_held = 0
         #: When the last part of what is held back went into the pipe, until that is known to be done.
         self._held_at: float | None = None
@@ -92,9 +101,19 @@ class ReadingStage:
         self._rests_until = 0.0
         #: When there was last something that is not held back.
         self._found_at = 0.0
-        self._client = connect_redis(settings.require_redis_url())
+        self._backoff = Backoff(stopping, longest_seconds=answer_seconds)
+        self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
+        keys = Keys(settings.redis_prefix)
+        raiser = EpochRaiser(
+            settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2
+        )
         self._reader = LaneReader(
-            self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
+            self._session.client,
+            keys,
+            ownership,
+            Fences(self._session.client, keys, raiser),
+            counting,
+            batch_limit=settings.batch_limit,
         )
 
     def run(self) -> None:
@@ -109,7 +128,7 @@ class ReadingStage:
             if self._is_turn_of_held(found=found):
                 self._held_at, self._reads_since_held = time.monotonic(), 0
                 self._pass_on(partial(self._reader.read_held, epochs, alone=not self._others_are_at_work()))
-        self._client.close()
+        self._session.close()
         self._batches.end()
 
     def _pass_on(self, read: Callable[[], Batch]) -> bool:
@@ -152,12 +171,14 @@ class ReadingStage:
         return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
 
     def _read(self, read: Callable[[], Batch]) -> Batch | None:
+        if self._session.keep_up():
+            self._reader.reset(self._session.number)
         try:
             batch = read()
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
-            self._client.close()
-            self._reader.reset()
+            self._session.fail()
+            self._reader.reset(self._session.number)
             self._backoff.pause()
             return None
         if self._backoff.failures:
@@ -196,7 +217,7 @@ class ApplyingStage:
         """Take batches from one pipe to the other, to the end."""
         self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
-            # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
+            # Nothing may overtake a batch that is left on its lanes: the next owner applies it before what follows.
             if not self._gave_up:
                 self._apply(batch)
         self._disconnect()
@@ -294,56 +315,97 @@ class AnnouncingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        faults: RedisFaults,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
+        answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
         self._counting = counting
         self._decided = pipes.decided
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
-        self._client = connect_redis(settings.require_redis_url())
+        self._patience_seconds = settings.lease_seconds
+        self._backoff = Backoff(stopping, longest_seconds=answer_seconds)
+        self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
+        keys = Keys(settings.redis_prefix)
         self._announcer = Announcer(
-            self._client,
-            Keys(settings.redis_prefix),
+            self._session.client,
+            keys,
             result_ttl_seconds=settings.result_ttl_seconds,
             keep_all_results=settings.keep_all_results,
         )
+        self._deleter = Deleter(self._session.client, keys)
 
     def run(self) -> None:
         """Announce one batch after the other, to the end."""
         gave_up = False
         while (decided := self._decided.get()) is not None:
-            # Deleting a later batch would also delete the one whose results nobody was told.
+            # Redis is away, and the worker stops: the next owner finds what follows in Postgres, too.
             gave_up = gave_up or not self._finish(decided)
-        self._client.close()
+        self._session.close()
 
     def _finish(self, decided: Decided) -> bool:
         """Announce a batch and delete it. False if it was given up, because the worker stops and Redis is away."""
-        batch, verdicts = decided.batch, decided.verdicts
+        batch = decided.batch
         try:
-            self._until_done(partial(self._announcer.announce, batch, verdicts, has_news=decided.has_news))
+            announced = self._announce(decided)
             self._after_step("announce")
-            lost = self._until_done(partial(self._announcer.delete, batch))
+            lost = self._until_done(partial(self._delete, batch))
             self._after_step("delete")
+            if not announced:
+                self._announce_late(decided)
         except GaveUp:
             # The next owner finds the results in Postgres and announces them.
             return False
         self._ownership.lose(lost, batch.epochs)
         self._ownership.finish(batch.epochs)
-        self._counting.note_outcomes(verdicts)
+        self._counting.note_outcomes(decided.verdicts)
         return True
 
-    def _until_done(self, work: Callable[[], Done]) -> Done:
-        """Return what the work returns, trying again while Redis is away; raise GaveUp if it is away at a stop."""
+    def _announce(self, decided: Decided) -> bool:
+        """Announce a batch. False if Redis refuses it: what is refused must not keep what is decided on the lanes."""
+        announce = partial(self._announcer.announce, decided.batch, decided.verdicts, has_news=decided.has_news)
+        try:
+            return self._until_done(announce, refused_seconds=self._patience_seconds)
+        except redis.ResponseError:
+            return False
+
+    def _announce_late(self, decided: Decided) -> None:
+        """Announce a batch again that was refused, once there is room. Who waits finds the results in Postgres, too."""
+        try:
+            announced = self._announcer.announce(decided.batch, decided.verdicts, has_news=decided.has_news)
+            cause = "Redis is out of memory"
+        except RedisFault as error:
+            self._session.fail()
+            announced, cause = False, str(error)
+        if not announced:
+            _log.error(
+                "results are not announced; who waits finds them in Postgres",
+                results=len(decided.verdicts),
+                cause=cause,
+            )
+
+    def _delete(self, batch: Batch) -> set[int]:
+        return self._deleter.delete(batch, same_redis=batch.session == self._session.number)
+
+    def _until_done(self, work: Callable[[], Done], *, refused_seconds: float = math.inf) -> Done:
+        """Return what the work returns, trying again while Redis is away; raise GaveUp if it is away at a stop.
+
+        Raises:
+            redis.ResponseError: the answer was an error, and had been one for this long.
+        """
+        deadline = time.monotonic() + refused_seconds
         while True:
             try:
+                self._session.keep_up()
                 done = work()
             except RedisFault as error:
                 _log.warning(
                     "results cannot be announced, trying again", error=str(error), failures=self._backoff.failures
                 )
-                self._client.close()
+                self._session.fail()
+                if isinstance(error, redis.ResponseError) and time.monotonic() > deadline:
+                    raise
                 if not self._backoff.pause():
                     raise GaveUp from error
             else:

@@ -106,8 +106,18 @@ def test_what_redis_refuses_otherwise_is_announced_again() -> None:
         announcer = Announcer(client, KEYS, result_ttl_seconds=60)
         with (
             patch.object(
-                redis.client.Pipeline, "execute", return_value=[redis.ResponseError("OOM command not allowed")]
+                redis.client.Pipeline, "execute", return_value=[redis.ResponseError("MISCONF Redis is configured to")]
             ),
-            pytest.raises(redis.ResponseError, match="OOM"),
+            pytest.raises(redis.ResponseError, match="MISCONF"),
         ):
             announcer.announce(*batch_of(range(1, 2)))
+
+
+def test_what_redis_has_no_memory_for_is_told() -> None:
+    """Given a Redis that is full, then the caller learns of it and frees memory, rather than to try for ever."""
+    refusal = redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        with patch.object(redis.client.Pipeline, "execute", return_value=[refusal]):
+            assert not announcer.announce(*batch_of(range(1, 2)))
+        assert announcer.announce(*batch_of(range(1, 2)))
