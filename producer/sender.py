@@ -123,7 +123,7 @@ class Sender:
         shipment = launched.shipment
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
         patient_until = time.monotonic() + patience_seconds
-        # What is on its way may have been so for long, while the next chunk was made; what is not has waited since then.
+        # What is on its way may have been so for long, while the next chunk was made; what is not has waited since.
         first = patience_seconds if launched.flight is not None else seconds_until(launched.deadline)
         answers = self._first_answers(launched, deadline or deadline_in(first))
         while True:
