@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
+from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
-from .postgres import connection_options
+from .ledger_pool import read_limits
+from .postgres import SESSION_NAME
 from .redis_wire import RedisWire
 from .wire import Call, refuse_errors
 
@@ -117,9 +119,8 @@ def read_lanes(settings: Settings) -> LanesReport:
 
 
 def _read_owners(settings: Settings) -> tuple[list[tuple[int, int, str | None]], list[WorkerStatus], int]:
-    url = settings.require_database_url()
     try:
-        with psycopg.connect(url, **connection_options(url)) as connection:
+        with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
             leases = connection.execute(READ_LEASES).fetchall()
             workers = [_worker(*row) for row in connection.execute(READ_WORKERS)]

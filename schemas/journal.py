@@ -102,6 +102,8 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: The row was there already: this command, or one like it, was decided before.
     replayed: bool = False
     refusal: Refusal | None = None
+    #: In a poll key: the lane entry that this is the decision on; the key is that of a request, which may have several.
+    lane_entry: str = ""
 
 
 encode_announcements = msgspec.json.Encoder().encode

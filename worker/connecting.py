@@ -1,13 +1,19 @@
-"""Connections to Postgres and Redis as a worker wants them: with a deadline on everything."""
+"""Connections to Postgres and Redis as a worker wants them: named after it, and with a deadline on everything."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
 import redis
 
-#: How long to wait for a connection to be made, in seconds.
+from ..schemas import postgres_sessions
+from ..schemas.postgres_sessions import (
+    SILENCE_SECONDS,
+    UNLIMITED,
+    AsyncPostgresSession,
+    PostgresSession,
+    silent_for,
+)
+
+#: How long to wait for a connection to Redis to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
 REDIS_TIMEOUT_SECONDS = 10.0
@@ -18,39 +24,25 @@ def session_name(worker_id: str = "") -> str:
     return f"creditlane-worker {worker_id[-32:]}".rstrip()
 
 
-def connect_postgres(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False
-) -> psycopg.Connection[tuple[Any, ...]]:
+def connect_postgres(database_url: str, *, worker_id: str = "", autocommit: bool = False) -> PostgresSession:
     """Return a new connection, which others can tell from its name to be this worker's.
 
     Raises:
+        ConfigurationError: the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    return psycopg.connect(database_url, autocommit=autocommit, **session_options(session_name(worker_id)))
+    return postgres_sessions.connect(database_url, name=session_name(worker_id), autocommit=autocommit)
 
 
 async def connect_postgres_async(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False
-) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
-    return await psycopg.AsyncConnection.connect(
-        database_url, autocommit=autocommit, **session_options(session_name(worker_id))
+    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+) -> AsyncPostgresSession:
+    """Return a new connection for an event loop, on which Postgres may be silent for so long."""
+    session = await postgres_sessions.connect_async(
+        database_url, name=session_name(worker_id), limits=UNLIMITED, autocommit=autocommit
     )
-
-
-def session_options(name: str) -> dict[str, Any]:
-    """Return the options of a connection whose session is called like this in Postgres."""
-    return {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": name,
-        # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
-        "prepare_threshold": None,
-        # A peer that vanished without a word is noticed after about half a minute.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-    }
+    session.is_overdue = silent_for(silence_seconds)
+    return session
 
 
 def connect_redis(redis_url: str) -> redis.Redis:

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 
@@ -112,10 +113,12 @@ class Worker:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # it is raised again by run()
-            _log.exception("worker fails", part=threading.current_thread().name)
+            # Stop first: whatever happens to the log, the lanes must not be held by a process that is not at work.
             self._failure = self._failure or error
             self.stop()
             self._pipes.abort()
+            with suppress(Exception):
+                _log.exception("worker fails", part=threading.current_thread().name)
 
     def _check_installation(self) -> Installation | None:
         """Wait for Postgres, check what is fixed there, and mirror it for producers. None if told to stop."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ...schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
+from ...schemas.errors import OutcomeUnknown, Unavailable
 from ...schemas.results import Result, moment_text
 from ...schemas.tickets import Ticket
 from ..webhook_operations import low_balance_operation
@@ -99,7 +100,7 @@ async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
     "/{id}",
     operation_id="updateCustomerCreditsAccount",
     summary="Watch an account's balance",
-    responses=reading(AccountBody, "not_found", "account_closed"),
+    responses=reading(AccountBody, "not_found", "account_closed", "timeout"),
 )
 async def update_account(
     account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
@@ -108,7 +109,11 @@ async def update_account(
     await _require(reads, account_id)
     connections: Connections = request.app.state.connections
     await connections.session.reader.run(low_balance_operation(store.public_id, account_id, body.low_balance))
-    return body_answer(await _account(reads, account_id))
+    try:
+        return body_answer(await _account(reads, account_id))
+    except Unavailable as error:
+        # It is changed, which Unavailable would deny.
+        raise OutcomeUnknown from error
 
 
 @router.get(
@@ -124,7 +129,8 @@ async def get_account_balance(
         str | None,
         Query(
             description="A moment in ISO 8601, inclusive; UTC unless it says otherwise. Before the account was opened "
-            "the balance is `0`, in the future it is the current one.",
+            "the balance is `0`, in the future it is the current one. What can still change is not told: a moment "
+            "that near is answered as of the latest one that cannot change any more, and `as_of` says which.",
             json_schema_extra={"format": "date-time"},
             examples=["2026-03-01T12:30:00Z"],
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 
 from fastapi import APIRouter, Request, Response
@@ -12,12 +13,12 @@ from pydantic import BaseModel
 
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
-from ..wire import refuse_errors
+from ..deadlines import deadline_in
 from .connections import Connections, connections_of
 from .lane_metrics import exposition_of, read_lanes
 from .request_metrics import RequestMetrics
 
-#: How long each of the checks may take, in seconds. Tools that ask for health do not wait for long.
+#: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
 CHECK_SECONDS = 3.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
@@ -48,12 +49,13 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether Redis and Postgres answer, the schema is this version's, and every lane has a living owner."""
+    """Tell whether Redis takes writes, Postgres answers, the schema is this version's and every lane has an owner."""
     connections = connections_of(request)
     checks = {"redis": _check_redis(connections), "postgres": _check_schema(connections)}
-    found = await asyncio.gather(*(_problem(check) for check in checks.values()))
+    until = time.monotonic() + CHECK_SECONDS
+    found = await asyncio.gather(*(_problem(check, until) for check in checks.values()))
     problems = {name: problem for name, problem in zip(checks, found, strict=True) if problem is not None}
-    if "postgres" not in problems and (problem := await _problem(_check_lanes(connections))):
+    if "postgres" not in problems and (problem := await _problem(_check_lanes(connections), until)):
         problems["lanes"] = problem
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200, headers={"Cache-Control": "no-store"})
@@ -67,10 +69,10 @@ async def metrics(request: Request) -> Response:
     return Response(counted.exposition() + lanes, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _problem(check: Awaitable[str | None]) -> str | None:
-    """Return what the check says is wrong. Messages name no host and no URL."""
+async def _problem(check: Awaitable[str | None], until: float) -> str | None:
+    """Return what the check says is wrong, or that it takes too long. Messages name no host and no URL."""
     try:
-        return await asyncio.wait_for(check, CHECK_SECONDS)
+        return await asyncio.wait_for(check, until - time.monotonic())
     except TimeoutError:
         return f"does not answer within {CHECK_SECONDS:g} s"
     except ConfigurationError as error:
@@ -79,8 +81,8 @@ async def _problem(check: Awaitable[str | None]) -> str | None:
         return "cannot be reached"
 
 
-async def _check_redis(connections: Connections) -> None:
-    refuse_errors(await connections.session.wire.exchange([("PING",)]))
+async def _check_redis(connections: Connections) -> str | None:
+    return await connections.session.write_problem(deadline_in(CHECK_SECONDS))
 
 
 async def _check_schema(connections: Connections) -> None:

@@ -6,19 +6,27 @@ from typing import Any
 
 import psycopg
 
+from ...schemas import postgres_sessions
+from ...schemas.postgres_sessions import SILENCE_SECONDS, PostgresSession, silent_for
 from ...schemas.settings import Settings
-from ..connecting import session_options
 
 #: What the sessions are called in Postgres. Not as a worker's: these do not write the journal.
 SESSION_NAME = "creditlane-jobs"
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+#: What says that Postgres cannot be used now, whatever the statement: it is gone, silent, short of something, or lets
+#: nothing be written, as after a fail-over or with a full disk. The work is done later, by a new connection.
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
-def connect(settings: Settings) -> Connection:
+
+def connect(settings: Settings, *, silence_seconds: float = SILENCE_SECONDS) -> PostgresSession:
     """Return a new connection on which every statement is for itself, outside of `with connection.transaction()`.
 
     Raises:
-        psycopg.OperationalError: Postgres cannot be reached.
+        ConfigurationError: the database is none that can hold a ledger.
+        psycopg.OperationalError: Postgres cannot be reached. Later: it was silent for so many seconds.
     """
-    return psycopg.connect(settings.require_database_url(), autocommit=True, **session_options(SESSION_NAME))
+    session = postgres_sessions.connect(settings.require_database_url(), name=SESSION_NAME)
+    session.is_overdue = silent_for(silence_seconds)
+    return session
