@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from creditlane import AsyncClient, Client
@@ -119,9 +120,13 @@ def main(name: str, sort: str, plan_path: Path, history_path: Path) -> None:
     count = {"bulk": 2, "racing": RACERS}.get(sort, AT_ONCE)
     workers = [Worker(plan, f"{name}.{number}", history, stopping, sort=sort) for number in range(count)]
     if sort in {"asyncio", "racing"}:
-        asyncio.run(_work_async(workers))
+        asyncio.run(_work_async(workers, plan.cold[0]))
         return
     with Client.from_env() as client:
+        # What is imported and connected to at the first call is not what is measured.
+        with suppress(CreditlaneError):
+            client.pending(plan.cold[0])
+            client.account(plan.cold[0])
         threads = [
             threading.Thread(target=_work, args=(worker, sort, number, plan, client), daemon=True)
             for number, worker in enumerate(workers)
@@ -145,8 +150,11 @@ def _work(worker: Worker, sort: str, number: int, plan: Plan, client: Client) ->
         worker.work_in_bulk(send_many(client), BlockingCaller(client))
 
 
-async def _work_async(workers: list[Worker]) -> None:
+async def _work_async(workers: list[Worker], account: str) -> None:
     async with AsyncClient.from_env() as client, asyncio.TaskGroup() as tasks:
+        with suppress(CreditlaneError):
+            await client.pending(account)
+            await client.account(account)
         for worker in workers:
             tasks.create_task(worker.work_async(AsyncCaller(client)))
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -141,9 +142,14 @@ class Stack:
         return [f"http://127.0.0.1:{link.port}" for link in self._api_links]
 
     def start_api(self, api: Process, environment: Mapping[str, str] | None = None) -> None:
-        """Start an API; its link leads to it from then on."""
+        """Start an API; its link leads to it once it has said where it is."""
         api.start(environment)
-        self._api_urls[api.name] = api.first_line().split()[-1]
+        threading.Thread(target=self._note_address, args=(api,), daemon=True).start()
+
+    def _note_address(self, api: Process) -> None:
+        # Empty if it was killed before it said anything.
+        if line := api.first_line():
+            self._api_urls[api.name] = line.split()[-1]
 
     def add_client(self, name: str, arguments: Callable[[int], tuple[str, ...]]) -> None:
         """Start a client process."""
@@ -178,7 +184,7 @@ class Stack:
             worker.start(self._environment_of(worker))
         for api in self.apis:
             self.start_api(api, self._environment_of(api))
-            self._api_links.append(self._network.link(lambda name=api.name: address_of(self._api_urls[name])))  # type: ignore[misc]
+            self._api_links.append(self._network.link(lambda name=api.name: address_of(self._api_urls.get(name, ""))))  # type: ignore[misc]
         assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
 
     def _is_ready(self) -> bool:
