@@ -10,7 +10,7 @@ import redis
 from ..schemas.keys import Keys
 from . import scripts
 from .connecting import REDIS_TIMEOUT_SECONDS
-from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, bytes_of, longest_of
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, lengths_of
 from .ownership import Ownership
 from .requests import Batch, Request, parse_request
 
@@ -83,9 +83,13 @@ class LaneReader:
                 break
             number = length = 0
             for partition, entries in answer:
-                requests += self._requests_of(partition, entries)
+                lengths = lengths_of(entries)
+                if partition in self._held or max(lengths) > HEAVY_BYTES:
+                    requests += self._held.sift(partition, entries)
+                else:
+                    requests += [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
                 last = self._cursors[partition, epochs[partition]] = entries[-1][0]
-                number, length = number + len(entries), length + bytes_of(entries)
+                number, length = number + len(entries), length + sum(lengths)
                 read.add(partition)
                 if len(entries) == count:
                     # It may have more, for which it waits until all others have had as much.
@@ -129,11 +133,6 @@ class LaneReader:
         arguments += ["STREAMS", *lanes, *starts.values()]
         response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
         return [(lanes[lane], entries) for lane, entries in response]
-
-    def _requests_of(self, partition: int, entries: Sequence[Entry]) -> list[Request]:
-        if partition in self._held or longest_of(entries) > HEAVY_BYTES:
-            return self._held.sift(partition, entries)
-        return [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
 
     def _begin(self, requests: list[Request], read: set[int], epochs: Mapping[int, int], gaps: frozenset[int]) -> Batch:
         partitions = {request.partition for request in requests} if gaps else read
