@@ -117,14 +117,9 @@ class HeldBack:
             del self._lanes[partition]
 
 
-def bytes_of(entries: Sequence[Entry]) -> int:
-    """Return how long the commands of these entries are together."""
-    return sum([len(fields[1]) if fields else 0 for _, fields in entries])
-
-
-def longest_of(entries: Sequence[Entry]) -> int:
-    """Return how long the longest command of these entries is."""
-    return max([len(fields[1]) if fields else 0 for _, fields in entries])
+def lengths_of(entries: Sequence[Entry]) -> list[int]:
+    """Return how long the command of each of these entries is."""
+    return [len(fields[1]) if fields else 0 for _, fields in entries]
 
 
 def _store_of(fields: list[bytes] | None) -> str:

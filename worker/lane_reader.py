@@ -13,7 +13,7 @@ import structlog
 from ..schemas.keys import Keys
 from .counting import Counting
 from .fences import Fences
-from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, bytes_of, longest_of
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, lengths_of
 from .lane_faults import LaneFaults
 from .lane_heads import LaneHeads, is_lower
 from .ownership import Ownership
@@ -158,10 +158,11 @@ class LaneReader:
                 return False
             number = length = 0
             for partition, entries in answer:
-                requests += self._requests_of(partition, entries)
+                lengths = lengths_of(entries)
+                requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
                 firsts.setdefault(partition, entries[0][0])
                 last = self._cursors[partition, epochs[partition]] = entries[-1][0]
-                number, length = number + len(entries), length + bytes_of(entries)
+                number, length = number + len(entries), length + sum(lengths)
                 if len(entries) == count:
                     # It may have more, for which it waits until all others have had as much.
                     lanes[partition] = last
@@ -185,8 +186,8 @@ class LaneReader:
         response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
         return [(lanes[lane], entries) for lane, entries in response]
 
-    def _requests_of(self, partition: int, entries: Sequence[Entry]) -> list[Request]:
-        if partition in self._held or longest_of(entries) > HEAVY_BYTES:
+    def _requests_of(self, partition: int, entries: Sequence[Entry], *, heavy: bool) -> list[Request]:
+        if partition in self._held or heavy:
             return self._held.sift(partition, entries)
         return [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
 

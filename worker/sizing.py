@@ -7,6 +7,7 @@ carry a hundred kilobytes of metadata, and a row is as long as the balance on it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import cast
 
 import msgspec
@@ -35,6 +36,7 @@ MAX_TIMEOUTS_UNPROVEN = 10
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
 _SPANNING_KINDS = frozenset({"post", "reverse"})
+_command_of, _payload_of = attrgetter("command"), attrgetter("payload")
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -120,10 +122,10 @@ class Sizing:
 
     def _cost_of_plain(self, requests: Sequence[Request]) -> Cost | None:
         """Return the cost of nothing but plain movements, which are nearly all there is: a row for each."""
-        if not {type(request.command) for request in requests} <= {Movement}:
+        if not set(map(type, map(_command_of, requests))) <= {Movement}:
             return None
         count = len(requests)
-        length = sum([len(request.payload) for request in requests])
+        length = sum(map(len, map(_payload_of, requests)))
         return Cost(count, count, length + int(count * self._row_bytes), spans=False)
 
     def _cost_of(self, request: Request) -> Cost:
