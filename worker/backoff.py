@@ -14,8 +14,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 class Backoff:
     """Counts failed attempts in a row. One instance per thing that can fail."""
 
-    def __init__(self, stopping: Event) -> None:
+    def __init__(self, stopping: Event, *, longest_seconds: float = LONGEST_PAUSE_SECONDS) -> None:
         self._stopping = stopping
+        self._longest_seconds = longest_seconds
         self.failures = 0
 
     def reset(self) -> None:
@@ -24,7 +25,7 @@ class Backoff:
 
     def next_pause_seconds(self) -> float:
         """Count a failure and return how long to wait: half to all of a bound that doubles each time."""
-        bound = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * float(2 ** min(self.failures, 10)))
+        bound = min(self._longest_seconds, FIRST_PAUSE_SECONDS * float(2 ** min(self.failures, 10)))
         self.failures += 1
         return bound * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
 
