@@ -17,18 +17,22 @@ from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .announcer import Announcer
 from .applier import Applier
-from .backoff import Backoff
+from .backoff import LONGEST_PAUSE_SECONDS, Backoff
 from .book import Verdict
-from .connecting import connect_postgres, connect_redis
+from .connecting import REDIS_TIMEOUT_SECONDS, connect_postgres, connect_redis
 from .counting import Counting
 from .lane_reader import LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
+from .progress import Progress
 from .requests import Batch
 from .store import Connection, LedgerStore, PartitionsLost
 
 #: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
+
+#: How long Redis may take to answer at the least, whatever the lease, in seconds.
+MIN_ANSWER_SECONDS = 1.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
@@ -39,6 +43,17 @@ RedisFault = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 Done = TypeVar("Done")
 
 _log = structlog.get_logger(__name__)
+
+
+def _backoff_of(settings: Settings, stopping: Event) -> Backoff:
+    """Return pauses of which the longest is over well before a lease, so that a stage is back in time."""
+    return Backoff(stopping, longest_seconds=min(LONGEST_PAUSE_SECONDS, settings.lease_seconds / 4))
+
+
+def _client_of(settings: Settings) -> redis.Redis:
+    """Return a client that is back in time for the lease from a Redis that is silent."""
+    seconds = max(MIN_ANSWER_SECONDS, min(REDIS_TIMEOUT_SECONDS, settings.lease_seconds))
+    return connect_redis(settings.require_redis_url(), answer_seconds=seconds)
 
 
 class GaveUp(Exception):
@@ -72,14 +87,21 @@ class ReadingStage:
     """Reads the lanes that the process owns, until it is stopping."""
 
     def __init__(
-        self, settings: Settings, ownership: Ownership, pipes: Pipes, stopping: Event, after_step: StepListener
+        self,
+        settings: Settings,
+        ownership: Ownership,
+        pipes: Pipes,
+        progress: Progress,
+        stopping: Event,
+        after_step: StepListener,
     ) -> None:
         self._ownership = ownership
+        self._work = progress.reader
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
-        self._client = connect_redis(settings.require_redis_url())
+        self._backoff = _backoff_of(settings, stopping)
+        self._client = _client_of(settings)
         self._reader = LaneReader(
             self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
         )
@@ -88,7 +110,8 @@ class ReadingStage:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
-            batch = self._read(epochs) if epochs else None
+            # Whoever lost the lanes because it could not read shows without them that it can again.
+            batch = self._read(epochs) if epochs or self._work.is_failing else None
             if batch is not None and batch.requests:
                 self._after_step("read")
                 self._batches.put(batch)
@@ -96,10 +119,12 @@ class ReadingStage:
         self._batches.end()
 
     def _read(self, epochs: dict[int, int]) -> Batch | None:
+        self._work.begin()
         try:
-            batch = self._reader.read(epochs)
+            batch = self._attempt(epochs)
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
+            self._work.fail(error)
             self._client.close()
             self._reader.reset()
             self._backoff.pause()
@@ -107,7 +132,14 @@ class ReadingStage:
         if self._backoff.failures:
             _log.info("lanes are read again", failures=self._backoff.failures)
             self._backoff.reset()
+        self._work.end()
         return batch
+
+    def _attempt(self, epochs: dict[int, int]) -> Batch | None:
+        if epochs:
+            return self._reader.read(epochs)
+        self._client.ping()
+        return None
 
 
 class ApplyingStage:
@@ -120,6 +152,7 @@ class ApplyingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        progress: Progress,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
@@ -130,7 +163,8 @@ class ApplyingStage:
         self._ownership = ownership
         self._pipes = pipes
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
+        self._backoff = _backoff_of(settings, stopping)
+        self._work = progress.applier
         self._connection: Connection | None = None
         self._applier: Applier | None = None
         self._gave_up = False
@@ -141,7 +175,9 @@ class ApplyingStage:
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
             started = time.perf_counter()
+            self._work.begin()
             decided = None if self._gave_up else self._apply(batch)
+            self._work.end()
             if decided is not None:
                 self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
                 self._after_step("commit")
@@ -161,6 +197,7 @@ class ApplyingStage:
                 _log.warning(
                     "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
                 )
+                self._work.fail(error)
                 self._disconnect()
                 if not self._backoff.pause():
                     # The lanes still have it all; the next owner applies it.
@@ -186,7 +223,11 @@ class ApplyingStage:
 
     def _connected(self) -> Applier:
         if self._applier is None:
-            self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
+            self._connection = connect_postgres(
+                self._settings.require_database_url(),
+                worker_id=self._worker_id,
+                answer_seconds=self._settings.lease_seconds,
+            )
             # A process that is stopped inside a transaction must not hold its leases for longer than they last.
             store = LedgerStore(
                 self._connection,
@@ -213,15 +254,17 @@ class AnnouncingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        progress: Progress,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         self._ownership = ownership
         self._counting = counting
+        self._work = progress.announcer
         self._decided = pipes.decided
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
-        self._client = connect_redis(settings.require_redis_url())
+        self._backoff = _backoff_of(settings, stopping)
+        self._client = _client_of(settings)
         self._announcer = Announcer(
             self._client,
             Keys(settings.redis_prefix),
@@ -234,7 +277,9 @@ class AnnouncingStage:
         gave_up = False
         while (decided := self._decided.get()) is not None:
             # Deleting a later batch would also delete the one whose results nobody was told.
+            self._work.begin()
             gave_up = gave_up or not self._finish(decided)
+            self._work.end()
         self._client.close()
 
     def _finish(self, decided: Decided) -> bool:
@@ -249,7 +294,8 @@ class AnnouncingStage:
             # The next owner finds the results in Postgres and announces them.
             return False
         self._ownership.lose(lost, batch.epochs)
-        self._ownership.finish(batch.epochs)
+        self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p in lost})
+        self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p not in lost}, deleted=True)
         self._counting.note_outcomes(verdicts)
         return True
 
@@ -262,6 +308,7 @@ class AnnouncingStage:
                 _log.warning(
                     "results cannot be announced, trying again", error=str(error), failures=self._backoff.failures
                 )
+                self._work.fail(error)
                 self._client.close()
                 if not self._backoff.pause():
                     raise GaveUp from error
