@@ -6,7 +6,7 @@ every neighbour by the primary key. Hence look-ups, not joins, of which the plan
 
 from __future__ import annotations
 
-from .verification_sql import JUDGEMENT, OBSTACLE, PARTS, UNDOING
+from .verification_sql import FUTURE, JUDGEMENT, OBSTACLE, PARTS, PLACES, UNDOING
 
 _IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
 
@@ -36,6 +36,12 @@ with fresh as (
 ){JUDGEMENT}
 """  # noqa: S608
 
+DECISIONS = f"""
+with decided as (
+    select * from journal where {_IN_PERIOD} and seq < 0 and entries_before is not null
+){PLACES}
+"""  # noqa: S608
+
 #: That no entry is reversed twice is for the whole verification to prove, and for the key of reversals to prevent.
 REVERSALS = f"""
 with reversal as (
@@ -61,4 +67,4 @@ left join lateral (
 where account.account_id is null
 """  # noqa: S608
 
-CHECKS = (ROWS, REVERSALS, TRANSACTIONS, ACCOUNTS)
+CHECKS = (ROWS, DECISIONS, REVERSALS, TRANSACTIONS, ACCOUNTS, FUTURE)

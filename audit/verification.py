@@ -107,6 +107,7 @@ class _Verification:
         for accounts in self._ranges():
             self._prove(accounts)
             progress(self._report.entries + self._report.decisions, total)
+        self._find(sql.FUTURE)
         self._balance_books()
         return self._report
 
@@ -123,9 +124,12 @@ class _Verification:
         present = self._add_up(accounts)
         for rows, statements in sql.CHECKS.items():
             for statement in statements if rows in present else ():
-                # Row by row: on a ledger in ruins the findings need not fit in memory.
-                for finding in self._connection.cursor().stream(statement, accounts.parameters):
-                    self._findings.add(*finding)
+                self._find(statement, accounts.parameters)
+
+    def _find(self, statement: str, parameters: dict[str, Any] | None = None) -> None:
+        # Row by row: on a ledger in ruins the findings need not fit in memory.
+        for finding in self._connection.cursor().stream(statement, parameters):
+            self._findings.add(*finding)
 
     def _add_up(self, accounts: _Range) -> set[str]:
         """Add the accounts to the totals of their stores and tell which sorts of rows they have."""

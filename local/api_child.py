@@ -9,6 +9,7 @@ import socket
 import sys
 
 from ..schemas.errors import CreditlaneError
+from ..schemas.log_stream import adopt_standard_error
 from ..schemas.settings import load_settings
 from .starter import end_with_starter
 
@@ -22,7 +23,7 @@ def main() -> int:
         with socket.socket(fileno=int(sys.argv[1])) as listening:
             serve(load_settings(), listening)
     except CreditlaneError as error:
-        sys.stderr.write(f"creditlane api: {error.message}\n")
+        adopt_standard_error().write(f"creditlane api: {error.message}\n")
         return 1
     return 0
 

@@ -39,7 +39,9 @@ def _run() -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        sys.stderr.write(f"creditlane: {_one_line(error)}\n")
+        from ..schemas.log_stream import adopt_standard_error
+
+        adopt_standard_error().write(f"creditlane: {_one_line(error)}\n")
         return FAILED
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import subprocess
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from ..producer.cli.api_command import is_api_installed
-from ..producer.cli.output import print_line
+from ..producer.cli.output import announce
 from ..schemas.errors import CreditlaneError
+from ..schemas.log_stream import adopt_standard_error
 from .api_server import KEY_FILE, Api
 from .stack import Stack, running_stack
 from .stack_record import DATA_DIRECTORY
@@ -49,22 +50,22 @@ def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -
     """
     with StopSignals() as signals:
         try:
-            log_format = "console" if sys.stderr.isatty() else None
+            log_format = "console" if adopt_standard_error().isatty() else None
             with running_stack(
                 data_dir,
                 workers,
                 signals,
-                say=print_line,
+                say=announce,
                 worker_log=print_log_line,
                 log_format=log_format,
                 with_api=is_api_installed(),
                 with_jobs=True,
             ) as stack:
-                print_line(READY.format(workers=workers, api=_about(stack.api, data_dir)))
+                announce(READY.format(workers=workers, api=_about(stack.api, data_dir)))
                 _watch(stack)
         except KeyboardInterrupt:
             # To be stopped is how this ends.
-            print_line("All of it has stopped")
+            announce("All of it has stopped")
 
 
 def _about(api: Api | None, data_dir: Path) -> str:
@@ -75,9 +76,8 @@ def _about(api: Api | None, data_dir: Path) -> str:
 
 
 def print_log_line(worker: int, line: str) -> None:
-    """Pass on a line of the log of a worker or of the API."""
-    sys.stderr.write(f"{labelled(worker, line)}\n")
-    sys.stderr.flush()
+    """Pass on a line of the log of a worker or of the API, as far as it can be written."""
+    adopt_standard_error().write(f"{labelled(worker, line)}\n")
 
 
 def _watch(stack: Stack) -> None:
@@ -86,8 +86,9 @@ def _watch(stack: Stack) -> None:
         time.sleep(LOOK_SECONDS)
         for name, server in stack.servers.items():
             if server.pid is None:
-                print_line(f"{name} is gone; it starts again")
+                announce(f"{name} is gone; it starts again")
                 try:
                     server.start()
-                except CreditlaneError as error:
-                    print_line(f"{name} does not start, trying again: {error.message.splitlines()[0]}")
+                except (CreditlaneError, OSError, subprocess.SubprocessError) as error:
+                    # Among them a disk that is full: what is stopped for that would not come back by itself.
+                    announce(f"{name} does not start, trying again: {str(error).splitlines()[0]}")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from .stop_signals import StopSignals
 
@@ -101,19 +102,36 @@ class WorkerPool:
 
     def _keep(self, number: int) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while (process := self._spawn(number)) is not None:
+        while not self._stopping.is_set():
             started = time.monotonic()
-            self._pass_on_log(number, process)
-            code = process.wait()
-            with self._lock:
-                del self._running[number]
+            outcome = self._run_one(number)
             if self._stopping.is_set():
                 return
             pause = FIRST_PAUSE_SECONDS if time.monotonic() - started > HEALTHY_SECONDS else pause
-            self._log(number, f"ended with {code}; starts again in {pause:g} s")
+            self._say(number, f"{outcome}; starts again in {pause:g} s")
             if self._stopping.wait(pause):
                 return
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _run_one(self, number: int) -> str:
+        """Run one process to its end and return how it ended, for the log."""
+        try:
+            process = self._spawn(number)
+        except OSError as error:
+            # No memory, no descriptors: there may be some later.
+            return f"cannot be started: {error}"
+        if process is None:
+            return "is stopping"
+        self._pass_on_log(number, process)
+        code = process.wait()
+        with self._lock:
+            del self._running[number]
+        return f"ended with {code}"
+
+    def _say(self, number: int, line: str) -> None:
+        """Pass a line on; what becomes of the log is nothing to the process that it is of."""
+        with suppress(Exception):
+            self._log(number, line)
 
     def _spawn(self, number: int) -> subprocess.Popen[str] | None:
         """Start a process, unless the pool stops; under the lock, so that a stop misses none."""
@@ -139,4 +157,4 @@ class WorkerPool:
         if process.stdout is not None and process.stdin is not None:
             with process.stdin, process.stdout:
                 for line in process.stdout:
-                    self._log(number, line.rstrip("\n"))
+                    self._say(number, line.rstrip("\n"))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 from ..schemas.accounts import Account, Entry
 from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
-from ..schemas.errors import CreditlaneError, TransactionNotFound
+from ..schemas.errors import CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
 from ..schemas.results import Result
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
@@ -20,11 +21,12 @@ from . import due_commands
 from .async_session import AsyncSession
 from .async_webhook_endpoints import AsyncWebhooks
 from .client import CLOSED
+from .deadlines import deadline_in, rest_of, seconds_until
 from .lane_look import PendingCount
 from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
 from .ticket_sequence import Tickets
-from .verdict import own_ticket
+from .verdict import account_as_opened, own_ticket, unread
 from .webhook_operations import low_balance_operation
 
 
@@ -33,7 +35,9 @@ class AsyncClient:
 
     Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
     account's unit, as int or digit string; times are in seconds. What cannot reach Redis or Postgres raises
-    `Unavailable`, what is not set up raises `ConfigurationError`; both from every method that talks to them.
+    `Unavailable`, what is not set up raises `ConfigurationError`; both from every method that talks to them. From a
+    method that sends something, `Unavailable` says that nothing of it was accepted. A call ends within its `timeout`,
+    else the setting's, and half a second, whatever the servers do.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,7 +77,8 @@ class AsyncClient:
             AccountNameTaken: the customer has an open account of this name.
             AccountExists: the given account id is taken.
             IdempotencyKeyMismatch: the key belongs to another request.
-            LaneFull, OutcomeUnknown: as for `debit`.
+            LaneFull, OutcomeUnknown: as for `debit`; the latter also where the account was opened by an earlier call
+                and cannot be read.
         """
         command = make_command(
             OpenAccount,
@@ -87,7 +92,16 @@ class AsyncClient:
             metadata=metadata,
             callback_url=callback_url,
         )
-        return await self.account((await self._decide(command, timeout)).account_id)
+        seconds = self._timeout(timeout)
+        deadline = deadline_in(seconds)
+        ticket, result = await self._apply(command, seconds)
+        try:
+            return await self._account_after(ticket, deadline)
+        except OutcomeUnknown:
+            # The announcement has told enough of an account that is new.
+            if account := account_as_opened(command, result, self.settings.store):
+                return account
+            raise
 
     async def credit(
         self,
@@ -182,9 +196,12 @@ class AsyncClient:
         """
         command = reversal_of(valid_account_id(account_id), transaction_id)
         # Decided where the transaction was. That this account is another one of it only the ledger can tell.
-        if command.account_id != account_id and not await self._session().reader.touches(transaction_id, account_id):
-            raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
-        return await self._decide(command, timeout)
+        deadline = deadline_in(seconds := self._timeout(timeout))
+        if command.account_id != account_id:
+            touches = await self._session().reader.touches(transaction_id, account_id, seconds)
+            if not touches:
+                raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
+        return await self._decide(command, seconds_until(deadline))
 
     async def freeze(
         self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
@@ -215,12 +232,13 @@ class AsyncClient:
         Raises:
             InvalidCommand: it is no command, or another store's; nothing was sent.
             LaneFull: the lane is at its limit and accepted nothing.
-            Unavailable: no connection to Redis could be made; the command was not accepted.
+            Unavailable: Redis could not be reached, or refuses; the command was not accepted.
             OutcomeUnknown: the command was sent, and no attempt was answered. Send it again as it was: because of its
                 key it has one effect, however often it is accepted.
         """
         session = self._session()
-        return await self._send(session, command, session.numbers.take(), keep=True)
+        deadline = deadline_in(self.settings.wait_timeout_seconds)
+        return await self._send(session, command, session.numbers.take(), deadline, keep=True)
 
     async def enqueue_many(
         self,
@@ -240,17 +258,20 @@ class AsyncClient:
         Raises:
             InvalidCommand: a command breaks a rule; names its place and field, and everything before it is accepted.
             LaneFull: a lane stayed full; `accepted` tells how many were accepted.
-            Unavailable, OutcomeUnknown: as for `enqueue`; the message tells how many were accepted before. Sending
-                everything again under the same keys is safe.
+            Unavailable: nothing was accepted.
+            OutcomeUnknown: some of them were, or that is not known; the message tells how many were accepted for
+                certain. Sending everything again under the same keys is safe.
         """
-        session = self._session()
-        return await session.sender.send_all(
+        session, seconds = self._session(), self._timeout(timeout)
+        tickets = await session.sender.send_all(
             commands,
-            await session.partitions(),
+            await session.partitions(deadline_in(seconds)),
             keep=keep_results,
-            patience_seconds=self._timeout(timeout),
+            patience_seconds=seconds,
             on_progress=on_progress,
         )
+        session.waiting.ahead.remember(tickets)
+        return tickets
 
     async def schedule(self, command: Command, *, at: datetime) -> str:
         """Have the command put on its lane at this time, or at once if it is past, and return its idempotency key.
@@ -275,7 +296,8 @@ class AsyncClient:
             OutcomeUnknown: no such command is on its lane, in the ledger or among the dead letters.
         """
         session, ticket = self._session(), own_ticket(ticket, self.settings.store)
-        return await session.waiting.find(ticket, await session.waiting.poll_stream(ticket))
+        deadline = deadline_in(self.settings.wait_timeout_seconds)
+        return await session.waiting.find(ticket, deadline, await session.waiting.poll_stream(ticket, deadline))
 
     async def wait(self, ticket: Ticket | str, timeout: float | None = None) -> Result:
         """Return the result of the ticket's command as soon as there is one. Raises no rejection.
@@ -286,7 +308,7 @@ class AsyncClient:
         """
         session, ticket = self._session(), own_ticket(ticket, self.settings.store)
         if ticket.producer_id == session.producer_id and ticket.number:
-            return await session.waiting.wait_own(ticket, session.waiting.expect(ticket.number), self._timeout(timeout))
+            return await session.waiting.wait_again(ticket, self._timeout(timeout))
         return await session.waiting.wait_foreign(ticket, self._timeout(timeout))
 
     def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> AsyncIterator[Result]:
@@ -306,9 +328,10 @@ class AsyncClient:
             AccountNotFound: the store has no such account.
             OutcomeUnknown: that command is not decided within `timeout` seconds (else the setting's).
         """
+        account_id, deadline = valid_account_id(account_id), deadline_in(self._timeout(timeout))
         if after is not None:
             await self.wait(after, timeout)
-        return (await self.account(account_id)).balance
+        return (await self._session().reader.account(account_id, rest_of(deadline))).balance
 
     async def account(self, account_id: str) -> Account:
         """Return the account as it is now; raises AccountNotFound if the store has none of this id."""
@@ -332,12 +355,15 @@ class AsyncClient:
         """
         operation = low_balance_operation(self.settings.store, valid_account_id(account_id), threshold)
         await self._session().reader.run(operation)
-        return await self.account(account_id)
+        try:
+            return await self.account(account_id)
+        except Unavailable as error:
+            raise OutcomeUnknown("The threshold is set, and the account cannot be read now; set it again.") from error
 
     async def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""
-        session = self._session()
-        lane = session.keys.lane(partition_of(valid_account_id(account_id), await session.partitions()))
+        session, deadline = self._session(), deadline_in(self.settings.wait_timeout_seconds)
+        lane = session.keys.lane(partition_of(valid_account_id(account_id), await session.partitions(deadline)))
         pending = PendingCount(lane, self.settings.store, account_id)
         while not pending.is_done:
             pending.take(await session.wire.exchange([pending.page_call()]))
@@ -362,26 +388,45 @@ class AsyncClient:
         return f"<{type(self).__name__} of {self.settings.store}>"
 
     async def _change(self, command: Command, timeout: float | None) -> Account:
-        return await self.account((await self._decide(command, timeout)).account_id)
+        seconds = self._timeout(timeout)
+        deadline = deadline_in(seconds)
+        ticket, _ = await self._apply(command, seconds)
+        return await self._account_after(ticket, deadline)
+
+    async def _account_after(self, ticket: Ticket, deadline: float) -> Account:
+        """Return the account of a command that is applied. Unavailable would say that it was not even accepted."""
+        try:
+            return await self._session().reader.account(ticket.account_id, rest_of(deadline))
+        except Unavailable as error:
+            raise unread(ticket) from error
 
     async def _decide(self, command: Command, timeout: float | None) -> Result:
-        session = self._session()
+        _, result = await self._apply(command, self._timeout(timeout))
+        return result
+
+    async def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
+        session, started = self._session(), time.monotonic()
         number = session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
         promise = session.waiting.expect(number)
         try:
-            ticket = await self._send(session, command, number, keep=False)
+            ticket = await self._send(session, command, number, deadline_in(seconds), keep=False)
         except BaseException:
             session.waiting.forget(number, promise)
             raise
-        result = await session.waiting.wait_own(ticket, promise, self._timeout(timeout))
+        result = await session.waiting.wait_own(ticket, promise, started + seconds, seconds)
+        session.repeats.learn(ticket, result, time.monotonic() - started)
         result.raise_for_rejection()
-        return result
+        return ticket, result
 
-    async def _send(self, session: AsyncSession, command: Command, number: int, *, keep: bool) -> Ticket:
-        chunk = chunk_of(command, self.settings.store, await session.partitions())
-        shipment = await session.sender.send(chunk, number, keep=keep)
-        return shipment.ticket(self.settings.store, session.producer_id)
+    async def _send(
+        self, session: AsyncSession, command: Command, number: int, deadline: float, *, keep: bool
+    ) -> Ticket:
+        chunk = chunk_of(command, self.settings.store, await session.partitions(deadline))
+        shipment = await session.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = shipment.ticket(self.settings.store, session.producer_id)
+        session.repeats.note(ticket)
+        return ticket
 
     def _timeout(self, timeout: float | None) -> float:
         return self.settings.wait_timeout_seconds if timeout is None else timeout

@@ -36,33 +36,37 @@ class AsyncLedgerReader:
         self._settings = settings
         self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
 
-    async def installation(self) -> Installation:
+    async def installation(self, timeout_seconds: float | None = None) -> Installation:
         """Return what is fixed for this database, checked against the settings."""
-        rows = await self._read(READ_INSTALLATION, {})
+        rows = await self._read(READ_INSTALLATION, {}, timeout_seconds)
         return check_installation(rows[0] if rows else None, self._settings.partitions)
 
-    async def decisions(self, tickets: Sequence[Ticket]) -> list[Result | None]:
+    async def decisions(self, tickets: Sequence[Ticket], timeout_seconds: float | None = None) -> list[Result | None]:
         """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
         if not tickets:
             return []
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
-        rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys})
+        rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, timeout_seconds)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
-        letters = await self._read(statements.FIND_DEAD_LETTERS, lookup) if missing else []
+        letters = await self._read(statements.FIND_DEAD_LETTERS, lookup, timeout_seconds) if missing else []
         return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
 
-    async def account(self, account_id: str) -> Account:
+    async def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
-        rows = await self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)})
+        rows = await self._read(
+            statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)}, timeout_seconds
+        )
         if not rows:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
 
-    async def touches(self, transaction_id: str, account_id: str) -> bool:
+    async def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
-        rows = await self._read(statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id))
+        rows = await self._read(
+            statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id), timeout_seconds
+        )
         return bool(rows)
 
     async def entries(self, account_id: str, limit: int | None) -> AsyncIterator[Entry]:
@@ -96,18 +100,22 @@ class AsyncLedgerReader:
         if pool is not None:
             await pool.close()
 
-    async def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async with self._connection() as connection:
+    async def _read(
+        self, statement: str, values: dict[str, Any], timeout_seconds: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        async with self._connection(timeout_seconds) as connection:
             cursor = await connection.execute(statement, {"store": self._settings.store, **values})
             return await cursor.fetchall()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
+    async def _connection(
+        self, timeout_seconds: float | None = None
+    ) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
         import psycopg
         from psycopg_pool import PoolTimeout
 
         try:
-            async with (await self._connections()).connection() as connection:
+            async with (await self._connections()).connection(timeout_seconds) as connection:
                 yield connection
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from asyncio import Future
 
 import msgspec
@@ -14,7 +15,10 @@ from .async_redis_wire import AsyncRedisWire
 from .pauses import growing_pauses
 from .replies import RECONNECT_PAUSES, ReplyStream
 from .reply_desk import ReplyDesk
-from .wire import ExchangeFailed
+from .wire import CLOSE_SECONDS, ExchangeFailed
+
+#: How long `stop` waits for the task, in seconds.
+STOP_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +39,16 @@ class AsyncListener:
             self._task = asyncio.create_task(self._run(), name="creditlane-replies")
 
     async def stop(self) -> None:
-        """End the task and remove the stream, as far as Redis can be reached."""
+        """End the task and remove the stream, as far as Redis can be reached; in a few seconds at the most."""
         if self._task is None:
             return
         # A cancellation that comes together with a time-out is lost in some library below; the flag is not.
         self._is_stopping = True
         self._task.cancel()
-        await asyncio.wait((self._task,))
+        # What loses the cancellation may go on for as long as its next read.
+        await asyncio.wait((self._task,), timeout=STOP_SECONDS)
         try:
-            await self._wire.exchange_once([self._stream.delete_call()])
+            await self._wire.exchange_once([self._stream.delete_call()], time.monotonic() + CLOSE_SECONDS)
         except ExchangeFailed as error:
             log.debug("reply stream %s is left to expire: %s", self._stream.key, error)
 

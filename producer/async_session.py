@@ -6,6 +6,7 @@ import asyncio
 import os
 from asyncio import Future
 
+from ..schemas.errors import Unavailable
 from ..schemas.installation import Installation, check_partitions
 from ..schemas.journal import Announcement
 from ..schemas.keys import Keys
@@ -15,10 +16,15 @@ from .async_listener import AsyncListener
 from .async_redis_wire import AsyncRedisWire
 from .async_sender import AsyncSender
 from .async_waiting import AsyncWaiting
+from .deadlines import seconds_until
 from .numbers import Numbers, new_producer_id
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
-from .wire import mirror_call, mirrored_installation
+from .wire import REFUSES, mirror_call, mirrored_installation, refuse_errors, write_check_calls
+
+#: Said of a Redis that answers, and refuses to be written to.
+TAKES_NO_WRITES = "takes no writes: it is a replica, its memory is full, or it cannot save"
 
 
 class AsyncSession:
@@ -30,12 +36,15 @@ class AsyncSession:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
+        self.repeats = Repeats()
         self.wire = AsyncRedisWire(settings.require_redis_url())
         self.reader = AsyncLedgerReader(settings)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
         self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
         self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers)
-        self.waiting = AsyncWaiting(self.wire, self.reader, desk, self.listener, self.keys, self.partitions)
+        self.waiting = AsyncWaiting(
+            self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions
+        )
         self._settings = settings
         self._partitions: int | None = None
 
@@ -43,8 +52,8 @@ class AsyncSession:
         """Whether this is the process and the event loop that the session was made in."""
         return self.process_id == os.getpid() and self.loop is asyncio.get_running_loop()
 
-    async def partitions(self) -> int:
-        """Return the number of partitions, as fixed for this installation.
+    async def partitions(self, deadline: float) -> int:
+        """Return the number of partitions, as fixed for this installation; asked for once, by the deadline.
 
         Raises:
             PartitionMismatch: the settings say another number.
@@ -52,8 +61,22 @@ class AsyncSession:
             Unavailable: Redis, or Postgres where Redis does not know, cannot be reached.
         """
         if self._partitions is None:
-            self._partitions = (await self._installation()).partitions
+            self._partitions = (await self._installation(deadline)).partitions
         return self._partitions
+
+    async def write_problem(self, deadline: float) -> str | None:
+        """Return why Redis takes no writes now, or None if it does: a full one and a replica answer a PING too.
+
+        Raises:
+            Unavailable: it cannot be reached.
+        """
+        try:
+            refuse_errors(await self.wire.exchange(write_check_calls(self.keys), deadline=deadline))
+        except Unavailable as error:
+            if str(error).startswith(REFUSES):
+                return TAKES_NO_WRITES
+            raise
+        return None
 
     async def close(self) -> None:
         """End the listener and close every connection."""
@@ -61,9 +84,10 @@ class AsyncSession:
         await self.wire.close()
         await self.reader.close()
 
-    async def _installation(self) -> Installation:
-        installation = mirrored_installation(await self.wire.exchange([("GET", self.keys.installation)]))
+    async def _installation(self, deadline: float) -> Installation:
+        calls = [("GET", self.keys.installation)]
+        installation = mirrored_installation(await self.wire.exchange(calls, deadline=deadline))
         if installation is None:
-            installation = await self.reader.installation()
-            await self.wire.exchange([mirror_call(self.keys.installation, installation)])
+            installation = await self.reader.installation(seconds_until(deadline))
+            await self.wire.exchange([mirror_call(self.keys.installation, installation)], deadline=deadline)
         return check_partitions(installation, self._settings.partitions)

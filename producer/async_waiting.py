@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from ..schemas.errors import ConfigurationError, CreditlaneError, Unavailable
 from ..schemas.journal import Announcement
@@ -18,16 +19,21 @@ from ..schemas.tickets import Ticket
 from .async_ledger_reader import AsyncLedgerReader
 from .async_listener import AsyncListener
 from .async_redis_wire import AsyncRedisWire
+from .deadlines import deadline_in, part_of, seconds_until
 from .lane_look import entry_call, is_on_lane, poll_stream
 from .pauses import growing_pauses
+from .read_ahead import ReadAhead
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import Inbox, ReplyDesk
 from .roll_call import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
 from .verdict import is_decided, lost, overdue, queued, verdict_of_news
-from .wire import ExchangeFailed, refuse_errors
+from .wire import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
 
 #: Most tasks that may each hold a connection to wait at a poll key; the others look into Postgres now and then.
 MAX_POLL_WAITERS = 16
+#: How long after the time that it was told to wait Redis may answer, in seconds.
+REST_MARGIN_SECONDS = 0.5
 
 
 class AsyncWaiting:
@@ -40,14 +46,18 @@ class AsyncWaiting:
         desk: ReplyDesk[Future[Announcement]],
         listener: AsyncListener,
         keys: Keys,
-        partitions: Callable[[], Awaitable[int]],
+        repeats: Repeats,
+        partitions: Callable[[float], Awaitable[int]],
     ) -> None:
         self._wire = wire
         self._reader = reader
         self._desk = desk
         self._listener = listener
         self._keys = keys
+        self._repeats = repeats
         self._partitions = partitions
+        #: What is looked up together, see there.
+        self.ahead = ReadAhead()
         self._poll_slots = asyncio.BoundedSemaphore(MAX_POLL_WAITERS)
 
     def expect(self, number: int) -> Future[Announcement]:
@@ -59,21 +69,18 @@ class AsyncWaiting:
         """Drop the promise of a command that was not sent."""
         self._desk.forget(number, promise)
 
-    async def find(self, ticket: Ticket, poll: ReplyStream | None = None) -> Result:
-        """Return what is known of the ticket's command now.
+    async def find(self, ticket: Ticket, deadline: float, poll: ReplyStream | None = None) -> Result:
+        """Return what is known of the ticket's command now, by the deadline.
 
         Raises:
             OutcomeUnknown: it is neither on its lane nor in the ledger.
             Unavailable: Redis or Postgres cannot be reached.
         """
-        calls = [entry_call(ticket, self._keys, await self._partitions())]
-        if poll is not None:
-            calls.append(poll.look_call())
         try:
-            lane, *kept = refuse_errors(await self._wire.exchange(calls))
+            # What is decided stands in Postgres, whatever has become of Redis: time is left to ask there.
+            lane, *kept = await self._look(ticket, part_of(deadline, ANSWER_TIMEOUT_SECONDS), poll)
         except Unavailable:
-            # What is decided stands in Postgres, whatever has become of Redis.
-            (result,) = await self._reader.decisions([ticket])
+            result = await self._decision(ticket, deadline)
             if result is None or not is_decided(result):
                 raise
             return result
@@ -81,23 +88,42 @@ class AsyncWaiting:
             if result := verdict_of_news(ticket, news):
                 return result
         # The lane was read first: a command leaves it only after the commit, so it is found in one place or the other.
-        (result,) = await self._reader.decisions([ticket])
+        result = await self._decision(ticket, deadline)
         if result is None and not is_on_lane(ticket, lane):
             raise lost(ticket)
         return result or queued(ticket)
 
-    async def poll_stream(self, ticket: Ticket) -> ReplyStream | None:
+    async def poll_stream(self, ticket: Ticket, deadline: float) -> ReplyStream | None:
         """Return the stream under the ticket's poll key, if its result is kept."""
-        return poll_stream(ticket, self._keys, await self._partitions())
+        return poll_stream(ticket, self._keys, await self._partitions(deadline)) if ticket.kept else None
 
-    async def wait_own(self, ticket: Ticket, promise: Future[Announcement], timeout: float) -> Result:
-        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
+    async def wait_again(self, ticket: Ticket, timeout: float) -> Result:
+        """Return the result of a command that this producer sent before, or raise OutcomeUnknown at the deadline.
+
+        What was announced already is not waited for: it is looked up at once, and with it what is likely asked next.
+        """
         deadline = time.monotonic() + timeout
+        if known := self.ahead.known(ticket):
+            return known
+        promise = self.expect(ticket.number)
+        if not promise.done() and self._desk.has_passed(ticket.number):
+            try:
+                result = await self._decision(ticket, deadline_in(timeout))
+            except (Unavailable, ConfigurationError):
+                # It is tried again below, as long as the caller is patient.
+                result = None
+            if result is not None and is_decided(result):
+                self._desk.forget(ticket.number, promise)
+                return result
+        return await self.wait_own(ticket, promise, deadline, timeout)
+
+    async def wait_own(self, ticket: Ticket, promise: Future[Announcement], deadline: float, timeout: float) -> Result:
+        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
         pauses = growing_pauses(*OWN_PAUSES)
         trouble: CreditlaneError | None = None
         try:
             while True:
-                remaining = max(0.0, deadline - time.monotonic())
+                remaining = seconds_until(deadline)
                 # Not `wait_for`, which would cancel the promise at the first pause.
                 await asyncio.wait((promise,), timeout=min(remaining, next(pauses)))
                 if promise.done():
@@ -106,7 +132,7 @@ class AsyncWaiting:
                     raise overdue(ticket, timeout) from trouble
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:
-                    if is_decided(result := await self.find(ticket)):
+                    if is_decided(result := await self.find(ticket, deadline)):
                         return result
                 except (Unavailable, ConfigurationError) as error:
                     trouble = error
@@ -117,11 +143,14 @@ class AsyncWaiting:
         """Return the result of a command of any process, or raise OutcomeUnknown at the deadline."""
         deadline = time.monotonic() + timeout
         pauses = growing_pauses(*FOREIGN_PAUSES)
-        poll = await self.poll_stream(ticket)
+        # However short the timeout is, there is one look.
+        looks_until = deadline_in(timeout)
+        poll: ReplyStream | None = None
         trouble: CreditlaneError | None = None
         while True:
             try:
-                if is_decided(result := await self.find(ticket, poll)):
+                poll = poll or await self.poll_stream(ticket, looks_until)
+                if is_decided(result := await self.find(ticket, looks_until, poll)):
                     return result
             except Unavailable as error:
                 trouble = error
@@ -156,7 +185,8 @@ class AsyncWaiting:
             if swept:
                 sweep = roll.sweep()
                 try:
-                    results = roll.settle(sweep, await self._reader.decisions(sweep.tickets))
+                    found = await self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
+                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not roll.has_own:
                         raise
@@ -168,16 +198,32 @@ class AsyncWaiting:
             if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
                 raise roll.unknown(spent) from trouble
 
+    async def _look(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
+        """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
+        calls = [entry_call(ticket, self._keys, await self._partitions(deadline))]
+        if poll is not None:
+            calls.append(poll.look_call())
+        return refuse_errors(await self._wire.exchange(calls, deadline=deadline))
+
+    async def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
+        """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
+        tickets = self.ahead.window(ticket)
+        found = await self._reader.decisions(tickets, seconds_until(deadline))
+        results = list(map(self._repeats.told, tickets, found))
+        self.ahead.keep(tickets, results)
+        return results[0]
+
     async def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:
         if poll is None or self._poll_slots.locked():
             await asyncio.sleep(min(remaining, pause))
             return None
         await self._poll_slots.acquire()
+        answer_by = time.monotonic() + min(remaining, BLOCK_SECONDS) + REST_MARGIN_SECONDS
         try:
-            for news in poll.take(await self._wire.exchange_once([poll.wait_call(remaining)])):
+            for news in poll.take(await self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
                 if result := verdict_of_news(ticket, news):
                     return result
-        except ExchangeFailed:
+        except (ExchangeFailed, Unavailable):
             # The next look says whether Redis can be reached; it tries more than once.
             await asyncio.sleep(min(remaining, pause))
         finally:

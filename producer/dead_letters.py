@@ -17,6 +17,7 @@ from ..schemas.errors import InvalidCommand, NotMigrated, Unavailable, Undecodab
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
+from .deadlines import deadline_in
 from .outgoing import Chunk
 from .postgres import CONNECT_TIMEOUT_SECONDS
 from .session import Session
@@ -146,9 +147,9 @@ class DeadLetters:
             raise UndecodableCommand(
                 f"dead letter {letter.dead_letter_id} does not tell which lane it belongs on: {error.message}"
             ) from None
-        session = self._opened_session()
-        chunk = _chunk_of(command, letter.payload, session.partitions())
-        shipment = session.sender.send(chunk, session.numbers.take(), keep=True)
+        session, deadline = self._opened_session(), deadline_in(self._settings.wait_timeout_seconds)
+        chunk = _chunk_of(command, letter.payload, session.partitions(deadline))
+        shipment = session.sender.send(chunk, session.numbers.take(), keep=True, deadline=deadline)
         # Marked last: a crash in between leads to a second replay, which changes nothing.
         self._connection.execute(MARK_REPLAYED, {"id": letter.dead_letter_id})
         return shipment.entries[0].decode()

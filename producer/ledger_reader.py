@@ -38,32 +38,35 @@ class LedgerReader:
         self._lock = Lock()
         self._pool: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
 
-    def installation(self) -> Installation:
+    def installation(self, timeout_seconds: float | None = None) -> Installation:
         """Return what is fixed for this database, checked against the settings."""
-        rows = self._read(READ_INSTALLATION, {})
+        rows = self._read(READ_INSTALLATION, {}, timeout_seconds)
         return check_installation(rows[0] if rows else None, self._settings.partitions)
 
-    def decisions(self, tickets: Sequence[Ticket]) -> list[Result | None]:
+    def decisions(self, tickets: Sequence[Ticket], timeout_seconds: float | None = None) -> list[Result | None]:
         """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
         if not tickets:
             return []
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
-        rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys})
+        rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, timeout_seconds)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
-        letters = self._read(statements.FIND_DEAD_LETTERS, {"store": store, "keys": missing}) if missing else []
+        lookup = {"store": store, "keys": missing}
+        letters = self._read(statements.FIND_DEAD_LETTERS, lookup, timeout_seconds) if missing else []
         return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
 
-    def account(self, account_id: str) -> Account:
+    def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
-        rows = self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)})
+        rows = self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)}, timeout_seconds)
         if not rows:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
 
-    def touches(self, transaction_id: str, account_id: str) -> bool:
+    def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
-        rows = self._read(statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id))
+        rows = self._read(
+            statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id), timeout_seconds
+        )
         return bool(rows)
 
     def entries(self, account_id: str, limit: int | None) -> Iterator[Entry]:
@@ -97,17 +100,19 @@ class LedgerReader:
         if pool is not None:
             pool.close()
 
-    def _read(self, statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        with self._connection() as connection:
+    def _read(
+        self, statement: str, values: dict[str, Any], timeout_seconds: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        with self._connection(timeout_seconds) as connection:
             return connection.execute(statement, {"store": self._settings.store, **values}).fetchall()
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection[tuple[Any, ...]]]:
+    def _connection(self, timeout_seconds: float | None = None) -> Iterator[Connection[tuple[Any, ...]]]:
         import psycopg
         from psycopg_pool import PoolTimeout
 
         try:
-            with self._connections().connection() as connection:
+            with self._connections().connection(timeout_seconds) as connection:
                 yield connection
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error

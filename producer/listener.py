@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 
 import msgspec
@@ -14,7 +15,7 @@ from .pauses import growing_pauses
 from .redis_wire import RedisWire
 from .replies import RECONNECT_PAUSES, ReplyStream
 from .reply_desk import ReplyDesk
-from .wire import ExchangeFailed
+from .wire import CLOSE_SECONDS, ExchangeFailed
 
 #: How long `close` waits for the thread, in seconds; it is a daemon and never holds up the end of the process.
 STOP_SECONDS = 1.0
@@ -44,14 +45,14 @@ class Listener:
                 self._thread = thread
 
     def stop(self) -> None:
-        """End the thread and remove the stream, as far as Redis can be reached."""
+        """End the thread and remove the stream, as far as Redis can be reached; in a few seconds at the most."""
         self._stopping.set()
         if self._thread is None:
             return
         try:
-            self._wire.exchange_once([self._stream.nudge_call()])
+            self._wire.exchange_once([self._stream.nudge_call()], time.monotonic() + CLOSE_SECONDS)
             self._thread.join(STOP_SECONDS)
-            self._wire.exchange_once([self._stream.delete_call()])
+            self._wire.exchange_once([self._stream.delete_call()], time.monotonic() + CLOSE_SECONDS)
         except ExchangeFailed as error:
             # The stream expires by itself, and the daemon thread ends with the process.
             log.debug("reply stream %s is left to expire: %s", self._stream.key, error)

@@ -202,7 +202,11 @@ def placed(error: Exception, index: int) -> Exception:
 
 
 def with_progress(error: CreditlaneError, accepted: int) -> CreditlaneError:
-    """Return the error of a bulk that stopped, saying how much of it was accepted."""
-    if isinstance(error, Unavailable | OutcomeUnknown):
-        return type(error)(f"{error.message} ({accepted} commands of this call were accepted before.)")
-    return error
+    """Return the error of a bulk that stopped, saying how much of it was accepted.
+
+    Unavailable says that nothing was, so it is another error where something was.
+    """
+    if not isinstance(error, Unavailable | OutcomeUnknown):
+        return error
+    kind = OutcomeUnknown if accepted else type(error)
+    return kind(f"{error.message} ({accepted} commands of this call were accepted before.)")

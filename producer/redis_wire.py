@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from redis.connection import BlockingConnectionPool
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.connection import ConnectionPool
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from .deadlines import deadline_in, part_of, seconds_until
 from .pauses import growing_pauses
 from .wire import (
+    ANSWER_TIMEOUT_SECONDS,
+    EXCHANGE_SECONDS,
     MAX_ATTEMPTS,
+    MAX_CONNECTIONS,
     RETRY_PAUSES,
     RETRY_SECONDS,
     Call,
     ExchangeFailed,
     connection_options,
     failure,
+    is_of_server,
     readable_url,
+    refusal_of_server,
 )
+
+#: A socket takes 0 as not to wait at all, and tells it as another error than that the time is up.
+_LEAST_SOCKET_SECONDS = 0.001
 
 
 class Flight(NamedTuple):
@@ -32,77 +42,167 @@ class Flight(NamedTuple):
 
 
 class RedisWire:
-    """A pool of connections to one Redis, used by any number of threads."""
+    """Connections to one Redis, used by any number of threads. No wait of it depends on what the other side does.
+
+    The library's connections are used, and not its pool, whose waits have one length for all callers.
+    """
 
     def __init__(self, url: str) -> None:
         with readable_url():
-            # redis-py is only partly typed.
-            self._pool: Any = BlockingConnectionPool.from_url(url, **connection_options(url))
+            # It reads the URL and knows how to make connections; redis-py is only partly typed.
+            self._maker: Any = ConnectionPool.from_url(url, **connection_options(url))
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        #: The one that was used last is taken first, so that the others may be closed for idleness.
+        self._idle: deque[Any] = deque()
+        self._taken: set[Any] = set()
 
-    def exchange(self, calls: Sequence[Call], *, changes_something: bool = False, was_sent: bool = False) -> list[Any]:
+    def exchange(
+        self,
+        calls: Sequence[Call],
+        *,
+        changes_something: bool = False,
+        was_sent: bool = False,
+        deadline: float | None = None,
+        on_silence: Callable[[], None] | None = None,
+    ) -> list[Any]:
         """Send the commands at once and return their answers; an error that Redis answers is an answer.
 
-        Tried again a few times on a fresh connection, so the commands must be safe to repeat. `was_sent`: they have
-        been sent before, without an answer.
+        Tried again a few times on a fresh connection, so the commands must be safe to repeat. Ends by `deadline`, a
+        moment of the monotonic clock. `was_sent`: they have been sent before, without an answer. `on_silence` is
+        called when they are now.
 
         Raises:
-            Unavailable: no connection, or no answer to commands that change nothing.
+            Unavailable: no connection, or no answer to commands that change nothing, or none that counts.
             OutcomeUnknown: commands that change something were sent, and no attempt was answered.
         """
-        pauses, give_up = growing_pauses(*RETRY_PAUSES), time.monotonic() + RETRY_SECONDS
+        deadline = deadline_in(EXCHANGE_SECONDS) if deadline is None else deadline
+        pauses, give_up = growing_pauses(*RETRY_PAUSES), min(deadline, time.monotonic() + RETRY_SECONDS)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                return self.exchange_once(calls)
+                return self.exchange_once(calls, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
             except ExchangeFailed as error:
+                if error.sent and on_silence is not None:
+                    on_silence()
                 error.sent = was_sent = was_sent or error.sent
-                if attempt == MAX_ATTEMPTS or time.monotonic() >= give_up:
+                pause = next(pauses)
+                if attempt == MAX_ATTEMPTS or time.monotonic() + pause >= give_up:
                     raise failure(error, changes_something=changes_something) from error
-            time.sleep(next(pauses))
+            time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def exchange_once(self, calls: Sequence[Call]) -> list[Any]:
-        """Send the commands at once and return their answers, or raise ExchangeFailed."""
-        return self.receive(self.send(calls))
+    def exchange_once(self, calls: Sequence[Call], deadline: float | None = None) -> list[Any]:
+        """Send the commands at once and return their answers, or raise ExchangeFailed; by the deadline."""
+        deadline = deadline_in(ANSWER_TIMEOUT_SECONDS) if deadline is None else deadline
+        return self.receive(self.send(calls, deadline), deadline)
 
-    def send(self, calls: Sequence[Call]) -> Flight:
+    def send(self, calls: Sequence[Call], deadline: float) -> Flight:
         """Write the commands, on a connection that is now taken until `receive`, or raise ExchangeFailed."""
+        connection, packed = self._take(deadline), None
         try:
-            connection = self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise ExchangeFailed(error, sent=False) from error
-        try:
-            connection.send_packed_command(connection.pack_commands(calls))
+            # In one piece: then its deadline is that of the whole write.
+            packed = b"".join(connection.pack_commands(calls))
+            _set_timeout(connection, deadline)
+            connection.send_packed_command([packed])
         except BaseException as error:
             self._drop(connection)
-            if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+            if isinstance(error, Exception) and packed is not None:
                 raise ExchangeFailed(error, sent=True) from error
             raise
         return Flight(connection, len(calls))
 
-    def receive(self, flight: Flight) -> list[Any]:
+    def receive(self, flight: Flight, deadline: float) -> list[Any]:
         """Read the answers to what was sent, or raise ExchangeFailed."""
         answers: list[Any] = []
         try:
             for _ in range(flight.answers_due):
-                answers.append(_read(flight.connection))  # noqa: PERF401 - what was read before an error counts
+                _set_timeout(flight.connection, deadline)
+                answers.append(_read(flight.connection))
         except BaseException as error:
             # Also when interrupted: an unread answer would be taken for that of the connection's next command.
             self._drop(flight.connection)
-            if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
-                # A Redis that is loading its file has not run the command.
-                was_run = bool(answers) or not isinstance(error, BusyLoadingError)
-                raise ExchangeFailed(error, sent=was_run) from error
+            if isinstance(error, Exception):
+                # A server that says no has not run the command.
+                raise ExchangeFailed(error, sent=bool(answers) or not is_of_server(error)) from error
             raise
-        self._pool.release(flight.connection)
+        if refusal := refusal_of_server(answers):
+            self._drop(flight.connection)
+            # The others are of before the change as well; the next attempt must not take one of them.
+            self._drop_idle()
+            raise refusal
+        self._give_back(flight.connection)
         return answers
+
+    def abandon(self, flight: Flight) -> None:
+        """Give up the answers to what was sent."""
+        self._drop(flight.connection)
 
     def close(self) -> None:
         """Close every connection."""
-        self._pool.disconnect()
+        self._drop_idle()
+        for connection in tuple(self._taken):
+            _end(connection)
+
+    def _take(self, deadline: float) -> Any:
+        if not self._places.acquire(timeout=seconds_until(deadline)):
+            raise ExchangeFailed(RedisTimeoutError("every connection of the client is in use"), sent=False)
+        connection: Any = None
+        try:
+            connection = self._pop_idle() or self._new()
+            self._taken.add(connection)
+            _make_ready(connection, deadline)
+        except BaseException as error:
+            self._drop(connection)
+            if isinstance(error, Exception):
+                raise ExchangeFailed(error, sent=False) from error
+            raise
+        return connection
+
+    def _new(self) -> Any:
+        return self._maker.connection_class(**self._maker.connection_kwargs)
+
+    def _give_back(self, connection: Any) -> None:
+        self._taken.discard(connection)
+        self._idle.append(connection)
+        self._places.release()
 
     def _drop(self, connection: Any) -> None:
+        try:
+            if connection is not None:
+                _end(connection)
+        finally:
+            self._taken.discard(connection)
+            self._places.release()
+
+    def _drop_idle(self) -> None:
+        while (connection := self._pop_idle()) is not None:
+            _end(connection)
+
+    def _pop_idle(self) -> Any | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+
+def _make_ready(connection: Any, deadline: float) -> None:
+    """Connect, unless it is connected and as quiet as a connection that nobody has asked anything."""
+    # Greeting the server takes several answers; a host may have several addresses.
+    connection.socket_timeout = seconds = max(_LEAST_SOCKET_SECONDS, seconds_until(deadline))
+    connection.socket_connect_timeout = max(_LEAST_SOCKET_SECONDS, seconds / 2)
+    connection.connect()
+    try:
+        is_stale = connection.can_read()
+    except (RedisError, OSError):
+        is_stale = True
+    if is_stale:
         connection.disconnect()
-        self._pool.release(connection)
+        connection.connect()
+
+
+def _set_timeout(connection: Any, deadline: float) -> None:
+    """Let the next wait for this connection end with the deadline."""
+    # The library sets it once, when it connects; there is no other way in that all its versions have.
+    connection._sock.settimeout(max(_LEAST_SOCKET_SECONDS, seconds_until(deadline)))  # noqa: SLF001
 
 
 def _read(connection: Any) -> Any:
@@ -110,3 +210,10 @@ def _read(connection: Any) -> Any:
         return connection.read_response()
     except ResponseError as error:
         return error
+
+
+def _end(connection: Any) -> None:
+    try:
+        connection.disconnect()
+    except Exception:  # noqa: BLE001 - what is dead may refuse even to be closed, and is given up either way
+        return

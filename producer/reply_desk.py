@@ -13,6 +13,9 @@ from ..schemas.journal import Announcement
 MAX_RECENT = 10_000
 #: Announcements that wait for a slow reader of `wait_many`; what does not fit is found in Postgres.
 MAX_INBOX = 50_000
+#: Numbers in one page of those that were announced, and how many pages are kept: four million numbers, a byte each.
+PAGE_NUMBERS = 65_536
+MAX_PAGES = 64
 
 
 class Promise(Protocol):
@@ -56,6 +59,30 @@ class Inbox(Generic[_BellT]):
         return [self._news.popleft() for _ in range(len(self._news))]
 
 
+class _Announced:
+    """Which numbers have been announced. Of what is too long ago to be known it says yes: it is worth a look."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+        self._first_page = 0
+
+    def add(self, number: int) -> None:
+        page, place = divmod(number, PAGE_NUMBERS)
+        marks = self._pages.get(page)
+        if marks is None:
+            marks = self._pages[page] = bytearray(PAGE_NUMBERS)
+            if len(self._pages) > MAX_PAGES:
+                oldest = min(self._pages)
+                del self._pages[oldest]
+                self._first_page = max(self._first_page, oldest + 1)
+        marks[place] = 1
+
+    def __contains__(self, number: int) -> bool:
+        page, place = divmod(number, PAGE_NUMBERS)
+        marks = self._pages.get(page)
+        return page < self._first_page or (marks is not None and marks[place] == 1)
+
+
 class ReplyDesk(Generic[_PromiseT]):
     """Matches the announcements of one producer with its waiters, by number. Threads may share it."""
 
@@ -64,6 +91,7 @@ class ReplyDesk(Generic[_PromiseT]):
         self._promises: dict[int, list[_PromiseT]] = {}
         self._inboxes: list[Inbox[Bell]] = []
         self._recent: dict[int, Announcement] = {}
+        self._announced = _Announced()
         self._lock = Lock()
 
     def expect(self, number: int) -> _PromiseT:
@@ -76,6 +104,11 @@ class ReplyDesk(Generic[_PromiseT]):
         if news is not None:
             promise.set_result(news)
         return promise
+
+    def has_passed(self, number: int) -> bool:
+        """Whether this number was announced before, so that waiting for it would be in vain."""
+        with self._lock:
+            return number in self._announced
 
     def forget(self, number: int, promise: _PromiseT) -> None:
         """Stop waiting."""
@@ -105,6 +138,7 @@ class ReplyDesk(Generic[_PromiseT]):
                 self._deliver_one(news)
 
     def _deliver_one(self, news: Announcement) -> None:
+        self._announced.add(news.number)
         promises = self._promises.pop(news.number, None)
         for promise in promises or ():
             if not promise.done():

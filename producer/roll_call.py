@@ -9,6 +9,7 @@ from ..schemas.errors import OutcomeUnknown
 from ..schemas.journal import Announcement
 from ..schemas.results import Result, result_of_announcement
 from ..schemas.tickets import Ticket
+from .deadlines import LEAST_SECONDS
 from .pauses import growing_pauses
 from .postgres import LOOKUP_KEYS
 from .ticket_sequence import Tickets
@@ -136,6 +137,10 @@ class Patience:
         if self._timeout is None:
             return self._pause
         return max(0.0, min(self._pause, self._started + self._timeout - now))
+
+    def look_seconds(self, now: float) -> float | None:
+        """Return how long a look into Postgres may take; None: as long as any."""
+        return None if self._timeout is None else max(LEAST_SECONDS, self._started + self._timeout - now)
 
     def note(self, results: int, *, swept: bool, now: float) -> None:
         """Take note of a round and of how many results it brought."""

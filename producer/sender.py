@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from ..schemas.commands import Command
 from ..schemas.errors import CreditlaneError, Unavailable
 from ..schemas.settings import Settings
+from .deadlines import deadline_in, part_of, seconds_until
 from .numbers import Numbers
 from .outgoing import Chunk, chunks_of, with_progress
 from .pauses import growing_pauses
 from .redis_wire import Flight, RedisWire
 from .shipment import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
 from .ticket_sequence import Tickets
-from .wire import MAX_ATTEMPTS, ExchangeFailed, refuse_errors
+from .wire import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
 
 
 class _Launched(NamedTuple):
@@ -35,8 +36,8 @@ class Sender:
         self._producer_id = producer_id
         self._numbers = numbers
 
-    def send(self, chunk: Chunk, first_number: int, *, keep: bool) -> Shipment:
-        """Put one chunk on its lanes, without waiting for a full one.
+    def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
+        """Put one chunk on its lanes by the deadline, without waiting for a full one.
 
         Raises:
             LaneFull: a lane is at its limit and took nothing.
@@ -44,7 +45,7 @@ class Sender:
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
         shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
-        self._finish(self._launch(shipment), patience_seconds=0.0, accepted_before=0)
+        self._finish(self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
 
     def send_all(
@@ -75,11 +76,17 @@ class Sender:
                 # What came before the bad command is accepted before the caller hears of it.
                 self._land(launched, tickets, patience_seconds, on_progress)
                 raise
+            except BaseException:
+                # Who is interrupted waits for nothing more; the connection must not stay taken.
+                if launched is not None and launched.flight is not None:
+                    self._wire.abandon(launched.flight)
+                raise
             self._land(launched, tickets, patience_seconds, on_progress)
             if chunk is None:
                 return tickets
             first_number = self._numbers.take(len(chunk))
-            launched = self._launch(Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep))
+            shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
+            launched = self._launch(shipment, deadline_in(patience_seconds))
 
     def _land(
         self,
@@ -98,41 +105,60 @@ class Sender:
         if on_progress is not None:
             on_progress(len(tickets))
 
-    def _launch(self, shipment: Shipment) -> _Launched:
+    def _launch(self, shipment: Shipment, deadline: float) -> _Launched:
         try:
-            return _Launched(shipment, self._wire.send(shipment.calls()), was_sent=True)
+            flight = self._wire.send(shipment.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
         except ExchangeFailed as error:
+            if error.sent:
+                shipment.note_silence()
             return _Launched(shipment, None, was_sent=error.sent)
+        return _Launched(shipment, flight, was_sent=True)
 
-    def _finish(self, launched: _Launched, patience_seconds: float, accepted_before: int) -> None:
+    def _finish(
+        self, launched: _Launched, patience_seconds: float, accepted_before: int, deadline: float | None = None
+    ) -> None:
+        """Send until all is accepted: by the deadline, or as long as no patience is spent without any progress."""
         shipment = launched.shipment
-        answers = self._first_answers(launched)
-        pauses, deadline, loads = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds, 0
+        pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
+        patient_until = time.monotonic() + patience_seconds
+        answers = self._first_answers(launched, deadline or deadline_in(patience_seconds))
         while True:
             accepted = shipment.settle(answers)
             if shipment.is_done:
                 return
             if shipment.script_is_missing:
-                loads = self._load_script(loads)
+                loads = self._load_script(loads, deadline or deadline_in(patience_seconds))
             elif accepted:
-                pauses, deadline = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
-            elif time.monotonic() >= deadline:
+                pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
+            elif time.monotonic() >= patient_until:
                 raise shipment.lane_full(accepted_before)
             else:
                 time.sleep(next(pauses))
-            answers = self._wire.exchange(shipment.calls(), changes_something=True)
+            # A lane may be full to the last moment of the patience; what is asked then has the least that a call has.
+            answers = self._exchange(shipment, deadline or deadline_in(seconds_until(patient_until)))
 
-    def _first_answers(self, launched: _Launched) -> list[Any]:
+    def _first_answers(self, launched: _Launched, deadline: float) -> list[Any]:
         was_sent = launched.was_sent
         if launched.flight is not None:
             try:
-                return self._wire.receive(launched.flight)
+                return self._wire.receive(launched.flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
             except ExchangeFailed as error:
                 was_sent = error.sent
-        return self._wire.exchange(launched.shipment.calls(), changes_something=True, was_sent=was_sent)
+                if was_sent:
+                    launched.shipment.note_silence()
+        return self._exchange(launched.shipment, deadline, was_sent=was_sent)
 
-    def _load_script(self, loads: int) -> int:
+    def _exchange(self, shipment: Shipment, deadline: float, *, was_sent: bool = False) -> list[Any]:
+        return self._wire.exchange(
+            shipment.calls(),
+            changes_something=True,
+            was_sent=was_sent,
+            deadline=deadline,
+            on_silence=shipment.note_silence,
+        )
+
+    def _load_script(self, loads: int, deadline: float) -> int:
         if loads == MAX_ATTEMPTS:
             raise Unavailable("Redis forgets the enqueue script as soon as it is loaded; check for SCRIPT FLUSH.")
-        refuse_errors(self._wire.exchange([LOAD_SCRIPT]))
+        refuse_errors(self._wire.exchange([LOAD_SCRIPT], deadline=deadline))
         return loads + 1

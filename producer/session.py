@@ -9,10 +9,12 @@ from ..schemas.installation import Installation, check_partitions
 from ..schemas.journal import Announcement
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
+from .deadlines import seconds_until
 from .ledger_reader import LedgerReader
 from .listener import Listener
 from .numbers import Numbers, new_producer_id
 from .redis_wire import RedisWire
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
 from .sender import Sender
@@ -28,17 +30,18 @@ class Session:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
+        self.repeats = Repeats()
         self.wire = RedisWire(settings.require_redis_url())
         self.reader = LedgerReader(settings)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(Future)
         self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
         self.sender = Sender(self.wire, settings, self.producer_id, self.numbers)
-        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.partitions)
+        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions)
         self._settings = settings
         self._partitions: int | None = None
 
-    def partitions(self) -> int:
-        """Return the number of partitions, as fixed for this installation.
+    def partitions(self, deadline: float) -> int:
+        """Return the number of partitions, as fixed for this installation; asked for once, by the deadline.
 
         Raises:
             PartitionMismatch: the settings say another number.
@@ -46,7 +49,7 @@ class Session:
             Unavailable: Redis, or Postgres where Redis does not know, cannot be reached.
         """
         if self._partitions is None:
-            self._partitions = self._installation().partitions
+            self._partitions = self._installation(deadline).partitions
         return self._partitions
 
     def close(self) -> None:
@@ -55,9 +58,10 @@ class Session:
         self.wire.close()
         self.reader.close()
 
-    def _installation(self) -> Installation:
-        installation = mirrored_installation(self.wire.exchange([("GET", self.keys.installation)]))
+    def _installation(self, deadline: float) -> Installation:
+        calls = [("GET", self.keys.installation)]
+        installation = mirrored_installation(self.wire.exchange(calls, deadline=deadline))
         if installation is None:
-            installation = self.reader.installation()
-            self.wire.exchange([mirror_call(self.keys.installation, installation)])
+            installation = self.reader.installation(seconds_until(deadline))
+            self.wire.exchange([mirror_call(self.keys.installation, installation)], deadline=deadline)
         return check_partitions(installation, self._settings.partitions)

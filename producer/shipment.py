@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from ..schemas.errors import LaneFull
+from ..schemas.errors import LaneFull, OutcomeUnknown, Unavailable
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from .outgoing import Chunk
 from .wire import Call, refuse_errors
+
+_RefusalT = TypeVar("_RefusalT", LaneFull, Unavailable)
 
 #: The first and the longest pause before a full lane is tried again, in seconds: Redis has no event to wait for.
 FULL_LANE_PAUSES = (0.01, 0.5)
@@ -65,6 +67,8 @@ class Shipment:
         self._limit = settings.lane_limit
         self._producer_id = producer_id
         self._keep = "1" if keep else ""
+        #: An attempt got no answer: what is refused since may have been accepted then.
+        self._is_doubtful = False
         self._waiting = dict(chunk.lanes)
         self._round: list[tuple[int, list[int]]] = []
 
@@ -84,14 +88,22 @@ class Shipment:
 
         Raises:
             Unavailable: Redis refuses to work; `accepted` tells what it had taken before.
+            OutcomeUnknown: the same, after an attempt that was not answered.
         """
         before = self.accepted
         self.script_is_missing = any(isinstance(answer, NoScriptError) for answer in answers)
         for (partition, places), answer in zip(self._round, answers, strict=True):
             if isinstance(answer, list):
                 self._accept(partition, places, answer)
-        refuse_errors([answer for answer in answers if not isinstance(answer, NoScriptError)])
+        try:
+            refuse_errors([answer for answer in answers if not isinstance(answer, NoScriptError)])
+        except Unavailable as error:
+            raise self._doubted(error) from None
         return self.accepted - before
+
+    def note_silence(self) -> None:
+        """Take note of an attempt that was sent and not answered."""
+        self._is_doubtful = True
 
     def ticket(self, store_id: str, producer_id: str) -> Ticket:
         """Return the ticket of a chunk of one command."""
@@ -99,15 +111,23 @@ class Shipment:
         fields = chunk.accounts[0], chunk.keys[0], entry, chunk.fingerprints[0]
         return Ticket(store_id, *fields, bool(self._keep), producer_id, self.first_number)
 
-    def lane_full(self, accepted_before: int) -> LaneFull:
+    def lane_full(self, accepted_before: int) -> LaneFull | OutcomeUnknown:
         """Return the error that a lane of this chunk is full, with what its whole call had accepted."""
         partition = next(iter(self._waiting))
         accepted = accepted_before + self.accepted
         kept = f" {accepted} commands of this call had been accepted before." if accepted else ""
-        return LaneFull(
-            f"The lane of partition {partition} is at its limit of {self._limit} commands; try again shortly.{kept}",
-            partition=partition,
-            accepted=accepted,
+        message = (
+            f"The lane of partition {partition} is at its limit of {self._limit} commands; try again shortly.{kept}"
+        )
+        return self._doubted(LaneFull(message, partition=partition, accepted=accepted))
+
+    def _doubted(self, error: _RefusalT) -> _RefusalT | OutcomeUnknown:
+        """Return the error of a refusal, which must not say that nothing was accepted if something may have been."""
+        if not self._is_doubtful:
+            return error
+        return OutcomeUnknown(
+            f"{error.message} An attempt before that was not answered, so whether it was accepted is not known; "
+            "send the command again as it was, under the same idempotency key: it has one effect."
         )
 
     def _accept(self, partition: int, places: list[int], entries: list[bytes]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
+from ..schemas.accounts import Account
 from ..schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
@@ -117,12 +118,23 @@ def is_decided(result: Result | None) -> bool:
 def verdict_of_news(ticket: Ticket, news: Iterable[Announcement]) -> Result | None:
     """Return the result that a poll key holds, if it is that of the ticket's own command.
 
-    A poll key is named after the idempotency key alone, so it may hold the news of another request.
+    A poll key is named after the idempotency key alone, so it may hold the news of another request; or those of a later
+    entry of the same one, which do not tell whether the ticket's own was the first.
     """
+    own = place_of(ticket.lane_entry)
     for item in news:
-        if item.row is not None and _is_same_request(ticket, item.row):
-            return result_of_row(item.row, replayed=item.replayed)
+        if item.row is None or not _is_same_request(ticket, item.row):
+            continue
+        told = place_of(item.lane_entry) if item.lane_entry else own
+        if told <= own:
+            return result_of_row(item.row, replayed=item.replayed or told < own)
     return None
+
+
+def place_of(lane_entry: str) -> tuple[int, int]:
+    """Return where an entry stands in its lane: the milliseconds and the number in its id."""
+    milliseconds, _, number = lane_entry.partition("-")
+    return int(milliseconds), int(number)
 
 
 def queued(ticket: Ticket) -> Result:
@@ -149,6 +161,37 @@ def overdue(ticket: Ticket, seconds: float) -> OutcomeUnknown:
     )
 
 
+def unread(ticket: Ticket) -> OutcomeUnknown:
+    """Return the error for a command that is applied, where what it has made cannot be read."""
+    return OutcomeUnknown(
+        f"The command of key {ticket.idempotency_key!r} is applied, and what it has made cannot be read now. "
+        "Read it again later, or send the command again as it was, under the same key: it has one effect.",
+        ticket=ticket,
+    )
+
+
+def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Account | None:
+    """Return the account as its opening has left it; None if it was opened before and may have changed since."""
+    if result.replayed or result.decided_at is None:
+        return None
+    balance = result.balance or 0
+    return Account(
+        id=result.account_id,
+        store_id=store_id,
+        customer_id=command.customer_id,
+        name=command.name,
+        unit_label=command.unit_label,
+        status="active",
+        balance=balance,
+        held=0,
+        available=balance + command.overdraft_limit,
+        overdraft_limit=command.overdraft_limit,
+        created_at=result.decided_at,
+        updated_at=result.decided_at,
+        metadata=command.metadata,
+    )
+
+
 def _own_letters(ticket: Ticket, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
     """Return the dead letters that are this request, if the ticket's own lane entry is among them.
 
@@ -169,9 +212,9 @@ def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
     """Whether the row was there when the ticket's command was accepted: it is a repeat.
 
     A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
-    may differ is not told apart here; an announcement tells it exactly.
+    may differ is not told apart here; an announcement tells it exactly, and `repeats` knows more of what it has sent.
     """
-    accepted_ms = int(ticket.lane_entry.partition("-")[0])
+    accepted_ms, _ = place_of(ticket.lane_entry)
     return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000
 
 

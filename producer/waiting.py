@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
 
 from ..schemas.errors import ConfigurationError, CreditlaneError, Unavailable
 from ..schemas.journal import Announcement
 from ..schemas.keys import Keys
 from ..schemas.results import Result, result_of_announcement
 from ..schemas.tickets import Ticket
+from .deadlines import deadline_in, part_of, seconds_until
 from .lane_look import entry_call, is_on_lane, poll_stream
 from .ledger_reader import LedgerReader
 from .listener import Listener
 from .pauses import growing_pauses
+from .read_ahead import ReadAhead
 from .redis_wire import RedisWire
+from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import Inbox, ReplyDesk
 from .roll_call import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
 from .verdict import is_decided, lost, overdue, queued, verdict_of_news
-from .wire import ExchangeFailed, refuse_errors
+from .wire import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
 
 #: Most threads that may each hold a connection to wait at a poll key; the others look into Postgres now and then.
 MAX_POLL_WAITERS = 16
+#: How long after the time that it was told to wait Redis may answer, in seconds.
+REST_MARGIN_SECONDS = 0.5
 
 
 class Waiting:
@@ -38,14 +44,18 @@ class Waiting:
         desk: ReplyDesk[Future[Announcement]],
         listener: Listener,
         keys: Keys,
-        partitions: Callable[[], int],
+        repeats: Repeats,
+        partitions: Callable[[float], int],
     ) -> None:
         self._wire = wire
         self._reader = reader
         self._desk = desk
         self._listener = listener
         self._keys = keys
+        self._repeats = repeats
         self._partitions = partitions
+        #: What is looked up together, see there.
+        self.ahead = ReadAhead()
         self._poll_slots = threading.BoundedSemaphore(MAX_POLL_WAITERS)
 
     def expect(self, number: int) -> Future[Announcement]:
@@ -57,21 +67,18 @@ class Waiting:
         """Drop the promise of a command that was not sent."""
         self._desk.forget(number, promise)
 
-    def find(self, ticket: Ticket, poll: ReplyStream | None = None) -> Result:
-        """Return what is known of the ticket's command now.
+    def find(self, ticket: Ticket, deadline: float, poll: ReplyStream | None = None) -> Result:
+        """Return what is known of the ticket's command now, by the deadline.
 
         Raises:
             OutcomeUnknown: it is neither on its lane nor in the ledger.
             Unavailable: Redis or Postgres cannot be reached.
         """
-        calls = [entry_call(ticket, self._keys, self._partitions())]
-        if poll is not None:
-            calls.append(poll.look_call())
         try:
-            lane, *kept = refuse_errors(self._wire.exchange(calls))
+            # What is decided stands in Postgres, whatever has become of Redis: time is left to ask there.
+            lane, *kept = self._look(ticket, part_of(deadline, ANSWER_TIMEOUT_SECONDS), poll)
         except Unavailable:
-            # What is decided stands in Postgres, whatever has become of Redis.
-            (result,) = self._reader.decisions([ticket])
+            result = self._decision(ticket, deadline)
             if result is None or not is_decided(result):
                 raise
             return result
@@ -79,23 +86,42 @@ class Waiting:
             if result := verdict_of_news(ticket, news):
                 return result
         # The lane was read first: a command leaves it only after the commit, so it is found in one place or the other.
-        (result,) = self._reader.decisions([ticket])
+        result = self._decision(ticket, deadline)
         if result is None and not is_on_lane(ticket, lane):
             raise lost(ticket)
         return result or queued(ticket)
 
-    def poll_stream(self, ticket: Ticket) -> ReplyStream | None:
+    def poll_stream(self, ticket: Ticket, deadline: float) -> ReplyStream | None:
         """Return the stream under the ticket's poll key, if its result is kept."""
-        return poll_stream(ticket, self._keys, self._partitions())
+        return poll_stream(ticket, self._keys, self._partitions(deadline)) if ticket.kept else None
 
-    def wait_own(self, ticket: Ticket, promise: Future[Announcement], timeout: float) -> Result:
-        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
+    def wait_again(self, ticket: Ticket, timeout: float) -> Result:
+        """Return the result of a command that this producer sent before, or raise OutcomeUnknown at the deadline.
+
+        What was announced already is not waited for: it is looked up at once, and with it what is likely asked next.
+        """
         deadline = time.monotonic() + timeout
+        if known := self.ahead.known(ticket):
+            return known
+        promise = self.expect(ticket.number)
+        if not promise.done() and self._desk.has_passed(ticket.number):
+            try:
+                result = self._decision(ticket, deadline_in(timeout))
+            except (Unavailable, ConfigurationError):
+                # It is tried again below, as long as the caller is patient.
+                result = None
+            if result is not None and is_decided(result):
+                self._desk.forget(ticket.number, promise)
+                return result
+        return self.wait_own(ticket, promise, deadline, timeout)
+
+    def wait_own(self, ticket: Ticket, promise: Future[Announcement], deadline: float, timeout: float) -> Result:
+        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
         pauses = growing_pauses(*OWN_PAUSES)
         trouble: CreditlaneError | None = None
         try:
             while True:
-                remaining = max(0.0, deadline - time.monotonic())
+                remaining = seconds_until(deadline)
                 try:
                     news = promise.result(min(remaining, next(pauses)))
                 except FutureTimeoutError:
@@ -105,7 +131,7 @@ class Waiting:
                     return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:
-                    if is_decided(result := self.find(ticket)):
+                    if is_decided(result := self.find(ticket, deadline)):
                         return result
                 except (Unavailable, ConfigurationError) as error:
                     trouble = error
@@ -116,11 +142,14 @@ class Waiting:
         """Return the result of a command of any process, or raise OutcomeUnknown at the deadline."""
         deadline = time.monotonic() + timeout
         pauses = growing_pauses(*FOREIGN_PAUSES)
-        poll = self.poll_stream(ticket)
+        # However short the timeout is, there is one look.
+        looks_until = deadline_in(timeout)
+        poll: ReplyStream | None = None
         trouble: CreditlaneError | None = None
         while True:
             try:
-                if is_decided(result := self.find(ticket, poll)):
+                poll = poll or self.poll_stream(ticket, looks_until)
+                if is_decided(result := self.find(ticket, looks_until, poll)):
                     return result
             except Unavailable as error:
                 trouble = error
@@ -150,7 +179,8 @@ class Waiting:
             if swept:
                 sweep = roll.sweep()
                 try:
-                    results = roll.settle(sweep, self._reader.decisions(sweep.tickets))
+                    found = self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
+                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not roll.has_own:
                         raise
@@ -161,15 +191,31 @@ class Waiting:
             if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
                 raise roll.unknown(spent) from trouble
 
+    def _look(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
+        """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
+        calls = [entry_call(ticket, self._keys, self._partitions(deadline))]
+        if poll is not None:
+            calls.append(poll.look_call())
+        return refuse_errors(self._wire.exchange(calls, deadline=deadline))
+
+    def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
+        """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
+        tickets = self.ahead.window(ticket)
+        found = self._reader.decisions(tickets, seconds_until(deadline))
+        results = list(map(self._repeats.told, tickets, found))
+        self.ahead.keep(tickets, results)
+        return results[0]
+
     def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:
         if poll is None or not self._poll_slots.acquire(blocking=False):
             time.sleep(min(remaining, pause))
             return None
+        answer_by = time.monotonic() + min(remaining, BLOCK_SECONDS) + REST_MARGIN_SECONDS
         try:
-            for news in poll.take(self._wire.exchange_once([poll.wait_call(remaining)])):
+            for news in poll.take(self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
                 if result := verdict_of_news(ticket, news):
                     return result
-        except ExchangeFailed:
+        except (ExchangeFailed, Unavailable):
             # The next look says whether Redis can be reached; it tries more than once.
             time.sleep(min(remaining, pause))
         finally:

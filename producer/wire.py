@@ -6,20 +6,33 @@ every version of server and library, and it tells a command that was never sent 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..schemas.errors import ConfigurationError, CreditlaneError, OutcomeUnknown, Unavailable
 from ..schemas.installation import Installation
 from ..schemas.keys import Keys
 
-#: How long a connection to Redis may take, in seconds.
+#: How long a connection to Redis may take, in seconds; less where the caller's deadline is nearer.
 CONNECT_TIMEOUT_SECONDS = 5.0
-#: How long one answer of Redis may take, in seconds.
+#: How long one answer of Redis may take, in seconds; less where the caller's deadline is nearer.
 ANSWER_TIMEOUT_SECONDS = 5.0
+#: How long an exchange may take with all its attempts where its caller has no deadline, in seconds.
+EXCHANGE_SECONDS = 10.0
+#: How long the last words to Redis may take when a client is closed, in seconds.
+CLOSE_SECONDS = 1.0
 #: How long one blocking read lasts, in seconds; shorter than an answer may take, or a quiet stream would look dead.
 BLOCK_SECONDS = 2.0
 #: How often one exchange is tried before its failure is reported.
@@ -29,10 +42,16 @@ RETRY_SECONDS = 5.0
 #: The first and the longest pause between two attempts, in seconds.
 RETRY_PAUSES = (0.05, 0.5)
 
+#: How long the key stays by which is found out whether Redis takes writes, in milliseconds.
+WRITE_CHECK_MS = 1_000
+
+#: How the message begins where Redis answers, with an error.
+REFUSES = "Redis refuses"
+
 #: One command to Redis: its name and its arguments.
 Call = tuple[str | bytes | int, ...]
 
-#: Most connections of one client; who finds all of them taken waits for one, as long as for an answer.
+#: Most connections of one client; who finds all of them taken waits for one, as long as its deadline lets it.
 MAX_CONNECTIONS = 32
 
 #: Options of every pool and connection: RESP2 whatever the library's default, bytes in and out, no hidden retries.
@@ -42,8 +61,6 @@ CONNECTION_OPTIONS: Mapping[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "socket_timeout": ANSWER_TIMEOUT_SECONDS,
     "socket_keepalive": True,
-    "max_connections": MAX_CONNECTIONS,
-    "timeout": ANSWER_TIMEOUT_SECONDS,
 }
 #: A unix socket has no keep-alive.
 UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
@@ -67,12 +84,40 @@ def readable_url() -> Iterator[None]:
         ) from None
 
 
+#: How a server says that not the command is wrong but that it cannot take it: it has become a replica, it starts, it
+#: has lost its own. Redis before version 7 wraps what a script meets into an error of the script.
+_SERVER_CODES = re.compile(
+    r"(?:^|-)(READONLY|LOADING|MASTERDOWN|UNBLOCKED|CLUSTERDOWN|NOREPLICAS|NOAUTH|MISCONF|TRYAGAIN)\b"
+)
+#: The same where the library makes a class of the code and keeps it out of the message.
+_SERVER_ERRORS = (AuthenticationError, BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+
+
 class ExchangeFailed(Exception):
-    """Redis gave no answer; `sent`: the commands may have reached it. Never reaches a caller, see `failure`."""
+    """Redis gave no answer, or none that counts; never reaches a caller, see `failure`.
+
+    `sent`: the commands may have been run. `refused`: this server answered that it does not take them.
+    """
 
     def __init__(self, cause: BaseException, *, sent: bool) -> None:
-        super().__init__(str(cause))
+        super().__init__(str(cause) or type(cause).__name__)
+        self.refused = is_of_server(cause)
         self.sent = sent
+
+
+def is_of_server(answer: Any) -> bool:
+    """Whether this is the error of a server that another one, behind the same name, might not give."""
+    if isinstance(answer, _SERVER_ERRORS):
+        return True
+    return isinstance(answer, ResponseError) and _SERVER_CODES.search(str(answer)) is not None
+
+
+def refusal_of_server(answers: Sequence[Any]) -> ExchangeFailed | None:
+    """Return the failure that answers stand for which hold an error of the server; None if they hold none."""
+    refusals = [answer for answer in answers if is_of_server(answer)]
+    if not refusals:
+        return None
+    return ExchangeFailed(refusals[0], sent=any(not isinstance(answer, Exception) for answer in answers))
 
 
 def failure(error: ExchangeFailed, *, changes_something: bool) -> CreditlaneError:
@@ -82,7 +127,7 @@ def failure(error: ExchangeFailed, *, changes_something: bool) -> CreditlaneErro
             f"Redis did not answer ({error}), so whether it took the command is not known; "
             "send it again as it was, under the same idempotency key: it has one effect."
         )
-    return Unavailable(f"Redis cannot be reached: {error}")
+    return Unavailable(f"{REFUSES}: {error}" if error.refused else f"Redis cannot be reached: {error}")
 
 
 def refuse_errors(answers: Sequence[Any]) -> Sequence[Any]:
@@ -93,7 +138,7 @@ def refuse_errors(answers: Sequence[Any]) -> Sequence[Any]:
     """
     for answer in answers:
         if isinstance(answer, Exception):
-            raise Unavailable(f"Redis refuses: {answer}")
+            raise Unavailable(f"{REFUSES}: {answer}")
     return answers
 
 
@@ -112,6 +157,11 @@ def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
 def mirror_call(key: str, installation: Installation) -> Call:
     """Return the call that tells Redis of the installation, unless it knows."""
     return ("SET", key, msgspec.json.encode(installation), "NX")
+
+
+def write_check_calls(keys: Keys) -> list[Call]:
+    """Return the calls that find out whether Redis takes writes: a PING is answered by a replica and a full one too."""
+    return [("SET", keys.write_check, "1", "PX", WRITE_CHECK_MS)]
 
 
 def wake_calls(keys: Keys) -> list[Call]:

@@ -73,6 +73,9 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: Of a further entry of a transaction: account and seq of its first.
     transaction_account: str | None = None
     transaction_seq: int | None = None
+    #: Of a decision that moved nothing: how many entries the account had by then. That places it among them exactly,
+    #: where the time of a batch cannot. None of an entry, and where it was not written down.
+    entries_before: int | None = None
 
     @property
     def transaction_id(self) -> str | None:
@@ -99,6 +102,8 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: The row was there already: this command, or one like it, was decided before.
     replayed: bool = False
     refusal: Refusal | None = None
+    #: In a poll key: the lane entry that this is the decision on; the key is that of a request, which may have several.
+    lane_entry: str = ""
 
 
 encode_announcements = msgspec.json.Encoder().encode

@@ -145,6 +145,11 @@ journal = Table(
     Column("content", JSONB, comment="the rest of what was asked for"),
     Column("transaction_account", Uuid, comment="of a further entry: account of the transaction's first"),
     Column("transaction_seq", BigInteger, comment="of a further entry: seq of the transaction's first"),
+    Column(
+        "entries_before",
+        BigInteger,
+        comment="of a decision that moved nothing: entries the account had by then; null before 0006",
+    ),
     PrimaryKeyConstraint("store_id", "account_id", "seq"),
     Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
     Index(
@@ -165,6 +170,7 @@ journal = Table(
         "and (transaction_seq is null or (seq > 0 and kind in (4, 8)))",
         name="further_entry_names_first",
     ),
+    CheckConstraint("seq < 0 or entries_before is null", name="entries_before_decision"),
     Index(
         "journal_reference_idx",
         "store_id",

@@ -6,6 +6,7 @@ already: the role needs CREATEDB, and nothing but databases and keys of the test
 
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -186,5 +187,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _fresh_log() -> Iterator[None]:
     """Forget what a test's command set up: the stream that it logs to is closed with the test."""
+    standard_error = sys.stderr
     yield
     structlog.reset_defaults()
+    sys.stderr = standard_error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..schemas.errors import CreditlaneError
+from ..schemas.log_stream import adopt_standard_error
 from ..schemas.settings import load_settings
 from .process import run_worker
 
@@ -14,7 +15,7 @@ def main() -> int:
     try:
         run_worker(load_settings())
     except CreditlaneError as error:
-        sys.stderr.write(f"creditlane worker: {error.message}\n")
+        adopt_standard_error().write(f"creditlane worker: {error.message}\n")
         return 1
     return 0
 

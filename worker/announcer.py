@@ -107,7 +107,7 @@ class Announcer:
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:
                 key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
-                news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal)
+                news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal, request.lane_entry.decode())
                 kept[request.partition].append((key, encode_announcements([news])))
         for results in kept.values():
             for start in range(0, len(results), MAX_KEPT_PER_CALL):

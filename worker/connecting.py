@@ -3,65 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
 import redis
+
+from .deadlines import SILENCE_SECONDS, AsyncDeadlineConnection, DeadlineConnection, silent_for
 
 #: How long to wait for a connection to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
 REDIS_TIMEOUT_SECONDS = 10.0
-
-
-Answer = TypeVar("Answer")
-
-
-class SilentPostgres(psycopg.OperationalError):
-    """Postgres is connected and does not answer."""
-
-
-class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection of which every wait has a deadline, whatever the other end does.
-
-    The time-outs of a server help only where it can still answer: one that was stopped, and a connection that a pooler
-    holds open without a server behind it, are silent. After a deadline the connection is closed.
-    """
-
-    #: How long one answer may take, in seconds; None: for ever.
-    answer_seconds: float | None = None
-
-    def wait(self, gen: Generator[Any, Any, Answer], *args: Any, **options: Any) -> Answer:
-        """Return what the generator of the driver returns in the end.
-
-        Raises:
-            SilentPostgres: there was no answer in time. The connection is closed.
-        """
-        if self.answer_seconds is None:
-            return super().wait(gen, *args, **options)
-        try:
-            return super().wait(_answered_within(self.answer_seconds, gen), *args, **options)
-        except SilentPostgres:
-            self.close()
-            raise
-
-
-def _answered_within(seconds: float, gen: Generator[Any, Any, Answer]) -> Generator[Any, Any, Answer]:
-    """Pass on what goes between the driver and one of its generators, until the time is over."""
-    deadline = time.monotonic() + seconds
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            wanted = gen.send(ready)
-            # Afterwards: what has come already is taken, also by a process that was itself stopped for a while.
-            if time.monotonic() > deadline:
-                raise SilentPostgres(f"Postgres does not answer within {seconds:g} s")
-    except StopIteration as done:
-        answer: Answer = done.value
-        return answer
 
 
 def session_name(worker_id: str = "") -> str:
@@ -70,31 +21,32 @@ def session_name(worker_id: str = "") -> str:
 
 
 def connect_postgres(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False, answer_seconds: float | None = None
-) -> psycopg.Connection[tuple[Any, ...]]:
+    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+) -> DeadlineConnection:
     """Return a new connection, which others can tell from its name to be this worker's.
 
-    No answer on it is waited for longer than `answer_seconds`.
+    Postgres may be silent on it for so long, and about as long while it is made.
 
     Raises:
         psycopg.OperationalError: Postgres cannot be reached.
     """
     options = session_options(session_name(worker_id))
-    if answer_seconds is not None:
-        # The driver waits for two seconds at least.
-        options["connect_timeout"] = min(CONNECT_TIMEOUT_SECONDS, max(2, math.ceil(answer_seconds)))
-    connection = BoundedConnection.connect(database_url, autocommit=autocommit, **options)
-    connection.answer_seconds = answer_seconds
+    # The driver waits for two seconds at least.
+    options["connect_timeout"] = min(CONNECT_TIMEOUT_SECONDS, max(2, math.ceil(silence_seconds)))
+    connection = DeadlineConnection.connect(database_url, autocommit=autocommit, **options)
+    connection.is_overdue = silent_for(silence_seconds)
     return connection
 
 
 async def connect_postgres_async(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False
-) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """Return a new connection for an event loop, otherwise as `connect_postgres` does."""
-    return await psycopg.AsyncConnection.connect(
+    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+) -> AsyncDeadlineConnection:
+    """Return a new connection for an event loop, on which Postgres may be silent for so long."""
+    connection = await AsyncDeadlineConnection.connect(
         database_url, autocommit=autocommit, **session_options(session_name(worker_id))
     )
+    connection.is_overdue = silent_for(silence_seconds)
+    return connection
 
 
 def session_options(name: str) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class LeaseKeeper:
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._connection = connect_postgres(
-                self._database_url, autocommit=True, answer_seconds=self._answer_seconds
+                self._database_url, autocommit=True, silence_seconds=self._answer_seconds
             )
         return self._connection
 

@@ -1,17 +1,19 @@
-"""Structured logs on standard error: readable on a terminal, JSON lines elsewhere."""
+"""Structured logs on standard error: readable on a terminal, JSON lines elsewhere, lost where it cannot be written."""
 
 from __future__ import annotations
 
 import logging
-import sys
 
 import structlog
 from structlog.typing import Processor
 
+from ..schemas.log_stream import adopt_standard_error
+
 
 def configure_logs(log_format: str | None) -> None:
     """Set up logging for this process; `json`, `console`, or None to choose by whether a person is watching."""
-    chosen = log_format or ("console" if sys.stderr.isatty() else "json")
+    stream = adopt_standard_error()
+    chosen = log_format or ("console" if stream.isatty() else "json")
     renderer: Processor = (
         structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer()
     )
@@ -24,5 +26,5 @@ def configure_logs(log_format: str | None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
     )

@@ -33,7 +33,7 @@ class Callback(msgspec.Struct, frozen=True, gc=False):
     account_id: str
     #: Place in the journal of the row that is the result; None where there is none.
     seq: int | None
-    #: How many decisions the account had with that row; None also where it was decided before.
+    #: How many decisions the account had with that row; None where it was decided before: the fan-out looks it up.
     sequence: int | None
     #: The result where there is no row: code, message and details.
     refusal: dict[str, Any] | None
@@ -129,16 +129,16 @@ def sequences_of(rows: list[JournalRow], states: Mapping[AccountKey, AccountStat
     if min([row.seq for row in rows], default=1) > 0:
         # Nothing but entries, as nearly always: whatever else was decided was decided before.
         return [row.seq + states[row.store_id, row.account_id].decisions for row in rows]
-    left: dict[AccountKey, int] = {}
+    # Decisions that moved nothing, of each account, at the row that is looked at.
+    decisions: dict[AccountKey, int] = {}
     sequences = []
     for row in reversed(rows):
         account = (row.store_id, row.account_id)
-        count = left.get(account)
-        if count is None:
-            state = states[account]
-            count = state.entries + state.decisions
-        left[account] = count - 1
-        sequences.append(count)
+        if row.seq < 0:
+            decisions[account] = -row.seq - 1
+            sequences.append((row.entries_before or 0) - row.seq)
+        else:
+            sequences.append(row.seq + decisions.get(account, states[account].decisions))
     sequences.reverse()
     return sequences
 

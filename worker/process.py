@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 
@@ -121,17 +122,19 @@ class Worker:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # it is raised again by run()
-            _log.exception("worker fails", part=threading.current_thread().name)
+            # Stop first: whatever happens to the log, the lanes must not be held by a process that is not at work.
             self._failure = self._failure or error
             self.stop()
             self._pipes.abort()
+            with suppress(Exception):
+                _log.exception("worker fails", part=threading.current_thread().name)
 
     def _check_installation(self) -> Installation | None:
         """Wait for Postgres, check what is fixed there, and mirror it for producers. None if told to stop."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
-                with connect_postgres(self._database_url, answer_seconds=START_ANSWER_SECONDS) as connection:
+                with connect_postgres(self._database_url, silence_seconds=START_ANSWER_SECONDS) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()
                 installation = check_installation(row, self._settings.partitions)
                 self._mirror(installation)

@@ -91,5 +91,6 @@ def note(
         created_at_us=at_us,
         rejection=rejection,
         content=content,
+        entries_before=state.entries,
     )
     return msgspec.structs.replace(state, decisions=decisions, latest_at_us=at_us), row

@@ -38,7 +38,8 @@ def copy_text(rows: Sequence[JournalRow]) -> bytes:
             f"{row.balance_after}\t{row.overdraft_limit or _NULL}\t{key or _NULL}\t{reference}\t"
             f"{row.reversal_of or _NULL}\t{moment}\t{row.rejection or _NULL}\t"
             f"{_NULL if content is None else content.translate(_ESCAPES)}\t"
-            f"{row.transaction_account[4:] if row.transaction_account else _NULL}\t{row.transaction_seq or _NULL}\n"
+            f"{row.transaction_account[4:] if row.transaction_account else _NULL}\t{row.transaction_seq or _NULL}\t"
+            f"{_NULL if row.entries_before is None else row.entries_before}\n"
         )
     lines.sort()
     return "".join(lines).encode()
@@ -50,7 +51,7 @@ _NULL = "\\N"
 def row_of(record: Sequence[Any]) -> JournalRow:
     """Return the row that a record of `sql.LOAD_KNOWN` or `sql.LOAD_ENTRIES` stands for."""
     store_id, account_id, seq, kind, side, amount, balance, limit, key, reference, *rest = record
-    reversal_of, at_us, rejection, content, transaction_account, transaction_seq = rest
+    reversal_of, at_us, rejection, content, transaction_account, transaction_seq, entries_before = rest
     return JournalRow(
         store_id,
         ACCOUNT_PREFIX + account_id.hex,
@@ -68,4 +69,5 @@ def row_of(record: Sequence[Any]) -> JournalRow:
         content,
         None if transaction_account is None else ACCOUNT_PREFIX + transaction_account.hex,
         transaction_seq,
+        entries_before,
     )

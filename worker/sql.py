@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-#: Bounds for this transaction only, so that a pooler in transaction mode is fine, and the one clock of all workers.
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
-select (extract(epoch from clock_timestamp()) * 1000000)::bigint,
-       (select subscriptions_version from installation),
+select (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
 """
 
-#: The leases of a batch, locked against a change of owner until the batch is committed.
-LOCK_LEASES = """
-select partition, epoch from leases
-where worker_id = %(worker_id)s and partition = any(%(partitions)s)
-order by partition
-for share
+#: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and how often it was reached;
+#: and the one clock of all workers, in microseconds since 1970. Above an aggregate, so that the clock is read when all
+#: the locks are held: whoever moved an account of these lanes before has committed by then, with an earlier time.
+_LOCKED_LANES = """
+select coalesce(array_agg(array[partition, case when worker_id = %(worker_id)s then epoch else -1 end, reached]), '{}'),
+       (extract(epoch from clock_timestamp()) * 1000000)::bigint
+from lanes
 """
 
+#: The leases of a batch, locked against a change of owner, and against transactions of other lanes, until the batch is
+#: committed.
+LOCK_LEASES = f"""
+with lanes as (
+    select partition, worker_id, epoch, reached from leases
+    where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+    order by partition
+    for share
+){_LOCKED_LANES}
+"""  # noqa: S608  # the fragment is the constant above
+
 #: The leases of a batch and of the lanes that its transactions reach into, which stand still until it is committed. In
-#: the same order as above, so that no two batches wait for each other.
-LOCK_LANES = """
-select partition, case when worker_id = %(worker_id)s then epoch end from leases
-where partition = any(%(partitions)s)
-order by partition
-for update
-"""
+#: the same order as above, so that no two batches wait for each other. The count tells the owners of the lanes that are
+#: reached to forget what they remember of the accounts there; what is read is the count before.
+LOCK_LANES = f"""
+with lanes as (
+    select partition, worker_id, epoch, reached from leases
+    where partition = any(%(partitions)s)
+    order by partition
+    for update
+), told as (
+    update leases set reached = leases.reached + 1 from lanes
+    where leases.partition = lanes.partition and leases.partition = any(%(foreign)s)
+){_LOCKED_LANES}
+"""  # noqa: S608  # the fragment is the constant above
 
 #: Accounts of a batch in one fixed order, so that two batches cannot wait for each other.
 LOCK_ACCOUNTS = """
@@ -63,7 +80,7 @@ def row_columns(key: str = "journal.idempotency_key") -> str:
 journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
 journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, {key}, journal.reference,
 journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
-journal.content::text, journal.transaction_account, journal.transaction_seq
+journal.content::text, journal.transaction_account, journal.transaction_seq, journal.entries_before
 """
 
 
@@ -112,7 +129,8 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
 #: The rows of a batch, as the text that `row_text.copy_text` makes.
 COPY_JOURNAL = """
 copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq) from stdin
+              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq,
+              entries_before) from stdin
 """
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.

@@ -226,7 +226,7 @@ class ApplyingStage:
             self._connection = connect_postgres(
                 self._settings.require_database_url(),
                 worker_id=self._worker_id,
-                answer_seconds=self._settings.lease_seconds,
+                silence_seconds=self._settings.lease_seconds,
             )
             # A process that is stopped inside a transaction must not hold its leases for longer than they last.
             store = LedgerStore(

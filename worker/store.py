@@ -8,8 +8,7 @@ back, and the batch is tried again carefully, with locks and look-ups. Nothing h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -21,15 +20,13 @@ from ..schemas.journal import JournalRow, Kind, Refusal, Status
 from ..schemas.results import moment_of
 from ..schemas.routing import DEFAULT_PARTITIONS
 from . import sql
+from .account_cache import AccountCache, LaneVersion
 from .book import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
 from .ledger import decide_all
 from .opening import check_opened, claim_columns, claims_of, parts_of
 from .outbox import Outbox, decided_rows
 from .reach import NO_REACH, Reach, reach_of
 from .row_text import copy_text, row_of
-
-#: Accounts that a worker remembers from one batch to the next: about 400 bytes each.
-MAX_REMEMBERED_ACCOUNTS = 100_000
 
 _STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
 _STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
@@ -49,6 +46,20 @@ class StaleAccount(CreditlaneError):
     """An account is not in the status that was remembered; read it afresh and decide again."""
 
 
+class _Locked(NamedTuple):
+    """The lanes of a transaction, which stand still for it, and the time from which on they do."""
+
+    #: Microseconds since 1970, on Postgres's clock.
+    now_us: int
+    versions: Mapping[int, LaneVersion]
+
+    def versions_of(self, partitions: Iterable[int]) -> dict[int, LaneVersion]:
+        return {partition: self.versions[partition] for partition in partitions if partition in self.versions}
+
+
+_NOTHING_LOCKED = _Locked(0, {})
+
+
 class LedgerStore:
     """Applies commands to Postgres over one connection, as one worker. Not for use from several threads."""
 
@@ -65,13 +76,11 @@ class LedgerStore:
         self._worker_id = worker_id
         self._timeout_ms = str(int(timeout_seconds * 1000))
         self._outbox = Outbox(connection)
-        self._remembered: dict[AccountKey, AccountState] = {}
-        #: The epoch of each lane under which accounts were last remembered.
-        self._epochs: dict[int, int] = {}
+        self._cache = AccountCache(partitions)
 
     def forget(self) -> None:
         """Forget every remembered account, so that the next batch reads them afresh."""
-        self._remembered.clear()
+        self._cache.forget()
 
     def take_news(self) -> bool:
         """Return whether anything was written to the outbox since this was last asked."""
@@ -90,28 +99,28 @@ class LedgerStore:
             StaleAccount: a status had been changed by somebody else; nothing was stored.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
-        reach = NO_REACH
+        reach, locked = NO_REACH, _NOTHING_LOCKED
         try:
             reach = reach_of(self._connection, commands, epochs, self._partitions)
-            now_us = self._begin(epochs, reach.foreign_partitions)
-            self._forget_after_change(epochs)
+            locked = self._begin(epochs, reach.foreign_partitions)
+            self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
             careful = careful or reach.spans_accounts
             verdicts = [
                 verdict
                 for part in parts_of(commands)
-                for verdict in self._apply_part(part, reach, now_us, careful=careful)
+                for verdict in self._apply_part(part, reach, locked.now_us, careful=careful)
             ]
             self._connection.commit()
         except BaseException:
             self._roll_back()
             # What was remembered of these accounts includes decisions that are not stored.
-            for account in [*(account for account, _ in commands), *reach.accounts]:
-                self._remembered.pop(account, None)
+            self._cache.drop([*(account for account, _ in commands), *reach.accounts])
             raise
-        # Their own lanes' worker moves these accounts on.
-        for account in reach.foreign_accounts:
-            self._remembered.pop(account, None)
-        self._bound_memory()
+        if reach.foreign_partitions:
+            # Their own lanes' batches move these accounts on.
+            self._cache.drop(reach.foreign_accounts)
+            self._cache.note_own_reach(locked.versions_of(reach.foreign_partitions))
+        self._cache.bound()
         return verdicts
 
     def bury(
@@ -155,38 +164,31 @@ class LedgerStore:
         if seen:
             self._change_statuses(rows, seen)
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
-        self._outbox.write(commands, verdicts, rows, self._remembered, has_callbacks=has_callbacks)
+        self._outbox.write(commands, verdicts, rows, self._cache.states, has_callbacks=has_callbacks)
         return verdicts
 
-    def _forget_after_change(self, epochs: Mapping[int, int]) -> None:
-        """Forget every account if a lane is held under another epoch than before: it may have been away.
+    def _begin(self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = ()) -> _Locked:
+        """Open the transaction and lock its lanes.
 
-        An owner in between may have frozen or closed an account, and no later entry would collide with that.
+        With foreign partitions, all the lanes stand still until the commit: whoever owns them waits, and forgets then
+        what it remembers of their accounts.
         """
-        if not epochs.items() <= self._epochs.items():
-            self.forget()
-            self._epochs.update(epochs)
-
-    def _begin(self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = ()) -> int:
-        """Open the transaction and lock its lanes; return the time in microseconds since 1970.
-
-        With foreign partitions, all the lanes stand still until the commit: whoever owns them waits.
-        """
-        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign_partitions]}
+        foreign = list(foreign_partitions)
+        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
         with self._connection.pipeline():
-            clock = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
+            begun = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
         # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
-        leases = self._connection.execute(sql.LOCK_LANES if foreign_partitions else sql.LOCK_LEASES, lanes)
-        held: dict[int, int] = dict(leases.fetchall())
-        lost = [partition for partition, epoch in epochs.items() if held.get(partition) != epoch]
+        leases = self._connection.execute(sql.LOCK_LANES if foreign else sql.LOCK_LEASES, lanes)
+        locked, version = leases.fetchone(), begun.fetchone()
+        if locked is None or version is None:
+            raise CreditlaneError("Postgres did not tell the time")
+        records, now_us = locked
+        versions = {partition: LaneVersion(epoch, reached) for partition, epoch, reached in records}
+        lost = [p for p, epoch in epochs.items() if p not in versions or versions[p].epoch != epoch]
         if lost:
             raise PartitionsLost(lost)
-        record = clock.fetchone()
-        if record is None:
-            raise CreditlaneError("Postgres did not tell the time")
-        now_us, subscriptions_version, *_ = record
-        self._outbox.begin(subscriptions_version)
-        return int(now_us)
+        self._outbox.begin(version[0])
+        return _Locked(now_us, versions)
 
     def _roll_back(self) -> None:
         if not self._connection.closed:
@@ -201,15 +203,15 @@ class LedgerStore:
     ) -> tuple[Book, set[AccountKey]]:
         """Return the book of the batch, and the accounts that were opened for it."""
         # The ledger moves the remembered accounts on; they are dropped again if the batch is not stored.
-        book = Book(self._remembered)
+        book = Book(self._cache.states)
         if careful:
             wanted = {account for account, _ in commands} | reach.accounts
             self._lock_accounts(wanted)
             book.known = self._load_known({(account[0], command.idempotency_key) for account, command in commands})
         else:
-            wanted = {account for account, _ in commands if account not in self._remembered}
+            wanted = {account for account, _ in commands if account not in self._cache.states}
         if wanted:
-            self._remembered.update(self._load_accounts(wanted))
+            self._cache.remember(self._load_accounts(wanted))
         book.has_reversals, book.originals = reach.has_reversals, reach.originals
         if reach.has_reversals:
             # Whether it was tried or made before is asked also of an optimistic batch: neither collides with the other.
@@ -263,7 +265,7 @@ class LedgerStore:
     def _statuses(self, commands: Iterable[AddressedCommand], opened: set[AccountKey]) -> dict[AccountKey, int]:
         """Return the status that each account has in the database, of those whose status the batch may change."""
         return {
-            account: int(Status.ACTIVE) if account in opened else self._remembered[account].status
+            account: int(Status.ACTIVE) if account in opened else self._cache.states[account].status
             for account, command in commands
             if command.kind in _STATUS_KINDS
         }
@@ -282,19 +284,12 @@ class LedgerStore:
             {
                 **_account_columns(changed),
                 "seen": [seen[account] for account in changed],
-                "statuses": [self._remembered[account].status for account in changed],
+                "statuses": [self._cache.states[account].status for account in changed],
                 "moments": [moment_of(moments[account]) for account in changed],
             },
         )
         if cursor.rowcount != len(changed):
             raise StaleAccount
-
-    def _bound_memory(self) -> None:
-        remembered = self._remembered
-        surplus = len(remembered) - MAX_REMEMBERED_ACCOUNTS
-        if surplus > 0:
-            for account in list(islice(remembered, surplus + MAX_REMEMBERED_ACCOUNTS // 10)):
-                del remembered[account]
 
 
 def _account_columns(accounts: Iterable[AccountKey]) -> dict[str, list[Any]]:

@@ -1,4 +1,9 @@
-"""Transactions of one or several entries: posts and reversals. All entries, in the order given, or none.
+"""Transactions of one or several entries: posts and reversals. All entries or none.
+
+A post makes its entries in the order given, and none of them may go below a limit. A reversal is judged as a whole: it
+is made if no account ends below its limit, whatever way the original took. Hence it gives to each account before it
+takes from it, so that no balance on the way is below both that before and that after. It lists its entries in the order
+of the original, so its first is the one that undoes the original's first, whatever its number on the account.
 
 Pure, as the rest of the ledger: it brings the book's accounts up to date and gives the rows.
 """
@@ -15,6 +20,10 @@ from ..schemas.identifiers import Position, position_of
 from ..schemas.journal import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, JournalRow, Kind, Status
 from .book import OBSTACLES, AccountKey, AccountState, Book
 from .recording import move, note
+
+#: By how much an account's latest time may be ahead of the clock, so that a transaction takes it for its own, in
+#: microseconds: as far as a clock that is set is set back.
+MAX_AHEAD_US = 1_000_000
 
 _ACTIVE, _REVERSE, _POST = int(Status.ACTIVE), int(Kind.REVERSE), int(Kind.POST)
 
@@ -40,6 +49,7 @@ class _Obstacle(Exception):  # never leaves this module
         state: AccountState | None = None,
         *,
         reference: str | None = None,
+        needed: int | None = None,
     ) -> None:
         super().__init__(rejection)
         self.rejection = rejection
@@ -47,10 +57,15 @@ class _Obstacle(Exception):  # never leaves this module
         self.reference = reference
         self.leg = leg
         self.state = state
+        #: What the account does not cover: all that the transaction takes from it, or this entry of it.
+        self.needed = needed if needed is not None or leg is None else leg.amount
 
 
 def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: int) -> list[JournalRow]:
-    """Decide a post or a reversal whose key is new. The first row holds the key; on a rejection it is the only one."""
+    """Decide a post or a reversal whose key is new. The first row holds the key; on a rejection it is the only one.
+
+    Of a reversal, entries of one account may stand in another order than their numbers.
+    """
     account = (store_id, command.account_id)
     moved: dict[AccountKey, AccountState] = {}
     try:
@@ -155,26 +170,48 @@ def _move_all(
 ) -> list[JournalRow]:
     """Return the rows of all legs, and put the accounts after them into `moved`; nothing else is changed."""
     keys = [(store_id, leg.account_id) for leg in legs]
-    # One moment for all of them, and no account's time goes back.
-    at_us = max(now_us, *(book.accounts[key].latest_at_us for key in keys))
-    rows: list[JournalRow] = []
-    for leg, key in zip(legs, keys, strict=True):
+    # One moment for all of them, and no account's time goes back. An account that a wrong clock has left in the future
+    # keeps its own time, and does not hand it on to the others.
+    latest = [book.accounts[key].latest_at_us for key in keys]
+    at_us = max([now_us, *(at for at in latest if at <= now_us + MAX_AHEAD_US)])
+    is_reversal = legs[0].reversal_of is not None
+    places = list(range(len(legs)))
+    if is_reversal:
+        _judge_whole(legs, [book.accounts[key] for key in keys], reference)
+        places.sort(key=lambda place: legs[place].side == DEBIT_SIDE)
+    made: dict[int, JournalRow] = {}
+    for place in places:
+        leg, key = legs[place], keys[place]
         state = moved.get(key) or book.accounts[key]
-        if state.status != _ACTIVE:
-            raise _Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
-        if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < leg.amount:
-            raise _Obstacle("insufficient_balance", leg, state, reference=reference)
-        kind = _POST if leg.reversal_of is None else _REVERSE
-        moved[key], row = move(
+        if not is_reversal:
+            _judge(leg, state, leg.amount, reference)
+        kind = _REVERSE if is_reversal else _POST
+        moved[key], made[place] = move(
             store_id, leg, state, at_us, leg.side, leg.amount, reference, kind=kind, reversal_of=leg.reversal_of
         )
-        if rows:
-            first = rows[0]
-            row = msgspec.structs.replace(
-                row, idempotency_key="", transaction_account=first.account_id, transaction_seq=first.seq
-            )
-        rows.append(row)
-    return rows
+    first = made[0]
+    named = {"idempotency_key": "", "transaction_account": first.account_id, "transaction_seq": first.seq}
+    return [first, *(msgspec.structs.replace(made[place], **named) for place in range(1, len(legs)))]
+
+
+def _judge_whole(legs: list[Leg], states: list[AccountState], reference: str | None) -> None:
+    """Let the legs pass if no account ends below its limit, given the account of each before all of them.
+
+    Raises:
+        _Obstacle: of the first leg, in the order listed, whose account is not active or would end below its limit.
+    """
+    taken: dict[str, int] = {}
+    for leg in legs:
+        taken[leg.account_id] = taken.get(leg.account_id, 0) - leg.side * leg.amount
+    for leg, state in zip(legs, states, strict=True):
+        _judge(leg, state, taken[leg.account_id], reference)
+
+
+def _judge(leg: Leg, state: AccountState, needed: int, reference: str | None) -> None:
+    if state.status != _ACTIVE:
+        raise _Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
+    if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < needed:
+        raise _Obstacle("insufficient_balance", leg, state, reference=reference, needed=needed)
 
 
 def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: _Obstacle | None) -> str | None:
@@ -194,7 +231,7 @@ def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: _
         available = obstacle.state.balance + obstacle.state.overdraft_limit
         content["obstacle"] = {
             "account_id": obstacle.leg.account_id,
-            "needed": str(obstacle.leg.amount),
+            "needed": str(obstacle.needed),
             "available": str(available),
         }
     return msgspec.json.encode(content).decode() if content else None

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ...schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
+from ...schemas.errors import OutcomeUnknown, Unavailable
 from ...schemas.results import Result, moment_text
 from ...schemas.tickets import Ticket
 from ..webhook_operations import low_balance_operation
@@ -99,7 +100,7 @@ async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
     "/{id}",
     operation_id="updateCustomerCreditsAccount",
     summary="Watch an account's balance",
-    responses=reading(AccountBody, "not_found", "account_closed"),
+    responses=reading(AccountBody, "not_found", "account_closed", "timeout"),
 )
 async def update_account(
     account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
@@ -108,7 +109,11 @@ async def update_account(
     await _require(reads, account_id)
     connections: Connections = request.app.state.connections
     await connections.session.reader.run(low_balance_operation(store.public_id, account_id, body.low_balance))
-    return body_answer(await _account(reads, account_id))
+    try:
+        return body_answer(await _account(reads, account_id))
+    except Unavailable as error:
+        # It is changed, which Unavailable would deny.
+        raise OutcomeUnknown from error
 
 
 @router.get(

@@ -13,10 +13,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ...schemas.errors import CreditlaneError, LaneFull
+from ...schemas.errors import CreditlaneError, LaneFull, Unavailable
 from ...schemas.settings import Settings
 from ...schemas.tickets import Ticket
 from ..async_session import AsyncSession
+from ..deadlines import deadline_in
 from ..outgoing import Chunk
 from ..shipment import Shipment
 from . import batch_lines
@@ -24,9 +25,8 @@ from .authentication import Store, authenticated_store
 from .batch_documentation import BATCH_REQUEST, BATCH_RESPONSES
 from .batch_lines import LineSplitter, command_of
 from .connections import Connections
-from .errors import Problem, detail_of, problem_of
+from .errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from .spool import Spool
-from .writes import COMMANDS_PATH
 
 #: Most lines that go to Redis together.
 PARCEL_LINES = 2_000
@@ -57,8 +57,9 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
     answer was not accepted; sending everything again under the same keys is safe.
     """
     connections: Connections = request.app.state.connections
-    session = connections.session
-    return BatchResponse(session, connections.settings, store, await session.partitions())
+    session, settings = connections.session, connections.settings
+    partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))
+    return BatchResponse(session, settings, store, partitions)
 
 
 class BatchResponse(Response):
@@ -196,18 +197,21 @@ class Dispatch:
         self._store_id = store_id
         #: Why nothing more is sent.
         self._failure: CreditlaneError | None = None
+        self._has_accepted = False
 
     async def first(self, parcel: Parcel) -> bytes:
         """Return the answers to a parcel, as `next` does, but raise what keeps all of it from being accepted."""
         answers = await self.next(parcel)
-        if self._failure is not None:
+        # Where some of it was accepted, only the lines can tell of which.
+        if self._failure is not None and not self._has_accepted:
             raise self._failure
         return answers
 
     async def next(self, parcel: Parcel) -> bytes:
         """Return the answers to a parcel. Once Redis cannot be reached, nothing more of the request is tried."""
         shipment = Shipment(parcel.chunk, self._settings, NO_PRODUCER, 0, keep=False)
-        refusal: CreditlaneError | None = self._failure
+        # What is not even sent is not accepted, whatever is known of what was sent before.
+        refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):
             try:
                 await self._session.sender.deliver(shipment, self._settings.wait_timeout_seconds)
@@ -215,6 +219,7 @@ class Dispatch:
                 refusal = error
             except CreditlaneError as error:
                 refusal = self._failure = error
+            self._has_accepted = self._has_accepted or shipment.accepted > 0
         return self._answers(parcel, shipment, problem_of(refusal) if refusal else None)
 
     def _answers(self, parcel: Parcel, shipment: Shipment, refusal: Problem | None) -> bytes:

@@ -10,17 +10,24 @@ from ...schemas.errors import InvalidCommand, OutcomeUnknown
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from ..async_session import AsyncSession
+from ..deadlines import deadline_in
 from ..verdict import is_decided, own_ticket
 from .accounts import RequestReads, RequestStore
+from .connections import Connections
 from .documentation import reading
-from .errors import Problem, detail_of, not_found, problem_of_rejection
+from .errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
 from .limits import waiting_place
 from .models import COMMAND_EXAMPLE, CommandBody, ErrorDetailBody
 from .reads import Reads
-from .writes import COMMANDS_PATH, body_answer
+from .writes import body_answer
 
 #: Longest wait that one request may ask for, in seconds.
 MAX_WAIT_SECONDS = 30.0
+#: Said of an id of the right form and store whose command is nowhere.
+LOST = (
+    "This command is neither waiting nor decided: it was lost with Redis's data, or the id was never given out. "
+    "Send the request again as it was, under the same idempotency key."
+)
 
 router = APIRouter(prefix=COMMANDS_PATH, tags=["Commands"])
 
@@ -45,11 +52,12 @@ async def get_command(
         ticket = own_ticket(command_id, store.public_id)
     except InvalidCommand:
         raise not_found() from None
-    session: AsyncSession = request.app.state.connections.session
+    connections: Connections = request.app.state.connections
+    session, deadline = connections.session, deadline_in(connections.settings.wait_timeout_seconds)
     try:
-        result = await session.waiting.find(ticket, await session.waiting.poll_stream(ticket))
+        result = await session.waiting.find(ticket, deadline, await session.waiting.poll_stream(ticket, deadline))
     except OutcomeUnknown:
-        raise not_found() from None
+        raise Problem(NOT_FOUND, LOST) from None
     if wait and not is_decided(result):
         with waiting_place(request):
             result = await _wait(session, ticket, wait) or result

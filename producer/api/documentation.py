@@ -37,8 +37,8 @@ def writing(model: type[BaseModel], status: int, *codes: str) -> Responses:
     """Return the responses of an operation that puts a command on a lane."""
     queued = {
         "model": QueuedCommand,
-        "description": "Durably accepted and not decided yet: the result was slow, or `Prefer: respond-async` was "
-        "sent. The same request may be sent again, and the result can be asked for at `Location`.",
+        "description": "Durably accepted and not waited for, as `Prefer: respond-async` asked. The result can be asked "
+        "for at `Location`.",
         "headers": headers("Location", "x-request-id"),
         "content": {"application/json": {"example": {"object": "command", "id": COMMAND_EXAMPLE, "status": "queued"}}},
     }
@@ -87,6 +87,8 @@ def _error(status: int, codes: list[str], *, replay: bool) -> dict[str, Any]:
     names = ["x-request-id"]
     if status in {429, 503}:
         names.append("Retry-After")
+    if "timeout" in codes:
+        names.append("Location")
     if replay and status in {409, 422}:
         names.append(REPLAY_HEADER)
     return {

@@ -20,6 +20,7 @@ from ...schemas.errors import (
     ConfigurationError,
     CreditlaneError,
     InvalidCommand,
+    OutcomeUnknown,
     RateLimited,
     Rejected,
     TooLarge,
@@ -29,11 +30,17 @@ from ...schemas.results import ErrorDetail
 
 log = logging.getLogger(__name__)
 
+COMMANDS_PATH = "/v1/customer-credits/commands"
 REPLAY_HEADER = "X-Idempotent-Replay"
 #: How long a client should wait before it tries again, in seconds, by code.
 RETRY_SECONDS = {"lane_full": 1.0, "unavailable": 2.0, "timeout": 2.0}
 NOT_FOUND = "not_found"
 NOTHING_HERE = "There is nothing of this id in your store; check the id."
+#: Said of a command that is accepted, and whose result did not come or cannot be shown.
+ACCEPTED = (
+    "The command is accepted and its result cannot be told yet; ask for it at `Location`, "
+    "or send the same request again under the same key."
+)
 
 #: Every code of an error body, with its status and what it means.
 CODES: dict[str, tuple[int, str]] = {
@@ -58,8 +65,8 @@ CODES: dict[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests; try again after `Retry-After` seconds."),
     "internal_error": (500, "A defect of the server; the request id finds it in the log."),
     "dead_lettered": (500, "The command could not be decided and waits for an operator; nothing has moved."),
-    "unavailable": (503, "Redis or Postgres cannot be reached; send the same request again."),
-    "timeout": (503, "Whether the command was accepted is not known; send it again as it was, under the same key."),
+    "unavailable": (503, "Redis or Postgres cannot be reached; nothing was accepted, send the same request again."),
+    "timeout": (503, "The outcome is not known yet; send the same request again under the same key, for one effect."),
 }
 
 #: Codes that the ledger tells apart and the API does not: a foreign id and an unknown one look the same.
@@ -96,12 +103,17 @@ class Problem(Exception):
         *,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        command_id: str | None = None,
     ) -> None:
         self.status, default = CODES[code]
         self.code = code
         self.message = message or default
         self.param = param or _PARAMS.get(code)
         self.headers = dict(headers or {})
+        #: Of a command that is accepted all the same: where its result can be asked for.
+        self.command_id = command_id
+        if command_id is not None:
+            self.headers["Location"] = f"{COMMANDS_PATH}/{command_id}"
         super().__init__(self.message)
 
 
@@ -126,12 +138,14 @@ def problem_of(error: CreditlaneError) -> Problem:
         return problem_of_rejection(ErrorDetail(code=error.code, message=error.message))
     # What says where it cannot connect names hosts, so only these are told in their own words.
     message = error.message if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow) else None
+    ticket = error.ticket if isinstance(error, OutcomeUnknown) else None
     retry_after = error.retry_after if isinstance(error, RateLimited) else RETRY_SECONDS.get(code)
     return Problem(
         code if code in CODES else "internal_error",
-        message,
+        message if ticket is None else ACCEPTED,
         param=error.field if isinstance(error, InvalidCommand) else None,
         headers={"Retry-After": str(max(1, round(retry_after)))} if retry_after else None,
+        command_id=None if ticket is None else str(ticket),
     )
 
 
@@ -169,8 +183,11 @@ def detail_of(problem: Problem) -> dict[str, Any]:
 def error_answer(request: Request, problem: Problem) -> JSONResponse:
     """Return the response that tells of the problem."""
     request_id = request_id_of(request)
+    detail = {**detail_of(problem), "request_id": request_id}
+    if problem.command_id is not None:
+        detail["command_id"] = problem.command_id
     body = {
-        "error": {**detail_of(problem), "request_id": request_id},
+        "error": detail,
         "message": [problem.message],
         "status": problem.status,
         "trace_id": _trace_id_of(request_id),

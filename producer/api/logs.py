@@ -1,4 +1,4 @@
-"""Structured logs of the API on standard error: readable on a terminal, JSON lines elsewhere.
+"""Structured logs of the API on standard error: readable on a terminal, JSON lines elsewhere, lost where it is full.
 
 What libraries log by the standard module, uvicorn among them, goes the same way and has the same request id.
 """
@@ -6,10 +6,11 @@ What libraries log by the standard module, uvicorn among them, goes the same way
 from __future__ import annotations
 
 import logging
-import sys
 
 import structlog
 from structlog.typing import Processor
+
+from ...schemas.log_stream import adopt_standard_error
 
 #: What every line has, whoever logs it.
 _COMMON: list[Processor] = [
@@ -21,7 +22,8 @@ _COMMON: list[Processor] = [
 
 def configure_logs(log_format: str | None) -> None:
     """Set up logging for this process; `json`, `console`, or None to choose by whether a person is watching."""
-    chosen = log_format or ("console" if sys.stderr.isatty() else "json")
+    stream = adopt_standard_error()
+    chosen = log_format or ("console" if stream.isatty() else "json")
     renderer: Processor = (
         structlog.dev.ConsoleRenderer() if chosen == "console" else structlog.processors.JSONRenderer()
     )
@@ -29,10 +31,10 @@ def configure_logs(log_format: str | None) -> None:
     structlog.configure(
         processors=[*_COMMON, *finishing],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_COMMON,

@@ -251,7 +251,7 @@ class TransactionList(BaseModel):
 
 
 class QueuedCommand(BaseModel):
-    """A command that is durably accepted and not decided yet. Nothing is lost; ask at `Location`."""
+    """A command that is durably accepted and not waited for. Nothing is lost; ask at `Location`."""
 
     object: Literal["command"] = "command"
     id: Annotated[str, Field(examples=[COMMAND_EXAMPLE])]
@@ -271,6 +271,13 @@ class RequestErrorDetail(ErrorDetailBody):
     """What went wrong, and the id under which the server's log knows the request."""
 
     request_id: Annotated[str, Field(examples=["req_6d1f0d3f9a3c4c0f8f6c3a0f5b1d2e3f"])]
+    command_id: Annotated[
+        str | None,
+        Field(
+            description="With `timeout`, where the command is accepted: its id, to ask for its result.",
+            examples=[COMMAND_EXAMPLE],
+        ),
+    ] = None
 
 
 class ErrorBody(BaseModel):

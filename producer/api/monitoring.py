@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ..deadlines import deadline_in
 from ..lane_problems import problem_of_clock, problems_of_lanes, problems_of_worker
-from ..wire import refuse_errors
 from .connections import Connections, connections_of
 from .lane_metrics import exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -42,7 +42,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether Redis and Postgres answer, the schema is this version's, and every lane gets on."""
+    """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     connections = connections_of(request)
     redis, postgres, work = await asyncio.gather(
         _problem(_check_redis(connections)), _problem(_check_schema(connections)), _problems_of_work(connections)
@@ -73,8 +73,8 @@ async def _problem(check: Awaitable[str | None]) -> str | None:
         return "cannot be reached"
 
 
-async def _check_redis(connections: Connections) -> None:
-    refuse_errors(await connections.session.wire.exchange([("PING",)]))
+async def _check_redis(connections: Connections) -> str | None:
+    return await connections.session.write_problem(deadline_in(CHECK_SECONDS))
 
 
 async def _check_schema(connections: Connections) -> None:

@@ -30,16 +30,17 @@ async def reverse(identifier: str, reads: Reads, writes: Writes, *, account_id: 
     if not view.is_decided:
         _refuse_early(view)
     outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier)
-    return await transaction_answer(outcome, reads)
+    return await transaction_answer(outcome, reads, writes)
 
 
-async def transaction_answer(outcome: Result | Ticket, reads: Reads) -> Response:
+async def transaction_answer(outcome: Result | Ticket, reads: Reads, writes: Writes) -> Response:
     """Return the response for a transaction that may have several entries: they are read back."""
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
-    transaction = await reads.transaction(outcome.transaction_id or "")
-    if transaction is None:
-        raise Unavailable("The transaction is applied and cannot be read yet; send the same request again.")
+    with writes.reading_back():
+        transaction = await reads.transaction(outcome.transaction_id or "")
+        if transaction is None:
+            raise Unavailable("The transaction is applied and cannot be read yet.")
     return body_answer(transaction, 201, replayed=outcome.replayed)
 
 

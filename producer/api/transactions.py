@@ -50,7 +50,7 @@ async def post_transaction(body: PostTransaction, reads: RequestReads, writes: B
         metadata=body.metadata,
         callback_url=body.callback_url,
     )
-    return await transaction_answer(outcome, reads)
+    return await transaction_answer(outcome, reads, writes)
 
 
 @router.get(

@@ -1,7 +1,10 @@
-"""Writes: a command goes on its lane, and the request waits for the published result or is told where to ask."""
+"""Writes: a command goes on its lane, and the request waits for the published result or is told where to ask for it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Request
@@ -10,17 +13,17 @@ from pydantic import BaseModel
 
 from ...schemas.commands import Command, Key
 from ...schemas.encoding import MAX_COMMAND_BYTES
-from ...schemas.errors import InvalidCommand, OutcomeUnknown, Unavailable
+from ...schemas.errors import InvalidCommand, Unavailable
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
+from ..deadlines import deadline_in
 from ..outgoing import chunk_of, generated_key, make_command
+from ..verdict import overdue, unread
 from .authentication import Store, authenticated_store
 from .connections import Connections
-from .errors import REPLAY_HEADER, Problem, problem_of_rejection
+from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
 from .limits import waiting_place
 from .models import QueuedCommand
-
-COMMANDS_PATH = "/v1/customer-credits/commands"
 
 _CommandT = TypeVar("_CommandT", bound=Command)
 
@@ -56,6 +59,7 @@ class Writes:
         self._store = store
         self._header_key = key
         self._respond_at_once = _asks_for_no_wait(prefer)
+        self._ticket: Ticket | None = None
 
     def key(self, body_key: str | None, purpose: str | None = None) -> str:
         """Return the idempotency key of the request, from its body or its header; or a new one for this purpose.
@@ -75,42 +79,62 @@ class Writes:
         return given
 
     async def decide(self, kind: type[_CommandT], **fields: Any) -> Result | Ticket:
-        """Send a command and return its applied result, or its ticket where the result is not waited for any longer.
+        """Send a command and return its applied result, or its ticket if the request does not want to wait.
 
         Raises:
             Problem: the ledger decided against it.
-            CreditlaneError: it was not accepted, or that is not known.
+            OutcomeUnknown: it is accepted and has no result in good time, or whether it was accepted is not known.
+            CreditlaneError: it was not accepted.
         """
         command = make_command(kind, **fields)
+        deadline = deadline_in(self._timeout)
         if self._respond_at_once:
-            return await self._send(command, self._session.numbers.take(), keep=True)
+            return await self._send(command, self._session.numbers.take(), deadline, keep=True)
         with waiting_place(self._request):
-            outcome = await self._send_and_wait(command)
-        if isinstance(outcome, Result) and outcome.error is not None:
+            outcome = await self._send_and_wait(command, deadline)
+        if outcome.error is not None:
             raise problem_of_rejection(outcome.error, replayed=outcome.replayed)
         return outcome
 
-    async def _send_and_wait(self, command: Command) -> Result | Ticket:
-        waiting, number = self._session.waiting, self._session.numbers.take()
+    @contextmanager
+    def reading_back(self) -> Iterator[None]:
+        """Let what cannot be read after the command is applied not look like a command that was not accepted.
+
+        Raises:
+            OutcomeUnknown: instead of Unavailable; it has the ticket to ask with.
+        """
+        try:
+            yield
+        except Unavailable as error:
+            if self._ticket is None:
+                raise
+            raise unread(self._ticket) from error
+
+    async def _send_and_wait(self, command: Command, deadline: float) -> Result:
+        waiting, number, started = self._session.waiting, self._session.numbers.take(), time.monotonic()
         # Before it is sent: the answer may be quicker than the sender.
         promise = waiting.expect(number)
         try:
-            ticket = await self._send(command, number, keep=False)
+            ticket = await self._send(command, number, deadline, keep=False)
         except BaseException:
             waiting.forget(number, promise)
             raise
         try:
-            return await waiting.wait_own(ticket, promise, self._timeout)
-        except (OutcomeUnknown, Unavailable):
+            result = await waiting.wait_own(ticket, promise, deadline, self._timeout)
+        except Unavailable as error:
             # It is accepted all the same, and will be decided.
-            return ticket
+            raise overdue(ticket, self._timeout) from error
+        self._session.repeats.learn(ticket, result, time.monotonic() - started)
+        return result
 
-    async def _send(self, command: Command, number: int, *, keep: bool) -> Ticket:
-        chunk = chunk_of(command, self._store.public_id, await self._session.partitions())
+    async def _send(self, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
+        chunk = chunk_of(command, self._store.public_id, await self._session.partitions(deadline))
         if len(chunk.encoded[0]) > MAX_COMMAND_BYTES:
             raise InvalidCommand(f"The command is larger than the {MAX_COMMAND_BYTES} bytes that a lane takes.")
-        shipment = await self._session.sender.send(chunk, number, keep=keep)
-        return shipment.ticket(self._store.public_id, self._session.producer_id)
+        shipment = await self._session.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = self._ticket = shipment.ticket(self._store.public_id, self._session.producer_id)
+        self._session.repeats.note(ticket)
+        return ticket
 
 
 def _asks_for_no_wait(prefer: str | None) -> bool:
@@ -158,6 +182,6 @@ def body_answer(body: BaseModel, status: int = 200, *, replayed: bool = False) -
 
 
 def queued_answer(ticket: Ticket) -> Response:
-    """Return the response for a command that is accepted and not decided yet."""
+    """Return the response for a command that is accepted and not waited for."""
     body = QueuedCommand(id=str(ticket))
     return JSONResponse(body.model_dump(), 202, {"Location": f"{COMMANDS_PATH}/{body.id}"})

@@ -10,7 +10,7 @@ import typer
 from ...schemas.errors import ConfigurationError
 from ...schemas.settings import load_settings
 from ..api.addresses import address_of, listening_socket
-from .output import print_line
+from .output import announce
 
 #: What the API needs beside the command line.
 API_PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
@@ -40,5 +40,5 @@ def api_command(
     settings.require_database_url()
     settings.require_redis_url()
     with listening_socket(host, port) as listening:
-        print_line(f"The API listens on {address_of(listening)}")
+        announce(f"The API listens on {address_of(listening)}")
         serve(settings, listening)

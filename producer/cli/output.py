@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ...schemas.log_stream import LogStream
+
 #: A cell: numbers are aligned to the right, None is shown as a dash.
 Cell = str | int | float | None
 
@@ -25,6 +27,11 @@ def print_line(text: str) -> None:
     """Print one line on standard output."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def announce(text: str) -> None:
+    """Print one line for whoever watches; nothing depends on it, so it is lost where it cannot be written."""
+    LogStream(sys.stdout).write(f"{text}\n")
 
 
 def print_json(report: BaseModel) -> None:

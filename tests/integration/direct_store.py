@@ -12,13 +12,16 @@ from creditlane.schemas.results import Result, result_of_announcement
 from creditlane.schemas.settings import DEFAULT_STORE
 from creditlane.worker.store import LedgerStore
 
+#: As the tests' databases are initialised.
+PARTITIONS = 8
+
 
 class DirectStore:
     """One worker's store, over a connection of its own."""
 
     def __init__(self, database_url: str, worker_id: str = "worker") -> None:
         self.connection = psycopg.connect(database_url, prepare_threshold=None)
-        self.ledger_store = LedgerStore(self.connection, worker_id)
+        self.ledger_store = LedgerStore(self.connection, worker_id, partitions=PARTITIONS)
 
     def __enter__(self) -> Self:
         return self

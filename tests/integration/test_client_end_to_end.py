@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ from creditlane import (
     TransactionNotFound,
 )
 from creditlane.local.processes import wait_until
-from creditlane.producer import outgoing, statements
+from creditlane.producer import outgoing, reply_desk, statements
 from creditlane.schemas.keys import Keys
 
 pytestmark = pytest.mark.usefixtures("running_worker")
@@ -215,6 +216,47 @@ def test_many_results_come_each_once_from_a_generator_of_commands(
     for account_id in opened:
         balances = [result.balance for result in results if result.account_id == account_id]
         assert balances == [*range(99, -1, -1), *[0] * 50]
+
+
+@pytest.mark.parametrize("has_been_waited_for", [True, False])
+def test_the_plainest_loop_over_results_that_have_gone_by_does_not_wait_for_each(
+    client: Client, monkeypatch: pytest.MonkeyPatch, *, has_been_waited_for: bool
+) -> None:
+    # Given results that came, and that nobody has kept
+    monkeypatch.setattr(reply_desk, "MAX_RECENT", 1)
+    account = client.open_account(customer_id="c", initial_balance=1_000)
+    tickets = list(client.enqueue_many(debits(account.id, 400)))
+    if has_been_waited_for:
+        assert len(list(client.wait_many(tickets))) == 400
+    else:
+        client.balance(account.id, after=tickets[-1])
+
+    # When they are asked for one by one, once and again
+    started = time.monotonic()
+    results = [client.wait(ticket) for ticket in tickets]
+    again = [client.wait(ticket) for ticket in tickets]
+
+    # Then that takes less than half a minute, where the pauses before a look would add up to minutes
+    assert time.monotonic() - started < 30
+    assert [result.balance for result in results] == [999 - number for number in range(400)]
+    assert again == results
+
+
+def test_a_repeat_is_told_as_one_also_where_its_announcement_is_gone(client: Client, settings: Settings) -> None:
+    account = client.open_account(customer_id="c", initial_balance=10)
+    command = Debit(account_id=account.id, amount=1, reference="r", idempotency_key="key_1")
+    first, second = client.enqueue(command), client.enqueue(command)
+    client.balance(account.id, after=str(second))
+    with redis.Redis.from_url(settings.require_redis_url()) as connection:
+        replies = Keys(settings.redis_prefix).replies(first.producer_id)
+        # Nobody has listened for these yet, or what was heard is forgotten with the poll keys
+        connection.delete(replies, *connection.scan_iter(match=f"{settings.redis_prefix}:*:result:*"))
+    answers = [client.result(str(ticket)).balance for ticket in (first, second)]
+
+    told = [client.result(ticket).replayed for ticket in (first, second)]
+
+    assert answers == [9, 9]
+    assert told == [False, True]
 
 
 def test_many_results_come_from_postgres_where_nothing_is_announced(

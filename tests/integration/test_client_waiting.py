@@ -264,6 +264,78 @@ def test_the_listener_survives_a_redis_that_is_killed_and_restarted(
     restarted.connection.close()
 
 
+def accepted(announcer: Announcer) -> Ticket:
+    """Return a ticket of the one command that stands on a lane, as far as announcing it takes one."""
+    for partition in range(announcer.partitions):
+        lane: Any = announcer.connection.xrange(announcer.keys.lane(partition))
+        for entry, fields in lane:
+            command = decode_command(fields[b"c"])
+            producer_id, _, number = fields[b"r"].decode().partition("/")
+            place = (command.store_id, command.account_id, command.idempotency_key, entry.decode(), "")
+            return Ticket(*place, False, producer_id, int(number))
+    raise LookupError
+
+
+def applied(ticket: Ticket, kind: Kind, **fields: Any) -> Announcement:
+    values: dict[str, Any] = {
+        **dict.fromkeys(("amount", "reference", "reversal_of", "rejection", "content")),
+        "store_id": 1,
+        "account_id": ticket.account_id,
+        "seq": -1,
+        "kind": kind,
+        "side": 0,
+        "balance_after": 0,
+        "overdraft_limit": 0,
+        "idempotency_key": ticket.idempotency_key,
+        "created_at_us": 1,
+    }
+    return Announcement(ticket.number, JournalRow(**values | fields), replayed=bool(fields.pop("replayed", False)))
+
+
+def decided_without_postgres(
+    make_client: MakeClient, settings: Settings, announcer: Announcer, call: Callable[[Client], Any], kind: Kind
+) -> Any:
+    """Return the outcome of a call whose command is announced as applied while Postgres cannot be read."""
+    # Redis has to know the number of partitions, which stands in Postgres
+    make_client(settings).enqueue_many([])
+    nowhere = settings.model_copy(update={"database_url": "postgresql://u@/db?host=/nowhere"})
+    waiting = in_background(lambda: call(make_client(nowhere)))
+    until(lambda: any(announcer.connection.exists(announcer.keys.lane(n)) for n in range(announcer.partitions)))
+    ticket = accepted(announcer)
+    announcer.send(ticket, applied(ticket, kind, balance_after=7))
+    return waiting.result(DEADLINE_SECONDS)
+
+
+def test_an_account_that_is_opened_is_told_from_the_announcement_where_postgres_is_away(
+    make_client: MakeClient, settings: Settings, announcer: Announcer
+) -> None:
+    account = decided_without_postgres(
+        make_client,
+        settings,
+        announcer,
+        lambda client: client.open_account(
+            customer_id="c", name="n", initial_balance=7, overdraft_limit=3, metadata={"a": "b"}, timeout=2
+        ),
+        Kind.OPEN_ACCOUNT,
+    )
+
+    assert (account.customer_id, account.name, account.status, account.metadata) == ("c", "n", "active", {"a": "b"})
+    assert (account.balance, account.available, account.overdraft_limit) == (7, 10, 3)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("freeze", Kind.FREEZE), ("close_account", Kind.CLOSE)])
+def test_what_is_applied_and_cannot_be_read_back_is_not_said_to_be_unavailable(
+    make_client: MakeClient, settings: Settings, announcer: Announcer, method: str, kind: Kind
+) -> None:
+    with pytest.raises(OutcomeUnknown, match="is applied") as caught:
+        decided_without_postgres(
+            make_client, settings, announcer, lambda client: getattr(client, method)(ACCOUNT, timeout=2), kind
+        )
+
+    assert isinstance(caught.value.ticket, Ticket)
+    assert caught.value.ticket.account_id == ACCOUNT
+
+
 def test_closing_removes_the_reply_stream(make_client: MakeClient, settings: Settings, announcer: Announcer) -> None:
     client = make_client(settings)
     ticket = client.enqueue(debit("key_1"))

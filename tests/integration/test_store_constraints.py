@@ -89,6 +89,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("unknown side", {**NEXT, "side": 2}, "journal_kind_and_side_range"),
     ("reversal of nothing", {**NEXT, "kind": 4}, "journal_reversal_names_original"),
     ("credit that undoes", {**NEXT, "reversal_of": 1}, "journal_reversal_names_original"),
+    ("entry among the entries", {**NEXT, "entries_before": 1}, "journal_entries_before_decision"),
     ("rejected reversal that undoes", {**LATER, "kind": 4, "reversal_of": 1}, "journal_reversal_names_original"),
 ]
 
@@ -119,6 +120,7 @@ def test_the_journal_wants_every_fact(connection: psycopg.Connection[Any], name:
         {**NEXT, "kind": 4, "side": -1, "reversal_of": 1},
         {**LATER, "kind": 4, "rejection": "transaction_not_found"},
         {**LATER, "kind": 3, "side": -1, "amount": 9, "rejection": "insufficient_balance"},
+        {**LATER, "entries_before": 0},
         {**ENTRY, "store_id": 2},
         {**LATER, "kind": 1, "content": Jsonb({"name": "main"})},
     ],

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from creditlane.schemas.commands import Credit, Debit, Freeze, OpenAccount
+from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.results import Result
+from creditlane.schemas.settings import DEFAULT_STORE
 
 from .direct_store import DirectStore, codes
 
@@ -96,6 +98,39 @@ def test_a_clock_that_was_set_back_does_not_turn_time_back(
 
     assert codes(results) == ["applied", "applied"]
     assert [result.decided_at for result in results] == [ahead, ahead]
+
+
+def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_url: str) -> None:
+    """Given decisions among the entries of one batch, all of one time, then each says how many entries came before."""
+    refused = Debit(account_id=ANN, idempotency_key="refused", amount=9, reference="r")
+    commands = [
+        Freeze(account_id=ANN, idempotency_key="unopened"),
+        OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann"),
+        Credit(account_id=ANN, idempotency_key="first", amount=1, reference="r"),
+        refused,
+        Credit(account_id=ANN, idempotency_key="second", amount=1, reference="r"),
+        Freeze(account_id=ANN, idempotency_key="freeze"),
+    ]
+    with DirectStore(database_url) as store:
+        store.apply(*commands)
+        rows = store.connection.execute(
+            "select idempotency_key, seq, entries_before from journal order by seq desc"
+        ).fetchall()
+        store.connection.commit()
+        number = store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE]
+        lane_command = decode_command(encode_command(refused, DEFAULT_STORE))
+        (verdict,) = store.ledger_store.apply([((number, ANN), lane_command)], {}, careful=True)
+
+    assert rows == [
+        ("second", 2, None),
+        ("first", 1, None),
+        ("unopened", -1, 0),
+        ("open", -2, 0),
+        ("refused", -3, 1),
+        ("freeze", -4, 2),
+    ]
+    assert verdict.row is not None
+    assert (verdict.replayed, verdict.row.seq, verdict.row.entries_before) == (True, -3, 1)
 
 
 def put_ahead(database_url: str, seq: int, kind: int) -> Any:

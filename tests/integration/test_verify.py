@@ -1,6 +1,7 @@
 """`verify` finds every way in which the books can be wrong, names the place, and finds nothing on sound books."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -8,8 +9,9 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from creditlane.audit.findings import CHECKS, MAX_EXAMPLES
-from creditlane.audit.verification import VerificationReport, verify
+from creditlane.audit.findings import CHECKS, MAX_EXAMPLES, Judged
+from creditlane.audit.recent import verify_period
+from creditlane.audit.verification import verify
 from creditlane.schemas.errors import NotMigrated, Unavailable
 
 ANN = "cca_" + "0a" * 16
@@ -24,20 +26,20 @@ Row = tuple[str, int, int, int, int | None, int, int, dict[str, Any]]
 SOUND: list[Row] = [
     (ANN, 1, OPEN, 1, 100, 100, 0, {}),
     (ANN, 2, DEBIT, -1, 30, 70, 1, {}),
-    (ANN, -1, DEBIT, -1, 71, 70, 2, {"rejection": "insufficient_balance"}),
+    (ANN, -1, DEBIT, -1, 71, 70, 2, {"rejection": "insufficient_balance", "entries_before": 2}),
     (ANN, 3, REVERSE, 1, 30, 100, 3, {"reversal_of": 2}),
-    (ANN, -2, FREEZE, 0, None, 100, 4, {}),
-    (ANN, -3, DEBIT, -1, 1, 100, 5, {"rejection": "account_frozen"}),
-    (ANN, -4, UNFREEZE, 0, None, 100, 6, {}),
+    (ANN, -2, FREEZE, 0, None, 100, 4, {"entries_before": 3}),
+    (ANN, -3, DEBIT, -1, 1, 100, 5, {"rejection": "account_frozen", "entries_before": 3}),
+    (ANN, -4, UNFREEZE, 0, None, 100, 6, {"entries_before": 3}),
     (ANN, 4, CREDIT, 1, 5, 105, 7, {}),
-    (BOB, -1, OPEN, 0, None, 0, 0, {"overdraft_limit": 50}),
+    (BOB, -1, OPEN, 0, None, 0, 0, {"overdraft_limit": 50, "entries_before": 0}),
     (BOB, 1, DEBIT, -1, 20, -20, 1, {"overdraft_limit": 50}),
     (BOB, 2, DEBIT, -1, 30, -50, 1, {"overdraft_limit": 50}),
-    (BOB, -2, FREEZE, 0, None, -50, 2, {"overdraft_limit": 50}),
-    (BOB, -3, CLOSE, 0, None, -50, 3, {"overdraft_limit": 50}),
+    (BOB, -2, FREEZE, 0, None, -50, 2, {"overdraft_limit": 50, "entries_before": 2}),
+    (BOB, -3, CLOSE, 0, None, -50, 3, {"overdraft_limit": 50, "entries_before": 2}),
     (CAT, 1, OPEN, 1, 10**40, 10**40, 0, {}),
-    (CAT, -1, FREEZE, 0, None, 10**40, 1, {}),
-    (GHOST, -1, DEBIT, -1, 5, 0, 0, {"rejection": "account_not_found"}),
+    (CAT, -1, FREEZE, 0, None, 10**40, 1, {"entries_before": 1}),
+    (GHOST, -1, DEBIT, -1, 5, 0, 0, {"rejection": "account_not_found", "entries_before": 0}),
 ]
 ACCOUNTS = [(ANN, 1, 0, 100), (BOB, 3, 50, 0), (CAT, 2, 0, 10**40)]
 
@@ -94,7 +96,7 @@ def content_of(account: str) -> Jsonb:
     )
 
 
-def found(report: VerificationReport) -> set[tuple[str, str | None, int | None]]:
+def found(report: Judged) -> set[tuple[str, str | None, int | None]]:
     """Return what a report found, as (check, account, seq)."""
     return {(check.name, item.account_id, item.seq) for check in report.failed for item in check.examples}
 
@@ -182,7 +184,12 @@ DAMAGES = [
     Damage(
         "below the limit",
         add(BOB, 3, DEBIT, -1, -51, overdraft_limit=50, created_at="'2025-01-01 00:00:01+00'"),
-        {("overdraft_limit", BOB, 3)},
+        {
+            ("overdraft_limit", BOB, 3),
+            ("decision_place", BOB, -2),
+            ("decision_place", BOB, -3),
+            ("stopped_movement", BOB, 3),
+        },
     ),
     Damage(
         "limit of an entry is not the account's",
@@ -197,7 +204,12 @@ DAMAGES = [
     Damage(
         "entry before the one before it",
         update(ANN, 4, "created_at = '2025-01-01 00:00:02+00'"),
-        {("chronology", ANN, 4)},
+        {
+            ("chronology", ANN, 4),
+            ("decision_place", ANN, -2),
+            ("decision_place", ANN, -3),
+            ("decision_place", ANN, -4),
+        },
     ),
     Damage(
         "decision before the one before it",
@@ -286,8 +298,31 @@ DAMAGES = [
     ),
     Damage("changed after it was closed", update(BOB, -2, f"kind = {CLOSE}"), {("state_change", BOB, -3)}),
     Damage(
-        "moved while frozen", update(ANN, 3, "created_at = '2025-01-01 00:00:05+00'"), {("stopped_movement", ANN, 3)}
+        "moved while frozen",
+        update(ANN, -4, "entries_before = 4, balance_after = 105"),
+        {("decision_place", ANN, -4), ("stopped_movement", ANN, 4)},
     ),
+    Damage(
+        "moved at a time when it was frozen",
+        update(ANN, 3, "created_at = '2025-01-01 00:00:05+00'"),
+        {("decision_place", ANN, -2)},
+    ),
+    Damage(
+        "refused on an older balance",
+        update(ANN, -1, "balance_after = 100, amount = 101"),
+        {("decided_balance", ANN, -1)},
+    ),
+    Damage(
+        "refused as if the entry before it were not there",
+        update(ANN, -1, "entries_before = 1, balance_after = 100, amount = 101"),
+        {("decision_place", ANN, -1)},
+    ),
+    Damage(
+        "decided before the decision before it",
+        update(ANN, -4, "entries_before = 2, balance_after = 70"),
+        {("decision_place", ANN, -4)},
+    ),
+    Damage("decided in the future", update(ANN, 4, "created_at = now() + interval '1 hour'"), {("future", ANN, 4)}),
     Damage(
         "moved after it was closed", add(BOB, 3, CREDIT, 1, -49, overdraft_limit=50), {("stopped_movement", BOB, 3)}
     ),
@@ -308,6 +343,57 @@ def test_damage_is_found_where_it_is(damage: Damage, database_url: str, ledger: 
 
     assert found(report) == damage.found
     assert report.discrepancies == len(damage.found)
+
+
+#: What both proofs say of the same rows, whatever stands twice or is missing.
+ROW_BY_ROW = {
+    "decision_sequence",
+    "chronology",
+    "future",
+    "entry_kind",
+    "refusal",
+    "decided_balance",
+    "decision_place",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_the_proof_of_a_period_agrees(damage: Damage, ledger: psycopg.Connection[Any]) -> None:
+    """Given damaged rows, when the period of all of them is proven, then it finds what the whole proof finds."""
+    for statement in damage.statement.split(";"):
+        ledger.execute(statement.encode())
+
+    period = verify_period(ledger, datetime(2025, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+
+    assert {finding for finding in found(period) if finding[0] in ROW_BY_ROW} == {
+        finding for finding in damage.found if finding[0] in ROW_BY_ROW
+    }
+
+
+DAMAGES_BEFORE_PLACES = [
+    Damage(
+        "decided on a balance that never was", update(ANN, -3, "balance_after = 99"), {("decided_balance", ANN, -3)}
+    ),
+    Damage(
+        "moved while frozen", update(ANN, 3, "created_at = '2025-01-01 00:00:05+00'"), {("stopped_movement", ANN, 3)}
+    ),
+    Damage(
+        "moved after it was closed", add(BOB, 3, CREDIT, 1, -49, overdraft_limit=50), {("stopped_movement", BOB, 3)}
+    ),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES_BEFORE_PLACES, ids=lambda damage: damage.name)
+def test_damage_is_found_where_decisions_have_no_place(
+    damage: Damage, database_url: str, ledger: psycopg.Connection[Any]
+) -> None:
+    """Given decisions that were stored before they said after how many entries, then what times tell is proven."""
+    ledger.execute("update journal set entries_before = null")
+    assert verify(database_url).discrepancies == 0
+
+    ledger.execute(damage.statement.encode())
+
+    assert found(verify(database_url)) == damage.found
 
 
 def test_every_check_is_seen_to_fail() -> None:

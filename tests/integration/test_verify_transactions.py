@@ -66,6 +66,26 @@ def found(report: VerificationReport) -> set[tuple[str, str | None, int | None]]
     return {(check.name, item.account_id, item.seq) for check in report.failed for item in check.examples}
 
 
+def test_the_reversal_of_what_passed_through_an_account_is_sound(database_url: str) -> None:
+    """Given a post through an account that is empty before and after, and one in and out of the payer, when both are
+    reversed, then the database takes the rows, in whatever order they are numbered, and the books prove right."""
+    through = post("through", (ANN, "debit", 5), (BOB, "credit", 5), (BOB, "debit", 5), (CAT, "credit", 5))
+    wash = post("wash", (BOB, "credit", 7), (BOB, "debit", 7))
+    with DirectStore(database_url) as store:
+        made = store.apply(opening(ANN, 9), opening(BOB, 0), opening(CAT, 0), through, wash)[-2:]
+        undone = store.apply(
+            *(Reverse(account_id=each.account_id, transaction_id=str(each.transaction_id)) for each in made)
+        )
+
+    assert codes(made + undone) == ["applied"] * 4
+    with psycopg.connect(database_url) as connection:
+        latest = (
+            "select distinct on (account_id) balance_after from journal where seq > 0 order by account_id, seq desc"
+        )
+        assert [int(balance) for (balance,) in connection.execute(latest)] == [9, 0, 0]
+    assert verify(database_url).discrepancies == 0
+
+
 @pytest.mark.usefixtures("ledger")
 @pytest.mark.parametrize("rows_per_range", [1, 50_000])
 def test_sound_transactions_have_no_discrepancy(database_url: str, rows_per_range: int) -> None:

@@ -147,32 +147,48 @@ class NaiveLedger:
         reversal_of: str | None = None,
         refuse: str | None = None,
     ) -> Answer:
-        """Make an entry for each leg, in this order; or none, for the reason that the first one has."""
+        """Make an entry for each leg, in this order; or none, for the reason that the first one has.
+
+        A reversal is made if no account ends below its limit: each gets what is its due before anything is taken.
+        """
         own = command["account_id"]
         balances = {account_id: self.balance(store, account_id) for account_id, _ in legs}
-        afterwards = []
+        ends = {owner: balances[owner] + sum(amount for other, amount in legs if other == owner) for owner, _ in legs}
         for account_id, amount in legs:
             account = self.accounts.get((store, account_id))
             obstacle = self._obstacle(account) or refuse
-            if obstacle is None and account and amount < 0 and balances[account_id] + amount < -account["limit"]:
+            balance = ends[account_id] if reversal_of else balances[account_id] + amount
+            if obstacle is None and account and amount < 0 and balance < -account["limit"]:
                 obstacle = "insufficient_balance"
             if obstacle:
                 # What was wanted of another account is not told as if it were wanted of this one.
                 side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
                 return Answer("rejected", obstacle, None, side, wanted, self.balance(store, own), reference)
             balances[account_id] += amount
-            afterwards.append(balances[account_id])
-        ids = [self._write(store, *leg, reference, reversal_of) for leg in legs]
-        self.entries(store, own)[int(ids[0][36:], 16) - 1]["legs"] = legs
-        _, amount = legs[0]
-        return Answer("applied", None, ids[0], side_of(amount), abs(amount), afterwards[0], reference, reversal_of)
+        places = range(len(legs))
+        giving = [place for place in places if legs[place][1] > 0]
+        order = giving + [place for place in places if place not in giving] if reversal_of else places
+        made = {place: self._write(store, *legs[place], reference, reversal_of) for place in order}
+        first, (_, amount) = made[0], legs[0]
+        first["legs"] = legs
+        return Answer(
+            "applied", None, first["id"], side_of(amount), abs(amount), first["after"], reference, reversal_of
+        )
 
-    def _write(self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None) -> str:
+    def _write(
+        self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None
+    ) -> dict[str, Any]:
         entries = self.entries(store, account_id)
-        entry_id = f"cct_{account_id[4:]}{len(entries) + 1:x}"
-        entry = {"id": entry_id, "amount": amount, "reference": reference, "reversal_of": reversal_of, "legs": None}
+        entry = {
+            "id": f"cct_{account_id[4:]}{len(entries) + 1:x}",
+            "amount": amount,
+            "after": self.balance(store, account_id) + amount,
+            "reference": reference,
+            "reversal_of": reversal_of,
+            "legs": None,
+        }
         entries.append(entry)
-        return entry_id
+        return entry
 
     def _change(self, kind: str, account: dict[str, Any] | None) -> Answer:
         status = account["status"] if account else None

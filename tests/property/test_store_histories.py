@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,38 +13,53 @@ from hypothesis import strategies as st
 
 from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.journal import Announcement
+from creditlane.schemas.routing import partition_of
 from creditlane.worker.book import AddressedCommand, Verdict
 from creditlane.worker.store import LedgerStore, StaleAccount
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
 from .naive_ledger import NaiveLedger
 
-EXAMPLES = 1_000 if LONG else 60
-#: All accounts go over one lane here: what matters is who holds it.
-PARTITION = 0
+EXAMPLES = 1_000 if LONG else 120
+#: As the tests' databases are initialised.
+PARTITIONS = 8
 
 slow = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Cut(NamedTuple):
-    """How a batch is applied: by which worker, and whether carefully from the start."""
+    """How a batch is applied: by which worker, or by those that have the lanes, and whether carefully at once."""
 
-    worker: int
+    worker: int | None
     careful: bool
 
 
-cuts = st.lists(st.builds(Cut, st.integers(0, 1), st.booleans()), min_size=1, max_size=12)
+cuts = st.lists(
+    st.builds(Cut, st.sampled_from([None, None, None, 0, 1]), st.sampled_from([False, False, True])),
+    min_size=1,
+    max_size=12,
+)
+
+
+def _lane_of(sent: Sent) -> int:
+    return partition_of(str(sent.command.account_id), PARTITIONS)
 
 
 class TwoWorkers:
-    """Two stores of the worker on one database; the lease goes to and fro between them."""
+    """Two stores of the worker on one database; the leases go to and fro between them.
+
+    A batch is applied by who takes all its lanes for it, or in runs by those that have them. The lanes that its
+    transactions reach into stay whose they are.
+    """
 
     def __init__(self, url: str) -> None:
         self._desk = psycopg.connect(url, autocommit=True)
         self._connections = [psycopg.connect(url, prepare_threshold=None) for _ in range(2)]
-        self._stores = [LedgerStore(connection, f"w{n}") for n, connection in enumerate(self._connections)]
-        self._holder: int | None = None
-        self._epoch = 0
+        self._stores = [
+            LedgerStore(connection, f"w{n}", partitions=PARTITIONS) for n, connection in enumerate(self._connections)
+        ]
+        #: By lane: who holds it, and its epoch.
+        self._leases: dict[int, tuple[int, int]] = {}
         self.names: dict[int, str] = {}
         self.numbers: dict[int, int] = {}
 
@@ -58,8 +74,12 @@ class TwoWorkers:
         self._subscribe(self.numbers[0])
 
     def apply(self, part: list[Sent], cut: Cut) -> list[Verdict]:
-        """Apply a batch as a worker does: optimistically if so told, and carefully when that fails."""
-        store, epochs = self._stores[cut.worker], self._hold(cut.worker)
+        """Apply a batch as workers do: optimistically if so told, and carefully when that fails."""
+        runs = groupby(part, lambda sent: self._owner(sent) if cut.worker is None else cut.worker)
+        return [verdict for worker, run in runs for verdict in self._apply_run(list(run), worker, careful=cut.careful)]
+
+    def _apply_run(self, part: list[Sent], worker: int, *, careful: bool) -> list[Verdict]:
+        store, epochs = self._stores[worker], {lane: self._hold(worker, lane) for lane in map(_lane_of, part)}
         commands: list[AddressedCommand] = [
             (
                 (self.numbers[place], str(command.account_id)),
@@ -67,7 +87,7 @@ class TwoWorkers:
             )
             for place, command in part
         ]
-        if not cut.careful:
+        if not careful:
             try:
                 return store.apply(commands, epochs)
             except (psycopg.errors.UniqueViolation, StaleAccount):
@@ -116,14 +136,20 @@ class TwoWorkers:
         for connection in [self._desk, *self._connections]:
             connection.close()
 
-    def _hold(self, worker: int) -> dict[int, int]:
-        if self._holder != worker:
-            self._holder, self._epoch = worker, self._epoch + 1
+    def _owner(self, sent: Sent) -> int:
+        """Return which worker has the command's lane: one of the two lanes each, to begin with."""
+        lane = _lane_of(sent)
+        return self._leases.get(lane, (lane % 2, 0))[0]
+
+    def _hold(self, worker: int, lane: int) -> int:
+        holder, epoch = self._leases.get(lane, (None, 0))
+        if holder != worker:
+            epoch += 1
+            self._leases[lane] = (worker, epoch)
             self._desk.execute(
-                "update leases set worker_id = %s, epoch = %s where partition = %s",
-                [f"w{worker}", self._epoch, PARTITION],
+                "update leases set worker_id = %s, epoch = %s where partition = %s", [f"w{worker}", epoch, lane]
             )
-        return {PARTITION: self._epoch}
+        return epoch
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +166,7 @@ def two_workers(database_server: Any, template_database: str) -> Iterator[TwoWor
 def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
     two_workers: TwoWorkers, parts: list[list[Sent]], cuts: list[Cut]
 ) -> None:
-    """Given a lane whose lease goes to and fro, when batches are cut anywhere and applied carefully or not, then every
+    """Given lanes whose leases go to and fro, when batches are cut anywhere and applied carefully or not, then every
     answer, entry, balance and status is the naive ledger's."""
     naive = NaiveLedger()
     two_workers.begin()

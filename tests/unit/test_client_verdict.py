@@ -126,6 +126,27 @@ def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
     assert found.replayed
 
 
+@pytest.mark.parametrize(
+    ("of_entry", "replayed", "expected"),
+    [("5-0", False, False), ("5-0", True, True), ("4-9", False, True), ("4-9", True, True), ("", True, True)],
+)
+def test_the_news_of_a_poll_key_say_of_each_entry_whether_it_was_the_first(
+    of_entry: str, expected: bool, *, replayed: bool
+) -> None:
+    news = Announcement(0, debit_row(), replayed=replayed, lane_entry=of_entry)
+
+    found = verdict_of_news(ticket_for(DEBIT, lane_entry="5-0"), [news])
+
+    assert found is not None
+    assert found.replayed is expected
+
+
+def test_the_news_of_a_later_entry_do_not_say_whether_an_earlier_one_was_the_first() -> None:
+    news = Announcement(0, debit_row(), replayed=True, lane_entry="5-10")
+
+    assert verdict_of_news(ticket_for(DEBIT, lane_entry="5-9"), [news]) is None
+
+
 def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool = False) -> DeadLetter:
     return DeadLetter("key_1", lane_entry, encode_command(command, STORE), "too odd", replayed)
 

@@ -5,7 +5,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from creditlane.schemas.commands import AnyCommand, Close, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.commands import (
+    AnyCommand,
+    Close,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Post,
+    PostEntry,
+    Reverse,
+    Unfreeze,
+)
 from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow, Status
@@ -246,6 +257,30 @@ def test_time_does_not_go_back_along_an_account(command: AnyCommand, now_us: int
 
     assert row is not None
     assert row.created_at_us == max(now_us, ACTIVE.latest_at_us)
+
+
+@pytest.mark.parametrize(
+    ("latest_us", "times_us"),
+    [
+        # As far as a clock is set back in daily life: one moment for both.
+        (NOW_US + 900_000, [NOW_US + 900_000, NOW_US + 900_000]),
+        # Left in the future by a clock that was an hour ahead: that hour stays where it is.
+        (NOW_US + 3_600_000_000, [NOW_US + 3_600_000_000, NOW_US]),
+    ],
+)
+def test_a_wrong_hour_does_not_spread(latest_us: int, times_us: list[int]) -> None:
+    """Given an account ahead of the clock, when a transaction moves it and another, then no account's time goes back,
+    and a time far ahead is not handed on."""
+    ahead = msgspec.structs.replace(ACTIVE, latest_at_us=latest_us)
+    book = Book({(STORE, ANN): ahead, (STORE, BOB): ACTIVE})
+    entries = (
+        PostEntry(account_id=ANN, side="debit", amount=5),
+        PostEntry(account_id=BOB, side="credit", amount=5),
+    )
+
+    [verdict] = decided(ahead, Post(entries=entries, reference="r", idempotency_key="post"), book=book)
+
+    assert [row.created_at_us for row in (verdict.row, *verdict.further) if row] == times_us
 
 
 def test_a_broken_invariant_stops_the_batch() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ...schemas.errors import CreditlaneError
+from ...schemas.log_stream import adopt_standard_error
 from ...schemas.queues import DELIVERIES, JOBS
 from ...schemas.settings import load_settings
 from .process import run_jobs_process
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_jobs_process(load_settings(), parser.parse_args(arguments).queue)
     except CreditlaneError as error:
-        sys.stderr.write(f"creditlane jobs: {error.message}\n")
+        adopt_standard_error().write(f"creditlane jobs: {error.message}\n")
         return 1
     return 0
 

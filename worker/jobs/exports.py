@@ -29,6 +29,8 @@ from .runs import Outcome, Run
 
 #: Rows of one read from the server and of one write.
 PIECE_ROWS = 5_000
+#: How long Postgres may take before the first row of a stretch comes, in seconds.
+READING_SILENCE_SECONDS = 600.0
 #: Pieces after which the place is noted.
 NOTE_PIECES = 20
 #: The first stretch of time, and the shortest.
@@ -148,7 +150,7 @@ def write_export(settings: Settings, started: Started, progress: ExportProgress)
     Raises:
         ConfigurationError: another process writes it, or a package that the format needs is not installed.
     """
-    with connect(settings) as connection, connect(settings) as reading:
+    with connect(settings) as connection, connect(settings, silence_seconds=READING_SILENCE_SECONDS) as reading:
         row = connection.execute(READ_EXPORT, started._asdict()).fetchone()
         if row is None:
             raise ConfigurationError(f"There is no export {started.export_id}.")

@@ -9,7 +9,9 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import psycopg
@@ -31,6 +33,8 @@ from .waker import Waker
 
 #: How long a thread may take to end, in seconds.
 STOP_TIMEOUT_SECONDS = 10.0
+#: An RQ worker that lasted so long makes the next pause the shortest again, in seconds.
+HEALTHY_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -86,12 +90,14 @@ class JobsProcess:
     def _work(self) -> None:
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
+            started = time.monotonic()
             try:
                 with connect_redis(self._redis_url) as connection:
                     self._work_as_long_as_redis_is_there(connection)
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except redis.RedisError as error:
+                # Away, or there and refusing: to be written to, as a replica or without memory.
                 _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
-            else:
+            if time.monotonic() - started >= HEALTHY_SECONDS:
                 backoff.reset()
             self._catch_signals()
             if not self._stopping.is_set():
@@ -119,9 +125,11 @@ class JobsProcess:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # it is raised again by run()
-            _log.exception("jobs process fails", part=threading.current_thread().name)
+            # Stop first: whatever happens to the log, a process without this part must not pass for one that works.
             self._failure = self._failure or error
             self.stop()
+            with suppress(Exception):
+                _log.exception("jobs process fails", part=threading.current_thread().name)
 
     def _wait_for_ledger(self) -> bool:
         """Wait for Postgres and check what is fixed there. False if told to stop."""
@@ -134,7 +142,7 @@ class JobsProcess:
                 check_installation(row, self._settings.partitions)
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
                 backoff.pause()
             else:

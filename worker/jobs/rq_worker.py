@@ -55,6 +55,15 @@ class JobsWorker(SimpleWorker):
         self._stopping = stopping
 
     @property
+    def _stop_requested(self) -> bool:
+        """Whether to stop, whoever in the process said so; RQ asks this while it is suspended, too."""
+        return self._stopping.is_set()
+
+    @_stop_requested.setter
+    def _stop_requested(self, _value: bool) -> None:
+        """RQ sets it at first."""
+
+    @property
     def dequeue_timeout(self) -> int:
         """How long one wait for a job takes, in seconds."""
         return WAIT_SECONDS
@@ -67,7 +76,6 @@ class JobsWorker(SimpleWorker):
         """Stop after the job under way; a second signal ends the process at once."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        self._stop_requested = True
         self._stopping.set()
         stop_soon()
 
@@ -84,14 +92,19 @@ class JobsWorker(SimpleWorker):
                 found = self._wait_for_job()
             except DequeueTimeout:
                 backoff.reset()
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+            except redis.RedisError as error:
                 _log.warning("Redis is away, trying again", error=str(error), failures=backoff.failures)
+                self._drop_connections()
                 backoff.pause()
             else:
                 return found
         return None
 
     def _wait_for_job(self) -> tuple[Job, Queue] | None:
+        if not self.connection.hexists(self.key, "birth"):
+            # Redis was emptied, or took this process for dead while it was away.
+            self.connection.delete(self.key)
+            self.register_birth()  # type: ignore[no-untyped-call]  # RQ has no type for it
         if self.get_state() != WorkerStatus.IDLE:
             self.set_state(WorkerStatus.IDLE)
         self.heartbeat()
@@ -143,6 +156,11 @@ class JobsWorker(SimpleWorker):
                 self.maintain_heartbeats(job, execution)
             except redis.RedisError as error:
                 _log.warning("Redis is away during a job", job=job.id, error=str(error))
+                self._drop_connections()
+
+    def _drop_connections(self) -> None:
+        """Close what nobody uses: an error that is an answer may be that of a server which has become a replica."""
+        self.connection.connection_pool.disconnect(inuse_connections=False)
 
 
 class RqLogs(logging.Handler):
@@ -150,8 +168,11 @@ class RqLogs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record as one line."""
-        error = {"exception": self._traceback(record.exc_info)} if record.exc_info else {}
-        _log.log(record.levelno, record.getMessage(), **error)
+        try:
+            error = {"exception": self._traceback(record.exc_info)} if record.exc_info else {}
+            _log.log(record.levelno, record.getMessage(), **error)
+        except Exception:  # noqa: BLE001  # as every handler: a line that cannot be made is no reason to fail
+            self.handleError(record)
 
     def _traceback(self, exc_info: Any) -> str:
         return logging.Formatter().formatException(exc_info)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,14 +22,16 @@ from rq import get_current_job
 
 from ...schemas.errors import CreditlaneError
 from ...schemas.settings import Settings, load_settings
+from ..deadlines import DeadlineConnection
 from . import run_sql as sql
-from .database import Connection, connect
+from .database import AWAY, Connection, connect
 from .kinds import KINDS, SCHEDULED
 
 #: How long a process that shows no life owns a run, in seconds.
 LEASE_SECONDS = 30.0
-#: How often it shows life, in seconds.
+#: How often it shows life, in seconds, and how long Postgres may take to take note.
 BEAT_SECONDS = 5.0
+BEAT_SILENCE_SECONDS = 10.0
 #: How many processes may die under a run, or lose Postgres, before it counts as failed.
 MAX_ATTEMPTS = 5
 #: How much of an error is kept, in characters.
@@ -70,6 +73,8 @@ class Run:
         self.name = name
         self._owner = owner
         self._lost = threading.Event()
+        #: When Postgres last took note that this process lives, by its own clock.
+        self._kept_at = time.monotonic()
         self.due_at: datetime | None = None
         self.arguments: dict[str, Any] = {}
         #: What the owner before has saved; empty at the first.
@@ -128,6 +133,9 @@ class Run:
     def kept(self) -> Iterator[None]:
         """Show life for as long as the context lasts."""
         done = threading.Event()
+        if isinstance(self.connection, DeadlineConnection):
+            # A statement may take as long as it wants, while it is this process's to wait for it.
+            self.connection.is_overdue = lambda _silent: self._lost.is_set()
         thread = threading.Thread(target=self._keep, args=(done,), name="run", daemon=True)
         thread.start()
         try:
@@ -137,12 +145,16 @@ class Run:
             thread.join()
 
     def _keep(self, done: threading.Event) -> None:
+        self._kept_at = time.monotonic()
         while not done.wait(BEAT_SECONDS) and not self._lost.is_set():
             try:
-                with connect(self.settings) as connection:
+                with connect(self.settings, silence_seconds=BEAT_SILENCE_SECONDS) as connection:
                     self._beat(connection, done)
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 _log.warning("Postgres is away during a run", run=self.name, error=str(error).strip())
+            if time.monotonic() - self._kept_at > LEASE_SECONDS:
+                # Whoever waits for Postgres in this run waits no longer: it is done by another, or later.
+                self._lost.set()
 
     def _beat(self, connection: Connection, done: threading.Event) -> None:
         while True:
@@ -151,6 +163,7 @@ class Run:
                 # Done in the meantime, or somebody else's; `finish` tells the two apart.
                 self._lost.set()
                 return
+            self._kept_at = time.monotonic()
             if done.wait(BEAT_SECONDS):
                 return
 
@@ -184,7 +197,7 @@ def perform_run(run_id: int) -> dict[str, Any]:
         with connect(settings) as connection:
             run = _claimed(settings, connection, run_id)
             return _perform(run) if run else {"run": run_id, "passed over": "it is done, or somebody else does it"}
-    except psycopg.OperationalError as error:
+    except AWAY as error:
         # The lease lapses, and the scheduler puts the run on the queue again once Postgres is back.
         _log.warning("Postgres is away, the run is done later", run=run_id, error=str(error).strip())
         return {"run": run_id, "put off": "Postgres is away"}
@@ -209,7 +222,7 @@ def _perform(run: Run) -> dict[str, Any]:
     except RunLost:
         log.warning("this run was taken over by another process")
         return {"run": run.run_id, "taken over": "by another process"}
-    except psycopg.OperationalError:
+    except AWAY:
         raise
     except BaseException as error:
         run.fail(error)

@@ -78,7 +78,9 @@ class Scheduler:
             try:
                 with connect(self._settings) as connection, connect_redis(self._settings.require_redis_url()) as client:
                     self._look(connection, client, backoff)
-            except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
+            except (psycopg.Error, redis.RedisError) as error:
+                # Also an error that is an answer, as of a server that lets nothing be written: the next connection may
+                # lead to another.
                 _log.warning("the scheduler tries again", error=str(error).strip(), failures=backoff.failures)
                 backoff.pause()
 

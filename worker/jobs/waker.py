@@ -67,7 +67,7 @@ class Waker:
             try:
                 with connect(self._settings) as connection, connect_redis(self._settings.require_redis_url()) as client:
                     self._watch(connection, client, backoff)
-            except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
+            except (psycopg.Error, redis.RedisError) as error:
                 _log.warning("the waker tries again", error=str(error).strip(), failures=backoff.failures)
                 backoff.pause()
 

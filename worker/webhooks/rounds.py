@@ -25,7 +25,7 @@ from ...schemas.events import public_event_id
 from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres_async
-from .endpoint_leases import Due, Endpoint, EndpointLeases
+from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted
 from .fan_out import fan_out_part
 from .pacing import Places, RequestClass
@@ -43,6 +43,10 @@ STEP_SECONDS = 0.02
 OUTBOX_SECONDS = 0.05
 #: How often endpoints are looked for, in seconds: not at once for more, so that several processes share them.
 TAKE_SECONDS = 0.1
+#: How long Postgres may be silent, in seconds: to who sends, as long as its leases last; to the fan-out, longer than it
+#: lets a statement take.
+SENDING_SILENCE_SECONDS = LEASE_SECONDS
+FAN_OUT_SILENCE_SECONDS = 75.0
 #: Results that are written without waiting any longer.
 MANY_RESULTS = 64
 
@@ -60,7 +64,8 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
     done = {"fanned_out": 0, "unfinished": 0}
     try:
         done = asyncio.run(_deliver(chosen, results))
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        # The waker makes another round while there is something to deliver.
         _log.warning("deliveries interrupted", error=str(error).strip())
     if results.exhausted:
         enqueue_exhausted(chosen, results.exhausted)
@@ -73,9 +78,11 @@ async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(
-                await connect_postgres_async(settings.require_database_url(), worker_id=sender_id, autocommit=True)
+                await connect_postgres_async(
+                    settings.require_database_url(), worker_id=sender_id, autocommit=True, silence_seconds=silence
+                )
             )
-            for _ in range(2)
+            for silence in (SENDING_SILENCE_SECONDS, FAN_OUT_SILENCE_SECONDS)
         ]
         sender = await stack.enter_async_context(Sender(policy, timeout_seconds=settings.webhook_timeout_seconds))
         leases = EndpointLeases(connections[0], sender_id)

@@ -54,10 +54,38 @@ left join accounts on accounts.store_id = outbox.store_id and accounts.account_i
 order by outbox.outbox_id, news.place
 """  # noqa: S608  # the fragment is the constant above
 
-#: Results that are to be told to a URL; the journal's columns are null where there is no row.
+#: How many decisions the account had with the row. Each decision that moved nothing names the entries before it, so
+#: those that came before an entry are found by halving; they are numbered -1, -2, -3 …. Before 0006 they did not:
+#: there the time decides, and one in the same batch as the entry counts as before it.
+_SEQUENCE = """
+case when journal.seq < 0 and journal.entries_before is not null then journal.entries_before - journal.seq
+when journal.seq > 0 then journal.seq + (
+    with recursive halving (low, high) as (
+        select 0::bigint, -coalesce(min(decision.seq), 0)
+        from journal as decision
+        where decision.store_id = journal.store_id and decision.account_id = journal.account_id and decision.seq < 0
+        union all
+        select case when middle.is_before then middle.number else halving.low end,
+               case when middle.is_before then halving.high else middle.number - 1 end
+        from halving cross join lateral (
+            select -decision.seq as number,
+                   coalesce(decision.entries_before < journal.seq, decision.created_at <= journal.created_at)
+                       as is_before
+            from journal as decision
+            where decision.store_id = journal.store_id and decision.account_id = journal.account_id
+              and decision.seq = -((halving.low + halving.high + 1) / 2)
+        ) as middle
+        where halving.low < halving.high
+    )
+    select low from halving where low = high
+) end
+"""
+
+#: Results that are to be told to a URL; the journal's columns are null where there is no row. The batch that decided
+#: the row knew its place in the account's history; one that found it decided before did not.
 READ_CALLBACKS = f"""
 select outbox.store_id, (extract(epoch from outbox.created_at) * 1000000)::bigint,
-       told.url, told.idempotency_key, told.account_id, told.sequence, told.refusal::text,
+       told.url, told.idempotency_key, told.account_id, coalesce(told.sequence, {_SEQUENCE}), told.refusal::text,
        {_JOURNAL}
 from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
 join outbox using (store_id, outbox_id)

@@ -1,4 +1,4 @@
-"""What lets workers notice each other: transactions that reached into a lane, and how long a worker's lease lasts."""
+"""What lets workers notice each other, and where a decision that moved nothing stands among an account's entries."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,3 +33,12 @@ def upgrade() -> None:
             comment="it shows life but does not get on, so it owns nothing",
         ),
     )
+    op.add_column(
+        "journal",
+        sa.Column(
+            "entries_before",
+            sa.BigInteger,
+            comment="of a decision that moved nothing: entries the account had by then; null before 0006",
+        ),
+    )
+    op.create_check_constraint("entries_before_decision", "journal", "seq < 0 or entries_before is null")

@@ -128,7 +128,7 @@ def test_without_redis_the_whole_request_is_unavailable(
     assert api.post(COMMANDS, content=body_of([{"kind": "x"}])).status_code == 200
     wire = api.app.state.session.wire  # type: ignore[attr-defined]
 
-    async def unreachable(_calls: object) -> None:
+    async def unreachable(_calls: object, _deadline: float) -> None:
         raise ExchangeFailed(ConnectionRefusedError(), sent=False)
 
     monkeypatch.setattr(wire, "send", unreachable)

@@ -1,13 +1,15 @@
-"""The queue shows through: 202 at once or when a result is slow, and the result to be asked for."""
+"""The queue shows through: 202 for who asks for it, 503 when a result is slow, and the result to be asked for."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from fastapi.testclient import TestClient
 
-from creditlane import Settings
+from creditlane import Settings, Unavailable
+from creditlane.producer.api.reads import Reads
 
 from .requests_of import (
     ACCOUNTS,
@@ -32,6 +34,15 @@ def settings(settings: Settings) -> Settings:
 def queued(answer: Any) -> str:
     assert (answer.status_code, answer.json()["object"], answer.json()["status"]) == (202, "command", "queued")
     assert answer.headers["location"] == f"{COMMANDS}/{answer.json()['id']}"
+    return answer.headers["location"]
+
+
+def overdue(answer: Any) -> str:
+    """Return where to ask for the result of a command that is accepted."""
+    assert code_of(answer, 503) == "timeout"
+    command_id = answer.json()["error"]["command_id"]
+    assert answer.headers["location"] == f"{COMMANDS}/{command_id}"
+    assert int(answer.headers["retry-after"]) > 0
     return answer.headers["location"]
 
 
@@ -85,16 +96,16 @@ def test_a_key_of_another_request_is_told_by_the_poll_too(api: TestClient) -> No
     assert (answer["status"], answer["error"]["code"]) == ("rejected", "idempotency_key_mismatch")
 
 
-def test_a_slow_result_is_a_202_and_nothing_is_lost(
+def test_a_slow_result_is_a_503_that_tells_where_to_ask_and_nothing_is_lost(
     make_api: Callable[[Settings], TestClient], settings: Settings, start_worker: Callable[[], object]
 ) -> None:
     api = make_api(settings.model_copy(update={"wait_timeout_seconds": 0.2}))
     body = {"customer_id": "c", "initial_balance": "7", "idempotency_key": "open_1"}
 
-    location = queued(api.post(ACCOUNTS, json=body))
+    location = overdue(api.post(ACCOUNTS, json=body))
     waiting = api.get(location).json()
     waited = api.get(location, params={"wait": 0.1}).json()
-    again = queued(api.post(ACCOUNTS, json=body))
+    again = overdue(api.post(ACCOUNTS, json=body))
     start_worker()
     done = outcome(api, location)
 
@@ -104,6 +115,67 @@ def test_a_slow_result_is_a_202_and_nothing_is_lost(
     # The result is there now: the same request gets it as if it had been in time.
     patient = make_api(settings)
     assert patient.post(ACCOUNTS, json=body).json() == done["account"]
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_what_is_applied_and_cannot_be_read_back_is_told_with_where_to_ask(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = open_account(api, name="ann", initial_balance="9"), open_account(api, name="bob")
+    first = api.post(TRANSACTIONS, json=transfer(ann, bob, "1", "t1")).json()
+
+    async def away(*_arguments: object) -> None:
+        raise Unavailable
+
+    # Given a Postgres that goes away between the decision and the reading back
+    with monkeypatch.context() as broken:
+        broken.setattr(Reads, "_transactions", away)
+        posted = overdue(api.post(TRANSACTIONS, json=transfer(ann, bob, "4", "t2")))
+    seen = api.get(f"{TRANSACTIONS}/{first['id']}").json()
+    with monkeypatch.context() as broken:
+        whole, calls = Reads._transactions, []
+
+        async def away_later(reads: Reads, firsts: Any) -> Any:
+            # The look before the reversal works, the one after it does not.
+            calls.append(firsts)
+            return await (whole(reads, firsts) if len(calls) == 1 else away())
+
+        broken.setattr(Reads, "_transactions", away_later)
+        undone = overdue(api.post(f"{TRANSACTIONS}/{first['id']}/reverse"))
+
+    assert seen == first
+    assert outcome(api, posted)["transaction"]["entries"][0]["amount"] == "4"
+    assert outcome(api, undone)["transaction"]["reversal_of"] == first["id"]
+    assert balance(api, bob) == "4"
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_threshold_that_is_set_and_cannot_be_read_back_is_not_said_to_be_unavailable(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = open_account(api)
+
+    async def away(*_arguments: object) -> None:
+        raise Unavailable
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Reads, "account", away)
+        answer = api.patch(f"{ACCOUNTS}/{account['id']}", json={"low_balance": "5"})
+
+    assert code_of(answer, 503) == "timeout"
+    assert api.get(f"{ACCOUNTS}/{account['id']}").json()["low_balance"] == "5"
+
+
+def test_a_command_that_redis_has_lost_is_told_from_an_id_that_is_none(api: TestClient, settings: Settings) -> None:
+    location = queued(api.post(ACCOUNTS, json={"customer_id": "c"}, headers=AT_ONCE))
+    with redis.Redis.from_url(settings.require_redis_url()) as connection:
+        for lane in connection.scan_iter(match=f"{settings.redis_prefix}:*:commands"):
+            connection.delete(lane)
+
+    answer = api.get(location)
+
+    assert code_of(answer, 404) == "not_found"
+    assert "Send the request again" in answer.json()["error"]["message"]
 
 
 def test_what_is_no_command_is_not_found(api: TestClient, make_key: Callable[..., str]) -> None:

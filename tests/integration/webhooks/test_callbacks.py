@@ -1,14 +1,15 @@
 """What became of a command is told to the URL that came with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from creditlane.schemas.commands import Credit, Debit, Freeze, OpenAccount, Reverse
+from creditlane.schemas.commands import AnyCommand, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
 from creditlane.schemas.events import callback_event_id, new_secret, public_event_id
 from creditlane.worker.webhooks.fan_out import origin_of
+from creditlane.worker.webhooks.sql import READ_CALLBACKS
 
 from .news import Newsroom
 from .receiver import Receiver, plain
@@ -109,6 +110,93 @@ def test_a_repeated_command_is_told_once(newsroom: Newsroom, receiver: Receiver,
     deliver()
 
     assert [event["object"]["idempotency_key"] for event in events(receiver)].count("credit") == 1
+
+
+HISTORY: list[AnyCommand] = [
+    Debit(account_id=BOB, idempotency_key="too early", amount=1, reference="r"),
+    OPEN_BOB,
+    CREDIT,
+    TOO_MUCH,
+    Credit(account_id=BOB, idempotency_key="credit 2", amount=1, reference="r"),
+    Credit(account_id=BOB, idempotency_key="credit 3", amount=1, reference="r"),
+    Freeze(account_id=BOB, idempotency_key="freeze"),
+    Debit(account_id=BOB, idempotency_key="frozen", amount=1, reference="r"),
+    Unfreeze(account_id=BOB, idempotency_key="unfreeze"),
+    Credit(account_id=BOB, idempotency_key="credit 4", amount=1, reference="r"),
+]
+
+
+PLACES = {each.idempotency_key: place for place, each in enumerate(HISTORY, start=1)}
+
+
+def tell_again(newsroom: Newsroom, url: str) -> None:
+    for command in HISTORY:
+        newsroom.store.apply(command.model_copy(update={"callback_url": url}), careful=True)
+
+
+def places_told(receiver: Receiver) -> dict[str, int | None]:
+    return {event["object"]["idempotency_key"]: event["sequence"] for event in events(receiver)}
+
+
+def test_what_was_decided_before_is_told_with_its_place(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given a history in one batch that nobody was told of, when each of its commands is sent again with a callback,
+    then each is told with the number it has among all decisions of the account."""
+    newsroom.store.apply(*HISTORY)
+    tell_again(newsroom, receiver.url())
+
+    deliver()
+
+    assert places_told(receiver) == PLACES
+
+
+def test_an_entry_among_decisions_that_have_no_place_is_told_by_their_times(
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given decisions from before places were written down, when an entry is told of, then their times are compared."""
+    newsroom.happen(*HISTORY)
+    newsroom.database.execute("alter table journal disable trigger user")
+    newsroom.database.execute("update journal set entries_before = null")
+    tell_again(newsroom, receiver.url())
+
+    deliver()
+
+    moved = {each.idempotency_key for each in HISTORY if isinstance(each, Credit)}
+    assert {key: place for key, place in places_told(receiver).items() if key in moved} == {
+        key: place for key, place in PLACES.items() if key in moved
+    }
+
+
+def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(newsroom: Newsroom) -> None:
+    """Given thousands of refusals after an entry, when its place is asked for, then few of them are looked at."""
+    refusals = 20_000
+    newsroom.happen(OPEN_BOB, CREDIT)
+    newsroom.database.execute(
+        "insert into journal (store_id, kind, side, seq, created_at, account_id, amount, balance_after, "
+        "idempotency_key, rejection, entries_before) "
+        "select 1, 3, -1, -n, now(), %s, 1, 0, 'refused ' || n, 'insufficient_balance', 1 "
+        "from generate_series(2, %s) as n",
+        [BOB[4:], refusals],
+    )
+    newsroom.database.execute("vacuum analyze journal")
+    newsroom.tell([], [{"url": "https://example.com", "idempotency_key": "credit", "account_id": BOB, "seq": 1}])
+    (outbox_id,) = newsroom.database.execute("select outbox_id from outbox").fetchone() or (0,)
+    values = {"stores": [1], "ids": [outbox_id]}
+
+    (record,) = newsroom.database.execute(READ_CALLBACKS, values).fetchall()
+    (explained,) = newsroom.database.execute(f"explain (analyze, format json) {READ_CALLBACKS}".encode(), values)
+
+    assert record[5] == 2
+    reads = [node for node in nodes_of(explained[0][0]["Plan"]) if node.get("Relation Name") == "journal"]
+    assert reads
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in reads) < 100
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes_of(child)
 
 
 def test_callbacks_to_several_origins_fare_on_their_own(

@@ -1,0 +1,256 @@
+"""A call ends when it said it would, whatever Redis does: stopped, silent, a replica, full; and then says what is so.
+
+No worker runs here: nothing is decided, so every call that waits for a result waits until its deadline.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from creditlane import Client, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
+from creditlane.local.servers import EmbeddedRedis
+from creditlane.schemas.keys import Keys
+from creditlane.schemas.routing import partition_of
+
+from .redis_proxy import RedisProxy
+
+ACCOUNT = "cca_" + "0" * 31 + "1"
+#: The timeout of the calls here, in seconds.
+TIMEOUT_SECONDS = 1.0
+#: How long such a call may take on a busy machine, in seconds; a deadline of its own at Redis would be five and more.
+PATIENCE_SECONDS = 3.0
+MakeClient = Callable[[Settings], Client]
+
+
+def debit(key: str) -> Debit:
+    return Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key=key)
+
+
+def outcome_of(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what the call returns or raises, and how long it took."""
+    started = time.monotonic()
+    try:
+        outcome = call()
+    except CreditlaneError as error:
+        outcome = error
+    return outcome, time.monotonic() - started
+
+
+def together(*calls: Callable[[], Any]) -> list[tuple[Any, float]]:
+    """Return the outcomes of calls that are made at the same time."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(outcome_of, calls))
+
+
+def warm(client: Client, prefix: str = "warm") -> list[Ticket]:
+    """Let the client make several connections to Redis, and return the tickets of what it sent."""
+    outcomes = together(*(lambda key=f"{prefix}{number}": client.enqueue(debit(key)) for number in range(8)))
+    return [ticket for ticket, _seconds in outcomes]
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Settings:
+    return settings.model_copy(update={"wait_timeout_seconds": TIMEOUT_SECONDS})
+
+
+@pytest.fixture
+def server(own_redis: Callable[[], EmbeddedRedis]) -> EmbeddedRedis:
+    return own_redis()
+
+
+@pytest.fixture
+def proxy(server: EmbeddedRedis) -> Iterator[RedisProxy]:
+    made = RedisProxy(server.url)
+    yield made
+    made.close()
+
+
+def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
+    make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    ticket, *_ = warm(client)
+    assert server.pid is not None
+
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        sent = together(
+            lambda: client.debit(ACCOUNT, 1, reference="r", idempotency_key="d", timeout=TIMEOUT_SECONDS),
+            lambda: client.open_account(customer_id="c", timeout=TIMEOUT_SECONDS),
+            lambda: client.freeze(ACCOUNT, timeout=TIMEOUT_SECONDS),
+            lambda: client.enqueue(debit("e")),
+            lambda: client.enqueue_many([debit("m")], timeout=TIMEOUT_SECONDS),
+        )
+        asked = together(
+            lambda: client.wait(ticket, timeout=TIMEOUT_SECONDS),
+            lambda: client.wait(str(ticket), timeout=TIMEOUT_SECONDS),
+            lambda: client.balance(ACCOUNT, after=ticket, timeout=TIMEOUT_SECONDS),
+            lambda: list(client.wait_many([ticket], timeout=TIMEOUT_SECONDS)),
+        )
+        ((looked, look_seconds),) = together(lambda: client.result(ticket))
+        _, close_seconds = outcome_of(make_client(impatient.model_copy(update={"redis_url": server.url})).close)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+    # Written and not answered: it may have been accepted. Asked and not answered: the command is accepted.
+    assert [(type(error), error.ticket) for error, _seconds in sent] == [(OutcomeUnknown, None)] * len(sent)
+    assert [type(error) for error, _seconds in asked] == [OutcomeUnknown] * len(asked)
+    assert isinstance(looked, Unavailable)
+    assert max(look_seconds, close_seconds, *(seconds for _, seconds in sent + asked)) < PATIENCE_SECONDS
+    assert client.result(ticket).status == "queued"
+
+
+def test_closing_does_not_wait_for_a_redis_that_is_stopped(
+    make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    # The listener is at work, and its read lasts.
+    outcome_of(lambda: client.wait(client.enqueue(debit("k")), timeout=0.1))
+    assert server.pid is not None
+
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        _, seconds = outcome_of(client.close)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+    assert seconds < PATIENCE_SECONDS + 1
+
+
+def test_what_was_never_sent_is_unavailable_by_the_deadline(make_client: MakeClient, impatient: Settings) -> None:
+    # A server that takes connections, as the kernel does for a process that is stopped, and never says a word
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        client = make_client(impatient.model_copy(update={"redis_url": f"redis://127.0.0.1:{mute.getsockname()[1]}/0"}))
+        error, seconds = outcome_of(
+            lambda: client.debit(ACCOUNT, 1, reference="r", idempotency_key="d", timeout=TIMEOUT_SECONDS)
+        )
+
+    assert isinstance(error, Unavailable)
+    assert seconds < PATIENCE_SECONDS
+
+
+def test_connections_that_fell_silent_leave_time_for_fresh_ones(
+    make_client: MakeClient, impatient: Settings, proxy: RedisProxy
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": proxy.url, "wait_timeout_seconds": 6.0}))
+    warm(client)
+
+    proxy.silence()
+    after = warm(client, "after")
+
+    assert all(isinstance(ticket, Ticket) for ticket in after)
+    assert client.result(after[0]).status == "queued"
+
+
+def test_a_demoted_redis_loses_its_connections_at_the_first_refusal(
+    make_client: MakeClient,
+    impatient: Settings,
+    server: EmbeddedRedis,
+    own_redis: Callable[[], EmbeddedRedis],
+    proxy: RedisProxy,
+) -> None:
+    settings = impatient.model_copy(update={"redis_url": proxy.url, "wait_timeout_seconds": 6.0})
+    client, other = make_client(settings), make_client(settings)
+    warm(client)
+    other.enqueue(debit("other"))
+    promoted = own_redis()
+
+    # When the server becomes a replica and its name leads to another
+    with redis.Redis.from_url(server.url) as connection:
+        connection.replicaof("127.0.0.1", 1)
+    proxy.lead_to(promoted.url)
+    outcomes = together(
+        *(lambda key=f"after{number}": client.enqueue(debit(key)) for number in range(8)),
+        lambda: len(other.enqueue_many([debit(f"bulk{number}") for number in range(100)])),
+    )
+
+    assert [type(outcome) for outcome, _seconds in outcomes] == [Ticket] * 8 + [int]
+    with redis.Redis.from_url(promoted.url) as connection:
+        lane: Any = connection.xlen(Keys(settings.redis_prefix).lane(partition_of(ACCOUNT, settings.partitions or 0)))
+    assert lane == 108
+
+
+def test_a_full_redis_refuses_and_is_used_again_when_there_is_room(
+    make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    warm(client)
+
+    with redis.Redis.from_url(server.url) as connection:
+        connection.config_set("maxmemory", "1")
+        refused = together(*(lambda number=number: client.enqueue(debit(f"f{number}")) for number in range(40)))
+        connection.config_set("maxmemory", "0")
+
+    assert {type(error) for error, _seconds in refused} == {Unavailable}
+    assert client.result(client.enqueue(debit("room"))).status == "queued"
+
+
+class FaltererRedis:
+    """Greets like a Redis, hangs up on the first command that changes something, and answers the others as told."""
+
+    def __init__(self, answer: bytes, *, silent: int) -> None:
+        self._answer_of_script = answer
+        self._silent = silent
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self._server.accept()
+            except OSError:
+                return
+            with connection:
+                self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        while request := connection.recv(65_536):
+            answer = b'$16\r\n{"partitions":8}\r\n' if b"GET" in request else b"+OK\r\n"
+            if b"EVALSHA" in request:
+                self._silent -= 1
+                if self._silent >= 0:
+                    return
+                answer = self._answer_of_script
+            connection.sendall(answer * (1 if b"EVALSHA" in request else request.count(b"*")))
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+@pytest.mark.parametrize(
+    ("answer", "refusal"),
+    [
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "unavailable"),
+        (b"-READONLY You can't write against a read only replica.\r\n", "unavailable"),
+        (b"-ERR Error running script: @user_script:9: -READONLY You can't write.\r\n", "unavailable"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "unavailable"),
+        (b":1000000\r\n", "lane_full"),
+    ],
+    ids=["full", "replica", "replica before version 7", "loading", "lane full"],
+)
+def test_a_refusal_says_that_nothing_was_accepted_only_if_no_attempt_before_went_unanswered(
+    make_client: MakeClient, impatient: Settings, answer: bytes, refusal: str, silent: int
+) -> None:
+    falterer = FaltererRedis(answer, silent=silent)
+    try:
+        client = make_client(impatient.model_copy(update={"redis_url": falterer.url}))
+        single, single_seconds = outcome_of(lambda: client.enqueue(debit("k")))
+        client.close()
+    finally:
+        falterer.close()
+
+    assert single.code == ("timeout" if silent else refusal)
+    assert single_seconds < PATIENCE_SECONDS

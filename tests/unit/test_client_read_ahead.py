@@ -1,0 +1,103 @@
+"""What is looked up together grows while tickets are asked for in order; only what never changes is kept."""
+
+import weakref
+from itertools import count
+
+from creditlane import Debit, Settings, Ticket
+from creditlane.producer.outgoing import chunks_of
+from creditlane.producer.read_ahead import MAX_TICKETS, ReadAhead
+from creditlane.producer.reply_desk import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
+from creditlane.producer.shipment import Shipment
+from creditlane.producer.ticket_sequence import Tickets
+from creditlane.schemas.journal import Announcement
+from creditlane.schemas.results import Result
+
+ACCOUNT = "cca_" + "0" * 31 + "1"
+STORE = "store_default"
+
+
+def bulk_of(size: int, first_number: int = 1) -> Tickets:
+    tickets = Tickets(STORE, "producer", kept=False)
+    commands = (Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key=f"k{n}") for n in range(size))
+    for chunk in chunks_of(commands, STORE, 8):
+        shipment = Shipment(chunk, Settings(), "producer", first_number + len(tickets), keep=False)
+        shipment.entries = [b"5-%d" % place for place in range(len(chunk))]
+        tickets.append(shipment)
+    return tickets
+
+
+def result_of(ticket: Ticket, status: str = "applied") -> Result:
+    return Result(status=status, account_id=ticket.account_id, idempotency_key=ticket.idempotency_key)
+
+
+def test_the_plainest_loop_over_a_bulk_needs_few_looks() -> None:
+    # Given a bulk of which the caller has kept only the tickets, and not their sequence
+    ahead, bulk = ReadAhead(), bulk_of(10_000)
+    ahead.remember(bulk)
+    tickets = list(bulk)
+    del bulk
+
+    looks = 0
+    for ticket in tickets:
+        if ahead.known(ticket) is None:
+            looks += 1
+            window = ahead.window(ticket)
+            assert window[0] == ticket
+            ahead.keep(window, [result_of(each) for each in window])
+        known = ahead.known(ticket)
+        assert known is not None
+        assert known.idempotency_key == ticket.idempotency_key
+
+    assert looks < 25
+
+
+def test_tickets_that_are_asked_for_here_and_there_are_looked_up_alone() -> None:
+    ahead, bulk = ReadAhead(), bulk_of(1_000)
+    ahead.remember(bulk)
+
+    assert [len(ahead.window(bulk[place])) for place in (500, 20, 700, 21)] == [1, 1, 1, 1]
+
+
+def test_what_may_still_change_is_not_kept() -> None:
+    ahead, bulk = ReadAhead(), bulk_of(4)
+    applied, rejected, dead, undecided = bulk
+
+    found = [result_of(applied), result_of(rejected, "rejected"), result_of(dead, "dead_lettered"), None]
+    ahead.keep(bulk, found)
+    ahead.keep([undecided], [result_of(undecided, "queued")])
+
+    assert [ahead.known(ticket) is not None for ticket in bulk] == [True, True, False, False]
+
+
+def test_a_ticket_of_another_request_under_the_same_number_gets_nothing() -> None:
+    ahead, bulk, other = ReadAhead(), bulk_of(2), bulk_of(2)[1]
+    ahead.keep(bulk, [result_of(ticket) for ticket in bulk])
+    forged = Ticket(STORE, ACCOUNT, "another", other.lane_entry, other.fingerprint, False, "producer", other.number)
+
+    assert ahead.known(forged) is None
+    assert ahead.window(forged) == [forged]
+
+
+def test_bulks_that_nobody_holds_are_remembered_up_to_a_limit() -> None:
+    ahead, numbers = ReadAhead(), count(1, 30_000)
+    bulks = [bulk_of(30_000, next(numbers)) for _ in range(5)]
+    held = [weakref.ref(bulk) for bulk in bulks]
+    for bulk in bulks:
+        ahead.remember(bulk)
+    del bulk
+    bulks.clear()
+
+    assert sum(len(bulk) for ref in held if (bulk := ref()) is not None) <= MAX_TICKETS
+
+
+def test_what_was_announced_is_known_to_have_passed_also_when_it_is_forgotten() -> None:
+    desk: ReplyDesk = ReplyDesk(object)  # type: ignore[type-arg, arg-type]
+    desk.deliver([Announcement(7, None)])
+
+    assert desk.has_passed(7)
+    assert not desk.has_passed(8)
+
+    # What is too long ago to be known is worth a look; what comes next is not
+    desk.deliver([Announcement((page + 1) * PAGE_NUMBERS, None) for page in range(MAX_PAGES)])
+    assert desk.has_passed(8)
+    assert not desk.has_passed((MAX_PAGES + 1) * PAGE_NUMBERS)
