@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-#: Bounds for this transaction only, so that a pooler in transaction mode is fine.
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it; the
+#: last of them came with Postgres 17.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
 select (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
-       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
+       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true),
+       set_config('lock_timeout', '0', true),
+       case when current_setting('transaction_timeout', true) is not null
+            then set_config('transaction_timeout', '0', true) end
 """
 
 #: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and how often it was reached;
