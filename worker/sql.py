@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it; the
-#: last of them came with Postgres 17.
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
+#: the limit of whole transactions came with Postgres 17.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
