@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .orders import Anomaly, check_account, check_reversals
 from .records import NEVER, Books, Operation, Row, content_of, content_of_row
-from .timelines import ACCEPTANCES, ANSWERS, Spans, Timeline, key_of
+from .timelines import ACCEPTANCES, ANSWERS, STATUS_AFTER, Spans, Timeline, key_of
 
 #: Balances that the API shows are as of the whole of a millisecond.
 MILLISECOND_US = 1_000
@@ -93,9 +93,11 @@ def check_answer(operation: Operation, row: Row | None, refused: list[Row], dead
             yield Anomaly("wrong_mismatch", str(operation), f"the key's row is {row}")
     elif kind in ANSWERS and request["op"] == "reverse":
         yield from check_reversal_answer(operation, row, refused)
+    elif code == "not_found" and "http" in operation.outcome:
+        # The API looks whether an account is there before it uses up a key: that it was not is judged as a read.
+        return
     elif kind in ANSWERS:
-        # The API looks whether an account is there before it uses up a key.
-        if row is None and not (code == "not_found" and "http" in operation.outcome):
+        if row is None:
             yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")
         elif row is not None and not same:
             yield Anomaly("mismatch_not_told", str(operation), f"the key belongs to {row}")
@@ -198,9 +200,16 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
     for operation in history.operations:
         if (operation.kind == "read" and not is_past(operation)) or is_absence(operation):
             reads[operation.request["account"]].append(operation)
-        elif operation.kind == "applied" and "account" in operation.outcome:
+        elif operation.kind == "applied" and "account" in operation.outcome and not is_as_changed(operation, history):
             reads[operation.outcome["account"]].append(operation)
     return reads
+
+
+def is_as_changed(operation: Operation, history: History) -> bool:
+    """Tell whether the account was answered as the change had left it; else it was read back afterwards."""
+    row = history.by_key.get(operation.key)
+    shown = operation.outcome["balance"], operation.outcome["status"]
+    return row is not None and shown == (row.balance, STATUS_AFTER[operation.op])
 
 
 def is_absence(operation: Operation) -> bool:
