@@ -203,19 +203,20 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
     """Return the operations that tell something of an account as it was while they ran."""
     reads: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
-        if (operation.kind == "read" and not is_past(operation)) or is_absence(operation):
+        if (operation.kind == "read" and not is_past(operation)) or is_absence(operation, history):
             reads[operation.request["account"]].append(operation)
         elif operation.kind == "applied" and "account" in operation.outcome:
             reads[operation.outcome["account"]].append(operation)
     return reads
 
 
-def is_absence(operation: Operation) -> bool:
-    """Tell whether the caller was told that there is no such account."""
-    is_told = operation.kind == "rejected" and operation.outcome["code"] in {"not_found", "account_not_found"}
-    return operation.kind == "absent" or (
-        is_told and operation.op in {"credit", "debit", "freeze", "unfreeze", "close"}
-    )
+def is_absence(operation: Operation, history: History) -> bool:
+    """Tell whether somebody looked for the account and found none: a reader, or the API before it sent a command."""
+    row = history.by_key.get(operation.key)
+    is_decided = row is not None and row.rejection == "account_not_found"
+    is_looked_for = operation.op in {"credit", "debit", "freeze", "unfreeze", "close"} and "http" in operation.outcome
+    is_told = is_looked_for and not is_decided and operation.outcome.get("code") == "not_found"
+    return operation.kind == "absent" or is_told
 
 
 def is_past(operation: Operation) -> bool:
