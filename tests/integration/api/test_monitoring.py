@@ -1,6 +1,7 @@
 """What operators' tools see: life, readiness and numbers."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -262,8 +263,7 @@ def test_a_lease_that_ends_hours_ahead_is_nobodys_and_not_ready(api: TestClient,
     problems = problems_of(api)
 
     assert problems["lanes"].startswith("8 of 8 have no living worker")
-    assert problems["workers"].startswith("w: its lease ends 35")
-    assert problems["workers"].endswith(" s too late: the clock of Postgres was ahead")
+    assert re.fullmatch(r"w: its lease ends 35\d\d s too late: the clock of Postgres was ahead", problems["workers"])
 
 
 def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, database_url: str) -> None:
@@ -275,8 +275,9 @@ def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, dat
             [ACCOUNT[4:]],
         )
 
-    problem = problems_of(api)["clock"]
-    assert problem.startswith(("the latest entry lies 3600 s ahead", "the latest entry lies 3599 s ahead"))
+    assert re.fullmatch(
+        r"the latest entry lies 3[56]\d\d s ahead: the clock of Postgres was ahead", problems_of(api)["clock"]
+    )
     assert numbers(api)[("creditlane_journal_ahead_seconds",)] == pytest.approx(3_600, abs=60)
 
 
