@@ -32,8 +32,12 @@ lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import 
 bench: $(VENV)/installed ## Measure the lane against a bare COPY
 	$(BIN)/creditlane bench
 
-faults: $(VENV)/installed-dev ## Run the fault tests in their long form
-	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults
+faults: $(VENV)/installed-dev ## Run the fault tests in their long form, or check one long history: make faults [MINUTES=60] [SEED=7]
+ifneq ($(MINUTES)$(SEED),)
+	$(BIN)/python -m tests.histories.run --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
+else
+	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults tests/histories
+endif
 
 webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]
 	$(BIN)/python -m creditlane.benchmarks.webhook_load $(if $(EVENTS),--events $(EVENTS))

@@ -15,11 +15,16 @@ from pydantic import BaseModel
 
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.postgres_sessions import Limits, connect
 from . import verification_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 
 #: Rows that one range of accounts aims at: enough to make round trips cheap, little enough to sort in memory.
 ROWS_PER_RANGE = 50_000
+#: What the session is called in Postgres.
+SESSION_NAME = "creditlane-verify"
+#: One snapshot for all of it, which takes as long as it takes.
+LIMITS = Limits(read_only=True, isolation=psycopg.IsolationLevel.REPEATABLE_READ)
 
 
 class VerificationReport(Judged, BaseModel):
@@ -72,13 +77,12 @@ def verify(
     """Prove the whole ledger and report every discrepancy.
 
     Raises:
+        ConfigurationError: it is none that can hold a ledger.
         NotMigrated: the database has not the schema that this code knows.
         Unavailable: the database cannot be reached.
     """
     try:
-        with psycopg.connect(database_url) as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
+        with connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection, connection.transaction():
             return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
     except errors.UndefinedTable:
         raise NotMigrated from None

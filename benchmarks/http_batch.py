@@ -71,15 +71,19 @@ def measure_http_batch(settings: Settings, accounts: Sequence[str], lines: int, 
     body = [_line_of(debit) for debit in load]
     unlimited = settings.model_copy(update={"lane_limit": LANE_LIMIT})
     with WorkerProcesses(settings, workers) as processes, ApiProcess(unlimited) as api:
-        _stream(api.address, body[:WARM_UP_LINES])
-        seconds = _stream(api.address, body[WARM_UP_LINES:])
+        stream_lines(api.address, body[:WARM_UP_LINES])
+        seconds = stream_lines(api.address, body[WARM_UP_LINES:])
         _wait_until_drained(settings, processes)
     check_ledger(settings, accounts, debited(accounts, WARM_UP_LINES + lines))
     return Measurement(lines, seconds)
 
 
-def _stream(address: Address, lines: Sequence[bytes]) -> float:
-    """Send the lines in one request, check its answers, and return the seconds it took."""
+def stream_lines(address: Address, lines: Sequence[bytes]) -> float:
+    """Send the lines in one request, check its answers, and return the seconds it took.
+
+    Raises:
+        BenchmarkFailed: a line was not queued.
+    """
     chunks = list(_chunks_of(b"".join(lines)))
     head = address.head(PATH, "application/x-ndjson", "transfer-encoding: chunked\r\nconnection: close")
     with closing(Connection(address)) as connection:

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from ..schemas.errors import ConfigurationError
+from ..schemas.postgres_sessions import connect
 from .processes import (
     POLL_SECONDS,
     fresh_log,
@@ -37,6 +38,8 @@ SUPERUSER = "postgres"
 #: The role that owns the ledger; no superuser.
 ROLE = "creditlane"
 DATABASE = "creditlane"
+#: What the sessions are called that set the server up.
+SESSION_NAME = "creditlane-local"
 #: Part of the socket's name only: the server opens no TCP port.
 PORT = 5432
 SOCKET_NAME = f".s.PGSQL.{PORT}"
@@ -160,11 +163,11 @@ class EmbeddedPostgres:
         return f"postgresql://{role}@:{PORT}/{quote(database, safe='')}?host={self._socket_dir}"
 
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+        with connect(self.superuser_url, name=SESSION_NAME, limits=None) as connection:
             connection.execute(statement)
 
     def _ensure_ledger_database(self) -> None:
-        with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+        with connect(self.superuser_url, name=SESSION_NAME, limits=None) as connection:
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(ROLE)))
             exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
@@ -208,7 +211,7 @@ class EmbeddedPostgres:
             return False
         self._socket_dir = Path(lines[SOCKET_DIRECTORY_LINE])
         try:
-            psycopg.connect(self.superuser_url, connect_timeout=5).close()
+            connect(self.superuser_url, name=SESSION_NAME, limits=None).close()
         except psycopg.OperationalError:
             return False
         return True

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..schemas.accounts import Account, Entry
-from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
+from ..schemas.errors import AccountNotFound
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
-from .operations import ALLOW_WRITES, Operation
-from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
+from .operations import Operation, Rows
+from .postgres import MAX_CONNECTIONS, read_until
 from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-    from psycopg_pool import AsyncConnectionPool
+    from .async_ledger_pool import AsyncLedgerPool
 
 _T = TypeVar("_T")
 
@@ -29,44 +27,45 @@ class AsyncLedgerReader:
 
     Any number of tasks may use it.
 
-    Every method raises Unavailable when Postgres cannot be reached, and NotMigrated when it has no ledger.
+    Every method raises Unavailable when Postgres cannot be reached or does not answer in time, NotMigrated when it has
+    no ledger, and ConfigurationError when it is none that can hold one. A read takes `timeout_seconds` at most, or
+    `postgres.READ_SECONDS` where that is not given.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pool: AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]] | None = None
+        self._pool: AsyncLedgerPool | None = None
 
     async def installation(self, timeout_seconds: float | None = None) -> Installation:
         """Return what is fixed for this database, checked against the settings."""
-        rows = await self._read(READ_INSTALLATION, {}, timeout_seconds)
+        rows = await self._read(READ_INSTALLATION, {}, read_until(timeout_seconds))
         return check_installation(rows[0] if rows else None, self._settings.partitions)
 
     async def decisions(self, tickets: Sequence[Ticket], timeout_seconds: float | None = None) -> list[Result | None]:
         """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
         if not tickets:
             return []
+        until = read_until(timeout_seconds)
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
-        rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, timeout_seconds)
+        rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
-        letters = await self._read(statements.FIND_DEAD_LETTERS, lookup, timeout_seconds) if missing else []
+        letters = await self._read(statements.FIND_DEAD_LETTERS, lookup, until) if missing else []
         return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
 
     async def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
-        rows = await self._read(
-            statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)}, timeout_seconds
-        )
+        values = {"account": statements.account_uuid(account_id)}
+        rows = await self._read(statements.READ_ACCOUNT, values, read_until(timeout_seconds))
         if not rows:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
 
     async def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
-        rows = await self._read(
-            statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id), timeout_seconds
-        )
+        values = statements.touched_values(transaction_id, account_id)
+        rows = await self._read(statements.FIND_TOUCHED, values, read_until(timeout_seconds))
         return bool(rows)
 
     async def entries(self, account_id: str, limit: int | None) -> AsyncIterator[Entry]:
@@ -87,11 +86,11 @@ class AsyncLedgerReader:
 
     async def run(self, operation: Operation[_T]) -> _T:
         """Return the outcome of an operation, which may change what is no part of the books."""
-        rows: list[tuple[Any, ...]] = []
-        async with self._connection() as connection, connection.transaction():
-            await connection.execute(ALLOW_WRITES)
+        rows: Rows = []
+        pool = await self._sessions()
+        async with pool.transaction(read_until()) as session:
             for statement in operation.statements:
-                rows = await (await connection.execute(statement, operation.values)).fetchall()
+                rows = await (await session.execute(statement, operation.values)).fetchall()
         return operation.outcome(rows)
 
     async def close(self) -> None:
@@ -100,45 +99,16 @@ class AsyncLedgerReader:
         if pool is not None:
             await pool.close()
 
-    async def _read(
-        self, statement: str, values: dict[str, Any], timeout_seconds: float | None = None
-    ) -> list[tuple[Any, ...]]:
-        async with self._connection(timeout_seconds) as connection:
-            cursor = await connection.execute(statement, {"store": self._settings.store, **values})
-            return await cursor.fetchall()
+    async def _read(self, statement: str, values: dict[str, Any], until: float | None = None) -> Rows:
+        given = {"store": self._settings.store, **values}
+        pool = await self._sessions()
+        return await pool.rows(statement, given, read_until() if until is None else until)
 
-    @asynccontextmanager
-    async def _connection(
-        self, timeout_seconds: float | None = None
-    ) -> AsyncIterator[AsyncConnection[tuple[Any, ...]]]:
-        import psycopg
-        from psycopg_pool import PoolTimeout
-
-        try:
-            async with (await self._connections()).connection(timeout_seconds) as connection:
-                yield connection
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated from error
-        except (psycopg.Error, PoolTimeout) as error:
-            raise Unavailable(f"Postgres cannot be read: {error}") from error
-
-    async def _connections(self) -> AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]:
-        from psycopg_pool import AsyncConnectionPool
+    async def _sessions(self) -> AsyncLedgerPool:
+        from .async_ledger_pool import AsyncLedgerPool
 
         if self._pool is None:
-            url = self._settings.require_database_url()
-            self._pool = AsyncConnectionPool(
-                url,
-                kwargs=connection_options(url),
-                min_size=0,
-                max_size=MAX_CONNECTIONS,
-                max_idle=IDLE_SECONDS,
-                timeout=CONNECT_TIMEOUT_SECONDS,
-                # A connection that a restart of Postgres has cut is noticed here, not by the reader.
-                check=AsyncConnectionPool.check_connection,
-                open=False,
-                name="creditlane-client",
-            )
-        # Opening an open pool does nothing; another task may be opening it, which is waited for.
+            self._pool = AsyncLedgerPool(self._settings.require_database_url(), max_size=MAX_CONNECTIONS)
+        # Another task may be opening it, which is waited for.
         await self._pool.open()
         return self._pool

@@ -10,8 +10,10 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
 from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
-from .postgres import connection_options
+from .ledger_pool import read_limits
+from .postgres import SESSION_NAME
 
 READ_STATISTICS = """
 select public_id as store_id, accounts, entries, balance, entries_last_hour, entries_last_day, outbox_rows,
@@ -97,9 +99,8 @@ def read_books(settings: Settings) -> BooksReport:
         ConfigurationError: Postgres is not set, or not migrated.
         Unavailable: Postgres cannot be reached.
     """
-    url = settings.require_database_url()
     try:
-        with psycopg.connect(url, **connection_options(url)) as connection:
+        with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
             proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
     except psycopg.errors.UndefinedTable:

@@ -15,12 +15,17 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 from ..schemas.encoding import LaneCommand, decode_command, fingerprint
 from ..schemas.errors import InvalidCommand, NotMigrated, Unavailable, UndecodableCommand
 from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.postgres_sessions import Limits, connect
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
 from .deadlines import deadline_in
 from .outgoing import Chunk
-from .postgres import CONNECT_TIMEOUT_SECONDS
 from .session import Session
+
+#: What the session is called in Postgres.
+SESSION_NAME = "creditlane-cli"
+#: What an operator asks for may take longer than what requests wait for.
+OPERATOR_LIMITS = Limits(statement_seconds=60)
 
 _COLUMNS = """
 dead_letter_id, public_id as store_id, partition, lane_entry, payload, idempotency_key, code, reason,
@@ -95,9 +100,7 @@ class DeadLetters:
             ConfigurationError: the database is not set, or not migrated.
         """
         try:
-            with psycopg.connect(
-                settings.require_database_url(), autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS
-            ) as connection:
+            with connect(settings.require_database_url(), name=SESSION_NAME, limits=OPERATOR_LIMITS) as connection:
                 check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
                 letters = cls(connection, settings)
                 try:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
+from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
 from .lane_problems import (
     READ_ENTRIES_AHEAD,
@@ -23,7 +24,8 @@ from .lane_problems import (
     problems_of_lanes,
     problems_of_worker,
 )
-from .postgres import connection_options
+from .ledger_pool import read_limits
+from .postgres import SESSION_NAME
 from .redis_wire import RedisWire
 from .wire import Call, refuse_errors
 
@@ -143,9 +145,8 @@ def read_lanes(settings: Settings) -> LanesReport:
 
 
 def _read_ledger(settings: Settings) -> _Ledger:
-    url = settings.require_database_url()
     try:
-        with psycopg.connect(url, **connection_options(url)) as connection:
+        with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
             leases = connection.execute(READ_LEASES).fetchall()
             workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..schemas.accounts import Account, Entry
-from ..schemas.errors import AccountNotFound, NotMigrated, Unavailable
+from ..schemas.errors import AccountNotFound
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
-from .operations import ALLOW_WRITES, Operation
-from .postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, connection_options
+from .operations import Operation, Rows
+from .postgres import MAX_CONNECTIONS, read_until
 from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-    from psycopg_pool import ConnectionPool
+    from .ledger_pool import LedgerPool
 
 _T = TypeVar("_T")
 
@@ -30,43 +28,45 @@ class LedgerReader:
 
     Any number of threads may use it.
 
-    Every method raises Unavailable when Postgres cannot be reached, and NotMigrated when it has no ledger.
+    Every method raises Unavailable when Postgres cannot be reached or does not answer in time, NotMigrated when it has
+    no ledger, and ConfigurationError when it is none that can hold one. A read takes `timeout_seconds` at most, or
+    `postgres.READ_SECONDS` where that is not given.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = Lock()
-        self._pool: ConnectionPool[Connection[tuple[Any, ...]]] | None = None
+        self._pool: LedgerPool | None = None
 
     def installation(self, timeout_seconds: float | None = None) -> Installation:
         """Return what is fixed for this database, checked against the settings."""
-        rows = self._read(READ_INSTALLATION, {}, timeout_seconds)
+        rows = self._read(READ_INSTALLATION, {}, read_until(timeout_seconds))
         return check_installation(rows[0] if rows else None, self._settings.partitions)
 
     def decisions(self, tickets: Sequence[Ticket], timeout_seconds: float | None = None) -> list[Result | None]:
         """Return for each ticket of one store what became of its command, None where it is not decided. Set-based."""
         if not tickets:
             return []
+        until = read_until(timeout_seconds)
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
-        rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, timeout_seconds)
+        rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
-        lookup = {"store": store, "keys": missing}
-        letters = self._read(statements.FIND_DEAD_LETTERS, lookup, timeout_seconds) if missing else []
+        letters = self._read(statements.FIND_DEAD_LETTERS, {"store": store, "keys": missing}, until) if missing else []
         return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
 
     def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
-        rows = self._read(statements.READ_ACCOUNT, {"account": statements.account_uuid(account_id)}, timeout_seconds)
+        values = {"account": statements.account_uuid(account_id)}
+        rows = self._read(statements.READ_ACCOUNT, values, read_until(timeout_seconds))
         if not rows:
             raise AccountNotFound(details={"account_id": account_id})
         return statements.account_of(rows[0])
 
     def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
-        rows = self._read(
-            statements.FIND_TOUCHED, statements.touched_values(transaction_id, account_id), timeout_seconds
-        )
+        values = statements.touched_values(transaction_id, account_id)
+        rows = self._read(statements.FIND_TOUCHED, values, read_until(timeout_seconds))
         return bool(rows)
 
     def entries(self, account_id: str, limit: int | None) -> Iterator[Entry]:
@@ -86,11 +86,11 @@ class LedgerReader:
 
     def run(self, operation: Operation[_T]) -> _T:
         """Return the outcome of an operation, which may change what is no part of the books."""
-        rows: list[tuple[Any, ...]] = []
-        with self._connection() as connection, connection.transaction():
-            connection.execute(ALLOW_WRITES)
+        rows: Rows = []
+        pool = self._sessions()
+        with pool.transaction(read_until()) as session:
             for statement in operation.statements:
-                rows = connection.execute(statement, operation.values).fetchall()
+                rows = session.execute(statement, operation.values).fetchall()
         return operation.outcome(rows)
 
     def close(self) -> None:
@@ -100,41 +100,14 @@ class LedgerReader:
         if pool is not None:
             pool.close()
 
-    def _read(
-        self, statement: str, values: dict[str, Any], timeout_seconds: float | None = None
-    ) -> list[tuple[Any, ...]]:
-        with self._connection(timeout_seconds) as connection:
-            return connection.execute(statement, {"store": self._settings.store, **values}).fetchall()
+    def _read(self, statement: str, values: dict[str, Any], until: float | None = None) -> Rows:
+        given = {"store": self._settings.store, **values}
+        return self._sessions().rows(statement, given, read_until() if until is None else until)
 
-    @contextmanager
-    def _connection(self, timeout_seconds: float | None = None) -> Iterator[Connection[tuple[Any, ...]]]:
-        import psycopg
-        from psycopg_pool import PoolTimeout
-
-        try:
-            with self._connections().connection(timeout_seconds) as connection:
-                yield connection
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated from error
-        except (psycopg.Error, PoolTimeout) as error:
-            raise Unavailable(f"Postgres cannot be read: {error}") from error
-
-    def _connections(self) -> ConnectionPool[Connection[tuple[Any, ...]]]:
-        from psycopg_pool import ConnectionPool
+    def _sessions(self) -> LedgerPool:
+        from .ledger_pool import LedgerPool
 
         with self._lock:
             if self._pool is None:
-                url = self._settings.require_database_url()
-                self._pool = ConnectionPool(
-                    url,
-                    kwargs=connection_options(url),
-                    min_size=0,
-                    max_size=MAX_CONNECTIONS,
-                    max_idle=IDLE_SECONDS,
-                    timeout=CONNECT_TIMEOUT_SECONDS,
-                    # A connection that a restart of Postgres has cut is noticed here, not by the reader.
-                    check=ConnectionPool.check_connection,
-                    open=True,
-                    name="creditlane-client",
-                )
+                self._pool = LedgerPool(self._settings.require_database_url(), max_size=MAX_CONNECTIONS)
             return self._pool

@@ -17,7 +17,3 @@ class Operation(NamedTuple, Generic[_T]):
     values: Mapping[str, Any]
     #: Makes the outcome of the last statement's rows, or raises what they tell.
     outcome: Callable[[Rows], _T]
-
-
-#: The connections only read unless told otherwise, which has to be the first statement.
-ALLOW_WRITES = "set transaction read write"

@@ -1,43 +1,39 @@
-"""How both clients reach Postgres: limits and options. The driver is imported at the first read, not before."""
+"""How both clients and the API reach Postgres: limits of number and time. The driver is imported elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
-from ..schemas.errors import ConfigurationError
+from ..schemas.errors import Unavailable
 
 #: Most connections that one client holds.
 MAX_CONNECTIONS = 4
-#: How long a connection may take, and how long a reader waits for a free one, in seconds.
-CONNECT_TIMEOUT_SECONDS = 5
-#: How long one read may take, in seconds.
+#: How long one statement may take that only reads, in seconds.
 STATEMENT_TIMEOUT_SECONDS = 5
+#: How long a read or an operation may take in all, from waiting for a connection to the last row, in seconds.
+READ_SECONDS = 5.0
+#: How long closing waits for connections that are being made, in seconds.
+CLOSE_SECONDS = 1.0
 #: How long a connection that is not used stays open, in seconds.
 IDLE_SECONDS = 300.0
 #: Keys that one look-up asks for.
 LOOKUP_KEYS = 1_000
+#: What the sessions are called in Postgres.
+SESSION_NAME = "creditlane-client"
 
 
-def connection_options(url: str) -> dict[str, Any]:
-    """Return the options of every connection: read-only, each statement for itself, with a limit on its time.
+def read_until(timeout_seconds: float | None = None) -> float:
+    """Return when a read that begins now is over, on the clock of `time.monotonic`: after `READ_SECONDS` at the latest.
 
     Raises:
-        ConfigurationError: it is no Postgres URL.
+        Unavailable: there is no time for one.
     """
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
+    seconds = READ_SECONDS if timeout_seconds is None else min(timeout_seconds, READ_SECONDS)
+    if seconds <= 0:
+        raise Unavailable("Postgres was not asked: there was no time left for it")
+    return time.monotonic() + seconds
 
-    try:
-        given = str(conninfo_to_dict(url).get("options") or "")
-    except ProgrammingError:
-        # Without what it says: that repeats the URL, which may hold a password.
-        raise ConfigurationError("CREDITLANE_DATABASE_URL must be like postgresql://user@host/database") from None
-    limits = f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS}s -c default_transaction_read_only=on"
-    return {
-        "autocommit": True,
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "options": f"{given} {limits}".strip(),
-        # Named statements do not survive a pooler in transaction mode.
-        "prepare_threshold": None,
-        "application_name": "creditlane-client",
-    }
+
+def seconds_until(moment: float) -> float:
+    """Return how long it is until then; not less than what lets a connection be taken that is free."""
+    return max(moment - time.monotonic(), 0.001)

@@ -25,6 +25,8 @@ class _Launched(NamedTuple):
     #: None: the commands could not be written; `was_sent` tells whether some of them were.
     flight: Flight | None
     was_sent: bool
+    #: By when this was tried.
+    deadline: float
 
 
 class Sender:
@@ -111,8 +113,8 @@ class Sender:
         except ExchangeFailed as error:
             if error.sent:
                 shipment.note_silence()
-            return _Launched(shipment, None, was_sent=error.sent)
-        return _Launched(shipment, flight, was_sent=True)
+            return _Launched(shipment, None, was_sent=error.sent, deadline=deadline)
+        return _Launched(shipment, flight, was_sent=True, deadline=deadline)
 
     def _finish(
         self, launched: _Launched, patience_seconds: float, accepted_before: int, deadline: float | None = None
@@ -121,7 +123,9 @@ class Sender:
         shipment = launched.shipment
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
         patient_until = time.monotonic() + patience_seconds
-        answers = self._first_answers(launched, deadline or deadline_in(patience_seconds))
+        # What is on its way may have been so for long, while the next chunk was made; what is not has waited since.
+        first = patience_seconds if launched.flight is not None else seconds_until(launched.deadline)
+        answers = self._first_answers(launched, deadline or deadline_in(first))
         while True:
             accepted = shipment.settle(answers)
             if shipment.is_done:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from . import postgres_sessions
 from .errors import Unavailable
 from .installation import Installation, check_partitions
 from .routing import DEFAULT_PARTITIONS
 
 #: Any number that nothing else uses: two `migrate` at once must take turns.
 _MIGRATION_LOCK = 7_306_011_901
+#: What the session is called in Postgres.
+SESSION_NAME = "creditlane-migrate"
 
 
 def migrate(database_url: str, *, partitions: int | None = None) -> str:
@@ -26,13 +30,16 @@ def migrate(database_url: str, *, partitions: int | None = None) -> str:
     is fixed for ever.
 
     Raises:
+        ConfigurationError: the database is none that can hold a ledger.
         PartitionMismatch: `partitions` is given and the database was initialised with another number.
         Unavailable: the database cannot be reached.
     """
-    url = make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, poolclass=NullPool)
+    # The session is made by us: SQLAlchemy would read the URL in its own way, and know fewer forms than the others do.
+    session = partial(postgres_sessions.connect, database_url, name=SESSION_NAME, autocommit=False)
+    engine = create_engine("postgresql+psycopg://", creator=session, poolclass=NullPool)
     try:
         with engine.begin() as connection:
+            connection.exec_driver_sql(_limits_of(connection))
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -43,6 +50,14 @@ def migrate(database_url: str, *, partitions: int | None = None) -> str:
             return MigrationContext.configure(connection).get_current_revision() or ""
     except OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error.orig}") from error
+
+
+def _limits_of(connection: Connection) -> str:
+    """Return what keeps the role's own limits from cutting this, also where it waits for another `migrate`."""
+    session = connection.connection.driver_connection
+    if not isinstance(session, postgres_sessions.PostgresSession):
+        raise TypeError(f"not a session of ours: {session!r}")
+    return postgres_sessions.limit_statement(session, postgres_sessions.UNLIMITED)
 
 
 def _initialise(connection: Connection, partitions: int | None) -> None:

@@ -56,6 +56,10 @@ class WorkerNumbers(msgspec.Struct):
     batch_seconds: Distribution = msgspec.field(default_factory=lambda: Distribution.over(BATCH_SECONDS_BOUNDS))
     lanes_gained: int = 0
     lanes_lost: int = 0
+    #: Times that a lane was read again and began with what it had begun with before.
+    lanes_read_again: int = 0
+    #: Why a lane does not get on, by its number: its key is of another type, or it is read again without progress.
+    lane_faults: dict[str, str] = {}
     #: The stages that try again or have been at one piece of work for long, by `reader`, `applier` or `announcer`.
     troubles: dict[str, StageTrouble] = {}
     #: Since the last commit, or since lanes were gained after it; None where it has no lanes.

@@ -1,6 +1,7 @@
-"""Tells the news of a committed batch: results to producers, poll keys, and the lanes rid of what is decided.
+"""Tells the news of a committed batch: results to producers, poll keys, and a hint to who delivers news.
 
-In that order: a crash in between leads to a second announcement, never to none. Called after the commit only.
+Before the lanes are rid of it: a crash in between leads to a second announcement, never to none. Called after the
+commit only.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from ..schemas.journal import Announcement, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
 from .book import Verdict
+from .redis_session import is_out_of_memory
 from .requests import Batch, Request
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
 MAX_RESULTS_PER_MESSAGE = 50
+#: Bytes of one message, unless it holds a single result.
+MAX_MESSAGE_BYTES = 65_536
 #: Messages that a producer may leave unread. What is trimmed is found in Postgres.
 MAX_UNREAD_MESSAGES = 8_000
+#: Bytes that it may leave unread, about: of messages as long as the one that is added.
+MAX_UNREAD_BYTES = 80_000_000
 #: How long the news for a producer that reads nothing are kept, in seconds.
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
@@ -43,11 +49,12 @@ class Announcer:
         self._keys = keys
         self._result_ttl_seconds = result_ttl_seconds
         self._keep_all_results = keep_all_results
-        self._delete_decided = client.register_script(scripts.DELETE_DECIDED)
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> None:
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> bool:
         """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
+
+        Returns False if Redis is out of memory and has not taken all of it.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
@@ -60,29 +67,16 @@ class Announcer:
             # One element is enough to wake somebody up, and nobody may be there to take them off.
             pipeline.rpush(self._keys.wake_deliveries, 1)
             pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
+        taken = True
         for answer in pipeline.execute(raise_on_error=False):
-            if isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+            if is_out_of_memory(answer):
+                taken = False
+            elif isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
                 # One producer's key is something else. It finds its results in Postgres; the others must not wait.
                 _log.error("a result cannot be announced", error=str(answer))
             elif isinstance(answer, Exception):
                 raise answer
-
-    def delete(self, batch: Batch) -> set[int]:
-        """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.
-
-        Raises:
-            redis.RedisError: Redis cannot be used now; delete again.
-        """
-        last_entries = {request.partition: request.lane_entry for request in batch.requests}
-        pipeline = self._client.pipeline(transaction=False)
-        for partition, lane_entry in last_entries.items():
-            self._delete_decided(
-                keys=[self._keys.lane(partition), self._keys.fence(partition)],
-                args=[batch.epochs[partition], _after(lane_entry)],
-                client=pipeline,
-            )
-        answers = pipeline.execute()
-        return {partition for partition, deleted in zip(last_entries, answers, strict=True) if deleted == -1}
+        return taken
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         replies: defaultdict[str, list[Announcement]] = defaultdict(list)
@@ -94,8 +88,9 @@ class Announcer:
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
             for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
-                message = encode_announcements(news[start : start + MAX_RESULTS_PER_MESSAGE])
-                pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=MAX_UNREAD_MESSAGES)
+                for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
+                    unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
+                    pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=max(1, unread))
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
@@ -119,7 +114,10 @@ class Announcer:
                 )
 
 
-def _after(lane_entry: bytes) -> bytes:
-    """Return the id that comes right after this one in a stream."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return b"%b-%d" % (milliseconds, int(number) + 1)
+def _messages_of(news: list[Announcement]) -> list[bytes]:
+    """Return the results as one message, or as several where that would be too long."""
+    message = encode_announcements(news)
+    if len(message) <= MAX_MESSAGE_BYTES or len(news) == 1:
+        return [message]
+    half = len(news) // 2
+    return _messages_of(news[:half]) + _messages_of(news[half:])

@@ -1,8 +1,12 @@
-"""Gets every request of a batch decided: optimistically, else carefully, else in halves until the culprit is alone."""
+"""Gets every request of a batch decided: optimistically, else carefully, else in halves until the culprit is alone.
+
+A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -10,11 +14,12 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from ..schemas.errors import CommandDeadLettered, UndecodableCommand
+from ..schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
 from ..schemas.journal import Refusal
 from .book import AddressedCommand, Verdict
 from .requests import Batch, Request
-from .store import LedgerStore, PartitionsLost, StaleAccount
+from .sizing import Cost, Sizing
+from .store import LedgerStore, PartitionsLost, StaleAccount, TransactionTooLarge
 
 #: Batches that are done carefully after one that met a known key: repeats come in runs.
 CAREFUL_BATCHES = 2
@@ -25,14 +30,34 @@ MAX_COLLISIONS = 5
 #: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
 _CULPABLE_CLASSES = frozenset({"22", "23", "54", "P0"})
 
+#: What Postgres says of work that took too long: a statement, or what this worker did between two of them.
+_TIMEOUTS = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.IdleSessionTimeout,
+)
+
 _log = structlog.get_logger(__name__)
+
+
+class CommandTimedOut(CreditlaneError):
+    """A command did not get through alone, which may be the environment's fault: try other lanes, and it again."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        super().__init__(f"A command of partition {partition} did not get through alone in time.")
 
 
 class Applier:
     """Applies batches through one store. Errors of the environment pass through; the caller tries again."""
 
-    def __init__(self, store: LedgerStore) -> None:
+    def __init__(
+        self, store: LedgerStore, sizing: Sizing | None = None, note_progress: Callable[[], None] | None = None
+    ) -> None:
+        """`note_progress` is called whenever what is left to do has become smaller."""
         self._store = store
+        self._sizing = sizing or Sizing()
+        self._note_progress = note_progress or (lambda: None)
         self._stores: dict[str, int] = {}
         # What was on a lane when this worker took it may have been decided by its last owner.
         self._careful_batches = CAREFUL_BATCHES
@@ -47,17 +72,73 @@ class Applier:
         return self._store.take_news()
 
     def apply(self, batch: Batch) -> list[Verdict]:
-        """Return the verdict of every request of the batch, in order; all of them are committed.
+        """Return the verdicts of the batch's first requests, in order: of as many as fit into one transaction.
+
+        All of them are committed. The rest was not tried; it is a batch of its own.
 
         Raises:
             PartitionsLost: some lanes are another worker's now. Nothing was decided that is not stored; drop them and
                 apply the rest again.
+            CommandTimedOut: the first request does not get through. Apply what is on other lanes before it.
             psycopg.Error: Postgres cannot be used now. Apply the batch again.
         """
-        requests = batch.requests
+        while True:
+            part = self._sizing.first_part(batch.requests)
+            requests = batch.requests[: part.requests]
+            began = time.monotonic()
+            try:
+                verdicts = self._decide(requests, batch.epochs)
+            except (psycopg.Error, TransactionTooLarge) as error:
+                if not self._is_too_big(error, time.monotonic() - began):
+                    raise
+                self._note_too_big(part, requests[0], error)
+                if part.requests == 1 and self._sizing.note_lone_timeout(requests[0]):
+                    reason = f"{_reason(error)}; it did not get through alone either"
+                    return [self._bury(requests[0], batch.epochs, CommandDeadLettered.code, reason)]
+                if not isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+                    raise
+                if part.requests == 1:
+                    raise CommandTimedOut(requests[0].partition) from error
+            else:
+                self._note_commit(part, requests, verdicts)
+                return verdicts
+
+    def _is_too_big(self, error: Exception, seconds: float) -> bool:
+        """Tell whether an attempt failed because it was too much at once, and not while it waited for its lanes."""
+        if isinstance(error, TransactionTooLarge):
+            return True
+        # A connection that breaks after so long was perhaps cut because of it; smaller attempts do no harm.
+        took_long = isinstance(error, psycopg.OperationalError) and seconds >= self._sizing.timeout_seconds
+        return self._store.holds_lanes_since is not None and (isinstance(error, _TIMEOUTS) or took_long)
+
+    def _note_too_big(self, part: Cost, first: Request, error: Exception) -> None:
+        self._sizing.note_too_big(part)
+        if isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+            # Postgres is there. How often it may be so is bounded: halves end, and one command alone is given up.
+            self._note_progress()
+        # It was rolled back, or perhaps not: whatever it was, what is remembered is not worth the risk.
+        self.expect_repeats()
+        _log.warning(
+            "transaction is too big, trying half of it",
+            requests=part.requests,
+            rows=part.rows,
+            bytes=part.bytes,
+            partition=first.partition,
+            lane_entry=first.lane_entry.decode("ascii", "replace"),
+            error=_reason(error),
+        )
+
+    def _note_commit(self, part: Cost, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+        since = self._store.holds_lanes_since
+        if since is not None and len(verdicts) == len(requests):
+            self._sizing.note_commit(part, time.monotonic() - since, self._store.written_characters)
+        if part.requests == 1:
+            self._sizing.forget_lone(requests[0])
+
+    def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
         if self._careful_batches == 0:
             try:
-                return self._attempt(requests, batch.epochs, careful=False)
+                return self._attempt(requests, epochs, careful=False)
             except (psycopg.errors.UniqueViolation, StaleAccount):
                 self.expect_repeats()
             except Exception as error:
@@ -65,7 +146,7 @@ class Applier:
                     raise
                 self.expect_repeats()
         self._careful_batches -= 1
-        return self._apply_carefully(requests, batch.epochs)
+        return self._apply_carefully(requests, epochs)
 
     def _learn_stores(self, requests: Sequence[Request]) -> None:
         unknown = {request.command.store_id for request in requests if request.command} - self._stores.keys()
@@ -94,10 +175,14 @@ class Applier:
             return [self._bury(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
         half = len(requests) // 2
         _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
-        return [
-            *self._apply_carefully(requests[:half], epochs),
-            *self._apply_carefully(requests[half:], epochs),
-        ]
+        verdicts = self._apply_carefully(requests[:half], epochs)
+        if len(verdicts) < half:
+            return verdicts
+        try:
+            return [*verdicts, *self._apply_carefully(requests[half:], epochs)]
+        except (psycopg.Error, CreditlaneError):
+            # The first half is committed whatever became of the second, which meets the same again on its own.
+            return verdicts
 
     def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
         stores = self._stores
@@ -154,7 +239,7 @@ def _dead_letter_id(request: Request) -> UUID:
 
 def _culpable(error: Exception) -> bool:
     """Tell whether a command of the batch may be the cause, so that trying the rest without it makes sense."""
-    if isinstance(error, PartitionsLost):
+    if isinstance(error, PartitionsLost | TransactionTooLarge):
         return False
     if isinstance(error, psycopg.Error):
         # A DataError without a state comes from the driver, which could not write a value down.

@@ -1,4 +1,4 @@
-"""Connections to Postgres and Redis as a worker wants them: with a deadline on everything."""
+"""Connections to Postgres and Redis as a worker wants them: named after it, and with a deadline on everything."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 
 import redis
 
-from .deadlines import SILENCE_SECONDS, AsyncDeadlineConnection, DeadlineConnection, silent_for
+from ..schemas import postgres_sessions
+from ..schemas.postgres_sessions import (
+    SILENCE_SECONDS,
+    UNLIMITED,
+    AsyncPostgresSession,
+    PostgresSession,
+    silent_for,
+)
 
-#: How long to wait for a connection to be made, in seconds.
+#: How long to wait for a connection to Redis to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
 REDIS_TIMEOUT_SECONDS = 10.0
@@ -22,59 +29,48 @@ def session_name(worker_id: str = "") -> str:
 
 def connect_postgres(
     database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
-) -> DeadlineConnection:
+) -> PostgresSession:
     """Return a new connection, which others can tell from its name to be this worker's.
 
     Postgres may be silent on it for so long, and about as long while it is made.
 
     Raises:
+        ConfigurationError: the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached.
     """
-    options = session_options(session_name(worker_id))
-    # The driver waits for two seconds at least.
-    options["connect_timeout"] = min(CONNECT_TIMEOUT_SECONDS, max(2, math.ceil(silence_seconds)))
-    connection = DeadlineConnection.connect(database_url, autocommit=autocommit, **options)
-    connection.is_overdue = silent_for(silence_seconds)
-    return connection
+    session = postgres_sessions.connect(
+        database_url,
+        name=session_name(worker_id),
+        autocommit=autocommit,
+        connect_seconds=min(postgres_sessions.CONNECT_TIMEOUT_SECONDS, math.ceil(silence_seconds)),
+    )
+    session.is_overdue = silent_for(silence_seconds)
+    return session
 
 
 async def connect_postgres_async(
     database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
-) -> AsyncDeadlineConnection:
+) -> AsyncPostgresSession:
     """Return a new connection for an event loop, on which Postgres may be silent for so long."""
-    connection = await AsyncDeadlineConnection.connect(
-        database_url, autocommit=autocommit, **session_options(session_name(worker_id))
+    session = await postgres_sessions.connect_async(
+        database_url, name=session_name(worker_id), limits=UNLIMITED, autocommit=autocommit
     )
-    connection.is_overdue = silent_for(silence_seconds)
-    return connection
+    session.is_overdue = silent_for(silence_seconds)
+    return session
 
 
-def session_options(name: str) -> dict[str, Any]:
-    """Return the options of a connection whose session is called like this in Postgres."""
-    return {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": name,
-        # Poolers in transaction mode give each transaction another server: nothing prepared may be relied on.
-        "prepare_threshold": None,
-        # A peer that vanished without a word is noticed after about half a minute.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-    }
-
-
-def connect_redis(redis_url: str, *, answer_seconds: float = REDIS_TIMEOUT_SECONDS) -> redis.Redis:
+def connect_redis(redis_url: str, *, answer_seconds: float = REDIS_TIMEOUT_SECONDS, **options: Any) -> redis.Redis:
     """Return a client that connects when first used, and gives streams as they are sent: nested lists of bytes.
 
-    No answer is waited for longer than `answer_seconds`.
+    No answer is waited for longer than `answer_seconds`. The options are those of the driver.
     """
     client = redis.Redis.from_url(
         redis_url,
         protocol=2,
         decode_responses=False,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
         socket_timeout=answer_seconds,
+        **options,
     )
     client.set_response_callback("XREAD", lambda response, **_options: response)
     return client

@@ -46,6 +46,16 @@ class Counting:
             if gained:
                 self._committed_at = self._clock()
 
+    def note_lane_faults(self, faults: Mapping[int, str]) -> None:
+        """Note which lanes do not get on for a reason of their own, in place of those noted before."""
+        with self._lock:
+            self._numbers.lane_faults = {str(partition): cause for partition, cause in sorted(faults.items())}
+
+    def note_read_again(self) -> None:
+        """Count a lane that was read again and begins with what it began with before."""
+        with self._lock:
+            self._numbers.lanes_read_again += 1
+
     def encoded(
         self, *, troubles: Mapping[str, StageTrouble] | None = None, standing_lanes: Mapping[int, float] | None = None
     ) -> str:

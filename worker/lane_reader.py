@@ -1,92 +1,253 @@
-"""Reads all lanes this process owns in one call, and makes one batch of what is there."""
+"""Reads all lanes this process owns, and makes one batch of what is there, bounded by entries and by bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
 
 import redis
+import structlog
 
 from ..schemas.keys import Keys
-from . import scripts
-from .connecting import REDIS_TIMEOUT_SECONDS
+from .counting import Counting
+from .fences import Fences
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, lengths_of
+from .lane_faults import LaneFaults
+from .lane_heads import LaneHeads, is_lower
 from .ownership import Ownership
+from .redis_session import MIN_ANSWER_SECONDS
 from .requests import Batch, Request, parse_request
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
-BLOCK_SECONDS = min(0.25, REDIS_TIMEOUT_SECONDS / 2)
-#: Fewest entries to ask of each lane.
-MIN_READ_COUNT = 16
+BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)
+#: How often lanes that are always under way are looked at for entries before those, in seconds.
+HEAD_CHECK_SECONDS = 1.0
+#: Most entries to ask for at once, unless there are more lanes than that. Redis counts entries, however long they are,
+#: and the first long ones come unannounced: so many of 256 kB are what a worker has room for.
+READ_ENTRIES = 256
+#: Lanes that are read on at once while they have more.
+LANES_AT_ONCE = 8
+#: Bytes of lane entries after which a batch is full. About four batches are in memory at once, each several times over.
+READ_BYTES = 4_000_000
+#: Entries to ask for of a lane on which something is held back.
+HELD_ENTRIES = 6
+HELD_ENTRIES_ALONE = 32
 
 _FROM_HEAD = b"0-0"
+
+_log = structlog.get_logger(__name__)
 
 
 class LaneReader:
     """Reads lanes from their head, or from where the last read ended while that is still under way."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, ownership: Ownership, *, batch_limit: int) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        ownership: Ownership,
+        fences: Fences,
+        counting: Counting,
+        *,
+        batch_limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._ownership = ownership
         self._keys = keys
+        self._fences = fences
         self._batch_limit = batch_limit
-        self._raise_fence = client.register_script(scripts.RAISE_FENCE)
+        self._clock = clock
+        self._faults = LaneFaults(client, keys, counting, clock=clock)
+        self._heads = LaneHeads(ownership, counting, self._faults.note)
+        self._heads_checked_at = clock()
+        #: Number of the Redis session that is read in.
+        self._session = 0
         #: (partition, epoch): where the next read starts. A lane under a new epoch starts from its head.
         self._cursors: dict[tuple[int, int], bytes] = {}
-        #: Entries to ask of each lane; 0 until the number of lanes is known.
-        self._count = 0
+        #: Lanes that are not read before what is under way is finished, and then from their head.
+        self._waiting: set[tuple[int, int]] = set()
+        self._held = HeldBack()
+        #: The last read left nothing on its lanes but what is held back.
+        self.is_at_end = False
 
-    def reset(self) -> None:
-        """Forget what was fenced: Redis may have lost it. Positions stay, for what is under way is still under way."""
-        for key in [key for key in self._cursors if not self._ownership.is_under_way(*key)]:
-            del self._cursors[key]
+    def reset(self, session: int) -> None:
+        """Go on in another session: Redis may have lost fences and entries, and give out lower ids than were read."""
+        self._session = session
+        self._fences.forget()
+        self._waiting = {lane for lane in self._cursors if self._ownership.is_under_way(*lane)}
+        # Every lane is read from its head next, and with it what was held back.
+        self._held.keep(())
 
-    def read(self, epochs: Mapping[int, int]) -> Batch:
-        """Return what stands on these lanes, up to the batch limit, waiting a moment if there is nothing.
+    @property
+    def holds_back(self) -> bool:
+        """Whether something waits for `read_held`."""
+        return bool(self._held)
 
-        The batch is noted as under way; whoever takes it must finish it.
+    def read(self, epochs: Mapping[int, int], *, block_seconds: float = BLOCK_SECONDS) -> Batch:
+        """Return what stands on these lanes, up to the batch limit or so many bytes.
+
+        Waits so long if there is nothing. What is heavy, and what its store sent behind it, is held back for
+        `read_held`. The batch is noted as under way; whoever takes it must finish it.
 
         Raises:
             redis.RedisError: Redis cannot be used now.
         """
-        self._keep_up_with(epochs)
-        lanes = {self._keys.lane(partition).encode(): partition for partition in epochs}
-        arguments: list[bytes | str | int] = ["COUNT", self._count, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"]
-        arguments += lanes
-        arguments += [self._start_of(partition, epoch) for partition, epoch in epochs.items()]
-        response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
+        epochs = self._readable(epochs)
+        self.is_at_end = True
+        if not epochs:
+            self._ownership.wait_for_change(block_seconds)
+            return Batch([], {})
+        starts = {partition: self._start_of(partition, epoch) for partition, epoch in epochs.items()}
         requests: list[Request] = []
-        for lane, entries in response:
-            partition = lanes[lane]
-            requests += [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
-            self._cursors[partition, epochs[partition]] = entries[-1][0]
-        self._adapt_count(len(requests), max((len(entries) for _, entries in response), default=0))
-        read_epochs = {lanes[lane]: epochs[lanes[lane]] for lane, _ in response}
-        self._ownership.begin(read_epochs)
-        return Batch(requests, read_epochs)
+        #: First entry of each lane that has any.
+        firsts: dict[int, bytes] = {}
+        try:
+            self.is_at_end = self._read_all(starts, epochs, int(block_seconds * 1000), requests, firsts)
+        except redis.ResponseError as error:
+            self._faults.find(error, epochs)
+            return Batch([], {})
+        from_head = {partition for partition, start in starts.items() if start == _FROM_HEAD}
+        self._heads.note_empty(from_head - firsts.keys())
+        batch = self._begin(requests, firsts.keys(), epochs)
+        for partition, epoch in batch.epochs.items():
+            self._heads.note_read((partition, epoch), firsts[partition], from_head=partition in from_head)
+        return batch
 
-    def _adapt_count(self, total: int, longest: int) -> None:
-        """Aim at full batches. Redis counts for each lane, so the count depends on how many of them are busy.
+    def read_held(self, epochs: Mapping[int, int], *, alone: bool = False) -> Batch:
+        """Return the next part of what is held back, of one lane; nothing if there is none. Otherwise as `read`.
 
-        It starts low and at most doubles: a backlog on all lanes must not come in at once.
+        It is small, so that others get between two of them, unless the caller knows that there are none.
         """
-        if total > self._batch_limit:
-            self._count = max(MIN_READ_COUNT, self._count * self._batch_limit // total)
-        elif longest == self._count and total < self._batch_limit:
-            self._count = min(self._batch_limit, self._count * 2)
+        epochs = self._readable(epochs)
+        for partition in [partition for partition in self._held.partitions if partition in epochs]:
+            end = self._cursors[partition, epochs[partition]]
+            start, count = self._held.start_of(partition), HELD_ENTRIES_ALONE if alone else HELD_ENTRIES
+            answer = self._read_lanes({partition: start}, count)
+            room = HELD_BYTES_ALONE if alone else HELD_BYTES
+            requests = self._held.take(partition, answer[0][1] if answer else [], end, room)
+            if not answer:
+                self._held.release(partition)
+            if requests:
+                return self._begin(requests, {partition}, epochs, gaps=frozenset({partition}))
+        return Batch([], {})
+
+    def _read_all(
+        self,
+        starts: Mapping[int, bytes],
+        epochs: Mapping[int, int],
+        block_ms: int,
+        requests: list[Request],
+        firsts: dict[int, bytes],
+    ) -> bool:
+        """Read the lanes from their starts, by turns, into the two lists. Returns whether all of them are at an end."""
+        lanes = dict(starts)
+        room, step = READ_BYTES, READ_ENTRIES
+        while lanes and room > 0 and len(requests) < self._batch_limit:
+            group = dict(islice(lanes.items(), LANES_AT_ONCE)) if firsts else lanes
+            lanes = {partition: start for partition, start in lanes.items() if partition not in group}
+            count = max(1, min(step, self._batch_limit - len(requests)) // len(group))
+            try:
+                answer = self._read_lanes(group, count, block_ms)
+            except redis.RedisError:
+                if not firsts:
+                    raise
+                # What was read before must not be passed over; the next read meets the same.
+                return False
+            number = length = 0
+            for partition, entries in answer:
+                lengths = lengths_of(entries)
+                requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
+                firsts.setdefault(partition, entries[0][0])
+                last = self._cursors[partition, epochs[partition]] = entries[-1][0]
+                number, length = number + len(entries), length + sum(lengths)
+                if len(entries) == count:
+                    # It may have more, for which it waits until all others have had as much.
+                    lanes[partition] = last
+            room -= length
+            step = max(1, min(READ_ENTRIES, room * number // max(1, length)))
+            block_ms = 0
+        return not lanes
+
+    def _read_lanes(
+        self, starts: Mapping[int, bytes], count: int, block_ms: int = 0
+    ) -> list[tuple[int, Sequence[Entry]]]:
+        """Return what stands on each lane behind its start, at most so many entries of each; empty lanes are left out.
+
+        The count is all that bounds what Redis sends, so it allows for the longest entries that there may be.
+        """
+        lanes = {self._keys.lane(partition).encode(): partition for partition in starts}
+        arguments: list[bytes | str | int] = ["COUNT", count]
+        # Redis would take 0 for without end.
+        arguments += ["BLOCK", block_ms] if block_ms else []
+        arguments += ["STREAMS", *lanes, *starts.values()]
+        response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
+        return [(lanes[lane], entries) for lane, entries in response]
+
+    def _requests_of(self, partition: int, entries: Sequence[Entry], *, heavy: bool) -> list[Request]:
+        if partition in self._held or heavy:
+            return self._held.sift(partition, entries)
+        return [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
+
+    def _begin(
+        self,
+        requests: list[Request],
+        read: AbstractSet[int],
+        epochs: Mapping[int, int],
+        *,
+        gaps: frozenset[int] | None = None,
+    ) -> Batch:
+        if gaps is None:
+            gaps = frozenset(partition for partition in read if partition in self._held)
+        partitions = {request.partition for request in requests} if gaps else read
+        read_epochs = {partition: epochs[partition] for partition in partitions}
+        self._ownership.begin(read_epochs)
+        return Batch(requests, read_epochs, self._session, gaps)
 
     def _start_of(self, partition: int, epoch: int) -> bytes:
         # With nothing under way everything decided is deleted. Starting from the head then finds entries also if
         # Redis was restored from a copy and has begun to give out lower ids.
-        if not self._ownership.is_under_way(partition, epoch):
+        if partition not in self._held and not self._ownership.is_under_way(partition, epoch):
             return _FROM_HEAD
         return self._cursors.get((partition, epoch), _FROM_HEAD)
 
-    def _keep_up_with(self, epochs: Mapping[int, int]) -> None:
-        """Raise the fence of every lane that is new, and forget those that are gone."""
+    def _readable(self, epochs: Mapping[int, int]) -> dict[int, int]:
+        """Return the lanes that can be read now, with the fences of those that are new raised."""
         owned = set(epochs.items())
-        if owned - self._cursors.keys():
-            self._count = max(MIN_READ_COUNT, self._batch_limit // len(owned))
-        for partition, epoch in owned - self._cursors.keys():
-            self._raise_fence(keys=[self._keys.fence(partition)], args=[epoch])
-            self._cursors[partition, epoch] = _FROM_HEAD
-        for gone in self._cursors.keys() - owned:
-            del self._cursors[gone]
+        for lane in owned - self._cursors.keys():
+            self._cursors[lane] = _FROM_HEAD
+            # What was held back under an earlier epoch is read again.
+            self._held.release(lane[0])
+        if gone := self._cursors.keys() - owned:
+            for lane in gone:
+                del self._cursors[lane]
+            self._heads.keep(owned)
+            self._held.keep(epochs.keys())
+        unreadable = self._fences.raise_for(epochs) | self._faults.unreadable_among(epochs.keys())
+        self._find_lower_ids(owned)
+        self._waiting = {lane for lane in self._waiting & owned if self._ownership.is_under_way(*lane)}
+        unreadable |= {partition for partition, _ in self._waiting}
+        return {partition: epoch for partition, epoch in epochs.items() if partition not in unreadable}
+
+    def _find_lower_ids(self, owned: set[tuple[int, int]]) -> None:
+        """Now and then look whether lanes that are always under way have entries before those, and let them wait.
+
+        What is held back stands before them, too; such a lane is looked at once that is done.
+        """
+        if self._clock() - self._heads_checked_at < HEAD_CHECK_SECONDS:
+            return
+        self._heads_checked_at = self._clock()
+        candidates = [lane for lane in owned - self._waiting if lane[0] not in self._held]
+        oldest = {lane: first for lane in candidates if (first := self._heads.oldest(lane)) is not None}
+        if not oldest:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, _ in oldest:
+            pipeline.execute_command("XRANGE", self._keys.lane(partition), "-", "+", "COUNT", 1)  # type: ignore[no-untyped-call]
+        for (lane, first), entries in zip(oldest.items(), pipeline.execute(raise_on_error=False), strict=True):
+            # An error is one that reading meets as well.
+            if not isinstance(entries, Exception) and entries and is_lower(entries[0][0], first):
+                _log.warning("Redis gives out lower ids than before, reading from the head", partition=lane[0])
+                self._waiting.add(lane)

@@ -41,6 +41,14 @@ class Ownership:
                     self._epochs.pop(partition, None)
             self._changed.notify_all()
 
+    def move(self, epochs: Mapping[int, int]) -> None:
+        """Hold those of these lanes that are owned under the epochs given, if those are higher."""
+        with self._changed:
+            for partition, epoch in epochs.items():
+                if self._epochs.get(partition, epoch) < epoch:
+                    self._epochs[partition] = epoch
+            self._changed.notify_all()
+
     def current(self) -> dict[int, int]:
         """Return the epochs by partition."""
         with self._changed:
@@ -75,6 +83,11 @@ class Ownership:
                         del self._waiting_since[key[0]]
             self._changed.notify_all()
 
+    def batches_under_way(self, partition: int, epoch: int) -> int:
+        """Return how often the lane was read under this epoch and is not done with."""
+        with self._changed:
+            return self._under_way.get((partition, epoch), 0)
+
     def standing(self, seconds: float) -> dict[int, float]:
         """Return the lanes that are owned and read, and of which nothing was deleted for longer than this."""
         now = self._clock()
@@ -89,6 +102,11 @@ class Ownership:
         """Tell whether something of the lane was read under this epoch and is not done with."""
         with self._changed:
             return (partition, epoch) in self._under_way
+
+    def wait_for_change(self, timeout_seconds: float) -> None:
+        """Wait until lanes come or go, or something is finished."""
+        with self._changed:
+            self._changed.wait(timeout_seconds)
 
     def wait_until_finished(self, partitions: Iterable[int], timeout_seconds: float) -> bool:
         """Wait until nothing of these lanes is under way; False if that takes too long."""

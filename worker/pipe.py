@@ -17,6 +17,18 @@ class Pipe(Generic[Item]):
         self._items: deque[Item] = deque()
         self._changed = Condition()
         self._ended = False
+        self._takers = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for an item now."""
+        with self._changed:
+            return self._takers > 0 and not self._items
+
+    def wait_until_wanted(self, timeout_seconds: float) -> None:
+        """Wait until somebody waits for an item, or the pipe has ended, but not for longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or (self._takers > 0 and not self._items), timeout_seconds)
 
     def put(self, item: Item) -> bool:
         """Add an item, waiting for room. False if the pipe has ended: the item is not taken."""
@@ -31,7 +43,11 @@ class Pipe(Generic[Item]):
     def get(self) -> Item | None:
         """Return the next item, waiting for one. None if the pipe has ended and is empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or bool(self._items))
+            if not self._items and not self._ended:
+                self._takers += 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._ended or bool(self._items))
+                self._takers -= 1
             if not self._items:
                 return None
             item = self._items.popleft()

@@ -36,6 +36,7 @@ from .leases import LeaseKeeper
 from .logs import configure_logs
 from .ownership import Ownership
 from .progress import Progress
+from .redis_session import RedisFault, RedisFaults, answer_seconds_within, is_out_of_memory
 from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 
 #: How long Postgres may take to answer while the worker starts, in seconds.
@@ -63,7 +64,7 @@ class Worker:
         self._drained = threading.Event()
         self._failure: BaseException | None = None
         self._pipes = pipes = Pipes()
-        ownership, counting = Ownership(), Counting()
+        ownership, counting, faults = Ownership(), Counting(), RedisFaults()
         self._progress = progress = Progress(self._stopping)
         self._keeper = LeaseKeeper(
             self._database_url,
@@ -74,11 +75,30 @@ class Worker:
             self._drained,
             lease_seconds=settings.lease_seconds,
         )
-        self._reading = ReadingStage(settings, ownership, pipes, progress, self._stopping, after_step)
-        self._applying = ApplyingStage(
-            settings, self.worker_id, ownership, pipes, counting, progress, self._stopping, after_step
+        self._reading = ReadingStage(
+            settings,
+            self.worker_id,
+            ownership,
+            pipes,
+            counting,
+            progress,
+            faults,
+            stopping=self._stopping,
+            after_step=after_step,
         )
-        self._announcing = AnnouncingStage(settings, ownership, pipes, counting, progress, self._stopping, after_step)
+        self._applying = ApplyingStage(
+            settings,
+            self.worker_id,
+            ownership,
+            pipes,
+            counting,
+            progress,
+            stopping=self._stopping,
+            after_step=after_step,
+        )
+        self._announcing = AnnouncingStage(
+            settings, ownership, pipes, counting, progress, faults, stopping=self._stopping, after_step=after_step
+        )
 
     def stop(self) -> None:
         """Finish the batch under way, give the leases back, and let `run` return."""
@@ -140,7 +160,7 @@ class Worker:
                 self._mirror(installation)
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
-            except (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError) as error:
+            except (psycopg.OperationalError, *RedisFault) as error:
                 _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
                 backoff.pause()
             else:
@@ -148,8 +168,19 @@ class Worker:
         return None
 
     def _mirror(self, installation: Installation) -> None:
-        with connect_redis(self._redis_url) as client:
-            client.set(Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation))
+        key, value = Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation)
+        answer_seconds = answer_seconds_within(self._settings.lease_seconds)
+        with connect_redis(self._redis_url, answer_seconds=answer_seconds) as client:
+            if client.type(key) == b"string" and client.get(key) == value:
+                return
+            try:
+                client.set(key, value)
+            except redis.ResponseError as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Producers that find none ask Postgres; a wrong one would lead them to wrong lanes.
+                client.delete(key)
+                _log.warning("Redis is out of memory; starting without the mirror of the installation")
 
 
 def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -> None:

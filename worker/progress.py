@@ -15,8 +15,8 @@ from types import MappingProxyType
 import psycopg
 import redis
 
+from ..schemas.postgres_sessions import ServerSilent
 from ..schemas.worker_numbers import StageTrouble
-from .deadlines import NoAnswer
 
 #: What is said of a stage whose thread is no more.
 ENDED = "its thread has ended"
@@ -98,7 +98,7 @@ class Progress:
 
 def cause_of(error: Exception) -> str:
     """Return what is wrong in words for anybody: no host, no name, no value of a row, none of which errors spare."""
-    if isinstance(error, NoAnswer):
+    if isinstance(error, ServerSilent):
         return "Postgres does not answer"
     if isinstance(error, psycopg.Error):
         return f"Postgres answers {error.sqlstate} ({type(error).__name__})" if error.sqlstate else "Postgres is away"

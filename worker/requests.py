@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -40,6 +40,32 @@ class Batch(msgspec.Struct, frozen=True):
 
     requests: list[Request]
     epochs: Mapping[int, int]
+    #: Number of the Redis session that it was read in; None if that is not known.
+    session: int | None = None
+    #: Lanes on which entries that are not in the batch may stand between those that are.
+    gaps: frozenset[int] = frozenset()
+
+    def first(self, count: int) -> Batch:
+        """Return its first requests as a batch of their own."""
+        requests = self.requests[:count]
+        partitions = {request.partition for request in requests}
+        epochs = {p: epoch for p, epoch in self.epochs.items() if p in partitions}
+        return msgspec.structs.replace(self, requests=requests, epochs=epochs)
+
+    def without(self, partitions: Collection[int]) -> Batch:
+        """Return what is left of it without these lanes."""
+        requests = [request for request in self.requests if request.partition not in partitions]
+        epochs = {p: epoch for p, epoch in self.epochs.items() if p not in partitions}
+        return msgspec.structs.replace(self, requests=requests, epochs=epochs)
+
+    def after(self, count: int) -> Batch:
+        """Return what is left of it without its first requests. All its lanes stay noted until that is done."""
+        return msgspec.structs.replace(self, requests=self.requests[count:])
+
+    def with_last(self, partition: int) -> Batch:
+        """Return it with the requests of one lane behind all others."""
+        requests = sorted(self.requests, key=lambda request: request.partition == partition)
+        return msgspec.structs.replace(self, requests=requests)
 
 
 def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:

@@ -13,8 +13,8 @@ from ..schemas.results import moment_of
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def copy_text(rows: Sequence[JournalRow]) -> bytes:
-    r"""Return the rows as one text for COPY, `\N` for null, in the order of `sql.COPY_JOURNAL`.
+def lines_of(rows: Sequence[JournalRow]) -> list[str]:
+    r"""Return the rows as lines of text for COPY, `\N` for null, in the order of `sql.COPY_JOURNAL`.
 
     The lines are sorted, and each begins with its place in the primary key: two transactions that touch the same
     accounts take their index entries in the same order, so neither can wait for the other in a circle.
@@ -42,6 +42,11 @@ def copy_text(rows: Sequence[JournalRow]) -> bytes:
             f"{_NULL if row.entries_before is None else row.entries_before}\n"
         )
     lines.sort()
+    return lines
+
+
+def copy_text(lines: Sequence[str]) -> bytes:
+    """Return lines as COPY reads them."""
     return "".join(lines).encode()
 
 

@@ -241,3 +241,12 @@ where worker_id = %(worker_id)s
    or (expires_at < now() - interval '1 day' and worker_id not in (select worker_id from leases
                                                                    where worker_id is not null))
 """
+
+#: Puts epochs of this worker's leases above the fences that stand in Redis: Postgres was restored to an earlier state.
+#: Who has a lease by Postgres alone may do so, and what it read under the old epoch can no longer be committed.
+RAISE_EPOCHS = """
+update leases set epoch = greatest(leases.epoch, standing.fence + 1)
+from unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence)
+where leases.partition = standing.partition and leases.worker_id = %(worker_id)s
+returning leases.partition, leases.epoch
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,29 +17,32 @@ import structlog
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .announcer import Announcer
-from .applier import Applier
+from .applier import Applier, CommandTimedOut
 from .backoff import LONGEST_PAUSE_SECONDS, Backoff
 from .book import Verdict
-from .connecting import REDIS_TIMEOUT_SECONDS, connect_postgres, connect_redis
+from .connecting import connect_postgres
 from .counting import Counting
-from .lane_reader import LaneReader
+from .deleter import Deleter
+from .fences import EpochRaiser, Fences
+from .lane_reader import BLOCK_SECONDS, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
 from .progress import Progress
+from .redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .requests import Batch
+from .sizing import Sizing
 from .store import Connection, LedgerStore, PartitionsLost
 
 #: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
 
-#: How long Redis may take to answer at the least, whatever the lease, in seconds.
-MIN_ANSWER_SECONDS = 1.0
+#: Reads that found something else after which what is held back has its turn all the same.
+MOST_READS_BEFORE_HELD = 5
+#: What is held back need not rest for others that have sent nothing for so long, in seconds.
+QUIET_SECONDS = 2.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
-
-#: What says that Redis cannot be used now. A ResponseError is among them: LOADING, READONLY, a script that is gone.
-RedisFault = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 Done = TypeVar("Done")
 
@@ -48,12 +52,6 @@ _log = structlog.get_logger(__name__)
 def _backoff_of(settings: Settings, stopping: Event) -> Backoff:
     """Return pauses of which the longest is over well before a lease, so that a stage is back in time."""
     return Backoff(stopping, longest_seconds=min(LONGEST_PAUSE_SECONDS, settings.lease_seconds / 4))
-
-
-def _client_of(settings: Settings) -> redis.Redis:
-    """Return a client that is back in time for the lease from a Redis that is silent."""
-    seconds = max(MIN_ANSWER_SECONDS, min(REDIS_TIMEOUT_SECONDS, settings.lease_seconds))
-    return connect_redis(settings.require_redis_url(), answer_seconds=seconds)
 
 
 class GaveUp(Exception):
@@ -89,44 +87,117 @@ class ReadingStage:
     def __init__(
         self,
         settings: Settings,
+        worker_id: str,
         ownership: Ownership,
         pipes: Pipes,
+        counting: Counting,
         progress: Progress,
+        faults: RedisFaults,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
+        answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
         self._work = progress.reader
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
+        self._reads_since_held = 0
+        #: When the last part of what is held back went into the pipe, until that is known to be done.
+        self._held_at: float | None = None
+        #: When the next part may go.
+        self._rests_until = 0.0
+        #: When there was last something that is not held back.
+        self._found_at = 0.0
         self._backoff = _backoff_of(settings, stopping)
-        self._client = _client_of(settings)
+        self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
+        keys = Keys(settings.redis_prefix)
+        raiser = EpochRaiser(
+            settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2
+        )
         self._reader = LaneReader(
-            self._client, Keys(settings.redis_prefix), ownership, batch_limit=settings.batch_limit
+            self._session.client,
+            keys,
+            ownership,
+            Fences(self._session.client, keys, raiser),
+            counting,
+            batch_limit=settings.batch_limit,
         )
 
     def run(self) -> None:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
-            # Whoever lost the lanes because it could not read shows without them that it can again.
-            batch = self._read(epochs) if epochs or self._work.is_failing else None
-            if batch is not None and batch.requests:
-                self._after_step("read")
-                self._batches.put(batch)
-        self._client.close()
+            if not epochs:
+                if self._work.is_failing:
+                    # Whoever lost the lanes because it could not read shows without them that it can again.
+                    self._read(self._look)
+                continue
+            if self._reader.holds_back and self._reader.is_at_end:
+                self._wait_for_turn()
+            found = self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block()))
+            if self._is_turn_of_held(found=found):
+                self._held_at, self._reads_since_held = time.monotonic(), 0
+                self._pass_on(partial(self._reader.read_held, epochs, alone=not self._others_are_at_work()))
+        self._session.close()
         self._batches.end()
 
-    def _read(self, epochs: dict[int, int]) -> Batch | None:
+    def _pass_on(self, read: Callable[[], Batch]) -> bool:
+        """Read and put the batch into the pipe. Returns whether there was one."""
+        batch = self._read(read)
+        if batch is None or not batch.requests:
+            return False
+        self._after_step("read")
+        self._batches.put(batch)
+        return True
+
+    def _wait_for_turn(self) -> None:
+        """Wait until the batch under way is done: what comes meanwhile can go before what is held back.
+
+        Where others are at work, what is held back rests for as long as its last part took: their lanes are free then.
+        """
+        self._batches.wait_until_wanted(BLOCK_SECONDS)
+        if self._held_at is not None and self._batches.is_wanted:
+            now = time.monotonic()
+            if self._others_are_at_work():
+                self._rests_until = now + (now - self._held_at)
+            self._held_at = None
+
+    def _others_are_at_work(self) -> bool:
+        return time.monotonic() - self._found_at < QUIET_SECONDS
+
+    def _seconds_to_block(self) -> float:
+        if self._reader.holds_back:
+            rest_seconds = self._rests_until - time.monotonic() if self._reader.is_at_end else 0.0
+            return min(BLOCK_SECONDS, max(0.0, rest_seconds))
+        return BLOCK_SECONDS
+
+    def _is_turn_of_held(self, *, found: bool) -> bool:
+        if found:
+            self._found_at = time.monotonic()
+        self._reads_since_held += found or not self._reader.is_at_end
+        if not self._reader.holds_back:
+            return False
+        is_idle = not found and self._reader.is_at_end and self._batches.is_wanted
+        is_rested = time.monotonic() >= self._rests_until
+        return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
+
+    def _look(self) -> Batch:
+        self._session.client.ping()
+        return Batch([], {})
+
+    def _read(self, read: Callable[[], Batch]) -> Batch | None:
         self._work.begin()
+        if self._session.keep_up():
+            self._reader.reset(self._session.number)
         try:
-            batch = self._attempt(epochs)
+            batch = read()
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
             self._work.fail(error)
-            self._client.close()
-            self._reader.reset()
+            self._session.fail()
+            self._reader.reset(self._session.number)
             self._backoff.pause()
             return None
         if self._backoff.failures:
@@ -134,12 +205,6 @@ class ReadingStage:
             self._backoff.reset()
         self._work.end()
         return batch
-
-    def _attempt(self, epochs: dict[int, int]) -> Batch | None:
-        if epochs:
-            return self._reader.read(epochs)
-        self._client.ping()
-        return None
 
 
 class ApplyingStage:
@@ -153,6 +218,7 @@ class ApplyingStage:
         pipes: Pipes,
         counting: Counting,
         progress: Progress,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
@@ -167,47 +233,75 @@ class ApplyingStage:
         self._work = progress.applier
         self._connection: Connection | None = None
         self._applier: Applier | None = None
+        self._sizing = Sizing(batch_limit=settings.batch_limit, lease_seconds=settings.lease_seconds)
         self._gave_up = False
 
     def run(self, partitions: int) -> None:
         """Take batches from one pipe to the other, to the end."""
         self._partitions = partitions
         while (batch := self._pipes.batches.get()) is not None:
-            # Nothing may overtake a batch that is left on its lanes: deleting a later one would delete it too.
-            started = time.perf_counter()
-            self._work.begin()
-            decided = None if self._gave_up else self._apply(batch)
-            self._work.end()
-            if decided is not None:
-                self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
-                self._after_step("commit")
-                self._pipes.decided.put(decided)
+            # Nothing may overtake a batch that is left on its lanes: the next owner applies it before what follows.
+            if not self._gave_up:
+                self._apply(batch)
         self._disconnect()
         self._pipes.decided.end()
 
-    def _apply(self, batch: Batch) -> Decided | None:
-        """Return what is left of the batch with its verdicts; None if nothing is, or if Postgres is away at a stop."""
-        while batch.requests:
-            try:
-                applier = self._connected()
-                verdicts = applier.apply(batch)
-            except PartitionsLost as lost:
-                batch = self._drop(batch, lost)
-            except psycopg.Error as error:
-                _log.warning(
-                    "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
-                )
-                self._work.fail(error)
-                self._disconnect()
-                if not self._backoff.pause():
-                    # The lanes still have it all; the next owner applies it.
-                    self._gave_up = True
-                    return None
-            else:
-                if self._backoff.failures:
-                    _log.info("batches are applied again", failures=self._backoff.failures)
-                    self._backoff.reset()
-                return Decided(batch, verdicts, applier.take_news())
+    def _apply(self, batch: Batch) -> None:
+        """Apply a batch in as many transactions as it takes, and pass each on as it is committed.
+
+        What is left of it at a stop, with Postgres away, stays on the lanes: the next owner applies it.
+        """
+        left: Batch | None = batch
+        while left is not None and left.requests:
+            started = time.perf_counter()
+            self._work.begin()
+            left, decided = self._apply_first(left)
+            if decided is not None:
+                self._work.end()
+                self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
+                self._after_step("commit")
+                self._pipes.decided.put(decided)
+        self._work.end()
+        if left is not None:
+            # Its last lanes are another worker's; what was committed of the others finishes for itself.
+            self._ownership.finish(left.epochs)
+
+    def _apply_first(self, batch: Batch) -> tuple[Batch | None, Decided | None]:
+        """Return what is left after one more transaction, and what it decided.
+
+        Nothing is left at the end, and of a batch that is given up; nothing decided by an attempt that failed.
+        """
+        try:
+            applier = self._connected()
+            verdicts = applier.apply(batch)
+        except PartitionsLost as lost:
+            return self._drop(batch, lost), None
+        except CommandTimedOut as timed_out:
+            _log.warning("a command does not get through, trying other lanes first", partition=timed_out.partition)
+            return self._try_again(batch.with_last(timed_out.partition)), None
+        except psycopg.Error as error:
+            _log.warning(
+                "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
+            )
+            self._work.fail(error)
+            self._disconnect()
+            return self._try_again(batch), None
+        if self._backoff.failures:
+            _log.info("batches are applied again", failures=self._backoff.failures)
+            self._backoff.reset()
+        has_news = applier.take_news()
+        if len(verdicts) == len(batch.requests):
+            return None, Decided(batch, verdicts, has_news)
+        first = batch.first(len(verdicts))
+        # It is announced on its own, beside what is left: each is noted as under way, and finished, for itself.
+        self._ownership.begin(first.epochs)
+        return batch.after(len(verdicts)), Decided(first, verdicts, has_news)
+
+    def _try_again(self, batch: Batch) -> Batch | None:
+        """Return the batch after a pause, or nothing if the worker stops meanwhile."""
+        if self._backoff.pause():
+            return batch
+        self._gave_up = True
         return None
 
     def _drop(self, batch: Batch, lost: PartitionsLost) -> Batch:
@@ -216,10 +310,7 @@ class ApplyingStage:
         gone = {p: epoch for p, epoch in batch.epochs.items() if p in lost.partitions}
         self._ownership.lose(gone, batch.epochs)
         self._ownership.finish(gone)
-        return Batch(
-            [request for request in batch.requests if request.partition not in gone],
-            {p: epoch for p, epoch in batch.epochs.items() if p not in gone},
-        )
+        return batch.without(gone.keys())
 
     def _connected(self) -> Applier:
         if self._applier is None:
@@ -228,14 +319,15 @@ class ApplyingStage:
                 worker_id=self._worker_id,
                 silence_seconds=self._settings.lease_seconds,
             )
-            # A process that is stopped inside a transaction must not hold its leases for longer than they last.
+            # A process that is stopped inside a transaction must not hold its leases for longer than they last, and
+            # what does not get through in half of that is tried again smaller.
             store = LedgerStore(
                 self._connection,
                 self._worker_id,
                 partitions=self._partitions,
-                timeout_seconds=self._settings.lease_seconds,
+                timeout_seconds=self._sizing.timeout_seconds,
             )
-            self._applier = Applier(store)
+            self._applier = Applier(store, self._sizing, self._work.advance)
         return self._applier
 
     def _disconnect(self) -> None:
@@ -255,61 +347,103 @@ class AnnouncingStage:
         pipes: Pipes,
         counting: Counting,
         progress: Progress,
+        faults: RedisFaults,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
+        answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
         self._counting = counting
         self._work = progress.announcer
         self._decided = pipes.decided
         self._after_step = after_step
+        self._patience_seconds = settings.lease_seconds
         self._backoff = _backoff_of(settings, stopping)
-        self._client = _client_of(settings)
+        self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
+        keys = Keys(settings.redis_prefix)
         self._announcer = Announcer(
-            self._client,
-            Keys(settings.redis_prefix),
+            self._session.client,
+            keys,
             result_ttl_seconds=settings.result_ttl_seconds,
             keep_all_results=settings.keep_all_results,
         )
+        self._deleter = Deleter(self._session.client, keys)
 
     def run(self) -> None:
         """Announce one batch after the other, to the end."""
         gave_up = False
         while (decided := self._decided.get()) is not None:
-            # Deleting a later batch would also delete the one whose results nobody was told.
+            # Redis is away, and the worker stops: the next owner finds what follows in Postgres, too.
             self._work.begin()
             gave_up = gave_up or not self._finish(decided)
             self._work.end()
-        self._client.close()
+        self._session.close()
 
     def _finish(self, decided: Decided) -> bool:
         """Announce a batch and delete it. False if it was given up, because the worker stops and Redis is away."""
-        batch, verdicts = decided.batch, decided.verdicts
+        batch = decided.batch
         try:
-            self._until_done(partial(self._announcer.announce, batch, verdicts, has_news=decided.has_news))
+            announced = self._announce(decided)
             self._after_step("announce")
-            lost = self._until_done(partial(self._announcer.delete, batch))
+            lost = self._until_done(partial(self._delete, batch))
             self._after_step("delete")
+            if not announced:
+                self._announce_late(decided)
         except GaveUp:
             # The next owner finds the results in Postgres and announces them.
             return False
         self._ownership.lose(lost, batch.epochs)
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p in lost})
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p not in lost}, deleted=True)
-        self._counting.note_outcomes(verdicts)
+        self._counting.note_outcomes(decided.verdicts)
         return True
 
-    def _until_done(self, work: Callable[[], Done]) -> Done:
-        """Return what the work returns, trying again while Redis is away; raise GaveUp if it is away at a stop."""
+    def _announce(self, decided: Decided) -> bool:
+        """Announce a batch. False if Redis refuses it: what is refused must not keep what is decided on the lanes."""
+        announce = partial(self._announcer.announce, decided.batch, decided.verdicts, has_news=decided.has_news)
+        try:
+            return self._until_done(announce, refused_seconds=self._patience_seconds)
+        except redis.ResponseError:
+            return False
+
+    def _announce_late(self, decided: Decided) -> None:
+        """Announce a batch again that was refused, once there is room. Who waits finds the results in Postgres, too."""
+        try:
+            announced = self._announcer.announce(decided.batch, decided.verdicts, has_news=decided.has_news)
+            cause = "Redis is out of memory"
+        except RedisFault as error:
+            self._session.fail()
+            announced, cause = False, str(error)
+        if not announced:
+            _log.error(
+                "results are not announced; who waits finds them in Postgres",
+                results=len(decided.verdicts),
+                cause=cause,
+            )
+
+    def _delete(self, batch: Batch) -> set[int]:
+        return self._deleter.delete(batch, same_redis=batch.session == self._session.number)
+
+    def _until_done(self, work: Callable[[], Done], *, refused_seconds: float = math.inf) -> Done:
+        """Return what the work returns, trying again while Redis is away; raise GaveUp if it is away at a stop.
+
+        Raises:
+            redis.ResponseError: the answer was an error, and had been one for this long.
+        """
+        deadline = time.monotonic() + refused_seconds
         while True:
             try:
+                self._session.keep_up()
                 done = work()
             except RedisFault as error:
                 _log.warning(
                     "results cannot be announced, trying again", error=str(error), failures=self._backoff.failures
                 )
                 self._work.fail(error)
-                self._client.close()
+                self._session.fail()
+                if isinstance(error, redis.ResponseError) and time.monotonic() > deadline:
+                    raise
                 if not self._backoff.pause():
                     raise GaveUp from error
             else:

@@ -7,6 +7,7 @@ back, and the batch is tried again carefully, with locks and look-ups. Nothing h
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,12 @@ from .ledger import decide_all
 from .opening import check_opened, claim_columns, claims_of, parts_of
 from .outbox import Outbox, decided_rows
 from .reach import NO_REACH, Reach, reach_of
-from .row_text import copy_text, row_of
+from .row_text import copy_text, lines_of, row_of
+
+#: Most characters of a transaction's rows. It is only met where balances are far longer than before.
+MAX_WRITTEN_CHARACTERS = 16_000_000
+#: Characters of rows that are handed to Postgres in one piece, about: a piece is in memory three times over meanwhile.
+WRITTEN_AT_ONCE = 4_000_000
 
 _STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
 _STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
@@ -60,6 +66,10 @@ class _Locked(NamedTuple):
 _NOTHING_LOCKED = _Locked(0, {})
 
 
+class TransactionTooLarge(CreditlaneError):
+    """The rows of a transaction are more than is written at once; decide fewer commands."""
+
+
 class LedgerStore:
     """Applies commands to Postgres over one connection, as one worker. Not for use from several threads."""
 
@@ -77,6 +87,10 @@ class LedgerStore:
         self._timeout_ms = str(int(timeout_seconds * 1000))
         self._outbox = Outbox(connection)
         self._cache = AccountCache(partitions)
+        #: When the last transaction had its lanes locked, by `time.monotonic`; None if it did not get as far.
+        self.holds_lanes_since: float | None = None
+        #: Length of the journal rows that the last transaction wrote, in characters.
+        self.written_characters = 0
 
     def forget(self) -> None:
         """Forget every remembered account, so that the next batch reads them afresh."""
@@ -97,6 +111,7 @@ class LedgerStore:
             PartitionsLost: a lease is another worker's; nothing was stored.
             psycopg.errors.UniqueViolation: a key or an account's seq was there already; nothing was stored.
             StaleAccount: a status had been changed by somebody else; nothing was stored.
+            TransactionTooLarge: the rows are more than is written at once; nothing was stored. Never of one command.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
         reach, locked = NO_REACH, _NOTHING_LOCKED
@@ -160,7 +175,7 @@ class LedgerStore:
         if opened:
             check_opened(opened, rows)
         if rows:
-            self._write(rows)
+            self._write(rows, len(commands))
         if seen:
             self._change_statuses(rows, seen)
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
@@ -173,12 +188,14 @@ class LedgerStore:
         With foreign partitions, all the lanes stand still until the commit: whoever owns them waits, and forgets then
         what it remembers of their accounts.
         """
+        self.holds_lanes_since, self.written_characters = None, 0
         foreign = list(foreign_partitions)
         lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
         with self._connection.pipeline():
             begun = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
         # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
         leases = self._connection.execute(sql.LOCK_LANES if foreign else sql.LOCK_LEASES, lanes)
+        self.holds_lanes_since = time.monotonic()
         locked, version = leases.fetchone(), begun.fetchone()
         if locked is None or version is None:
             raise CreditlaneError("Postgres did not tell the time")
@@ -258,9 +275,17 @@ class LedgerStore:
         book.names_taken = {(store_id, command.account_id or "") for store_id, command in claims} - opened
         return opened
 
-    def _write(self, rows: list[JournalRow]) -> None:
+    def _write(self, rows: list[JournalRow], commands: int) -> None:
+        """Write the rows of so many commands, in one piece unless they are very long."""
+        lines = lines_of(rows)
+        characters = sum(map(len, lines))
+        if characters > MAX_WRITTEN_CHARACTERS and commands > 1:
+            raise TransactionTooLarge(f"the rows of {commands} commands have {characters} characters")
+        self.written_characters += characters
+        step = max(1, len(lines) * WRITTEN_AT_ONCE // max(characters, WRITTEN_AT_ONCE))
         with self._connection.cursor() as cursor, cursor.copy(sql.COPY_JOURNAL) as copy:
-            copy.write(copy_text(rows))
+            for start in range(0, len(lines), step):
+                copy.write(copy_text(lines[start : start + step]))
 
     def _statuses(self, commands: Iterable[AddressedCommand], opened: set[AccountKey]) -> dict[AccountKey, int]:
         """Return the status that each account has in the database, of those whose status the batch may change."""

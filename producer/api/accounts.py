@@ -129,7 +129,8 @@ async def get_account_balance(
         str | None,
         Query(
             description="A moment in ISO 8601, inclusive; UTC unless it says otherwise. Before the account was opened "
-            "the balance is `0`, in the future it is the current one.",
+            "the balance is `0`, in the future it is the current one. What can still change is not told: a moment "
+            "that near is answered as of the latest one that cannot change any more, and `as_of` says which.",
             json_schema_extra={"format": "date-time"},
             examples=["2026-03-01T12:30:00Z"],
         ),

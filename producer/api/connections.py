@@ -6,26 +6,23 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-import psycopg
 from fastapi import FastAPI, Request
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ...schemas.errors import NotMigrated, Unavailable
+from ...schemas.errors import Unavailable
+from ...schemas.postgres_sessions import Row
 from ...schemas.settings import Settings
+from ..async_ledger_pool import AsyncLedgerPool
 from ..async_session import AsyncSession
-from ..postgres import CONNECT_TIMEOUT_SECONDS, IDLE_SECONDS, connection_options
+from ..postgres import read_until
+from .horizon import Horizon
 from .known_accounts import KnownAccounts
 
-#: Most connections to Postgres; requests that find all of them taken wait for one, as long as connecting may take.
+#: Most connections to Postgres; requests that find all of them taken wait for one, as long as a read may take.
 MAX_CONNECTIONS = 16
 #: Connections that are kept open, so that the first requests after a quiet time need not wait.
 MIN_CONNECTIONS = 2
-#: How long the pool tries to replace a lost connection before it pauses until the next request, in seconds.
-RECONNECT_SECONDS = 30.0
-
-Pool = AsyncConnectionPool[AsyncConnection[tuple[Any, ...]]]
-Row = tuple[Any, ...]
+#: What the sessions are called in Postgres.
+SESSION_NAME = "creditlane-api"
 
 
 class Connections:
@@ -35,19 +32,10 @@ class Connections:
         url = settings.require_database_url()
         self.settings = settings
         self.known_accounts = KnownAccounts(self.read)
+        self.horizon = Horizon(self.read)
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
         self.session = AsyncSession(settings)
-        self.pool: Pool = AsyncConnectionPool(
-            url,
-            kwargs=connection_options(url),
-            min_size=MIN_CONNECTIONS,
-            max_size=MAX_CONNECTIONS,
-            max_idle=IDLE_SECONDS,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            reconnect_timeout=RECONNECT_SECONDS,
-            open=False,
-            name="creditlane-api",
-        )
+        self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)
 
     @classmethod
     @asynccontextmanager
@@ -58,10 +46,9 @@ class Connections:
             ConfigurationError: a URL is missing or wrong.
         """
         connections = cls(settings)
-        await connections.pool.open(wait=False)
+        await connections.pool.open()
         try:
             app.state.connections = connections
-            app.state.pool = connections.pool
             app.state.session = connections.session
             yield connections
         finally:
@@ -72,30 +59,15 @@ class Connections:
         """Return the rows of a statement that only reads.
 
         Raises:
+            ConfigurationError: the database is none that can hold a ledger.
             NotMigrated: the database has no ledger.
             Unavailable: Postgres cannot be reached, or did not answer in time.
         """
         try:
-            return await self._read(statement, values)
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated from error
-        except (psycopg.errors.QueryCanceled, PoolTimeout) as error:
-            raise Unavailable("Postgres does not answer in time; try again shortly") from error
-        except psycopg.OperationalError:
-            return await self._read_afresh(statement, values)
-
-    async def _read(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
-        async with self.pool.connection() as connection:
-            cursor = await connection.execute(statement, values)
-            return await cursor.fetchall()
-
-    async def _read_afresh(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
-        """Read once more, after every idle connection that a restart of Postgres has cut was thrown away."""
-        try:
-            await self.pool.check()
-            return await self._read(statement, values)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise Unavailable("Postgres cannot be read; try again shortly") from error
+            return await self.pool.rows(statement, values, read_until())
+        except Unavailable as error:
+            # Without what it says, which may name hosts: this goes to whoever made the request.
+            raise Unavailable("Postgres cannot be read, or does not answer in time; try again shortly") from error
 
 
 def connections_of(request: Request) -> Connections:

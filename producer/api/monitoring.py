@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -18,7 +19,7 @@ from .connections import Connections, connections_of
 from .lane_metrics import exposition_of, read_lanes
 from .request_metrics import RequestMetrics
 
-#: How long each of the checks may take, in seconds. Tools that ask for health do not wait for long.
+#: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
 CHECK_SECONDS = 3.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
@@ -44,8 +45,11 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     connections = connections_of(request)
+    until = time.monotonic() + CHECK_SECONDS
     redis, postgres, work = await asyncio.gather(
-        _problem(_check_redis(connections)), _problem(_check_schema(connections)), _problems_of_work(connections)
+        _problem(_check_redis(connections), until),
+        _problem(_check_schema(connections), until),
+        _problems_of_work(connections),
     )
     servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
     problems = work | servers if postgres is None else servers
@@ -61,10 +65,10 @@ async def metrics(request: Request) -> Response:
     return Response(counted.exposition() + lanes, media_type=CONTENT_TYPE_LATEST)
 
 
-async def _problem(check: Awaitable[str | None]) -> str | None:
-    """Return what the check says is wrong. Messages name no host and no URL."""
+async def _problem(check: Awaitable[str | None], until: float) -> str | None:
+    """Return what the check says is wrong, or that it takes too long. Messages name no host and no URL."""
     try:
-        return await asyncio.wait_for(check, CHECK_SECONDS)
+        return await asyncio.wait_for(check, until - time.monotonic())
     except TimeoutError:
         return f"does not answer within {CHECK_SECONDS:g} s"
     except ConfigurationError as error:

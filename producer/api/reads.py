@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -21,19 +21,16 @@ from ...schemas.identifiers import (
     transaction_id,
 )
 from ...schemas.journal import SIDE_NAMES, Kind, Status
+from ...schemas.postgres_sessions import Row
 from ...schemas.results import moment_of, moment_text
 from . import queries
 from .authentication import Store, authenticated_store
-from .connections import Connections, Row
+from .connections import Connections
 from .errors import Problem
+from .horizon import RESOLUTION
 from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
-
-#: The API's times have milliseconds, so a moment that is asked for includes the whole of its millisecond.
-_RESOLUTION = timedelta(milliseconds=1)
-#: Later than anything in the ledger and early enough to be reckoned with.
-_LATEST_MOMENT = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class _EntryRow(NamedTuple):
@@ -85,6 +82,7 @@ class Reads:
     def __init__(self, connections: Connections, store: Store) -> None:
         self._read = connections.read
         self._known = connections.known_accounts
+        self._horizon = connections.horizon
         self._store = store
 
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
@@ -132,13 +130,16 @@ class Reads:
         return None
 
     async def balance_at(self, account_id: str, at: datetime) -> BalanceBody | None:
-        """Return the balance after everything up to and including this moment; None if there is no such account."""
+        """Return the balance after everything up to and including this moment; None if there is no such account.
+
+        As of the latest moment that cannot change, where this one still can; `as_of` says which it is.
+        """
         if await self.missing_accounts([account_id]):
             return None
-        whole = at - timedelta(microseconds=at.microsecond % 1_000)
-        before = min(whole, _LATEST_MOMENT) + _RESOLUTION
-        ((balance,),) = await self._rows(queries.BALANCE_BEFORE, account=account_id[4:], before=before)
-        return BalanceBody(balance=balance, as_of=moment_text(at))
+        moment = await self._horizon.settled(at)
+        # By a statement of its own: what the horizon covers is there for whoever begins to read after it was found.
+        ((balance,),) = await self._rows(queries.BALANCE_BEFORE, account=account_id[4:], before=moment + RESOLUTION)
+        return BalanceBody(balance=balance, as_of=moment_text(moment))
 
     async def list_entries(self, account_id: str, window: Window) -> Page[EntryBody]:
         """Return a page of the account's entries, newest first."""

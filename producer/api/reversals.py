@@ -45,21 +45,23 @@ async def transaction_answer(outcome: Result | Ticket, reads: Reads, writes: Wri
 
 
 def _refuse_early(view: ReversalView) -> None:
-    """Refuse what the ledger would refuse as the books stand.
+    """Refuse what the ledger would refuse as the books stand: a reversal by which an account ends below its limit.
 
     The key of a reversal is fixed, and a refusal by the ledger would hold it for ever: nobody could ever reverse the
     transaction, though the account may be unfrozen or topped up tomorrow.
     """
     if view.transaction.reversal_of is not None:
         raise Problem("reversal_not_reversible")
-    left = {account.id: int(account.available) for account in view.accounts.values()}
+    taken: dict[str, int] = {}
+    for entry in view.transaction.entries:
+        amount = int(entry.amount) if entry.side == "credit" else -int(entry.amount)
+        taken[entry.account_id] = taken.get(entry.account_id, 0) + amount
     for entry in view.transaction.entries:
         account = view.accounts[entry.account_id]
         if account.status != "active":
             error = AccountFrozen if account.status == "frozen" else AccountClosed
             raise Problem(error.code, f"{account.id}: {error().message}")
-        left[account.id] += int(entry.amount) * (1 if entry.side == "debit" else -1)
-        if entry.side == "credit" and left[account.id] < 0:
-            available = left[account.id] + int(entry.amount)
-            message = f"{account.id} has {available} available, and {entry.amount} is needed to reverse this."
+        needed = taken[account.id]
+        if entry.side == "credit" and needed > int(account.available):
+            message = f"{account.id} has {account.available} available, and {needed} is needed to reverse this."
             raise Problem("insufficient_balance", message)

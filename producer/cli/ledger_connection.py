@@ -10,8 +10,13 @@ import psycopg
 
 from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.postgres_sessions import Limits, connect
 from ...schemas.settings import Settings
-from ..postgres import CONNECT_TIMEOUT_SECONDS
+
+#: What the sessions are called in Postgres.
+SESSION_NAME = "creditlane-cli"
+#: What an operator asks for may take longer than what requests wait for.
+OPERATOR_LIMITS = Limits(statement_seconds=60)
 
 
 @contextmanager
@@ -23,9 +28,7 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
         Unavailable: it cannot be reached.
     """
     try:
-        with psycopg.connect(
-            settings.require_database_url(), autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS
-        ) as connection:
+        with connect(settings.require_database_url(), name=SESSION_NAME, limits=OPERATOR_LIMITS) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
             yield connection
     except psycopg.errors.UndefinedTable:

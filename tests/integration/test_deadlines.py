@@ -6,8 +6,9 @@ import time
 import psycopg
 import pytest
 
+from creditlane.schemas import postgres_sessions
+from creditlane.schemas.postgres_sessions import PostgresSession, ServerSilent, silent_for
 from creditlane.worker.connecting import connect_postgres_async
-from creditlane.worker.deadlines import DeadlineConnection, NoAnswer, silent_for
 
 #: Far longer than any deadline here.
 SLEEP = "select pg_sleep(120)"
@@ -16,8 +17,8 @@ SILENCE_SECONDS = 0.3
 DEADLINE_SECONDS = 30.0
 
 
-def connection_of(database_url: str) -> DeadlineConnection:
-    connection = DeadlineConnection.connect(database_url, autocommit=True)
+def connection_of(database_url: str) -> PostgresSession:
+    connection = postgres_sessions.connect(database_url, name="test")
     connection.is_overdue = silent_for(SILENCE_SECONDS)
     return connection
 
@@ -26,7 +27,7 @@ def test_a_statement_ends_at_its_deadline_and_with_it_the_connection(database_ur
     """Given a transaction in which Postgres does not answer, then neither the statement nor the rollback waits."""
     started = time.monotonic()
 
-    with pytest.raises(NoAnswer), connection_of(database_url) as connection, connection.transaction():
+    with pytest.raises(ServerSilent), connection_of(database_url) as connection, connection.transaction():
         connection.execute(SLEEP)
 
     assert time.monotonic() - started < DEADLINE_SECONDS
@@ -42,7 +43,7 @@ def test_an_event_loop_does_not_wait_longer_either(database_url: str) -> None:
 
     started = time.monotonic()
 
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ServerSilent):
         asyncio.run(ask())
 
     assert time.monotonic() - started < DEADLINE_SECONDS

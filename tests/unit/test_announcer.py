@@ -10,7 +10,13 @@ import redis
 from creditlane.schemas.encoding import Movement
 from creditlane.schemas.journal import JournalRow, decode_announcements
 from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
-from creditlane.worker.announcer import MAX_RESULTS_PER_MESSAGE, Announcer
+from creditlane.worker.announcer import (
+    MAX_MESSAGE_BYTES,
+    MAX_RESULTS_PER_MESSAGE,
+    MAX_UNREAD_BYTES,
+    MAX_UNREAD_MESSAGES,
+    Announcer,
+)
 from creditlane.worker.book import Verdict
 from creditlane.worker.requests import Batch, Request
 
@@ -19,13 +25,13 @@ PRODUCER = "p1"
 KEYS = Keys("test")
 
 
-def batch_of(numbers: range) -> tuple[Batch, list[Verdict]]:
+def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Verdict]]:
     requests, verdicts = [], []
     for number in numbers:
         key = f"key {number}"
         command = Movement("debit", "store_default", ACCOUNT, key, 1, "r")
         requests.append(Request(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
-        verdicts.append(Verdict(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, None)))
+        verdicts.append(Verdict(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, content)))
     return Batch(requests, {3: 1}), verdicts
 
 
@@ -52,6 +58,25 @@ def test_a_message_holds_no_more_results_than_its_bound() -> None:
             MAX_RESULTS_PER_MESSAGE,
             1,
         ]
+
+
+def test_a_message_of_long_results_is_no_longer_than_its_bound() -> None:
+    with fakeredis.FakeRedis() as client:
+        Announcer(client, KEYS, result_ttl_seconds=60).announce(*batch_of(range(1, 21), content="m" * 20_000))
+        entries = client.xrange(KEYS.replies(PRODUCER))
+        assert all(len(fields[ANNOUNCEMENT_FIELD]) <= MAX_MESSAGE_BYTES for _, fields in entries)
+        assert numbers_announced(client) == list(range(1, 21))
+
+
+def test_a_producer_that_reads_nothing_costs_redis_no_more_for_long_results() -> None:
+    """Given long results, then as many are kept unread as have the bytes that are allowed; the latest of them."""
+    length = MAX_UNREAD_BYTES // 50
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        for number in range(1, 61):
+            announcer.announce(*batch_of(range(number, number + 1), content="m" * length))
+        assert client.xlen(KEYS.replies(PRODUCER)) <= 50 < MAX_UNREAD_MESSAGES
+        assert numbers_announced(client)[-1] == 60
 
 
 def test_who_delivers_news_is_woken_once_there_are_some() -> None:
@@ -81,8 +106,18 @@ def test_what_redis_refuses_otherwise_is_announced_again() -> None:
         announcer = Announcer(client, KEYS, result_ttl_seconds=60)
         with (
             patch.object(
-                redis.client.Pipeline, "execute", return_value=[redis.ResponseError("OOM command not allowed")]
+                redis.client.Pipeline, "execute", return_value=[redis.ResponseError("MISCONF Redis is configured to")]
             ),
-            pytest.raises(redis.ResponseError, match="OOM"),
+            pytest.raises(redis.ResponseError, match="MISCONF"),
         ):
             announcer.announce(*batch_of(range(1, 2)))
+
+
+def test_what_redis_has_no_memory_for_is_told() -> None:
+    """Given a Redis that is full, then the caller learns of it and frees memory, rather than to try for ever."""
+    refusal = redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        with patch.object(redis.client.Pipeline, "execute", return_value=[refusal]):
+            assert not announcer.announce(*batch_of(range(1, 2)))
+        assert announcer.announce(*batch_of(range(1, 2)))

@@ -1,14 +1,22 @@
 """The lane reader: where each read starts, how much it asks for, and that no entry is passed over."""
 
-from collections.abc import Callable
-from itertools import pairwise
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 import redis
 
+from creditlane.schemas.commands import Credit
+from creditlane.schemas.encoding import encode_command
 from creditlane.schemas.keys import Keys
-from creditlane.worker.lane_reader import MIN_READ_COUNT, LaneReader
+from creditlane.worker import fences as worker_fences
+from creditlane.worker.counting import Counting
+from creditlane.worker.held_back import HEAVY_BYTES
+from creditlane.worker.lane_faults import RECHECK_SECONDS
+from creditlane.worker.lane_heads import MAX_SAME_HEADS
+from creditlane.worker.lane_reader import HEAD_CHECK_SECONDS, LANES_AT_ONCE, READ_BYTES, READ_ENTRIES, LaneReader
 from creditlane.worker.ownership import Ownership
 from creditlane.worker.requests import Batch, parse_request
 
@@ -20,29 +28,93 @@ class Streams:
 
     def __init__(self) -> None:
         self.lanes: dict[bytes, list[int]] = {}
-        self.fences: list[tuple[str, int]] = []
-        self.count = 0
+        self.payloads: dict[int, bytes] = {}
+        self.spoilt: set[bytes] = set()
+        #: Of each read: how many entries of each of how many lanes.
+        self.asked: list[tuple[int, int]] = []
         self.starts: dict[bytes, bytes] = {}
         self.broken = False
+        #: Reads that are answered before it breaks.
+        self.reads_left: int | None = None
 
-    def register_script(self, _script: str) -> Callable[..., None]:
-        return lambda keys, args: self.fences.append((keys[0], args[0]))
+    def pipeline(self, *, transaction: bool) -> "Answers":
+        assert not transaction
+        return Answers(self)
 
     def execute_command(self, *arguments: Any) -> Any:
-        if self.broken:
+        if self.broken or self.reads_left == 0:
             raise redis.ConnectionError("gone")
-        command, _, self.count, block, block_ms, streams, *rest = arguments
-        assert (command, block, streams) == ("XREAD", "BLOCK", "STREAMS")
-        assert 0 < block_ms <= 250
+        if arguments[0] == "XRANGE":
+            return [[b"%d-0" % number, []] for number in self.lanes.get(arguments[1].encode(), [])[:1]]
+        if self.reads_left is not None:
+            self.reads_left -= 1
+        command, _, count, *rest = arguments
+        assert command == "XREAD"
+        if rest[0] == "BLOCK":
+            assert 0 < rest[1] <= 250
+            rest = rest[2:]
+        assert rest.pop(0) == "STREAMS"
         half = len(rest) // 2
         self.starts = dict(zip(rest[:half], rest[half:], strict=True))
+        self.asked.append((count, half))
+        if self.spoilt & self.starts.keys():
+            raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         found = []
         for lane, start in self.starts.items():
-            after = int(start.partition(b"-")[0])
-            entries = [number for number in self.lanes.get(lane, []) if number > after][: self.count]
+            place = tuple(map(int, start.split(b"-")))
+            entries = [number for number in self.lanes.get(lane, []) if (number, 0) > place][:count]
             if entries:
-                found.append([lane, [[b"%d-0" % number, [b"c", b"{}"]] for number in entries]])
+                found.append([lane, [[b"%d-0" % number, [b"c", self.payload(number)]] for number in entries]])
         return found or None
+
+    def payload(self, number: int) -> bytes:
+        return self.payloads.get(number, b"{}")
+
+
+class Answers:
+    """Stands in for a pipeline: one answer a call, errors among them."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._answers: list[Any] = []
+
+    def xlen(self, lane: str) -> None:
+        spoilt = lane.encode() in self._streams.spoilt
+        self._answers.append(redis.ResponseError("WRONGTYPE Operation against a key") if spoilt else 0)
+
+    def execute_command(self, *arguments: Any) -> None:
+        self._answers.append(self._streams.execute_command(*arguments))
+
+    def execute(self, *, raise_on_error: bool) -> list[Any]:
+        assert not raise_on_error
+        return self._answers
+
+
+class Fences:
+    """Stands in for the fences: a record of those that were raised, and lanes that a fence keeps from being read."""
+
+    def __init__(self) -> None:
+        self.raised: list[tuple[int, int]] = []
+        self.stopped: set[int] = set()
+        self._standing: set[tuple[int, int]] = set()
+
+    def raise_for(self, epochs: Mapping[int, int]) -> set[int]:
+        self.raised += sorted(epochs.items() - self._standing)
+        self._standing = set(epochs.items())
+        return self.stopped
+
+    def forget(self) -> None:
+        self._standing.clear()
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -56,8 +128,39 @@ def ownership() -> Ownership:
 
 
 @pytest.fixture
-def reader(streams: Streams, ownership: Ownership) -> LaneReader:
-    return LaneReader(cast("redis.Redis", streams), KEYS, ownership, batch_limit=100)
+def fences() -> Fences:
+    return Fences()
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_reader(
+    streams: Streams, ownership: Ownership, fences: Fences, counting: Counting, clock: Clock
+) -> Callable[[int], LaneReader]:
+    """Makes a reader with a batch limit."""
+    return lambda batch_limit: LaneReader(
+        cast("redis.Redis", streams),
+        KEYS,
+        ownership,
+        cast("worker_fences.Fences", fences),
+        counting,
+        batch_limit=batch_limit,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def reader(make_reader: Callable[[int], LaneReader]) -> LaneReader:
+    return make_reader(100)
 
 
 def lane(partition: int) -> bytes:
@@ -108,40 +211,123 @@ def test_with_nothing_under_way_reading_starts_at_the_head(
     assert entries_of(reader.read({2: 5})) == [(2, 7)]
 
 
-def test_a_new_epoch_starts_at_the_head_and_raises_the_fence(reader: LaneReader, streams: Streams) -> None:
+def test_a_new_epoch_starts_at_the_head_and_raises_the_fence(
+    reader: LaneReader, streams: Streams, fences: Fences
+) -> None:
     """Given a lane that was lost and regained with a batch under way, then its entries are read again under the new
     epoch, since the old batch can no longer be committed."""
     streams.lanes = {lane(2): [1, 2]}
     reader.read({2: 5})
 
     assert entries_of(reader.read({2: 7})) == [(2, 1), (2, 2)]
-    assert streams.fences == [(KEYS.fence(2), 5), (KEYS.fence(2), 7)]
+    assert fences.raised == [(2, 5), (2, 7)]
 
 
-def test_the_fence_is_raised_once_an_epoch(reader: LaneReader, streams: Streams) -> None:
-    for _ in range(3):
-        reader.read({2: 5, 3: 5})
-
-    assert sorted(streams.fences) == [(KEYS.fence(2), 5), (KEYS.fence(3), 5)]
-
-
-def test_a_reset_raises_the_fence_again_and_keeps_the_place(
-    reader: LaneReader, streams: Streams, ownership: Ownership
+def test_a_lane_that_its_fence_keeps_from_being_read_holds_up_no_other(
+    reader: LaneReader, streams: Streams, fences: Fences
 ) -> None:
-    """Given a Redis that went away and may have lost its fences, when reading goes on, then lanes with nothing under
-    way are fenced again, and those with something are read on from their place."""
-    streams.lanes = {lane(2): [1], lane(3): [1]}
-    batch = reader.read({2: 5, 3: 5})
+    streams.lanes = {lane(2): [1], lane(3): [2]}
+    fences.stopped = {2}
+
+    assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 2)]
+
+
+def test_after_a_fault_a_lane_waits_for_what_is_under_way_and_is_read_from_its_head(
+    reader: LaneReader, streams: Streams, ownership: Ownership, fences: Fences
+) -> None:
+    """Given a Redis that lost its tail in a fail-over and gives out lower ids, when its lane is read again, then
+    first what was read before is done with, so that nothing overtakes it, and then the lower ids are found."""
+    streams.lanes = {lane(2): [10, 11], lane(3): [1]}
+    before = reader.read({2: 5, 3: 5})
     ownership.finish({3: 5})
     streams.broken = True
     with pytest.raises(redis.ConnectionError):
         reader.read({2: 5, 3: 5})
     streams.broken = False
-    reader.reset()
+    streams.lanes = {lane(2): [7, 12], lane(3): [2]}
+    reader.reset(1)
 
-    assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 1)]
-    assert streams.fences.count((KEYS.fence(3), 5)) == 2
-    assert entries_of(batch) == [(2, 1), (3, 1)]
+    assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 2)]
+    assert fences.raised.count((2, 5)) == 2
+    ownership.finish({2: 5})
+    after = reader.read({2: 5, 3: 5})
+    assert entries_of(after) == [(2, 7), (2, 12)]
+    assert (before.session, after.session) == (0, 1)
+
+
+def test_a_lane_that_is_always_under_way_does_not_pass_over_lower_ids(
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock
+) -> None:
+    """Given a lane under constant load, when lower ids come without any fault of the connection, then they are read
+    once what was under way is done with."""
+    streams.lanes = {lane(2): [10]}
+    reader.read({2: 5})
+    found = []
+    for number in range(11, 20):
+        # There is always a batch under way when the one before it is done with.
+        streams.lanes[lane(2)] = [3, number]
+        clock.now += HEAD_CHECK_SECONDS / 4
+        batch = reader.read({2: 5})
+        found += entries_of(batch)
+        ownership.finish({2: 5})
+
+    assert (2, 3) in found
+
+
+def test_reading_on_under_load_without_lower_ids_never_waits(
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock
+) -> None:
+    streams.lanes = {lane(2): [10]}
+    reader.read({2: 5})
+    for number in range(11, 20):
+        streams.lanes[lane(2)] = [number - 1, number]
+        clock.now += HEAD_CHECK_SECONDS
+        assert entries_of(reader.read({2: 5})) == [(2, number)]
+        ownership.finish({2: 5})
+
+
+def test_one_lane_of_another_type_holds_up_no_other_and_is_named(
+    reader: LaneReader, streams: Streams, counting: Counting, clock: Clock
+) -> None:
+    """Given a string where a lane should be, when the lanes are read, then the others are, it is named as long as it
+    is there, and read again soon after it is gone."""
+    streams.lanes = {lane(2): [1], lane(3): [2]}
+    streams.spoilt = {lane(2)}
+
+    reader.read({2: 5, 3: 5})
+    assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 2)]
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["2"]
+
+    streams.spoilt = set()
+    clock.now += RECHECK_SECONDS
+    assert (2, 1) in entries_of(reader.read({2: 5, 3: 5}))
+    assert json.loads(counting.encoded())["lane_faults"] == {}
+
+
+def test_an_error_that_is_about_no_lane_in_particular_is_the_callers(reader: LaneReader, streams: Streams) -> None:
+    streams.spoilt = {lane(2)}
+    with (
+        patch.object(Answers, "xlen", lambda answers, _lane: answers._answers.append(0)),
+        pytest.raises(redis.ResponseError, match="WRONGTYPE"),
+    ):
+        reader.read({2: 5})
+
+
+def test_a_lane_read_again_without_progress_is_noticed_until_it_gets_on(
+    reader: LaneReader, streams: Streams, ownership: Ownership, counting: Counting
+) -> None:
+    """Given entries that are decided and never deleted, when they are read again and again, then that is counted and
+    told, and no more once the lane gets on."""
+    streams.lanes = {lane(2): [1, 2]}
+    for _ in range(MAX_SAME_HEADS + 1):
+        ownership.finish(reader.read({2: 5}).epochs)
+    numbers = json.loads(counting.encoded())
+    assert numbers["lanes_read_again"] == MAX_SAME_HEADS
+    assert "not deleted" in numbers["lane_faults"]["2"]
+
+    streams.lanes = {}
+    reader.read({2: 5})
+    assert json.loads(counting.encoded())["lane_faults"] == {}
 
 
 def test_a_read_that_fails_leaves_nothing_under_way(reader: LaneReader, streams: Streams, ownership: Ownership) -> None:
@@ -163,34 +349,145 @@ def test_nothing_there_is_an_empty_batch(reader: LaneReader, ownership: Ownershi
     assert not ownership.is_under_way(2, 5)
 
 
-def test_one_busy_lane_soon_fills_a_batch_alone(reader: LaneReader, streams: Streams) -> None:
-    """Given many lanes of which one is busy, when it is read on and on, then the count grows, at most twofold each
-    time, until that lane alone makes full batches."""
+def test_one_busy_lane_fills_a_batch_alone(reader: LaneReader, streams: Streams) -> None:
+    """Given many lanes of which one is busy, then that lane alone makes a full batch, and no more than that."""
     streams.lanes = {lane(0): list(range(1, 2_000))}
-    epochs = dict.fromkeys(range(8), 1)
 
-    counts = []
-    for _ in range(6):
+    assert entries_of(reader.read(dict.fromkeys(range(8), 1))) == [(0, number) for number in range(1, 101)]
+
+
+def test_busy_lanes_share_a_batch_evenly(reader: LaneReader, streams: Streams) -> None:
+    streams.lanes = {lane(partition): list(range(1, 10_000)) for partition in range(4)}
+
+    batch = reader.read(dict.fromkeys(range(4), 1))
+
+    assert len(batch.requests) == 100
+    assert {sum(request.partition == partition for request in batch.requests) for partition in range(4)} == {25}
+
+
+def test_no_read_asks_for_more_entries_than_there_is_room_for(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given lanes that are full, since Redis counts entries and the first long ones come unannounced, then not even
+    the reads of a full batch of short ones ask for many at once."""
+    reader = make_reader(8_000)
+    streams.lanes = {lane(partition): list(range(1, 1_000)) for partition in range(64)}
+
+    batch = reader.read(dict.fromkeys(range(64), 1))
+
+    assert len(batch.requests) == 8_000
+    assert all(count * lanes <= READ_ENTRIES for count, lanes in streams.asked)
+    assert all(lanes <= LANES_AT_ONCE for _, lanes in streams.asked[1:])
+
+
+def test_long_entries_fill_a_batch_by_their_bytes(streams: Streams, make_reader: Callable[[int], LaneReader]) -> None:
+    """Given one long entry after the other, then a batch ends with the read that makes it full."""
+    long, number = 4_000, READ_BYTES // 4_000
+    reader = make_reader(50_000)
+    streams.lanes = {lane(0): list(range(1, 3 * number))}
+    streams.payloads = dict.fromkeys(range(1, 3 * number), b"x" * long)
+
+    batch = reader.read({0: 1})
+
+    assert number <= len(batch.requests) < number + READ_ENTRIES
+
+
+def test_a_read_that_breaks_off_keeps_what_it_had(reader: LaneReader, streams: Streams, ownership: Ownership) -> None:
+    """Given a batch that takes several reads, when one of them fails, then what was read is a batch, and nothing of it
+    is read again or passed over."""
+    streams.lanes = {lane(partition): list(range(1, 100)) for partition in range(12)}
+    epochs = dict.fromkeys(range(12), 1)
+    streams.reads_left = 2
+
+    first = reader.read(epochs)
+    with pytest.raises(redis.ConnectionError):
         reader.read(epochs)
-        counts.append(streams.count)
+    streams.reads_left = None
+    second = reader.read(epochs)
 
-    assert counts[0] == MIN_READ_COUNT
-    assert all(later <= 2 * earlier for earlier, later in pairwise(counts))
-    assert counts[-1] == 100
+    for partition in range(12):
+        assert ownership.is_under_way(partition, 1)
+        numbers = [number for at, number in entries_of(first) + entries_of(second) if at == partition]
+        assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_many_busy_lanes_bring_the_count_down(reader: LaneReader, streams: Streams) -> None:
-    """Given a count that fits one busy lane, when all lanes get busy, then the batches come back to the limit."""
-    streams.lanes = {lane(0): list(range(1, 1_000))}
-    epochs = dict.fromkeys(range(4), 1)
-    for _ in range(5):
-        reader.read(epochs)
-    streams.lanes = {lane(partition): list(range(1, 100_000)) for partition in epochs}
+def command_of(store: str, number: int, *, heavy: bool = False) -> bytes:
+    metadata = {str(each): "m" * 500 for each in range(HEAVY_BYTES // 500)} if heavy else None
+    credit = Credit(
+        account_id=f"cca_{number:032x}", amount=1, reference="r", idempotency_key=f"k {number}", metadata=metadata
+    )
+    return encode_command(credit, store)
 
-    sizes = [len(reader.read(epochs).requests) for _ in range(4)]
 
-    assert sizes[0] > 100
-    assert sizes[-1] <= 100
+def test_what_is_heavy_holds_up_its_own_store_only(reader: LaneReader, streams: Streams) -> None:
+    """Given a heavy command of a store, when others have sent something behind it, then that is read first; and what
+    the store itself sent behind it keeps its place."""
+    streams.lanes = {lane(2): [1, 2, 3, 4]}
+    streams.payloads = {
+        1: command_of("store_a", 1, heavy=True),
+        2: command_of("store_a", 2),
+        3: command_of("store_b", 3),
+        4: command_of("store_a", 4, heavy=True),
+    }
+
+    light = reader.read({2: 5})
+
+    assert entries_of(light) == [(2, 3)]
+    assert light.gaps == {2}
+    assert reader.holds_back
+    held = reader.read_held({2: 5})
+    assert entries_of(held) == [(2, 1), (2, 2), (2, 4)]
+    assert held.gaps == {2}
+    assert not reader.holds_back
+    streams.lanes[lane(2)].append(5)
+    assert entries_of(reader.read({2: 5})) == [(2, 5)]
+
+
+def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader, streams: Streams) -> None:
+    streams.lanes = {lane(2): list(range(1, 10)), lane(3): list(range(11, 20))}
+    streams.payloads = {number: command_of("store_a", number, heavy=True) for number in range(20)}
+    epochs = {2: 1, 3: 1}
+    assert reader.read(epochs).requests == []
+
+    parts = []
+    while reader.holds_back:
+        parts.append(entries_of(reader.read_held(epochs)))
+
+    assert all(len({partition for partition, _ in part}) == 1 for part in parts)
+    assert [parts[0][0][0], parts[1][0][0], parts[2][0][0]] == [2, 3, 2]
+    numbers = [number for part in parts for _, number in part]
+    assert sorted(numbers) == [*range(1, 10), *range(11, 20)]
+    assert [number for number in numbers if number < 10] == list(range(1, 10))
+
+
+def test_with_something_held_back_a_lane_is_read_on_from_its_place(
+    reader: LaneReader, streams: Streams, ownership: Ownership
+) -> None:
+    """Given a lane with nothing under way but something held back, then a read does not begin at its head again."""
+    streams.lanes = {lane(2): [1, 2]}
+    streams.payloads = {1: command_of("store_a", 1, heavy=True), 2: command_of("store_b", 2)}
+    ownership.finish(reader.read({2: 5}).epochs)
+
+    assert reader.read({2: 5}).requests == []
+
+
+def test_what_was_held_back_under_a_lost_lease_is_read_again(reader: LaneReader, streams: Streams) -> None:
+    streams.lanes = {lane(2): [1, 2]}
+    streams.payloads = {1: command_of("store_a", 1, heavy=True), 2: command_of("store_b", 2)}
+    reader.read({2: 5})
+    reader.read_held({2: 5})
+
+    assert entries_of(reader.read({2: 7})) == [(2, 2)]
+    assert entries_of(reader.read_held({2: 7})) == [(2, 1)]
+
+
+def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReader, streams: Streams) -> None:
+    streams.lanes = {lane(2): [1]}
+    streams.payloads = {1: command_of("store_a", 1, heavy=True)}
+    reader.read({2: 5, 3: 1})
+
+    assert reader.read_held({3: 1}).requests == []
+    assert not reader.holds_back
 
 
 @pytest.mark.parametrize(

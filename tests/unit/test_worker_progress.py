@@ -6,8 +6,8 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.schemas.postgres_sessions import ServerSilent
 from creditlane.schemas.worker_numbers import StageTrouble
-from creditlane.worker.deadlines import NoAnswer
 from creditlane.worker.progress import ENDED, NO_ANSWER, Progress, cause_of
 
 
@@ -90,7 +90,7 @@ def test_a_stage_whose_thread_has_ended_is_stuck_unless_it_was_told_to_end(
 
 
 CAUSES = [
-    (NoAnswer("x"), "Postgres does not answer"),
+    (ServerSilent("x"), "Postgres does not answer"),
     (psycopg.OperationalError('connection to server at "10.0.0.1" failed'), "Postgres is away"),
     (psycopg.errors.QueryCanceled("secret"), "Postgres answers 57014 (QueryCanceled)"),
     (redis.TimeoutError("10.0.0.1"), "Redis does not answer"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import psycopg
 
+from ...schemas import postgres_sessions
+from ...schemas.postgres_sessions import SILENCE_SECONDS, PostgresSession, silent_for
 from ...schemas.settings import Settings
-from ..connecting import session_options
-from ..deadlines import SILENCE_SECONDS, DeadlineConnection, silent_for
 
 #: What the sessions are called in Postgres. Not as a worker's: these do not write the journal.
 SESSION_NAME = "creditlane-jobs"
@@ -20,13 +20,13 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 
 
-def connect(settings: Settings, *, silence_seconds: float = SILENCE_SECONDS) -> DeadlineConnection:
+def connect(settings: Settings, *, silence_seconds: float = SILENCE_SECONDS) -> PostgresSession:
     """Return a new connection on which every statement is for itself, outside of `with connection.transaction()`.
 
     Raises:
+        ConfigurationError: the database is none that can hold a ledger.
         psycopg.OperationalError: Postgres cannot be reached. Later: it was silent for so many seconds.
     """
-    url = settings.require_database_url()
-    connection = DeadlineConnection.connect(url, autocommit=True, **session_options(SESSION_NAME))
-    connection.is_overdue = silent_for(silence_seconds)
-    return connection
+    session = postgres_sessions.connect(settings.require_database_url(), name=SESSION_NAME)
+    session.is_overdue = silent_for(silence_seconds)
+    return session

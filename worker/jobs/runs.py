@@ -21,8 +21,8 @@ from psycopg.types.json import Jsonb
 from rq import get_current_job
 
 from ...schemas.errors import CreditlaneError
+from ...schemas.postgres_sessions import PostgresSession
 from ...schemas.settings import Settings, load_settings
-from ..deadlines import DeadlineConnection
 from . import run_sql as sql
 from .database import AWAY, Connection, connect
 from .kinds import KINDS, SCHEDULED
@@ -133,7 +133,7 @@ class Run:
     def kept(self) -> Iterator[None]:
         """Show life for as long as the context lasts."""
         done = threading.Event()
-        if isinstance(self.connection, DeadlineConnection):
+        if isinstance(self.connection, PostgresSession):
             # A statement may take as long as it wants, while it is this process's to wait for it.
             self.connection.is_overdue = lambda _silent: self._lost.is_set()
         thread = threading.Thread(target=self._keep, args=(done,), name="run", daemon=True)

@@ -153,9 +153,10 @@ def test_while_redis_is_stopped_every_write_is_answered_within_its_wait(
         os.kill(redis_of_test.pid, signal.SIGCONT)
     done = until(lambda: api.post(f"{path}/debit", json={**BODY, "idempotency_key": "1"}), 201)
 
-    assert {code_of(answer, 503) for answer, _seconds in writes} == {"timeout"}
+    # What was written on an open connection may have been accepted; where none could be made, nothing was.
+    assert {code_of(answer, 503) for answer, _seconds in writes} <= {"timeout", "unavailable"}
     assert max(seconds for _answer, seconds in writes) < WAIT_SECONDS + MARGIN_SECONDS
-    assert code_of(lines, 503) == "timeout"
+    assert code_of(lines, 503) in {"timeout", "unavailable"}
     assert line_seconds < WAIT_SECONDS + MARGIN_SECONDS
     assert (ready.status_code, list(ready.json()["problems"])) == (503, ["redis"])
     assert ready_seconds < 3 + MARGIN_SECONDS

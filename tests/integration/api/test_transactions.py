@@ -126,6 +126,36 @@ def test_a_transaction_is_reversed_whole_by_any_of_its_accounts(api: TestClient,
     assert (balance(api, ann), balance(api, bob)) == ("100", "10")
 
 
+def test_what_passed_through_an_empty_account_is_reversed(api: TestClient, accounts: Accounts) -> None:
+    """Given a post through an account that is empty before and after it, then its reversal is made, and lists its
+    entries as the original does."""
+    ann, bob = accounts
+    middle = open_account(api, customer_id="clearing")
+    through = {
+        "reference": "order",
+        "idempotency_key": "through",
+        "entries": [
+            {"account_id": ann["id"], "side": "debit", "amount": "5"},
+            {"account_id": middle["id"], "side": "credit", "amount": "5"},
+            {"account_id": middle["id"], "side": "debit", "amount": "5"},
+            {"account_id": bob["id"], "side": "credit", "amount": "5"},
+        ],
+    }
+    posted = api.post(TRANSACTIONS, json=through).json()
+
+    undone = api.post(f"{TRANSACTIONS}/{posted['id']}/reverse")
+
+    assert undone.status_code == 201
+    sides = [(entry["account_id"], entry["side"]) for entry in undone.json()["entries"]]
+    assert sides == [
+        (ann["id"], "credit"),
+        (middle["id"], "debit"),
+        (middle["id"], "credit"),
+        (bob["id"], "debit"),
+    ]
+    assert (balance(api, ann), balance(api, middle), balance(api, bob)) == ("100", "0", "10")
+
+
 def test_a_transfer_that_was_spent_cannot_be_reversed_until_it_is_back(api: TestClient, accounts: Accounts) -> None:
     ann, bob = accounts
     posted = api.post(TRANSACTIONS, json=transfer(ann, bob, "30", "t")).json()

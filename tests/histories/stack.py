@@ -1,0 +1,238 @@
+"""A whole stack of a run's own: servers, workers, APIs, clients, and a link between each of them and each server."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+
+from creditlane import Client
+from creditlane.local.processes import wait_until
+from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
+from creditlane.producer.api.keys import create_key
+from creditlane.schemas.migrate import migrate
+from creditlane.schemas.settings import Settings
+
+from .links import Address, Link, Network, address_of
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 24
+#: How long processes may take to start and to stop, in seconds; the machine may be busy.
+PATIENCE_SECONDS = 60.0
+_WORKER = ("-m", "creditlane.worker")
+_API = ("-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
+_OWNED = "select count(*) from leases where worker_id is null"
+
+
+class Process:
+    """One process of the run, which can be ended and started again; each start has a log of its own."""
+
+    def __init__(
+        self, name: str, arguments: Callable[[int], tuple[str, ...]], directory: Path, *, speaks: bool = False
+    ) -> None:
+        self.name = name
+        self._speaks = speaks
+        self._arguments = arguments
+        self._directory = directory
+        self._environment: Mapping[str, str] = {}
+        self._process: subprocess.Popen[str] | None = None
+        #: How often it was started.
+        self.starts = 0
+        self.links: dict[str, Link] = {}
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it with these variables, or with those that it had before."""
+        self._environment = self._environment if environment is None else environment
+        self.starts += 1
+        with (self._directory / f"{self.name}-{self.starts}.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *self._arguments(self.starts)],
+                env=os.environ | self._environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._speaks else subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+            )
+
+    def first_line(self) -> str:
+        """Return what it says first, once it has."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self.is_running:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.signal(signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> bool:
+        """Ask it to end, and tell whether it did in time; if not, it is killed."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        ended = wait_until(lambda: not self.is_running, seconds=PATIENCE_SECONDS)
+        self.kill()
+        return ended
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+
+
+class Stack:
+    """The servers and processes of a run; gone when the block ends."""
+
+    def __init__(self, directory: Path, *, workers: int, apis: int, lease_seconds: float, timeout: float) -> None:
+        self.directory = directory
+        self.timeout = timeout
+        self.lease_seconds = lease_seconds
+        self.postgres = EmbeddedPostgres(directory / "postgres")
+        self.redis = EmbeddedRedis(directory / "redis")
+        self.workers = [Process(f"worker-{number}", lambda _: _WORKER, directory) for number in range(workers)]
+        self.apis = [Process(f"api-{number}", lambda _: _API, directory, speaks=True) for number in range(apis)]
+        self.clients: list[Process] = []
+        self.api_key = ""
+        #: Where the servers are, also while they are not there.
+        self.database_url = self.redis_url = ""
+        self._api_urls: dict[str, str] = {}
+        self._api_links: list[Link] = []
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    @property
+    def settings(self) -> Settings:
+        """Settings that reach the servers without a link."""
+        return self._settings(self.database_url, self.redis_url)
+
+    @property
+    def api_urls(self) -> list[str]:
+        """Where the APIs are, however often they were started."""
+        return [f"http://127.0.0.1:{link.port}" for link in self._api_links]
+
+    def start_api(self, api: Process, environment: Mapping[str, str] | None = None) -> None:
+        """Start an API; its link leads to it once it has said where it is."""
+        api.start(environment)
+        threading.Thread(target=self._note_address, args=(api,), daemon=True).start()
+
+    def _note_address(self, api: Process) -> None:
+        # Empty if it was killed before it said anything.
+        if line := api.first_line():
+            self._api_urls[api.name] = line.split()[-1]
+
+    def add_client(self, name: str, arguments: Callable[[int], tuple[str, ...]]) -> None:
+        """Start a client process."""
+        client = Process(name, arguments, self.directory)
+        self.clients.append(client)
+        more = {"HISTORY_API_URLS": ",".join(self.api_urls), "HISTORY_API_KEY": self.api_key}
+        client.start(self._environment_of(client) | more)
+
+    def stop_clients(self) -> None:
+        """Let every client finish what it is about, and end."""
+        for client in self.clients:
+            client.signal(signal.SIGTERM)
+        for client in self.clients:
+            client.stop()
+
+    def processes(self) -> Iterator[Process]:
+        yield from (*self.workers, *self.apis, *self.clients)
+
+    def _start(self) -> None:
+        self._exit.callback(self._stop_servers)
+        self.database_url, self.redis_url = self.postgres.start(), self.redis.start()
+        migrate(self.database_url, partitions=PARTITIONS)
+        with Client(self.settings) as client:
+            # Nothing is sent, since no jobs run: what the workers have to tell stays in the outbox.
+            client.webhooks.create(url="https://example.com/hook")
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            self.api_key = create_key(connection, self.settings.store, "histories")
+        self._network = Network()
+        self._exit.callback(self._network.close)
+        self._exit.callback(self._stop_processes)
+        for worker in self.workers:
+            worker.start(self._environment_of(worker))
+        for api in self.apis:
+            self.start_api(api, self._environment_of(api))
+            self._api_links.append(self._network.link(lambda name=api.name: address_of(self._api_urls.get(name, ""))))  # type: ignore[misc]
+        assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
+
+    def _is_ready(self) -> bool:
+        with psycopg.connect(self.database_url) as connection:
+            unowned = connection.execute(_OWNED).fetchone()
+        return unowned == (0,) and all(map(is_answering, self.api_urls))
+
+    def _environment_of(self, process: Process) -> dict[str, str]:
+        """Return the settings of a process that reaches the servers over links of its own."""
+        links = {
+            "postgres": self._network.link(self._postgres_address),
+            "redis": self._network.link(lambda: urlsplit(self.redis_url).path),
+        }
+        process.links = links
+        parts = urlsplit(self.database_url)
+        there = f"127.0.0.1:{links['postgres'].port}"
+        database_url = f"postgresql://{parts.username}@{there}{parts.path}?sslmode=disable&gssencmode=disable"
+        settings = self._settings(database_url, f"redis://127.0.0.1:{links['redis'].port}/0")
+        values = settings.model_dump(exclude_none=True)
+        return {f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}
+
+    def _postgres_address(self) -> Address:
+        directory = parse_qs(urlsplit(self.database_url).query)["host"][0]
+        return f"{directory}/.s.PGSQL.5432"
+
+    def _settings(self, database_url: str, redis_url: str) -> Settings:
+        return Settings(
+            database_url=database_url,
+            redis_url=redis_url,
+            partitions=PARTITIONS,
+            lease_seconds=self.lease_seconds,
+            wait_timeout_seconds=self.timeout,
+            log_format="json",
+        )
+
+    def _stop_processes(self) -> None:
+        for process in self.processes():
+            process.kill()
+
+    def _stop_servers(self) -> None:
+        self.redis.kill()
+        self.postgres.stop(immediate=True)
+
+
+def is_answering(url: str) -> bool:
+    """Tell whether the API serves its operations."""
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5):  # noqa: S310 - an address of the run's own
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

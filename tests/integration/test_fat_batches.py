@@ -1,0 +1,183 @@
+"""Legal commands that are far larger than others: they get through, hold up nobody else, and need no more memory."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from creditlane import Client
+from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
+from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount
+from creditlane.schemas.encoding import encode_command
+from creditlane.schemas.keys import COMMAND_FIELD, Keys
+from creditlane.schemas.routing import partition_of
+from creditlane.schemas.settings import DEFAULT_STORE, Settings
+from creditlane.worker.applier import Applier, CommandTimedOut
+from creditlane.worker.book import Verdict
+from creditlane.worker.requests import Batch, parse_request
+from creditlane.worker.sizing import MAX_LONE_TIMEOUTS, Sizing
+from creditlane.worker.store import LedgerStore
+
+from ..faults.worker_processes import StartWorker, WorkerProcess, start_worker, wait_for
+from .direct_store import DirectStore, add_store
+
+__all__ = ["start_worker"]
+
+ACCOUNTS = [f"cca_{number:032x}" for number in range(100)]
+LONG_BALANCE = 10**900 - 1
+#: Short, so that what takes too long does so soon.
+LEASE_SECONDS = 0.6
+MOST_MEMORY_BYTES = 200_000_000
+
+#: Makes one command take longer than it may.
+STUCK_ROW = """
+create function linger() returns trigger language plpgsql as $$
+begin
+    if new.idempotency_key = 'stuck' then perform pg_sleep(30); end if;
+    return new;
+end $$;
+create trigger linger before insert on journal for each row execute function linger()
+"""
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[DirectStore]:
+    with DirectStore(database_url) as store:
+        openings = [
+            OpenAccount(account_id=account, customer_id=account, initial_balance=LONG_BALANCE) for account in ACCOUNTS
+        ]
+        store.apply(*openings)
+        yield store
+
+
+@pytest.fixture
+def applier(store: DirectStore) -> Applier:
+    sizing = Sizing(lease_seconds=LEASE_SECONDS)
+    ledger_store = LedgerStore(store.connection, "worker", timeout_seconds=sizing.timeout_seconds)
+    return Applier(ledger_store, sizing)
+
+
+def batch_of(commands: Sequence[AnyCommand]) -> Batch:
+    payloads = [encode_command(command, DEFAULT_STORE) for command in commands]
+    requests = [
+        # One lane for each account, as far as trying others first is concerned.
+        parse_request(partition_of(str(command.account_id), 64), b"%d-0" % number, [COMMAND_FIELD, payload])
+        for number, (command, payload) in enumerate(zip(commands, payloads, strict=True), 1)
+    ]
+    return Batch(requests, {})
+
+
+def apply_all(applier: Applier, batch: Batch) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    while batch.requests:
+        try:
+            part = applier.apply(batch)
+        except CommandTimedOut as timed_out:
+            batch = batch.with_last(timed_out.partition)
+        else:
+            verdicts += part
+            batch = batch.after(len(part))
+    return verdicts
+
+
+def test_wide_posts_over_long_balances_get_through(applier: Applier) -> None:
+    """Given posts of a hundred entries whose rows take longer all together than a statement may, then they are applied,
+    and nothing but the size of the transactions has changed."""
+    verdicts = apply_all(applier, batch_of(list(wide_posts(ACCOUNTS, 150))))
+
+    assert [verdict.row.rejection for verdict in verdicts if verdict.row] == [None] * 150
+    assert not any(verdict.replayed for verdict in verdicts)
+    assert sum(1 + len(verdict.further) for verdict in verdicts) == 15_000
+
+
+def test_a_command_that_never_gets_through_is_dead_lettered_and_the_others_are_applied(
+    store: DirectStore, applier: Applier, database_url: str
+) -> None:
+    store.connection.execute(STUCK_ROW)
+    store.connection.commit()
+    keys = ["first", "stuck", *(f"key {number}" for number in range(20))]
+    credits_made = [
+        Credit(account_id=ACCOUNTS[number], amount=1, reference="r", idempotency_key=key)
+        for number, key in enumerate(keys)
+    ]
+
+    verdicts = apply_all(applier, batch_of(credits_made))
+
+    assert [verdict.refusal.code for verdict in verdicts if verdict.refusal] == ["dead_lettered"]
+    assert sum(verdict.row is not None for verdict in verdicts) == len(keys) - 1
+    with psycopg.connect(database_url) as connection:
+        [(key, reason)] = connection.execute("select idempotency_key, reason from dead_letters").fetchall()
+    assert key == "stuck"
+    assert "57014" in reason
+    assert MAX_LONE_TIMEOUTS > 1
+
+
+def commands_on_lanes(settings: Settings) -> int:
+    keys = Keys(settings.redis_prefix)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        return sum(client.xlen(keys.lane(partition)) for partition in range(settings.partitions or 0))
+
+
+def peak_memory_bytes(worker: WorkerProcess) -> int:
+    [line] = [line for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1_024
+
+
+def test_memory_is_bounded_whatever_is_on_the_lanes(
+    settings: Settings, store: DirectStore, start_worker: StartWorker
+) -> None:
+    """Given a hundred megabytes of commands on few lanes, behind short ones that made large reads look safe, when a
+    worker drains them, then it never holds much of it at once."""
+    assert store.ledger_store.find_stores([DEFAULT_STORE])
+    short = [
+        Credit(account_id=ACCOUNTS[n % 100], amount=1, reference="r", idempotency_key=f"s {n}") for n in range(4_000)
+    ]
+    with Client(settings) as client:
+        client.enqueue_many(short)
+        client.enqueue_many(fat_credits(ACCOUNTS, 1_000))
+    worker = start_worker(settings)
+
+    wait_for(lambda: commands_on_lanes(settings) == 0, "lanes drained", 120)
+
+    assert peak_memory_bytes(worker) < MOST_MEMORY_BYTES
+
+
+def test_what_others_send_behind_something_heavy_overtakes_it_and_nothing_is_lost(
+    settings: Settings, database_url: str, start_worker: StartWorker
+) -> None:
+    """Given one lane on which a store's heavy commands stand between another's light ones, then the light ones are
+    decided first, deleting them leaves the heavy ones where they are, and those are decided in their order."""
+    add_store(database_url, "store_heavy")
+    heavy, light = ACCOUNTS[0], next(a for a in ACCOUNTS[1:] if partition_of(a, 8) == partition_of(ACCOUNTS[0], 8))
+    with DirectStore(database_url) as direct:
+        direct.apply(OpenAccount(account_id=heavy, customer_id="h"), store="store_heavy")
+        direct.apply(OpenAccount(account_id=light, customer_id="l"))
+    with (
+        Client(settings) as one,
+        Client(settings.model_copy(update={"store": "store_heavy"})) as other,
+    ):
+        for number in range(60):
+            other.enqueue_many(
+                credit.model_copy(update={"idempotency_key": f"heavy {number}"}) for credit in fat_credits([heavy], 1)
+            )
+            one.enqueue(Credit(account_id=light, amount=1, reference="r", idempotency_key=f"light {number}"))
+    worker = start_worker(settings)
+
+    wait_for(lambda: commands_on_lanes(settings) == 0, "lane drained")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait_for_exit() == 0
+
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            """
+            select idempotency_key, created_at from journal where kind = 2 order by created_at, account_id, seq
+            """
+        ).fetchall()
+    keys = [key for key, _ in rows]
+    assert sorted(keys) == sorted([*(f"heavy {n}" for n in range(60)), *(f"light {n}" for n in range(60))])
+    assert [key for key in keys if key.startswith("heavy")] == [f"heavy {number}" for number in range(60)]
+    last_light = max(at for key, at in rows if key.startswith("light"))
+    assert sum(at > last_light for key, at in rows if key.startswith("heavy")) > 40

@@ -1,0 +1,170 @@
+"""Postgres is open and silent: every wait for it ends on our side, and it is used again once it answers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from creditlane import Client, Settings
+from creditlane.producer.api.app import create_app
+from creditlane.producer.api.keys import create_key
+from creditlane.producer.api.monitoring import CHECK_SECONDS
+from creditlane.producer.async_ledger_reader import AsyncLedgerReader
+from creditlane.producer.lane_status import read_lanes
+from creditlane.producer.ledger_reader import LedgerReader
+from creditlane.producer.postgres import CLOSE_SECONDS, READ_SECONDS
+from creditlane.schemas.errors import AccountNotFound, CreditlaneError, Unavailable, WebhookNotFound
+from creditlane.schemas.events import public_endpoint_id
+from creditlane.schemas.tickets import Ticket
+
+from ..silent_proxy import SilentProxy
+
+ANN = "cca_" + "a" * 32
+TICKET = Ticket("store_default", ANN, "key", "1-0", "0" * 32)
+MISSING = public_endpoint_id(UUID(int=7))
+SHORT_SECONDS = 0.5
+#: What a busy machine may add to a deadline, in seconds; a wait without one would last for ever.
+MARGIN_SECONDS = 2.0
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[SilentProxy]:
+    with SilentProxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far_settings(settings: Settings, proxy: SilentProxy) -> Settings:
+    """Settings whose way to Postgres can go silent."""
+    return settings.model_copy(update={"database_url": proxy.url})
+
+
+@pytest.fixture
+def far_client(make_client: Callable[[Settings], Client], far_settings: Settings) -> Client:
+    return make_client(far_settings)
+
+
+def within(seconds: float, error: type[CreditlaneError], attempt: Callable[[], Any]) -> None:
+    """Expect the error within so many seconds."""
+    begun = time.monotonic()
+    with pytest.raises(error):
+        attempt()
+    assert time.monotonic() - begun < seconds + MARGIN_SECONDS
+
+
+@pytest.mark.parametrize("is_warm", [False, True], ids=["first read", "read like others before"])
+def test_a_read_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy, is_warm: bool) -> None:
+    if is_warm:
+        within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
+
+    proxy.freeze()
+    within(READ_SECONDS, Unavailable, lambda: far_client.balance(ANN))
+
+    proxy.thaw()
+    within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
+
+
+def test_what_may_write_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy) -> None:
+    within(READ_SECONDS, WebhookNotFound, lambda: far_client.webhooks.update(MISSING, name="x"))
+
+    proxy.freeze()
+
+    within(READ_SECONDS, Unavailable, lambda: far_client.webhooks.update(MISSING, name="x"))
+
+
+def test_sessions_that_a_restart_has_cut_are_not_noticed(far_client: Client, proxy: SilentProxy) -> None:
+    for attempt, error in (
+        (lambda: far_client.balance(ANN), AccountNotFound),
+        (lambda: far_client.webhooks.update(MISSING, name="x"), WebhookNotFound),
+    ):
+        within(READ_SECONDS, error, attempt)
+        proxy.cut()
+        within(READ_SECONDS, error, attempt)
+
+
+def test_closing_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy) -> None:
+    within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
+    proxy.freeze()
+
+    begun = time.monotonic()
+    far_client.close()
+
+    assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS
+
+
+def test_a_read_takes_no_longer_than_it_is_given(far_settings: Settings, proxy: SilentProxy) -> None:
+    reader = LedgerReader(far_settings)
+    assert reader.decisions([TICKET], timeout_seconds=READ_SECONDS) == [None]
+    proxy.freeze()
+
+    within(SHORT_SECONDS, Unavailable, lambda: reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS))
+    within(SHORT_SECONDS, Unavailable, lambda: reader.account(ANN, timeout_seconds=SHORT_SECONDS))
+    within(0, Unavailable, lambda: reader.decisions([TICKET], timeout_seconds=0))
+    reader.close()
+
+
+def test_a_read_takes_no_longer_than_it_is_given_in_an_event_loop(far_settings: Settings, proxy: SilentProxy) -> None:
+    async def read() -> None:
+        reader = AsyncLedgerReader(far_settings)
+        assert await reader.decisions([TICKET], timeout_seconds=READ_SECONDS) == [None]
+        proxy.freeze()
+        begun = time.monotonic()
+        with pytest.raises(Unavailable):
+            await reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS)
+        with pytest.raises(Unavailable):
+            await reader.account(ANN, timeout_seconds=SHORT_SECONDS)
+        assert time.monotonic() - begun < 2 * SHORT_SECONDS + MARGIN_SECONDS
+        await reader.close()
+
+    asyncio.run(read())
+
+
+def test_a_read_that_is_cancelled_ends_at_once(far_settings: Settings, proxy: SilentProxy) -> None:
+    """Given a silent Postgres, when the caller gives up, then nobody waits for it to take note."""
+
+    async def read() -> None:
+        reader = AsyncLedgerReader(far_settings)
+        assert await reader.decisions([TICKET]) == [None]
+        proxy.freeze()
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SHORT_SECONDS):
+                await reader.decisions([TICKET])
+        assert time.monotonic() - begun < SHORT_SECONDS + MARGIN_SECONDS
+        await reader.close()
+
+    asyncio.run(read())
+
+
+def test_status_ends_while_postgres_is_silent(far_settings: Settings, proxy: SilentProxy) -> None:
+    proxy.freeze()
+
+    within(READ_SECONDS, Unavailable, lambda: read_lanes(far_settings))
+
+
+def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, proxy: SilentProxy) -> None:
+    with psycopg.connect(proxy.url, autocommit=True) as connection:
+        key = create_key(connection, far_settings.store, "test")
+    path = f"/v1/customer-credits/accounts/{ANN}"
+    with TestClient(create_app(far_settings), headers={"x-api-key": key}, raise_server_exceptions=False) as api:
+        assert api.get(path).status_code == 404
+        proxy.freeze()
+
+        begun = time.monotonic()
+        ready = api.get("/readyz")
+        assert time.monotonic() - begun < CHECK_SECONDS + MARGIN_SECONDS
+        assert ready.status_code == 503
+        assert "postgres" in ready.json()["problems"]
+
+        begun = time.monotonic()
+        assert api.get(path).status_code == 503
+        assert time.monotonic() - begun < READ_SECONDS + MARGIN_SECONDS
+
+        begun = time.monotonic()
+    # Its end, too.
+    assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS

@@ -1,0 +1,296 @@
+"""How much the applier tries at once: parts that fit, halves of what does not get through, and who is to blame."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import psycopg
+import pytest
+
+from creditlane.schemas.commands import Post, Reverse
+from creditlane.schemas.encoding import LaneCommand, Movement
+from creditlane.schemas.errors import CommandDeadLettered
+from creditlane.schemas.journal import JournalRow
+from creditlane.worker import sizing
+from creditlane.worker.applier import Applier, CommandTimedOut
+from creditlane.worker.book import AddressedCommand, Verdict
+from creditlane.worker.requests import Batch, Request
+from creditlane.worker.sizing import MAX_SPANNING_ROWS, MAX_TRANSACTION_BYTES, Sizing
+from creditlane.worker.store import LedgerStore, PartitionsLost, TransactionTooLarge
+
+LEASE_SECONDS = 10.0
+
+
+def account(number: int) -> str:
+    return f"cca_{number:032x}"
+
+
+def movement(number: int, *, partition: int = 1, payload: bytes = b"x" * 200) -> Request:
+    command = Movement("debit", "store_default", account(number), f"key {number}", 1, "r")
+    return Request(partition, b"%d-0" % number, payload, command, None, None, 0, keep=False)
+
+
+def post(number: int, entries: int) -> Request:
+    sides = [
+        {"account_id": account(each), "side": ("credit", "debit")[each % 2], "amount": 1} for each in range(entries)
+    ]
+    command = Post(store_id="store_default", entries=tuple(sides), reference="r", idempotency_key=f"p {number}")  # type: ignore[arg-type]
+    return Request(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
+
+
+def reversal(number: int) -> Request:
+    command = Reverse(store_id="store_default", account_id=account(1), transaction_id=f"cct_{1:032x}{number + 1:x}")
+    return Request(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
+
+
+def row_of(key: str) -> JournalRow:
+    return JournalRow(1, account(1), 1, 3, -1, 1, 5, 0, key, "r", None, 0, None, None)
+
+
+class Store:
+    """Stands in for the store: takes so many commands at once, and otherwise fails as it is told."""
+
+    def __init__(self) -> None:
+        self.takes = 1_000_000
+        #: Keys of commands that never get through.
+        self.stuck: set[str] = set()
+        self.error: Exception = psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+        self.fails_before_lanes = False
+        self.attempts: list[int] = []
+        self.committed: list[str] = []
+        self.buried: list[tuple[Any, ...]] = []
+        self.holds_lanes_since: float | None = None
+        self.written_characters = 0
+        self.clock = 1_000.0
+
+    def find_stores(self, public_ids: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(public_ids, 1)
+
+    def forget(self) -> None: ...
+
+    def apply(
+        self, commands: Sequence[AddressedCommand], _epochs: Mapping[int, int], *, careful: bool
+    ) -> list[Verdict]:
+        assert careful in {True, False}
+        keys = [command.idempotency_key for _, command in commands]
+        self.attempts.append(len(keys))
+        self.holds_lanes_since = None if self.fails_before_lanes else 0.0
+        if len(keys) > self.takes or self.stuck & set(keys):
+            raise self.error
+        self.committed += keys
+        return [Verdict(row_of(key)) for key in keys]
+
+    def bury(self, letter: tuple[Any, ...], *_told: object) -> None:
+        self.buried.append(letter)
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def applier(store: Store, monkeypatch: pytest.MonkeyPatch) -> Applier:
+    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: 0.0)
+    return Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
+
+
+def apply_all(applier: Applier, batch: Batch) -> list[Verdict]:
+    """Apply a batch to its end, as a worker does."""
+    verdicts: list[Verdict] = []
+    while batch.requests:
+        part = applier.apply(batch)
+        verdicts += part
+        batch = batch.after(len(part))
+    return verdicts
+
+
+def test_a_full_batch_of_plain_commands_is_one_transaction(applier: Applier, store: Store) -> None:
+    batch = Batch([movement(number) for number in range(8_000)], {1: 1})
+
+    assert len(applier.apply(batch)) == 8_000
+    assert store.attempts == [8_000]
+
+
+def test_a_transaction_has_no_more_bytes_than_its_bound(applier: Applier, store: Store) -> None:
+    payload = b"x" * 100_000
+    batch = Batch([movement(number, payload=payload) for number in range(200)], {1: 1})
+
+    apply_all(applier, batch)
+
+    assert sum(store.attempts) == 200
+    assert max(store.attempts) == MAX_TRANSACTION_BYTES // (100_000 + sizing.FIRST_ROW_BYTES)
+
+
+def test_a_transaction_with_posts_has_no_more_rows_than_its_bound(applier: Applier, store: Store) -> None:
+    """Given posts of a hundred entries behind plain commands, then the plain ones do not wait for them, and as many
+    posts go together as have the rows that are allowed."""
+    batch = Batch(
+        [*(movement(number) for number in range(2_000)), *(post(number, 100) for number in range(25))], {1: 1}
+    )
+
+    apply_all(applier, batch)
+
+    assert store.attempts == [2_000, MAX_SPANNING_ROWS // 100, MAX_SPANNING_ROWS // 100, 5]
+
+
+def test_reversals_count_for_more_than_a_row(applier: Applier, store: Store) -> None:
+    apply_all(applier, Batch([reversal(number) for number in range(300)], {1: 1}))
+
+    assert store.attempts == [100, 100, 100]
+
+
+def test_what_times_out_is_tried_in_halves_and_what_got_through_is_remembered(applier: Applier, store: Store) -> None:
+    """Given a Postgres that takes a hundred commands in time, then a batch of a thousand gets through in smaller parts,
+    in order, and the next batch begins with a size that gets through."""
+    store.takes = 100
+    batch = Batch([movement(number) for number in range(1_000)], {1: 1})
+
+    verdicts = apply_all(applier, batch)
+
+    assert [verdict.row.idempotency_key for verdict in verdicts if verdict.row] == [f"key {n}" for n in range(1_000)]
+    assert store.committed == [f"key {number}" for number in range(1_000)]
+    tried = len(store.attempts)
+    apply_all(applier, Batch([movement(number) for number in range(1_000, 1_500)], {1: 1}))
+    assert store.attempts[tried] <= 100
+
+
+def test_it_grows_again_slowly(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a Postgres that was slow and is not any more, then the parts grow until a batch is one again, and none of
+    them is much larger than what is known to get through."""
+    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: 0.0)
+    applier = Applier(cast("LedgerStore", store), Sizing(batch_limit=400, lease_seconds=LEASE_SECONDS))
+    batch = Batch([movement(number) for number in range(400)], {1: 1})
+    store.takes = 100
+    apply_all(applier, batch)
+    store.takes = 1_000_000
+
+    sizes = [len(applier.apply(batch)) for _ in range(100)]
+
+    assert sizes[0] <= 110
+    assert all(earlier <= later <= 1.02 * earlier + 2 for earlier, later in pairwise(sizes))
+    assert sizes[-1] == 400
+
+
+def test_rows_that_are_too_long_to_be_written_at_once_are_halved(applier: Applier, store: Store) -> None:
+    store.takes, store.error = 10, TransactionTooLarge("too long")
+
+    apply_all(applier, Batch([movement(number) for number in range(80)], {1: 1}))
+
+    assert len(store.committed) == 80
+
+
+def test_long_rows_make_the_next_transactions_small(applier: Applier, store: Store) -> None:
+    """Given accounts whose balances turn out to be very long, then fewer of them go together from then on."""
+    batch = Batch([movement(number) for number in range(1_000)], {1: 1})
+    store.written_characters = 1_000 * 20_000
+    applier.apply(batch)
+
+    assert len(applier.apply(batch)) < MAX_TRANSACTION_BYTES // 20_000 + 1
+
+
+@pytest.mark.parametrize("held_seconds", [LEASE_SECONDS / 2, LEASE_SECONDS])
+def test_what_took_long_makes_the_next_smaller_before_it_times_out(
+    held_seconds: float, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: held_seconds)
+    applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
+    batch = Batch([movement(number) for number in range(1_000)], {1: 1})
+
+    assert len(applier.apply(batch)) == 1_000
+    assert len(applier.apply(batch)) <= 500
+
+
+def test_a_wait_for_lanes_that_times_out_says_nothing_of_the_size(applier: Applier, store: Store) -> None:
+    store.takes, store.fails_before_lanes = 0, True
+    batch = Batch([movement(number) for number in range(100)], {1: 1})
+
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            applier.apply(batch)
+
+    assert store.attempts == [100, 100, 100]
+
+
+def test_a_connection_that_breaks_at_once_says_nothing_of_the_size(applier: Applier, store: Store) -> None:
+    store.takes, store.error = 0, psycopg.OperationalError("server closed the connection unexpectedly")
+    batch = Batch([movement(number) for number in range(100)], {1: 1})
+
+    for _ in range(3):
+        with pytest.raises(psycopg.OperationalError):
+            applier.apply(batch)
+
+    assert store.attempts == [100, 100, 100]
+
+
+def test_a_connection_that_breaks_after_half_a_lease_is_tried_smaller(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 10_000, 6))
+    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: float(next(times)))
+    applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
+    store.takes, store.error = 0, psycopg.OperationalError("server closed the connection unexpectedly")
+    batch = Batch([movement(number) for number in range(100)], {1: 1})
+
+    for _ in range(3):
+        with pytest.raises(psycopg.OperationalError):
+            applier.apply(batch)
+
+    assert store.attempts == [100, 50, 25]
+
+
+def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(applier: Applier, store: Store) -> None:
+    """Given a command that always times out, when others of its batch get through, then it is buried after a few
+    tries, and not at the first."""
+    store.stuck = {"key 3"}
+    batch = Batch([movement(3), *(movement(number, partition=2) for number in range(10, 20))], {1: 1, 2: 1})
+
+    tries = 0
+    verdicts: list[Verdict] = []
+    while batch.requests:
+        try:
+            part = applier.apply(batch)
+        except CommandTimedOut as timed_out:
+            tries += 1
+            batch = batch.with_last(timed_out.partition)
+        else:
+            verdicts += part
+            batch = batch.after(len(part))
+
+    assert len(store.committed) == 10
+    [letter] = store.buried
+    assert letter[3] == "3-0"
+    assert "57014" in letter[7]
+    assert tries == sizing.MAX_LONE_TIMEOUTS - 1
+    assert verdicts[-1].refusal is not None
+    assert verdicts[-1].refusal.code == CommandDeadLettered.code
+
+
+def test_with_nothing_else_to_show_that_postgres_works_one_is_tried_for_long(applier: Applier, store: Store) -> None:
+    store.stuck = {"key 3"}
+    batch = Batch([movement(3)], {1: 1})
+
+    for _ in range(sizing.MAX_TIMEOUTS_UNPROVEN - 1):
+        with pytest.raises(CommandTimedOut):
+            applier.apply(batch)
+    assert store.buried == []
+    applier.apply(batch)
+
+    assert len(store.buried) == 1
+
+
+def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
+    """Given a batch that is halved because of a culprit, when the leases are lost between the halves, then what was
+    committed is announced, and not decided again."""
+    calls = iter([psycopg.errors.CheckViolation("no"), None, PartitionsLost({1})])
+    apply = store.apply
+
+    def apply_or_fail(commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool) -> Any:
+        if (error := next(calls)) is not None:
+            raise error
+        return apply(commands, epochs, careful=careful)
+
+    store.apply = apply_or_fail  # type: ignore[method-assign]
+    batch = Batch([movement(number) for number in range(10)], {1: 1})
+
+    assert len(applier.apply(batch)) == 5

@@ -1,0 +1,147 @@
+"""Rids the lanes of what is decided, and of nothing else. Called after the commit only.
+
+The head of a lane is trimmed where it is certain that it is what was decided. Where a connection has ended since the
+batch was read, Redis may be another that lost its tail and gives out the same ids, or lower ones, to new commands: then
+each entry is compared with what was decided before it is deleted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
+
+import redis
+import structlog
+
+from ..schemas.keys import Keys
+from . import scripts
+from .requests import Batch, Request, parse_request
+
+#: Entries compared, or deleted by id, in one call, so that none keeps Redis busy for long and none brings in too much.
+MAX_ENTRIES_PER_CALL = 100
+
+#: What the scripts answer: a later owner has the lane; its head is not what was decided.
+_FENCED = -1
+_OTHER_HEAD = -2
+#: How Redis says that a key holds something of another type. What a script meets comes after the script's name.
+_WRONG_TYPE = "WRONGTYPE Operation"
+
+#: The id of an entry, and its fields with their values as they were sent.
+StreamEntry = tuple[bytes, list[bytes]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Deleter:
+    """Deletes batches from their lanes through one Redis client. Deleting twice is harmless."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._delete_head = client.register_script(scripts.DELETE_HEAD)
+        self._delete_entries = client.register_script(scripts.DELETE_ENTRIES)
+
+    def delete(self, batch: Batch, *, same_redis: bool) -> set[int]:
+        """Delete the batch's entries from their lanes. Returns the lanes that turned out to be another owner's.
+
+        `same_redis` says that no connection has ended since the batch was read.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now; delete again.
+        """
+        lanes: defaultdict[int, list[Request]] = defaultdict(list)
+        for partition, part in groupby(batch.requests, attrgetter("partition")):
+            # A lane may have been read in several goes.
+            lanes[partition] += part
+        answers = dict.fromkeys(lanes, _OTHER_HEAD)
+        if same_redis:
+            answers |= self._trim({p: part for p, part in lanes.items() if p not in batch.gaps}, batch.epochs)
+        for partition in [partition for partition, answer in answers.items() if answer == _OTHER_HEAD]:
+            if same_redis and partition in batch.gaps:
+                answers[partition] = self._delete_by_id(partition, lanes[partition], batch.epochs[partition])
+            else:
+                answers[partition] = self._delete_compared(
+                    partition, lanes[partition], batch.epochs[partition], has_gaps=partition in batch.gaps
+                )
+        return {partition for partition, answer in answers.items() if answer == _FENCED}
+
+    def _trim(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, requests in lanes.items():
+            first, last = requests[0], requests[-1]
+            self._delete_head(
+                keys=[self._keys.lane(partition), self._keys.fence(partition)],
+                args=[epochs[partition], first.lane_entry, last.lane_entry, last.payload, _after(last.lane_entry)],
+                client=pipeline,
+            )
+        answers = pipeline.execute(raise_on_error=False)
+        return {partition: _answer(partition, answer) for partition, answer in zip(lanes, answers, strict=True)}
+
+    def _delete_by_id(self, partition: int, requests: list[Request], epoch: int) -> int:
+        """Delete entries between which others stand, which were not read with them."""
+        keys = [self._keys.lane(partition), self._keys.fence(partition)]
+        pipeline = self._client.pipeline(transaction=False)
+        for start in range(0, len(requests), MAX_ENTRIES_PER_CALL):
+            part = [request.lane_entry for request in requests[start : start + MAX_ENTRIES_PER_CALL]]
+            self._delete_entries(keys=keys, args=[epoch, *part], client=pipeline)
+        return min([_answer(partition, answer) for answer in pipeline.execute(raise_on_error=False)])
+
+    def _delete_compared(self, partition: int, requests: list[Request], epoch: int, *, has_gaps: bool) -> int:
+        """Delete those entries that are still what was decided, by their ids."""
+        keys = [self._keys.lane(partition), self._keys.fence(partition)]
+        deleted = others = 0
+        try:
+            for entries in self._entries_between(partition, requests[0], requests[-1]):
+                standing = _decided_among(entries, requests)
+                others += 0 if has_gaps else len(entries) - len(standing)
+                if standing:
+                    answer = int(self._delete_entries(keys=keys, args=[epoch, *standing]))
+                    if answer == _FENCED:
+                        return _FENCED
+                    deleted += answer
+        except redis.ResponseError as error:
+            return _answer(partition, error)
+        if others:
+            _log.warning("Redis has given out ids again, keeping what is new", partition=partition, entries=others)
+        return deleted
+
+    def _entries_between(self, partition: int, first: Request, last: Request) -> Iterator[list[StreamEntry]]:
+        """Yield what the lane has between these two, call by call."""
+        start = first.lane_entry
+        while True:
+            entries: list[StreamEntry] = self._client.execute_command(  # type: ignore[no-untyped-call]
+                "XRANGE", self._keys.lane(partition), start, last.lane_entry, "COUNT", MAX_ENTRIES_PER_CALL
+            )
+            yield entries
+            if len(entries) < MAX_ENTRIES_PER_CALL:
+                return
+            start = _after(entries[-1][0])
+
+
+def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) -> list[bytes]:
+    """Return the ids of those entries that are what was decided under them, to the last field."""
+    decided = {request.lane_entry: request for request in requests}
+    return [
+        entry
+        for entry, fields in entries
+        if entry in decided and parse_request(decided[entry].partition, entry, fields or []) == decided[entry]
+    ]
+
+
+def _answer(partition: int, answer: object) -> int:
+    """Return what a script answered; raise what says that Redis cannot be used."""
+    if isinstance(answer, redis.ResponseError) and _WRONG_TYPE in str(answer):
+        # Nothing of a lane is left to delete where its key is something else. The reader says so.
+        _log.error("a lane cannot be rid of what is decided", partition=partition, error=str(answer))
+        return 0
+    if isinstance(answer, Exception):
+        raise answer
+    return int(str(answer))
+
+
+def _after(lane_entry: bytes) -> bytes:
+    """Return the id that comes right after this one in a stream."""
+    milliseconds, _, number = lane_entry.partition(b"-")
+    return b"%b-%d" % (milliseconds, int(number) + 1)

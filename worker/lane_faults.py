@@ -1,0 +1,103 @@
+"""Lanes that do not get on for a reason of their own, so that the others need not wait for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+import redis
+import structlog
+
+from ..schemas.keys import Keys
+from .counting import Counting
+
+#: How long until a lane that could not be read is looked at again, in seconds.
+RECHECK_SECONDS = 1.0
+#: How Redis begins to say that a key holds something of another type.
+_WRONG_TYPE = "WRONGTYPE"
+
+_log = structlog.get_logger(__name__)
+
+
+class LaneFaults:
+    """Knows which lanes cannot be read, and tells why."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        counting: Counting,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._counting = counting
+        self._clock = clock
+        self._looked_at = float("-inf")
+        #: Why a lane cannot be read, and why one does not get on, by partition.
+        self._unreadable: dict[int, str] = {}
+        self._standing: dict[int, str] = {}
+
+    def note(self, partition: int, cause: str | None) -> None:
+        """Note why a lane that can be read does not get on; None: it does."""
+        self._standing.pop(partition, None)
+        if cause is not None:
+            self._standing[partition] = cause
+        self._tell()
+
+    def unreadable_among(self, partitions: Collection[int]) -> set[int]:
+        """Return the lanes that cannot be read, as far as that is known, and now and then look again.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now.
+        """
+        if self._unreadable.keys() - partitions or self._standing.keys() - partitions:
+            self._unreadable = {p: cause for p, cause in self._unreadable.items() if p in partitions}
+            self._standing = {p: cause for p, cause in self._standing.items() if p in partitions}
+            self._tell()
+        if self._unreadable and self._clock() - self._looked_at >= RECHECK_SECONDS:
+            self._look(list(self._unreadable))
+        return set(self._unreadable)
+
+    def find(self, error: redis.ResponseError, partitions: Collection[int]) -> None:
+        """Find out which of these lanes an error is about.
+
+        Raises:
+            redis.RedisError: it is about none of them in particular; or Redis cannot be used now.
+        """
+        known = len(self._unreadable)
+        if _is_of_one_key(error):
+            self._look(list(partitions))
+        if len(self._unreadable) == known:
+            raise error
+
+    def _look(self, partitions: list[int]) -> None:
+        self._looked_at = self._clock()
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in partitions:
+            pipeline.xlen(self._keys.lane(partition))
+        for partition, answer in zip(partitions, pipeline.execute(raise_on_error=False), strict=True):
+            self._take(partition, answer)
+        self._tell()
+
+    def _take(self, partition: int, answer: object) -> None:
+        known = self._unreadable.pop(partition, None)
+        if _is_of_one_key(answer):
+            self._unreadable[partition] = f"its key cannot be read: {answer}"
+            if known is None:
+                _log.error("a lane cannot be read", key=self._keys.lane(partition), error=str(answer))
+        elif isinstance(answer, Exception):
+            raise answer
+        elif known is not None:
+            _log.info("a lane can be read again", partition=partition)
+
+    def _tell(self) -> None:
+        self._counting.note_lane_faults(self._standing | self._unreadable)
+
+
+def _is_of_one_key(answer: object) -> bool:
+    """Tell whether it is an error about one key, which does not say about which."""
+    if isinstance(answer, redis.exceptions.NoPermissionError):
+        return True
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE)
