@@ -181,6 +181,12 @@ def problems_of(api: TestClient) -> dict[str, str]:
     return problems
 
 
+#: Answers as a full disk does.
+REFUSE_ROWS = """
+create function refuse_rows() returns trigger language plpgsql as $$
+begin raise exception using errcode = 'disk_full'; end $$;
+create trigger refuse_rows before insert on journal execute function refuse_rows()
+"""
 TROUBLE = {"applier": {"cause": "Postgres answers 57014 (QueryCanceled)", "seconds": 31.0, "failures": 4}}
 
 
@@ -217,6 +223,13 @@ def test_a_lane_of_which_nothing_gets_done_is_not_ready(api: TestClient, databas
     forge_worker(database_url, standing_lanes={3: 61.0, 4: 59.0})
 
     assert problems_of(api) == {"lanes": "1 of 8 do not get on (3: what was read of it is not done with since 61 s)"}
+
+
+def test_a_lane_with_a_fault_of_its_own_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, lane_faults={"6": "it is read again without progress"}, lanes_read_again=7)
+
+    assert problems_of(api) == {"lanes": "1 of 8 do not get on (6: it is read again without progress)"}
+    assert numbers(api)[("creditlane_lanes_read_again_total",)] == 7
 
 
 def test_a_command_that_waits_while_nothing_is_committed_is_not_ready(
@@ -287,14 +300,14 @@ def test_batches_that_fail_again_and_again_are_seen_everywhere_and_forgotten_aft
     # Given a worker at work
     worker = start_faulty_worker(settings.model_copy(update={"lease_seconds": 1.0}))
     assert wait_until(lambda: is_ready(api), seconds=30)
-    with psycopg.connect(database_url) as blocker, Client(settings) as client:
-        # When somebody keeps it from writing
-        blocker.execute("lock table journal in share mode")
+    with psycopg.connect(database_url, autocommit=True) as connection, Client(settings) as client:
+        # When Postgres refuses whatever it writes, and no command is to blame for that
+        connection.execute(REFUSE_ROWS)
         client.enqueue_many([Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key="k")])
         # Then that is said, with the cause
-        assert wait_until(lambda: "QueryCanceled" in problems_of(api).get("workers", ""), seconds=30)
+        assert wait_until(lambda: "DiskFull" in problems_of(api).get("workers", ""), seconds=30)
         worker.wait_for_log("a stage does not get on, giving all partitions back", stage="applier")
-        blocker.rollback()
+        connection.execute("drop trigger refuse_rows on journal")
     # And when it can write again, everything is as it should be
     assert wait_until(lambda: is_ready(api), seconds=30)
     worker.wait_for_log("all stages get on again")
