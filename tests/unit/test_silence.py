@@ -78,7 +78,8 @@ def test_who_has_just_come_waits_a_moment_before_it_believes_the_clock(watched: 
     assert silent(watched.watch) == []
     assert watched.watch.next_silence_seconds() == pytest.approx(4)
 
-    watched.look(sign(1, -64.0), after=4)
+    watched.look(sign(1, -62.0), after=2)
+    watched.look(sign(1, -64.0), after=2)
 
     assert silent(watched.watch) == ["other"]
 
