@@ -114,6 +114,9 @@ def problems_of_lanes(
 
 
 def _standing(partition: int, content: LaneContent, lease_seconds: float, numbers: WorkerNumbers) -> str | None:
+    fault = numbers.lane_faults.get(str(partition))
+    if fault is not None:
+        return fault
     patience = STANDING_LEASES * lease_seconds
     standing = numbers.standing_lanes.get(partition, 0.0)
     if standing > patience:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 #: How long a worker must have been watched without a sign before the clock is believed that its time is over: in
 #: leases, twice the time from one sign to the next.
 MIN_WATCHED_LEASES = 0.4
+#: How much of the time between two looks counts as watched, in leases of this worker.
+MAX_WATCHED_LEASES = 0.3
 #: How long beyond its lease a worker may be silent whose time seems not to be over: in leases, and at least in seconds.
 SLACK_LEASES = 0.1
 MIN_SLACK_SECONDS = 0.5
@@ -52,19 +54,14 @@ class Watch:
     def look(self, signs: Iterable[Sign]) -> None:
         """Take note of what the others show now."""
         now = self._clock()
-        if now - self._looked_at > self._lease_seconds / 2:
-            # This process stood still, and perhaps everybody with it.
-            self.forget()
+        unwatched = max(0.0, now - self._looked_at - MAX_WATCHED_LEASES * self._lease_seconds)
         self._looked_at = now
         before, self._signs = self._signs, {sign.worker_id: sign for sign in signs}
-        unchanged = {
-            worker_id
-            for worker_id, sign in self._signs.items()
-            if worker_id in before and before[worker_id].expires_at_us == sign.expires_at_us
-        }
-        self._since = {
-            worker_id: self._since[worker_id] if worker_id in unchanged else now for worker_id in self._signs
-        }
+        since, self._since = self._since, dict.fromkeys(self._signs, now)
+        for worker_id, sign in self._signs.items():
+            if worker_id in before and before[worker_id].expires_at_us == sign.expires_at_us:
+                # Where this process stood still, perhaps everybody did with it.
+                self._since[worker_id] = since[worker_id] + unwatched
 
     def alive(self) -> int:
         """Return how many of them live and get on."""

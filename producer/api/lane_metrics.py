@@ -136,6 +136,9 @@ def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
     changes = CounterMetricFamily(
         "creditlane_worker_lane_changes", "Lanes gained and lost.", labels=["worker", "change"]
     )
+    again = CounterMetricFamily(
+        "creditlane_lanes_read_again", "Reads that began with what an earlier one had begun with.", labels=["worker"]
+    )
     sizes = HistogramMetricFamily("creditlane_batch_commands", "Commands in a batch.", labels=["worker"])
     times = HistogramMetricFamily("creditlane_batch_seconds", "Time of a batch in Postgres.", labels=["worker"])
     for worker, numbers in workers.items():
@@ -143,9 +146,10 @@ def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
             outcomes.add_metric([worker, outcome], count)
         changes.add_metric([worker, "gained"], numbers.lanes_gained)
         changes.add_metric([worker, "lost"], numbers.lanes_lost)
+        again.add_metric([worker], numbers.lanes_read_again)
         _add(sizes, worker, numbers.batch_commands)
         _add(times, worker, numbers.batch_seconds)
-    yield from (outcomes, changes, sizes, times)
+    yield from (outcomes, changes, again, sizes, times)
 
 
 def _of_trouble(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:

@@ -78,22 +78,30 @@ def test_who_has_just_come_waits_a_moment_before_it_believes_the_clock(watched: 
     assert silent(watched.watch) == []
     assert watched.watch.next_silence_seconds() == pytest.approx(4)
 
-    watched.look(sign(1, -64.0), after=4)
+    watched.look(sign(1, -62.0), after=2)
+    watched.look(sign(1, -64.0), after=2)
 
     assert silent(watched.watch) == ["other"]
 
 
 def test_one_that_could_not_be_watched_was_not_silent_meanwhile(watched: Watched) -> None:
-    """Given an observer that stood still, or was cut off, when it looks again, then it starts to wait anew."""
+    """Given an observer that stood still, or was cut off, when it looks again, then little of that time counts."""
     watched.look(sign(1, 10.0))
     watched.look(sign(1, -50.0), after=60)
     assert silent(watched.watch) == []
 
-    watched.look(sign(1, -53.0), after=3)
     watched.watch.forget()
-    watched.look(sign(1, -54.0), after=1)
-
+    watched.look(sign(1, -53.0), after=3)
     assert silent(watched.watch) == []
+
+    watched.look(sign(1, -56.0), after=3)
+    assert silent(watched.watch) == []
+
+
+def test_an_observer_that_seldom_has_its_turn_finds_the_silent_all_the_same(watched: Watched) -> None:
+    for number in range(5):
+        watched.look(sign(1, 3_600.0 - 7 * number), after=7)
+    assert silent(watched.watch) == ["other"]
 
 
 def test_a_worker_that_does_not_get_on_is_replaced_at_once_and_counts_for_nothing(watched: Watched) -> None:
