@@ -14,26 +14,23 @@ from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
 from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
+from .lane_problems import (
+    READ_ENTRIES_AHEAD,
+    READ_LEASES,
+    READ_WORKERS,
+    LaneContent,
+    WorkerRecord,
+    problem_of_clock,
+    problems_of_lanes,
+    problems_of_worker,
+)
 from .ledger_pool import read_limits
 from .postgres import SESSION_NAME
 from .redis_wire import RedisWire
 from .wire import Call, refuse_errors
 
-#: Every partition, with its owner if that one is alive.
-READ_LEASES = """
-select lease.partition, lease.epoch, worker.worker_id
-from leases as lease
-left join workers as worker on worker.worker_id = lease.worker_id and worker.expires_at > clock_timestamp()
-order by lease.partition
-"""
-
-#: Every worker process that is on record, the dead ones too, until another one forgets them.
-READ_WORKERS = """
-select worker_id, host, process_id, started_at, expires_at > clock_timestamp(),
-    (select count(*) from leases where leases.worker_id = workers.worker_id)
-from workers
-order by started_at, worker_id
-"""
+#: How Redis begins to say that a key holds something of another type.
+_WRONG_TYPE = "WRONGTYPE"
 
 COUNT_DEAD_LETTERS = "select count(*) from dead_letters where replayed_at is null"
 
@@ -52,6 +49,8 @@ class LaneStatus(BaseModel):
     backlog: int
     #: Age of the oldest of them; None where there is none.
     lag_seconds: float | None
+    #: Why it does not get on though somebody owns it; None where nothing is known.
+    problem: str | None
 
 
 class WorkerStatus(BaseModel):
@@ -67,6 +66,10 @@ class WorkerStatus(BaseModel):
     alive: bool
     #: Number of lanes that it owns.
     lanes: int
+    #: It lives but does not get on, so it owns no lanes.
+    stuck: bool
+    #: What keeps it.
+    problems: list[str]
 
 
 class LanesReport(BaseModel):
@@ -82,6 +85,18 @@ class LanesReport(BaseModel):
     backlog: int
     #: Age of the oldest command on any lane; None when all are empty.
     lag_seconds: float | None
+    #: What is wrong with the times in the journal; None where nothing is.
+    clock_problem: str | None
+
+    @property
+    def problems(self) -> list[str]:
+        """All that keeps lanes and workers from getting on."""
+        clock = [] if self.clock_problem is None else [f"journal: {self.clock_problem}"]
+        return [
+            *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None),
+            *(f"worker {worker.worker_id}: {problem}" for worker in self.workers for problem in worker.problems),
+            *clock,
+        ]
 
     @property
     def without_owner(self) -> list[LaneStatus]:
@@ -89,11 +104,13 @@ class LanesReport(BaseModel):
         return [lane for lane in self.lanes if lane.owner is None]
 
 
-class LaneContent(NamedTuple):
-    """What is on a lane."""
+class _Ledger(NamedTuple):
+    """What Postgres tells."""
 
-    backlog: int
-    lag_seconds: float | None
+    leases: list[tuple[int, int, str | None]]
+    workers: list[WorkerRecord]
+    dead_letters: int
+    entries_ahead_seconds: float | None
 
 
 def read_lanes(settings: Settings) -> LanesReport:
@@ -103,37 +120,56 @@ def read_lanes(settings: Settings) -> LanesReport:
         ConfigurationError: Redis or Postgres is not set, or the database has another number of partitions.
         Unavailable: Redis or Postgres cannot be reached.
     """
-    leases, workers, dead_letters = _read_owners(settings)
-    contents = _read_contents(settings, [partition for partition, _, _ in leases])
+    ledger = _read_ledger(settings)
+    contents = _read_contents(settings, [partition for partition, _, _ in ledger.leases])
+    problems = problems_of_lanes(ledger.leases, ledger.workers, contents)
     lanes = [
-        LaneStatus(partition=partition, owner=owner, epoch=epoch, **contents[partition]._asdict())
-        for partition, epoch, owner in leases
+        LaneStatus(
+            partition=partition,
+            owner=owner,
+            epoch=epoch,
+            backlog=contents[partition].backlog,
+            lag_seconds=contents[partition].lag_seconds,
+            problem=problems.get(partition),
+        )
+        for partition, epoch, owner in ledger.leases
     ]
     return LanesReport(
         lanes=lanes,
-        workers=workers,
-        dead_letters=dead_letters,
+        workers=[_status_of(worker) for worker in ledger.workers],
+        dead_letters=ledger.dead_letters,
         backlog=sum(lane.backlog for lane in lanes),
         lag_seconds=max((lane.lag_seconds for lane in lanes if lane.lag_seconds is not None), default=None),
+        clock_problem=problem_of_clock(ledger.entries_ahead_seconds),
     )
 
 
-def _read_owners(settings: Settings) -> tuple[list[tuple[int, int, str | None]], list[WorkerStatus], int]:
+def _read_ledger(settings: Settings) -> _Ledger:
     try:
         with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
             leases = connection.execute(READ_LEASES).fetchall()
-            workers = [_worker(*row) for row in connection.execute(READ_WORKERS)]
-            dead_letters = connection.execute(COUNT_DEAD_LETTERS).fetchone()
+            workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
+            ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
+            ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
-    return leases, workers, dead_letters[0] if dead_letters else 0
+    return _Ledger(leases, workers, dead_letters, entries_ahead_seconds)
 
 
-def _worker(*row: Any) -> WorkerStatus:
-    return WorkerStatus(**dict(zip(WorkerStatus.model_fields, row, strict=True)))
+def _status_of(worker: WorkerRecord) -> WorkerStatus:
+    return WorkerStatus(
+        worker_id=worker.worker_id,
+        host=worker.host,
+        process_id=worker.process_id,
+        started_at=worker.started_at,
+        alive=worker.is_alive,
+        lanes=worker.lanes,
+        stuck=worker.is_stuck,
+        problems=problems_of_worker(worker),
+    )
 
 
 def _read_contents(settings: Settings, partitions: list[int]) -> Mapping[int, LaneContent]:
@@ -158,10 +194,17 @@ def contents_of(answers: Sequence[Any], partitions: Sequence[int]) -> dict[int, 
     Raises:
         Unavailable: Redis refuses to answer.
     """
-    (seconds, microseconds), *lanes = refuse_errors(answers)
+    ((seconds, microseconds),) = refuse_errors(answers[:1])
     now_ms = int(seconds) * 1_000 + int(microseconds) // 1_000
-    pairs = zip(partitions, lanes[::2], lanes[1::2], strict=True)
-    return {partition: LaneContent(backlog, _lag_seconds(first, now_ms)) for partition, backlog, first in pairs}
+    pairs = zip(partitions, answers[1::2], answers[2::2], strict=True)
+    return {partition: _content_of(backlog, first, now_ms) for partition, backlog, first in pairs}
+
+
+def _content_of(backlog: Any, first: Any, now_ms: int) -> LaneContent:
+    if isinstance(backlog, Exception) and str(backlog).startswith(_WRONG_TYPE):
+        return LaneContent(0, None, "its key in Redis holds something that is no stream; move it away")
+    refuse_errors([backlog, first])
+    return LaneContent(backlog, _lag_seconds(first, now_ms))
 
 
 def _lag_seconds(first: list[Any], now_ms: int) -> float | None:

@@ -209,6 +209,13 @@ workers = Table(
     Column("expires_at", _moment, nullable=False),
     Column("numbers", JSONB, comment="what it has counted since it started"),
     Column("lease_seconds", Float, comment="how long it may be silent, as it is set up; null before 0006"),
+    Column(
+        "stuck",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="it shows life but does not get on, so it owns nothing",
+    ),
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 

@@ -12,6 +12,9 @@ BATCH_COMMANDS_BOUNDS = (1, 10, 100, 1_000, 4_000, 8_000)
 #: Upper bounds of the buckets for the time that a batch took in Postgres, in seconds.
 BATCH_SECONDS_BOUNDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
+#: The stages of a worker that a batch passes through.
+STAGES = ("reader", "applier", "announcer")
+
 
 class Distribution(msgspec.Struct):
     """How often values fell below each bound."""
@@ -33,8 +36,19 @@ class Distribution(msgspec.Struct):
         self.sum += value
 
 
+class StageTrouble(msgspec.Struct, frozen=True):
+    """What keeps one stage of a worker from getting on."""
+
+    #: Words for anybody: they name no host and no value.
+    cause: str
+    #: How long it has been at one piece of work, in seconds.
+    seconds: float
+    #: Attempts at it that failed.
+    failures: int
+
+
 class WorkerNumbers(msgspec.Struct):
-    """What one worker process has counted since it started."""
+    """What one worker process has counted since it started, and how it is getting on."""
 
     #: Commands decided, by `applied`, `replayed`, or the code of the rejection or dead letter.
     outcomes: dict[str, int] = {}
@@ -46,3 +60,9 @@ class WorkerNumbers(msgspec.Struct):
     lanes_read_again: int = 0
     #: Why a lane does not get on, by its number: its key is of another type, or it is read again without progress.
     lane_faults: dict[str, str] = {}
+    #: The stages that try again or have been at one piece of work for long, by `reader`, `applier` or `announcer`.
+    troubles: dict[str, StageTrouble] = {}
+    #: Since the last commit, or since lanes were gained after it; None where it has no lanes.
+    seconds_since_commit: float | None = None
+    #: Lanes of which something was read and nothing was finished since, with the seconds of that.
+    standing_lanes: dict[int, float] = {}

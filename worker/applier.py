@@ -6,7 +6,7 @@ A batch goes into as many transactions as its size asks for. What takes too long
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -51,9 +51,13 @@ class CommandTimedOut(CreditlaneError):
 class Applier:
     """Applies batches through one store. Errors of the environment pass through; the caller tries again."""
 
-    def __init__(self, store: LedgerStore, sizing: Sizing | None = None) -> None:
+    def __init__(
+        self, store: LedgerStore, sizing: Sizing | None = None, note_progress: Callable[[], None] | None = None
+    ) -> None:
+        """`note_progress` is called whenever what is left to do has become smaller."""
         self._store = store
         self._sizing = sizing or Sizing()
+        self._note_progress = note_progress or (lambda: None)
         self._stores: dict[str, int] = {}
         # What was on a lane when this worker took it may have been decided by its last owner.
         self._careful_batches = CAREFUL_BATCHES
@@ -109,6 +113,9 @@ class Applier:
 
     def _note_too_big(self, part: Cost, first: Request, error: Exception) -> None:
         self._sizing.note_too_big(part)
+        if isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+            # Postgres is there. How often it may be so is bounded: halves end, and one command alone is given up.
+            self._note_progress()
         # It was rolled back, or perhaps not: whatever it was, what is remembered is not worth the risk.
         self.expect_repeats()
         _log.warning(

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Condition
 
 
 class Ownership:
     """The partitions of one worker process, each with the epoch of its lease."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._changed = Condition()
         self._epochs: dict[int, int] = {}
         self._under_way: Counter[tuple[int, int]] = Counter()
+        #: When each lane of which something is under way was first read, or something of it was deleted last. It
+        #: outlasts the loss of a lane that comes back: one that is read again and again does not get on.
+        self._waiting_since: dict[int, float] = {}
+        #: When something of each of these lanes was read last.
+        self._read_at: dict[int, float] = {}
 
     def replace(self, epochs: Mapping[int, int]) -> tuple[set[int], set[int]]:
         """Own exactly these from now on. Returns the partitions that were gained and those that were lost."""
         with self._changed:
             before, self._epochs = self._epochs, dict(epochs)
+            for partition in self._waiting_since.keys() - epochs.keys():
+                del self._waiting_since[partition]
+                self._read_at.pop(partition, None)
             self._changed.notify_all()
         gained = {partition for partition, epoch in epochs.items() if before.get(partition) != epoch}
         return gained, before.keys() - epochs.keys()
@@ -52,22 +62,41 @@ class Ownership:
 
     def begin(self, epochs: Mapping[int, int]) -> None:
         """Note that something of these lanes was read."""
+        now = self._clock()
         with self._changed:
             self._under_way.update(epochs.items())
+            for partition in epochs:
+                self._waiting_since.setdefault(partition, now)
+                self._read_at[partition] = now
 
-    def finish(self, epochs: Mapping[int, int]) -> None:
+    def finish(self, epochs: Mapping[int, int], *, deleted: bool = False) -> None:
         """Note that what `begin` noted is done with: announced and deleted, or dropped."""
+        now = self._clock()
         with self._changed:
             self._under_way.subtract(epochs.items())
             for key in epochs.items():
+                if deleted:
+                    self._waiting_since[key[0]] = now
                 if self._under_way[key] <= 0:
                     del self._under_way[key]
+                    if deleted:
+                        del self._waiting_since[key[0]]
             self._changed.notify_all()
 
     def batches_under_way(self, partition: int, epoch: int) -> int:
         """Return how often the lane was read under this epoch and is not done with."""
         with self._changed:
             return self._under_way.get((partition, epoch), 0)
+
+    def standing(self, seconds: float) -> dict[int, float]:
+        """Return the lanes that are owned and read, and of which nothing was deleted for longer than this."""
+        now = self._clock()
+        with self._changed:
+            busy = {partition for partition, _ in self._under_way}
+            # One that is read again and again has nothing under way most of the time.
+            busy |= {partition for partition, read_at in self._read_at.items() if now - read_at <= seconds}
+            waiting = {p: now - self._waiting_since.get(p, now) for p in self._epochs.keys() & busy}
+        return {partition: waited for partition, waited in waiting.items() if waited > seconds}
 
     def is_under_way(self, partition: int, epoch: int) -> bool:
         """Tell whether something of the lane was read under this epoch and is not done with."""

@@ -35,9 +35,12 @@ from .counting import Counting
 from .leases import LeaseKeeper
 from .logs import configure_logs
 from .ownership import Ownership
+from .progress import Progress
 from .redis_session import RedisFault, RedisFaults, answer_seconds_within, is_out_of_memory
 from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 
+#: How long Postgres may take to answer while the worker starts, in seconds.
+START_ANSWER_SECONDS = 5.0
 #: How long a thread may take to finish its work at a stop, in seconds.
 STOP_TIMEOUT_SECONDS = 30.0
 
@@ -62,19 +65,40 @@ class Worker:
         self._failure: BaseException | None = None
         self._pipes = pipes = Pipes()
         ownership, counting, faults = Ownership(), Counting(), RedisFaults()
+        self._progress = progress = Progress(self._stopping)
         self._keeper = LeaseKeeper(
             self._database_url,
             self.worker_id,
             ownership,
             counting,
+            progress,
             self._drained,
             lease_seconds=settings.lease_seconds,
         )
         self._reading = ReadingStage(
-            settings, self.worker_id, ownership, pipes, counting, faults, self._stopping, after_step
+            settings,
+            self.worker_id,
+            ownership,
+            pipes,
+            counting,
+            progress,
+            faults,
+            stopping=self._stopping,
+            after_step=after_step,
         )
-        self._applying = ApplyingStage(settings, self.worker_id, ownership, pipes, counting, self._stopping, after_step)
-        self._announcing = AnnouncingStage(settings, ownership, pipes, counting, faults, self._stopping, after_step)
+        self._applying = ApplyingStage(
+            settings,
+            self.worker_id,
+            ownership,
+            pipes,
+            counting,
+            progress,
+            stopping=self._stopping,
+            after_step=after_step,
+        )
+        self._announcing = AnnouncingStage(
+            settings, ownership, pipes, counting, progress, faults, stopping=self._stopping, after_step=after_step
+        )
 
     def stop(self) -> None:
         """Finish the batch under way, give the leases back, and let `run` return."""
@@ -95,6 +119,8 @@ class Worker:
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in stages.items()
         ]
         _log.info("worker started", worker=self.worker_id)
+        # The keeper, which looks whether the others live, comes last.
+        self._progress.threads = {thread.name: thread for thread in threads[:-1]}
         for thread in threads:
             thread.start()
         self._guard(partial(self._applying.run, installation.partitions))
@@ -128,7 +154,7 @@ class Worker:
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
-                with connect_postgres(self._database_url) as connection:
+                with connect_postgres(self._database_url, silence_seconds=START_ANSWER_SECONDS) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()
                 installation = check_installation(row, self._settings.partitions)
                 self._mirror(installation)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-#: Bounds for this transaction only, so that a pooler in transaction mode is fine.
+#: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
+#: the limit of whole transactions came with Postgres 17.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
 select (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
-       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true)
+       set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true),
+       set_config('lock_timeout', '0', true),
+       case when current_setting('transaction_timeout', true) is not null
+            then set_config('transaction_timeout', '0', true) end
 """
 
 #: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and how often it was reached;
@@ -155,40 +159,66 @@ FIND_STORES = "select public_id, store_id from stores where public_id = any(%(pu
 
 #: Shows life, for as long again as a lease lasts, and what was counted so far.
 HEARTBEAT = """
-insert into workers (worker_id, host, process_id, expires_at, numbers)
+insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
 values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s),
-        %(numbers)s::jsonb)
-on conflict (worker_id) do update set expires_at = excluded.expires_at, numbers = excluded.numbers
+        %(numbers)s::jsonb, %(lease_seconds)s, %(stuck)s)
+on conflict (worker_id) do update set expires_at = excluded.expires_at, numbers = excluded.numbers,
+    lease_seconds = excluded.lease_seconds, stuck = excluded.stuck
 """
 
-#: Partitions in all, partitions that are mine, and workers alive.
+#: Partitions in all, those that are nobody's, and those that are mine.
 READ_SHARES = """
-select (select count(*) from leases),
+select (select count(*) from leases), (select count(*) from leases where worker_id is null),
        (select coalesce(array_agg(array[partition, epoch] order by partition), '{}')
-        from leases where worker_id = %(worker_id)s),
-       (select count(*) from workers where expires_at > clock_timestamp())
+        from leases where worker_id = %(worker_id)s)
 """
 
-#: Takes partitions that are nobody's or whose owner shows no life. A row that somebody else is taking is passed over.
-TAKE_LEASES = """
+#: The other workers: what they showed last, how long that lasts by the clock, and whether they own anything. One whose
+#: leases are left without it has shown nothing.
+READ_OTHERS = """
+select coalesce(workers.worker_id, owners.worker_id), (extract(epoch from workers.expires_at) * 1000000)::bigint,
+       extract(epoch from workers.expires_at - clock_timestamp())::float, workers.lease_seconds,
+       coalesce(workers.stuck, false), owners.worker_id is not null
+from workers
+full join (select distinct worker_id from leases where worker_id is not null) as owners using (worker_id)
+where coalesce(workers.worker_id, owners.worker_id) <> %(worker_id)s
+"""
+
+#: Bounds how long the transaction waits for rows that others have locked, and how long it may keep others waiting.
+BOUND_LOCKS = """
+select set_config('lock_timeout', %(lock_ms)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle_ms)s, true)
+"""
+
+#: Those of the workers that have shown nothing since they were seen, or that do not get on. A sign of life that comes
+#: now waits for the end of the transaction, and one that came in between keeps its worker.
+LOCK_SILENT_WORKERS = """
+select workers.worker_id from workers
+join unnest(%(workers)s::text[], %(signs)s::bigint[]) as seen (worker_id, sign) using (worker_id)
+where workers.stuck or (extract(epoch from workers.expires_at) * 1000000)::bigint = seen.sign
+order by workers.worker_id
+for update of workers
+"""
+
+
+def _take_leases(locking: str) -> str:
+    return f"""
 with free as (
     select leases.partition from leases
-    left join workers on workers.worker_id = leases.worker_id and workers.expires_at > clock_timestamp()
-    where workers.worker_id is null
+    where leases.worker_id is null or leases.worker_id = any(%(silent)s)
     order by leases.partition limit %(wanted)s
-    for update of leases skip locked
+    for update {locking}
 )
 update leases set worker_id = %(worker_id)s, epoch = leases.epoch + 1 from free
 where leases.partition = free.partition
 returning leases.partition, leases.epoch
-"""
+"""  # noqa: S608  # the fragment is one of the two below
 
-#: Workers that show no life and still hold partitions.
-FIND_SILENT_OWNERS = """
-select distinct leases.worker_id from leases
-left join workers on workers.worker_id = leases.worker_id and workers.expires_at > clock_timestamp()
-where leases.worker_id is not null and workers.worker_id is null
-"""
+
+#: Takes partitions that are nobody's or a silent worker's, those first that no batch has locked just now.
+TAKE_UNLOCKED_LEASES = _take_leases("skip locked")
+#: Takes such partitions also where the batch of another lane has to be waited for.
+TAKE_LEASES = _take_leases("")
 
 #: Ends sessions by name. While Postgres waits for the rows of a COPY none of its timeouts works: a process that is
 #: stopped there, or a host that vanished, would keep its leases locked for as long as TCP keeps the connection.
@@ -197,14 +227,24 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name = any(%(names)s)
 """
 
-#: Gives partitions back. The epoch moves on, so that nothing read before can still be committed.
+#: Gives partitions back. The epoch moves on, so that nothing read before can still be committed. Locked in the order in
+#: which batches lock them.
 RELEASE_LEASES = """
-update leases set worker_id = null, epoch = epoch + 1
-where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+with mine as (
+    select partition from leases where worker_id = %(worker_id)s and partition = any(%(partitions)s)
+    order by partition
+    for update
+)
+update leases set worker_id = null, epoch = leases.epoch + 1 from mine where leases.partition = mine.partition
 """
 
-#: A worker that leaves, and those that have been silent for a day.
-FORGET_WORKERS = "delete from workers where worker_id = %(worker_id)s or expires_at < now() - interval '1 day'"
+#: A worker that leaves, and those that have been silent for a day and own nothing.
+FORGET_WORKERS = """
+delete from workers
+where worker_id = %(worker_id)s
+   or (expires_at < now() - interval '1 day' and worker_id not in (select worker_id from leases
+                                                                   where worker_id is not null))
+"""
 
 #: Puts epochs of this worker's leases above the fences that stand in Redis: Postgres was restored to an earlier state.
 #: Who has a lease by Postgres alone may do so, and what it read under the old epoch can no longer be committed.

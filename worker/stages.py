@@ -18,7 +18,7 @@ from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .announcer import Announcer
 from .applier import Applier, CommandTimedOut
-from .backoff import Backoff
+from .backoff import LONGEST_PAUSE_SECONDS, Backoff
 from .book import Verdict
 from .connecting import connect_postgres
 from .counting import Counting
@@ -27,6 +27,7 @@ from .fences import EpochRaiser, Fences
 from .lane_reader import BLOCK_SECONDS, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
+from .progress import Progress
 from .redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .requests import Batch
 from .sizing import Sizing
@@ -46,6 +47,11 @@ StepListener = Callable[[str], None]
 Done = TypeVar("Done")
 
 _log = structlog.get_logger(__name__)
+
+
+def _backoff_of(settings: Settings, stopping: Event) -> Backoff:
+    """Return pauses of which the longest is over well before a lease, so that a stage is back in time."""
+    return Backoff(stopping, longest_seconds=min(LONGEST_PAUSE_SECONDS, settings.lease_seconds / 4))
 
 
 class GaveUp(Exception):
@@ -85,12 +91,15 @@ class ReadingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        progress: Progress,
         faults: RedisFaults,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
+        self._work = progress.reader
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
@@ -101,7 +110,7 @@ class ReadingStage:
         self._rests_until = 0.0
         #: When there was last something that is not held back.
         self._found_at = 0.0
-        self._backoff = Backoff(stopping, longest_seconds=answer_seconds)
+        self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
         keys = Keys(settings.redis_prefix)
         raiser = EpochRaiser(
@@ -121,6 +130,9 @@ class ReadingStage:
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
             if not epochs:
+                if self._work.is_failing:
+                    # Whoever lost the lanes because it could not read shows without them that it can again.
+                    self._read(self._look)
                 continue
             if self._reader.holds_back and self._reader.is_at_end:
                 self._wait_for_turn()
@@ -157,7 +169,8 @@ class ReadingStage:
 
     def _seconds_to_block(self) -> float:
         if self._reader.holds_back:
-            return max(0.0, self._rests_until - time.monotonic()) if self._reader.is_at_end else 0.0
+            rest_seconds = self._rests_until - time.monotonic() if self._reader.is_at_end else 0.0
+            return min(BLOCK_SECONDS, max(0.0, rest_seconds))
         return BLOCK_SECONDS
 
     def _is_turn_of_held(self, *, found: bool) -> bool:
@@ -170,13 +183,19 @@ class ReadingStage:
         is_rested = time.monotonic() >= self._rests_until
         return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
 
+    def _look(self) -> Batch:
+        self._session.client.ping()
+        return Batch([], {})
+
     def _read(self, read: Callable[[], Batch]) -> Batch | None:
+        self._work.begin()
         if self._session.keep_up():
             self._reader.reset(self._session.number)
         try:
             batch = read()
         except RedisFault as error:
             _log.warning("lanes cannot be read, trying again", error=str(error), failures=self._backoff.failures)
+            self._work.fail(error)
             self._session.fail()
             self._reader.reset(self._session.number)
             self._backoff.pause()
@@ -184,6 +203,7 @@ class ReadingStage:
         if self._backoff.failures:
             _log.info("lanes are read again", failures=self._backoff.failures)
             self._backoff.reset()
+        self._work.end()
         return batch
 
 
@@ -197,6 +217,8 @@ class ApplyingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        progress: Progress,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
@@ -207,7 +229,8 @@ class ApplyingStage:
         self._ownership = ownership
         self._pipes = pipes
         self._after_step = after_step
-        self._backoff = Backoff(stopping)
+        self._backoff = _backoff_of(settings, stopping)
+        self._work = progress.applier
         self._connection: Connection | None = None
         self._applier: Applier | None = None
         self._sizing = Sizing(batch_limit=settings.batch_limit, lease_seconds=settings.lease_seconds)
@@ -231,11 +254,14 @@ class ApplyingStage:
         left: Batch | None = batch
         while left is not None and left.requests:
             started = time.perf_counter()
+            self._work.begin()
             left, decided = self._apply_first(left)
             if decided is not None:
+                self._work.end()
                 self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
+        self._work.end()
         if left is not None:
             # Its last lanes are another worker's; what was committed of the others finishes for itself.
             self._ownership.finish(left.epochs)
@@ -257,6 +283,7 @@ class ApplyingStage:
             _log.warning(
                 "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
             )
+            self._work.fail(error)
             self._disconnect()
             return self._try_again(batch), None
         if self._backoff.failures:
@@ -287,7 +314,11 @@ class ApplyingStage:
 
     def _connected(self) -> Applier:
         if self._applier is None:
-            self._connection = connect_postgres(self._settings.require_database_url(), worker_id=self._worker_id)
+            self._connection = connect_postgres(
+                self._settings.require_database_url(),
+                worker_id=self._worker_id,
+                silence_seconds=self._settings.lease_seconds,
+            )
             # A process that is stopped inside a transaction must not hold its leases for longer than they last, and
             # what does not get through in half of that is tried again smaller.
             store = LedgerStore(
@@ -296,7 +327,7 @@ class ApplyingStage:
                 partitions=self._partitions,
                 timeout_seconds=self._sizing.timeout_seconds,
             )
-            self._applier = Applier(store, self._sizing)
+            self._applier = Applier(store, self._sizing, self._work.advance)
         return self._applier
 
     def _disconnect(self) -> None:
@@ -315,17 +346,20 @@ class AnnouncingStage:
         ownership: Ownership,
         pipes: Pipes,
         counting: Counting,
+        progress: Progress,
         faults: RedisFaults,
+        *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
         self._counting = counting
+        self._work = progress.announcer
         self._decided = pipes.decided
         self._after_step = after_step
         self._patience_seconds = settings.lease_seconds
-        self._backoff = Backoff(stopping, longest_seconds=answer_seconds)
+        self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
         keys = Keys(settings.redis_prefix)
         self._announcer = Announcer(
@@ -341,7 +375,9 @@ class AnnouncingStage:
         gave_up = False
         while (decided := self._decided.get()) is not None:
             # Redis is away, and the worker stops: the next owner finds what follows in Postgres, too.
+            self._work.begin()
             gave_up = gave_up or not self._finish(decided)
+            self._work.end()
         self._session.close()
 
     def _finish(self, decided: Decided) -> bool:
@@ -358,7 +394,8 @@ class AnnouncingStage:
             # The next owner finds the results in Postgres and announces them.
             return False
         self._ownership.lose(lost, batch.epochs)
-        self._ownership.finish(batch.epochs)
+        self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p in lost})
+        self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p not in lost}, deleted=True)
         self._counting.note_outcomes(decided.verdicts)
         return True
 
@@ -403,6 +440,7 @@ class AnnouncingStage:
                 _log.warning(
                     "results cannot be announced, trying again", error=str(error), failures=self._backoff.failures
                 )
+                self._work.fail(error)
                 self._session.fail()
                 if isinstance(error, redis.ResponseError) and time.monotonic() > deadline:
                     raise

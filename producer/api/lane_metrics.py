@@ -7,19 +7,21 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from ...schemas.errors import CreditlaneError
-from ...schemas.worker_numbers import Distribution, WorkerNumbers
-from ..lane_status import COUNT_DEAD_LETTERS, READ_LEASES, LaneContent, content_calls, contents_of
+from ...schemas.worker_numbers import STAGES, Distribution, WorkerNumbers
+from ..lane_problems import (
+    READ_ENTRIES_AHEAD,
+    READ_LEASES,
+    READ_WORKERS,
+    LaneContent,
+    WorkerRecord,
+    problems_of_lanes,
+)
+from ..lane_status import COUNT_DEAD_LETTERS, content_calls, contents_of
 from .connections import Connections
-
-#: The numbers of the workers that show life. A worker's series end with it, as those of any process do.
-READ_NUMBERS = """
-select worker_id, coalesce(numbers, '{}')::text from workers where expires_at > clock_timestamp() order by worker_id
-"""
 
 
 class Lanes(NamedTuple):
@@ -27,15 +29,19 @@ class Lanes(NamedTuple):
 
     #: Partition and epoch, and the id of the living owner or None.
     leases: list[tuple[int, int, str | None]] | None
-    workers: dict[str, WorkerNumbers]
+    #: All that are on record.
+    workers: list[WorkerRecord]
     dead_letters: int
+    #: How far the latest entry of the journal is ahead of the clock.
+    entries_ahead_seconds: float
     contents: dict[int, LaneContent] | None
 
 
 class _Ledger(NamedTuple):
     leases: list[tuple[Any, ...]]
-    workers: dict[str, WorkerNumbers]
+    workers: list[WorkerRecord]
     dead_letters: int
+    entries_ahead_seconds: float
 
 
 async def read_lanes(connections: Connections, seconds: float) -> Lanes:
@@ -44,7 +50,7 @@ async def read_lanes(connections: Connections, seconds: float) -> Lanes:
         async with asyncio.timeout(seconds):
             ledger = await _read_ledger(connections)
     except (CreditlaneError, TimeoutError):
-        return Lanes(None, {}, 0, None)
+        return Lanes(None, [], 0, 0.0, None)
     partitions = [partition for partition, _, _ in ledger.leases]
     try:
         async with asyncio.timeout(seconds):
@@ -57,10 +63,10 @@ async def read_lanes(connections: Connections, seconds: float) -> Lanes:
 
 async def _read_ledger(connections: Connections) -> _Ledger:
     leases = await connections.read(READ_LEASES, {})
-    workers = await connections.read(READ_NUMBERS, {})
+    workers = [WorkerRecord(*row) for row in await connections.read(READ_WORKERS, {})]
     ((dead_letters,),) = await connections.read(COUNT_DEAD_LETTERS, {})
-    numbers = {worker: msgspec.json.decode(text, type=WorkerNumbers) for worker, text in workers}
-    return _Ledger(leases, numbers, dead_letters)
+    ((ahead_seconds,),) = await connections.read(READ_ENTRIES_AHEAD, {})
+    return _Ledger(leases, workers, dead_letters, ahead_seconds or 0.0)
 
 
 def exposition_of(lanes: Lanes) -> bytes:
@@ -86,7 +92,15 @@ class _Snapshot:
             yield GaugeMetricFamily(
                 "creditlane_dead_letters", "Commands that could not be decided.", self._lanes.dead_letters
             )
-        yield from _of_workers(self._lanes.workers)
+            yield GaugeMetricFamily(
+                "creditlane_journal_ahead_seconds",
+                "How far the latest entry is ahead of the clock of Postgres.",
+                self._lanes.entries_ahead_seconds,
+            )
+        # A worker's series end with it, as those of any process do.
+        alive = [worker for worker in self._lanes.workers if worker.is_alive]
+        yield from _of_workers({worker.worker_id: worker.numbers for worker in alive})
+        yield from _of_trouble(alive)
 
 
 def _reachable(lanes: Lanes) -> Metric:
@@ -106,10 +120,13 @@ def _of_lanes(lanes: Lanes) -> Iterator[Metric]:
         epochs.add_metric([str(partition)], epoch)
     backlog = GaugeMetricFamily("creditlane_lane_backlog", "Commands on the lane.", labels=["lane"])
     lag = GaugeMetricFamily("creditlane_lane_lag_seconds", "Age of the lane's oldest command.", labels=["lane"])
+    standing = GaugeMetricFamily("creditlane_lane_standing", "1 if an owned lane does not get on.", labels=["lane"])
+    problems = problems_of_lanes(lanes.leases or (), lanes.workers, lanes.contents or {})
     for partition, content in (lanes.contents or {}).items():
         backlog.add_metric([str(partition)], content.backlog)
         lag.add_metric([str(partition)], content.lag_seconds or 0.0)
-    yield from (owned, epochs, backlog, lag)
+        standing.add_metric([str(partition)], partition in problems)
+    yield from (owned, epochs, backlog, lag, standing)
 
 
 def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
@@ -129,6 +146,28 @@ def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
         _add(sizes, worker, numbers.batch_commands)
         _add(times, worker, numbers.batch_seconds)
     yield from (outcomes, changes, sizes, times)
+
+
+def _of_trouble(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:
+    stuck = GaugeMetricFamily(
+        "creditlane_worker_stuck", "1 if the worker does not get on, so that it owns nothing.", labels=["worker"]
+    )
+    idle = GaugeMetricFamily(
+        "creditlane_worker_commit_age_seconds", "Since the last commit, or since lanes were gained.", labels=["worker"]
+    )
+    trouble = GaugeMetricFamily(
+        "creditlane_worker_trouble_seconds",
+        "How long a stage has been at one piece of work that fails or takes long.",
+        labels=["worker", "stage"],
+    )
+    for worker in workers:
+        numbers = worker.numbers
+        stuck.add_metric([worker.worker_id], worker.is_stuck)
+        idle.add_metric([worker.worker_id], numbers.seconds_since_commit or 0.0)
+        for stage in STAGES:
+            known = numbers.troubles.get(stage)
+            trouble.add_metric([worker.worker_id, stage], known.seconds if known else 0.0)
+    yield from (stuck, idle, trouble)
 
 
 def _add(family: HistogramMetricFamily, worker: str, values: Distribution) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ..deadlines import deadline_in
+from ..lane_problems import problem_of_clock, problems_of_lanes, problems_of_worker
 from .connections import Connections, connections_of
 from .lane_metrics import exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -23,13 +24,6 @@ CHECK_SECONDS = 3.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
 
-COUNT_LANES = """
-select count(*), array_remove(array_agg(case when worker.worker_id is null then lease.partition end
-                                        order by lease.partition), null)
-from leases as lease
-left join workers as worker on worker.worker_id = lease.worker_id and worker.expires_at > clock_timestamp()
-"""
-
 router = APIRouter(include_in_schema=False)
 
 
@@ -37,7 +31,7 @@ class Readiness(BaseModel):
     """Whether requests can be answered, and what stands in the way."""
 
     status: str
-    #: What is wrong, by what was looked at: redis, postgres, lanes. What is not named is as it should be.
+    #: What is wrong, by what was looked at: redis, postgres; lanes, workers, clock where both of these answer.
     problems: dict[str, str]
 
 
@@ -49,14 +43,16 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether Redis takes writes, Postgres answers, the schema is this version's and every lane has an owner."""
+    """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     connections = connections_of(request)
-    checks = {"redis": _check_redis(connections), "postgres": _check_schema(connections)}
     until = time.monotonic() + CHECK_SECONDS
-    found = await asyncio.gather(*(_problem(check, until) for check in checks.values()))
-    problems = {name: problem for name, problem in zip(checks, found, strict=True) if problem is not None}
-    if "postgres" not in problems and (problem := await _problem(_check_lanes(connections), until)):
-        problems["lanes"] = problem
+    redis, postgres, work = await asyncio.gather(
+        _problem(_check_redis(connections), until),
+        _problem(_check_schema(connections), until),
+        _problems_of_work(connections),
+    )
+    servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
+    problems = work | servers if postgres is None else servers
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200, headers={"Cache-Control": "no-store"})
 
@@ -90,10 +86,29 @@ async def _check_schema(connections: Connections) -> None:
     check_installation(rows[0] if rows else None, connections.settings.partitions)
 
 
-async def _check_lanes(connections: Connections) -> str | None:
-    ((count, without_owner),) = await connections.read(COUNT_LANES, {})
-    if not without_owner:
-        return None
-    named = ", ".join(map(str, without_owner[:MAX_NAMED_LANES]))
-    more = ", …" if len(without_owner) > MAX_NAMED_LANES else ""
-    return f"{len(without_owner)} of {count} have no living worker ({named}{more}); start `creditlane worker`"
+async def _problems_of_work(connections: Connections) -> dict[str, str]:
+    """Return what is wrong beside the servers. What cannot be told is not as it should be either."""
+    lanes = await read_lanes(connections, CHECK_SECONDS / 2)
+    if lanes.leases is None:
+        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}
+    standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
+    problems = {
+        "lanes": "; ".join(_about_lanes(lanes.leases, standing)),
+        "workers": "; ".join(
+            f"{worker.worker_id}: {problem}" for worker in lanes.workers for problem in problems_of_worker(worker)
+        ),
+        "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
+    }
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def _about_lanes(leases: Sequence[tuple[int, int, str | None]], problems: Mapping[int, str]) -> Iterator[str]:
+    without_owner = [partition for partition, _, owner in leases if owner is None]
+    if without_owner:
+        named = ", ".join(map(str, without_owner[:MAX_NAMED_LANES]))
+        more = ", …" if len(without_owner) > MAX_NAMED_LANES else ""
+        yield f"{len(without_owner)} of {len(leases)} have no living worker ({named}{more}); start `creditlane worker`"
+    if problems:
+        named = "; ".join(f"{partition}: {problem}" for partition, problem in list(problems.items())[:MAX_NAMED_LANES])
+        more = "; …" if len(problems) > MAX_NAMED_LANES else ""
+        yield f"{len(problems)} of {len(leases)} do not get on ({named}{more})"

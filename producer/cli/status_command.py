@@ -8,7 +8,7 @@ import typer
 
 from ...schemas.settings import load_settings
 from ..books_status import BooksReport, read_books
-from ..lane_status import LanesReport, read_lanes
+from ..lane_status import LanesReport, WorkerStatus, read_lanes
 from .output import print_json, print_line, print_table
 
 
@@ -45,6 +45,9 @@ def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) 
     print_line(f"backlog       {report.backlog:,} commands, the oldest waiting {lag}")
     print_line(f"dead letters  {report.dead_letters:,}")
     print_line(f"books         {_about_books(books)}")
+    print_line(f"problems      {len(report.problems) or 'none'}")
+    for problem in report.problems:
+        print_line(f"  {problem}")
     _print_workers(report)
     _print_lanes(report, every_lane=every_lane)
     _print_statistics(books)
@@ -92,18 +95,24 @@ def _print_statistics(books: BooksReport) -> None:
 
 def _print_workers(report: LanesReport) -> None:
     rows = [
-        (worker.worker_id, worker.host, str(worker.process_id), "alive" if worker.alive else "gone", worker.lanes)
+        (worker.worker_id, worker.host, str(worker.process_id), _state_of(worker), worker.lanes)
         for worker in report.workers
     ]
     if rows:
         print_table(["worker", "host", "pid", "state", "lanes"], rows, title="Workers")
 
 
+def _state_of(worker: WorkerStatus) -> str:
+    if not worker.alive:
+        return "gone"
+    return "stuck" if worker.stuck else "alive"
+
+
 def _print_lanes(report: LanesReport, *, every_lane: bool) -> None:
     rows = [
         (lane.partition, lane.owner, lane.epoch, lane.backlog, lane.lag_seconds)
         for lane in report.lanes
-        if every_lane or lane.backlog or lane.owner is None
+        if every_lane or lane.backlog or lane.owner is None or lane.problem
     ]
     if rows:
         print_table(["lane", "owner", "epoch", "backlog", "lag seconds"], rows, title="Lanes")

@@ -54,7 +54,8 @@ class WorkerProcess:
 
     def log(self) -> list[dict[str, Any]]:
         """Return what the worker has logged so far."""
-        lines = self.log_path.read_text().splitlines()
+        # Two threads that log at once may share a line.
+        lines = self.log_path.read_text().replace("}{", "}\n{").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def has_logged(self, event: str, **fields: Any) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from .records import COMMANDS, Outcome, Request
 ENTRIES = 5
 #: How long a response may take at all, in seconds: far more than it may, so that what takes too long is measured.
 PATIENCE_SECONDS = 120.0
+#: Pause after a request that did not reach the API, in seconds.
+PAUSE_SECONDS = 0.2
 _PATH = "/v1/customer-credits"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: dict[str, type[Command]] = {
@@ -173,10 +176,15 @@ class HttpCaller:
         except (OSError, http.client.HTTPException) as error:
             # The server or the way to it was lost: what became of the request is not known.
             self._connection.close()
+            # A server that is not there would be asked a thousand times a second.
+            time.sleep(PAUSE_SECONDS)
             return {"kind": "unknown", "error": repr(error)}
         except Exception as error:  # noqa: BLE001 - an answer that cannot be read is what is judged
             self._connection.close()
             return {"kind": "error", "error": repr(error)[:1_000]}
+
+    def close(self) -> None:
+        self._connection.close()
 
     def batch(self, commands: list[Request]) -> Outcome:
         """Send the commands as lines of one request."""

@@ -86,25 +86,32 @@ def refused_reversals(books: Books) -> Mapping[str, list[Row]]:
 def check_answer(operation: Operation, row: Row | None, refused: list[Row], dead: set[str]) -> Iterator[Anomaly]:
     """Check one answer to a command."""
     request = operation.request if operation.sends else operation.request["command"]
-    kind, code = operation.kind, operation.outcome.get("code")
-    same = row is not None and content_of_row(row) == content_of(request)
-    if kind == "rejected" and code == "idempotency_key_mismatch":
+    if operation.kind in ANSWERS and request["op"] == "reverse":
+        yield from check_reversal_answer(operation, row, refused)
+    elif operation.kind in ANSWERS:
+        yield from check_decision_answer(operation, row, content_of(request))
+    elif operation.kind == "accepted" and row is None and not refused and request.get("key") not in dead:
+        yield Anomaly("accepted_and_lost", str(operation), "neither in the journal nor among the dead letters")
+    elif operation.kind == "lost":
+        yield Anomaly("told_as_lost", str(operation), f"the key's row is {row}")
+
+
+def check_decision_answer(operation: Operation, row: Row | None, content: list[Any]) -> Iterator[Anomaly]:
+    """Check the answer to any other command: the key's row is what was asked for, or the answer says that it is not."""
+    code = operation.outcome.get("code")
+    same = row is not None and content_of_row(row) == content
+    if code == "idempotency_key_mismatch":
         if row is None or same:
             yield Anomaly("wrong_mismatch", str(operation), f"the key's row is {row}")
-    elif kind in ANSWERS and request["op"] == "reverse":
-        yield from check_reversal_answer(operation, row, refused)
-    elif kind in ANSWERS:
-        # The API looks whether an account is there before it uses up a key.
-        if row is None and not (code == "not_found" and "http" in operation.outcome):
-            yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")
-        elif row is not None and not same:
-            yield Anomaly("mismatch_not_told", str(operation), f"the key belongs to {row}")
-        elif row is not None:
-            yield from check_row_answered(operation, row)
-    elif kind == "accepted" and row is None and not refused and request.get("key") not in dead:
-        yield Anomaly("accepted_and_lost", str(operation), "neither in the journal nor among the dead letters")
-    elif kind == "lost":
-        yield Anomaly("told_as_lost", str(operation), f"the key's row is {row}")
+    elif code == "not_found" and "http" in operation.outcome:
+        # The API looks whether an account is there before it uses up a key: that it was not is judged as a read.
+        return
+    elif row is None:
+        yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")
+    elif not same:
+        yield Anomaly("mismatch_not_told", str(operation), f"the key belongs to {row}")
+    else:
+        yield from check_row_answered(operation, row)
 
 
 def check_reversal_answer(operation: Operation, row: Row | None, refused: list[Row]) -> Iterator[Anomaly]:
@@ -196,19 +203,20 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
     """Return the operations that tell something of an account as it was while they ran."""
     reads: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
-        if (operation.kind == "read" and not is_past(operation)) or is_absence(operation):
+        if (operation.kind == "read" and not is_past(operation)) or is_absence(operation, history):
             reads[operation.request["account"]].append(operation)
         elif operation.kind == "applied" and "account" in operation.outcome:
             reads[operation.outcome["account"]].append(operation)
     return reads
 
 
-def is_absence(operation: Operation) -> bool:
-    """Tell whether the caller was told that there is no such account."""
-    is_told = operation.kind == "rejected" and operation.outcome["code"] in {"not_found", "account_not_found"}
-    return operation.kind == "absent" or (
-        is_told and operation.op in {"credit", "debit", "freeze", "unfreeze", "close"}
-    )
+def is_absence(operation: Operation, history: History) -> bool:
+    """Tell whether somebody looked for the account and found none: a reader, or the API before it sent a command."""
+    row = history.by_key.get(operation.key)
+    is_decided = row is not None and row.rejection == "account_not_found"
+    is_looked_for = operation.op in {"credit", "debit", "freeze", "unfreeze", "close"} and "http" in operation.outcome
+    is_told = is_looked_for and not is_decided and operation.outcome.get("code") == "not_found"
+    return operation.kind == "absent" or is_told
 
 
 def is_past(operation: Operation) -> bool:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from creditlane import AsyncClient, Client
+from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import CreditlaneError
 
 from . import outcomes
@@ -22,6 +23,10 @@ from .callers import AsyncCaller, BlockingCaller, Caller, HttpCaller, command_of
 from .records import COMMANDS, HistoryFile, Outcome, Request
 from .workload import Plan, Workload
 
+#: File that is there once every client process is ready.
+BEGIN = "begin"
+#: How long the client processes may take to start, in seconds.
+LONGEST_START_SECONDS = 120.0
 #: Threads or tasks of a process.
 AT_ONCE = 3
 RACERS = 12
@@ -120,13 +125,18 @@ def main(name: str, sort: str, plan_path: Path, history_path: Path) -> None:
     count = {"bulk": 2, "racing": RACERS}.get(sort, AT_ONCE)
     workers = [Worker(plan, f"{name}.{number}", history, stopping, sort=sort) for number in range(count)]
     if sort in {"asyncio", "racing"}:
-        asyncio.run(_work_async(workers, plan.cold[0]))
+        asyncio.run(_work_async(workers, plan.cold[0], plan_path.parent, name))
         return
     with Client.from_env() as client:
         # What is imported and connected to at the first call is not what is measured.
         with suppress(CreditlaneError):
             client.pending(plan.cold[0])
             client.account(plan.cold[0])
+        for url in os.environ["HISTORY_API_URLS"].split(","):
+            warm = HttpCaller(url, os.environ["HISTORY_API_KEY"], timeout=plan.timeout)
+            warm({"op": "read_account", "account": plan.cold[0]})
+            warm.close()
+        wait_for_others(plan_path.parent, name)
         threads = [
             threading.Thread(target=_work, args=(worker, sort, number, plan, client), daemon=True)
             for number, worker in enumerate(workers)
@@ -135,6 +145,12 @@ def main(name: str, sort: str, plan_path: Path, history_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+
+
+def wait_for_others(directory: Path, name: str) -> None:
+    """Say that this process is ready, and wait until all are: what starts beside others is slow."""
+    (directory / f"{name}.ready").touch()
+    wait_until((directory / BEGIN).exists, seconds=LONGEST_START_SECONDS)
 
 
 def _work(worker: Worker, sort: str, number: int, plan: Plan, client: Client) -> None:
@@ -150,11 +166,12 @@ def _work(worker: Worker, sort: str, number: int, plan: Plan, client: Client) ->
         worker.work_in_bulk(send_many(client), BlockingCaller(client))
 
 
-async def _work_async(workers: list[Worker], account: str) -> None:
+async def _work_async(workers: list[Worker], account: str, directory: Path, name: str) -> None:
     async with AsyncClient.from_env() as client, asyncio.TaskGroup() as tasks:
         with suppress(CreditlaneError):
             await client.pending(account)
             await client.account(account)
+        await asyncio.to_thread(wait_for_others, directory, name)
         for worker in workers:
             tasks.create_task(worker.work_async(AsyncCaller(client)))
 

@@ -31,7 +31,7 @@ LOSS_SECONDS = (0.2, 5.0)
 #: What may come on top of a lease until somebody else has the lanes, in seconds.
 TAKEOVER_SECONDS = 2.0
 #: How long worker processes may take to start on a busy machine, in seconds: nothing flows before.
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 #: Faults of one worker.
 TAKEN_OVER = frozenset(
     {

@@ -29,6 +29,7 @@ from creditlane.schemas.routing import partition_of
 from . import checks
 from .books import prove_books, read_books
 from .callers import BlockingCaller, command_of
+from .client_process import BEGIN, LONGEST_START_SECONDS
 from .faults import Episodes
 from .orders import Anomaly
 from .probes import Probes
@@ -122,6 +123,11 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
         plan = open_accounts(stack, options, history)
         plan.write(directory / "plan.json")
         start_clients(stack, options.sorts, directory)
+        ready = wait_until(
+            lambda: len(list(directory.glob("*.ready"))) == len(stack.clients), seconds=LONGEST_START_SECONDS
+        )
+        assert ready, "the client processes did not start"
+        (directory / BEGIN).touch()
         tell(f"{len(stack.clients)} client processes work")
         faults, found = make_history(stack, options, plan, history, tell)
         stack.stop_clients()

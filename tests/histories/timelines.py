@@ -57,12 +57,22 @@ class Spans:
 
     def _span(self, row: Row) -> Span:
         attempts = self.attempts(row)
-        kinds = {"rejected"} if row.rejection else {"applied"}
         # Attempts to reverse share one key here: which of them was refused by this very row is not known.
-        answered = [] if row.kind == "reverse" and row.rejection else [a.ended for a in attempts if a.kind in kinds]
-        accepted = [] if row.kind == "reverse" else [a.ended for a in attempts if a.sends and a.kind in ACCEPTANCES]
+        told = [] if row.kind == "reverse" and row.rejection else [a for a in attempts if _tells(a, row)]
+        answered = [a.ended for a in told]
+        accepted = [a.ended for a in attempts if a.sends and (a.kind == "accepted" or a in told)]
+        if row.kind == "reverse":
+            accepted = []
         began = [a.began for a in attempts if a.sends]
         return Span(min(began, default=0), min(accepted, default=NEVER), min(answered, default=NEVER))
+
+
+def _tells(operation: Operation, row: Row) -> bool:
+    """Tell whether the operation was answered with this row. The API refuses by itself what it finds no account for."""
+    return (
+        operation.kind == ("rejected" if row.rejection else "applied")
+        and operation.outcome.get("code") == row.rejection
+    )
 
 
 def key_of(request: dict[str, object]) -> str:

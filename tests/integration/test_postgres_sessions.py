@@ -107,6 +107,16 @@ def test_a_worker_s_transactions_are_what_we_rely_on(url: str) -> None:
         assert session.execute(shown()).fetchone() == EXPECTED
 
 
+def test_limits_of_others_do_not_cut_a_batch(url: str) -> None:
+    """Given a role whose limits are far below those of a batch, then the batch's own hold, for the lanes it waits for
+    too."""
+    limits = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
+    with connect_postgres(url) as session:
+        LedgerStore(session, "worker", timeout_seconds=7)._begin({})
+
+        assert session.execute(limits).fetchone() == ("0", "7s")
+
+
 def test_limits_of_others_cut_nothing(url: str) -> None:
     with connect(url, name="test") as session:
         session.execute("select pg_sleep(0.2)")

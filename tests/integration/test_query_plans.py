@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from creditlane.producer import statements
+from creditlane.producer import lane_problems, statements
 from creditlane.worker import sql
 
 ACCOUNTS = 1_000
@@ -125,6 +125,15 @@ def test_an_accounts_balance_and_last_decision_are_one_descent_each(grown: psyco
     found = [node for node in plan_of(grown, statement, values) if node.get("Relation Name") == "journal"]
 
     assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("journal_pkey", 1)] * 2
+
+
+def test_entries_ahead_of_the_clock_are_looked_for_in_the_summary(grown: psycopg.Connection[Any]) -> None:
+    """Given a grown ledger, when a monitor asks for entries of the future, then only its last pages are read."""
+    plan = plan_of(grown, lane_problems.READ_ENTRIES_AHEAD, {})
+
+    (read,) = [node for node in plan if node.get("Relation Name") == "journal"]
+    assert read["Node Type"] == "Bitmap Heap Scan"
+    assert read.get("Rows Removed by Index Recheck", 0) < ACCOUNTS * ENTRIES / 20
 
 
 def test_the_journal_has_three_indexes_and_a_summary(grown: psycopg.Connection[Any]) -> None:

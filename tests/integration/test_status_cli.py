@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 from typer.testing import CliRunner, Result
 
 from creditlane import Client, Debit, Settings
@@ -16,6 +17,7 @@ from creditlane.local.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import SCHEMA_REVISION
+from creditlane.schemas.keys import Keys
 
 ACCOUNT = "cca_" + "5e" * 16
 
@@ -94,6 +96,53 @@ def test_a_killed_worker_owns_nothing_once_its_lease_is_over(
     assert {lane["owner"] for lane in report["lanes"]} == {None}
     assert [worker["alive"] for worker in report["workers"]] == [False]
     assert "0 alive, 1 gone without a word" in run("status").stdout
+
+
+def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settings, database_url: str) -> None:
+    trouble = {"applier": {"cause": "Postgres does not answer", "seconds": 45.0, "failures": 2}}
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', %s, 30, true)",
+            [json.dumps({"troubles": trouble, "standing_lanes": {"3": 61.0}})],
+        )
+        connection.execute("update leases set worker_id = 'w'")
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.set(Keys(settings.redis_prefix).lane(2), "text")
+
+    report = status(run)
+    lines = run("status").stdout.splitlines()
+
+    assert {lane["partition"]: lane["problem"] for lane in report["lanes"] if lane["problem"]} == {
+        2: "its key in Redis holds something that is no stream; move it away",
+        3: "what was read of it is not done with since 61 s",
+    }
+    (worker,) = report["workers"]
+    assert (worker["alive"], worker["stuck"]) == (True, True)
+    assert worker["problems"] == [
+        "applier has not got on for 45 s, 2 attempts failed: Postgres does not answer",
+        "it does not get on, so it owns no lanes",
+    ]
+    assert lines[5] == "problems      4"
+    assert lines[6:10] == [
+        "  lane 2: its key in Redis holds something that is no stream; move it away",
+        "  lane 3: what was read of it is not done with since 61 s",
+        "  worker w: applier has not got on for 45 s, 2 attempts failed: Postgres does not answer",
+        "  worker w: it does not get on, so it owns no lanes",
+    ]
+
+
+def test_entries_ahead_of_the_clock_are_named(run: Run, database_url: str) -> None:
+    assert (status(run)["clock_problem"], run("status").stdout.splitlines()[5]) == (None, "problems      none")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into journal (store_id, account_id, seq, kind, side, amount, balance_after, idempotency_key, "
+            "created_at) values (1, %s, 1, 2, 1, 5, 5, 'k', now() + interval '1 hour')",
+            [ACCOUNT[4:]],
+        )
+
+    assert "ahead: the clock of Postgres was ahead" in status(run)["clock_problem"]
+    assert run("status").stdout.splitlines()[6].startswith("  journal: the latest entry lies 3")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -106,3 +106,68 @@ def test_giving_up_a_lane_does_not_wait_for_ever() -> None:
 
     assert not ownership.wait_until_finished({1}, 0.001)
     assert ownership.wait_until_finished({2}, 0.001)
+
+
+class Time:
+    """A clock that is told the time."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_lane_stands_while_what_was_read_of_it_is_not_done_with() -> None:
+    time = Time()
+    ownership = Ownership(time)
+    ownership.replace({1: 5, 2: 7})
+    ownership.begin({1: 5, 2: 7})
+    time.now += 8
+    ownership.finish({2: 7}, deleted=True)
+    time.now += 8
+
+    assert ownership.standing(10) == {1: 16}
+
+    ownership.finish({1: 5}, deleted=True)
+    assert ownership.standing(0) == {}
+
+
+def test_a_lane_that_is_read_again_and_again_stands() -> None:
+    """Given a lane whose entries are dropped and read anew, under whatever epoch, then it does not get on."""
+    time = Time()
+    ownership = Ownership(time)
+    for epoch in range(5, 11):
+        ownership.replace({1: epoch})
+        ownership.begin({1: epoch})
+        ownership.finish({1: epoch})
+        ownership.lose([1], {1: epoch})
+        time.now += 2
+    ownership.replace({1: 11})
+
+    assert ownership.standing(10) == {1: 12}
+
+
+def test_a_lane_of_which_something_gets_done_does_not_stand() -> None:
+    """Given a lane that is never without anything under way, when batch after batch is deleted, then it gets on."""
+    time = Time()
+    ownership = Ownership(time)
+    ownership.replace({1: 5})
+    ownership.begin({1: 5})
+    for _ in range(10):
+        ownership.begin({1: 5})
+        time.now += 6
+        ownership.finish({1: 5}, deleted=True)
+
+    assert ownership.standing(10) == {}
+
+
+def test_a_lane_that_somebody_else_emptied_does_not_stand() -> None:
+    time = Time()
+    ownership = Ownership(time)
+    ownership.replace({1: 5})
+    ownership.begin({1: 5})
+    ownership.finish({1: 5})
+    time.now += 60
+
+    assert ownership.standing(10) == {}

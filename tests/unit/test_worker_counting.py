@@ -3,7 +3,7 @@
 import msgspec
 
 from creditlane.schemas.journal import JournalRow, Refusal
-from creditlane.schemas.worker_numbers import Distribution, WorkerNumbers
+from creditlane.schemas.worker_numbers import Distribution, StageTrouble, WorkerNumbers
 from creditlane.worker.book import Verdict
 from creditlane.worker.counting import Counting
 
@@ -51,3 +51,30 @@ def test_a_value_on_a_bound_is_within_it() -> None:
 
 def test_a_worker_that_counted_nothing_can_be_read() -> None:
     assert msgspec.json.decode("{}", type=WorkerNumbers) == WorkerNumbers()
+
+
+def test_how_long_nothing_was_committed_begins_with_a_commit_or_with_lanes() -> None:
+    now = [100.0]
+    counting = Counting(lambda: now[0])
+    assert read_back(counting).seconds_since_commit is None
+
+    counting.note_lanes(3, 0)
+    now[0] += 5
+    assert read_back(counting).seconds_since_commit == 5
+
+    counting.note_batch(1, 0.1)
+    now[0] += 2
+    counting.note_lanes(0, 3)
+    assert read_back(counting).seconds_since_commit == 2
+
+
+def test_what_does_not_get_on_is_read_back() -> None:
+    counting = Counting()
+    trouble = StageTrouble("Redis is away", 12.5, 3)
+
+    numbers = msgspec.json.decode(
+        counting.encoded(troubles={"reader": trouble}, standing_lanes={7: 21.0}), type=WorkerNumbers
+    )
+
+    assert (numbers.troubles, numbers.standing_lanes) == ({"reader": trouble}, {7: 21.0})
+    assert read_back(counting).troubles == {}

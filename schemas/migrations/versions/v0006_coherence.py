@@ -24,6 +24,16 @@ def upgrade() -> None:
         sa.Column("lease_seconds", sa.Float, comment="how long it may be silent, as it is set up; null before 0006"),
     )
     op.add_column(
+        "workers",
+        sa.Column(
+            "stuck",
+            sa.Boolean,
+            nullable=False,
+            server_default=sa.text("false"),
+            comment="it shows life but does not get on, so it owns nothing",
+        ),
+    )
+    op.add_column(
         "journal",
         sa.Column(
             "entries_before",

@@ -1,16 +1,26 @@
 """What operators' tools see: life, readiness and numbers."""
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
+import pytest
+import redis
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from creditlane import Client, Debit, Settings
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.schemas.keys import Keys
+
+from ...faults.worker_processes import StartWorker as StartFaultyWorker
+from ...faults.worker_processes import start_worker as start_faulty_worker
+
+__all__ = ["start_faulty_worker"]
 
 MakeApi = Callable[[Settings], TestClient]
 StartWorker = Callable[[], "subprocess.Popen[bytes]"]
@@ -150,3 +160,140 @@ def test_numbers_that_can_be_had_are_shown_without_the_rest(make_api: MakeApi, s
     assert without_both["creditlane_reachable", "postgres"] == 0
     assert ("creditlane_dead_letters",) not in without_both
     assert ("creditlane_http_requests_in_flight",) in without_both
+
+
+def forge_worker(database_url: str, *, expires_in: float = 30.0, stuck: bool = False, **numbers: Any) -> None:
+    """Let a worker be on record that owns every lane and says this of itself."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
+            "values ('w', 'h', 1, clock_timestamp() + make_interval(secs => %s), %s, 30, %s)",
+            [expires_in, json.dumps(numbers), stuck],
+        )
+        connection.execute("update leases set worker_id = 'w'")
+
+
+def problems_of(api: TestClient) -> dict[str, str]:
+    answer = api.get("/readyz")
+    problems: dict[str, str] = answer.json()["problems"]
+    assert answer.status_code == (503 if problems else 200)
+    return problems
+
+
+TROUBLE = {"applier": {"cause": "Postgres answers 57014 (QueryCanceled)", "seconds": 31.0, "failures": 4}}
+
+
+def test_a_worker_that_owns_every_lane_and_says_nothing_bad_is_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, seconds_since_commit=3_600.0)
+
+    assert problems_of(api) == {}
+
+
+def test_a_stage_that_does_not_get_on_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, troubles=TROUBLE)
+
+    assert problems_of(api) == {
+        "workers": "w: applier has not got on for 31 s, 4 attempts failed: Postgres answers 57014 (QueryCanceled)"
+    }
+    assert numbers(api)["creditlane_worker_trouble_seconds", "applier"] == 31
+    assert numbers(api)["creditlane_worker_trouble_seconds", "reader"] == 0
+
+
+def test_a_stage_that_failed_a_moment_ago_is_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, troubles={"applier": {**TROUBLE["applier"], "seconds": 0.5}})
+
+    assert problems_of(api) == {}
+
+
+def test_a_worker_that_is_stuck_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, stuck=True)
+
+    assert problems_of(api) == {"workers": "w: it does not get on, so it owns no lanes"}
+    assert numbers(api)[("creditlane_worker_stuck",)] == 1
+
+
+def test_a_lane_of_which_nothing_gets_done_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, standing_lanes={3: 61.0, 4: 59.0})
+
+    assert problems_of(api) == {"lanes": "1 of 8 do not get on (3: what was read of it is not done with since 61 s)"}
+
+
+def test_a_command_that_waits_while_nothing_is_committed_is_not_ready(
+    api: TestClient, settings: Settings, database_url: str
+) -> None:
+    forge_worker(database_url, seconds_since_commit=61.0)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.xadd(Keys(settings.redis_prefix).lane(5), {"c": "x"}, id="1-1")
+
+    problem = problems_of(api)["lanes"]
+    assert problem.startswith("1 of 8 do not get on (5: a command waits for ")
+    assert problem.endswith(" s, and its owner has committed nothing for 61 s)")
+    assert numbers(api)["creditlane_lane_standing", "5"] == 1
+    assert numbers(api)["creditlane_lane_standing", "4"] == 0
+
+
+def test_a_backlog_that_is_worked_on_is_ready(api: TestClient, settings: Settings, database_url: str) -> None:
+    forge_worker(database_url, seconds_since_commit=0.1)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.xadd(Keys(settings.redis_prefix).lane(5), {"c": "x"}, id="1-1")
+
+    assert problems_of(api) == {}
+
+
+def test_a_lane_whose_key_is_something_else_is_not_ready_and_hides_no_other(
+    api: TestClient, settings: Settings, database_url: str
+) -> None:
+    forge_worker(database_url)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.set(Keys(settings.redis_prefix).lane(2), "text")
+        client.xadd(Keys(settings.redis_prefix).lane(5), {"c": "x"})
+
+    assert problems_of(api) == {
+        "lanes": "1 of 8 do not get on (2: its key in Redis holds something that is no stream; move it away)"
+    }
+    seen = numbers(api)
+    assert (seen["creditlane_lane_backlog", "5"], seen["creditlane_lane_standing", "2"]) == (1, 1)
+
+
+def test_a_lease_that_ends_hours_ahead_is_nobodys_and_not_ready(api: TestClient, database_url: str) -> None:
+    """Given a worker that was killed while the clock was an hour ahead, then its lanes have no living worker."""
+    forge_worker(database_url, expires_in=3_600.0)
+
+    problems = problems_of(api)
+
+    assert problems["lanes"].startswith("8 of 8 have no living worker")
+    assert problems["workers"].startswith("w: its lease ends 35")
+    assert problems["workers"].endswith(" s too late: the clock of Postgres was ahead")
+
+
+def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into journal (store_id, account_id, seq, kind, side, amount, balance_after, idempotency_key, "
+            "created_at) values (1, %s, 1, 2, 1, 5, 5, 'k', now() + interval '1 hour')",
+            [ACCOUNT[4:]],
+        )
+
+    problem = problems_of(api)["clock"]
+    assert problem.startswith(("the latest entry lies 3600 s ahead", "the latest entry lies 3599 s ahead"))
+    assert numbers(api)[("creditlane_journal_ahead_seconds",)] == pytest.approx(3_600, abs=60)
+
+
+def test_batches_that_fail_again_and_again_are_seen_everywhere_and_forgotten_afterwards(
+    api: TestClient, settings: Settings, database_url: str, start_faulty_worker: StartFaultyWorker
+) -> None:
+    # Given a worker at work
+    worker = start_faulty_worker(settings.model_copy(update={"lease_seconds": 1.0}))
+    assert wait_until(lambda: is_ready(api), seconds=30)
+    with psycopg.connect(database_url) as blocker, Client(settings) as client:
+        # When somebody keeps it from writing
+        blocker.execute("lock table journal in share mode")
+        client.enqueue_many([Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key="k")])
+        # Then that is said, with the cause
+        assert wait_until(lambda: "QueryCanceled" in problems_of(api).get("workers", ""), seconds=30)
+        worker.wait_for_log("a stage does not get on, giving all partitions back", stage="applier")
+        blocker.rollback()
+    # And when it can write again, everything is as it should be
+    assert wait_until(lambda: is_ready(api), seconds=30)
+    worker.wait_for_log("all stages get on again")
