@@ -54,14 +54,15 @@ class LaneHeads:
             del self._firsts[lane]
 
     def oldest(self, lane: Lane) -> bytes | None:
-        """Return the first id of the oldest batch that is under way; None if none is."""
+        """Return the lowest first id of the batches that are under way; None if none is."""
         firsts = self._firsts.get(lane)
         if not firsts:
             return None
         under_way = self._ownership.batches_under_way(*lane)
         while len(firsts) > under_way:
             firsts.popleft()
-        return firsts[0] if firsts else None
+        # What was held back comes after what stands behind it.
+        return min(firsts, key=_order_of, default=None)
 
     def _note_head(self, lane: Lane, first: bytes) -> None:
         partition, epoch = lane

@@ -131,6 +131,7 @@ class LaneReader:
             if not answer:
                 self._held.release(partition)
             if requests:
+                self._heads.note_read((partition, epochs[partition]), requests[0].lane_entry, from_head=False)
                 return self._begin(requests, {partition}, epochs, gaps=frozenset({partition}))
         return Batch([], {})
 

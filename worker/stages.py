@@ -358,7 +358,8 @@ class AnnouncingStage:
         self._work = progress.announcer
         self._decided = pipes.decided
         self._after_step = after_step
-        self._patience_seconds = settings.lease_seconds
+        # Below the lease: a stage that is at one piece of work for longer loses the lanes.
+        self._patience_seconds = settings.lease_seconds / 2
         self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
         keys = Keys(settings.redis_prefix)

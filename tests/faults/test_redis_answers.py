@@ -196,8 +196,8 @@ def test_a_string_on_one_lane_stops_that_lane_alone(
 def test_a_result_that_redis_refuses_for_a_reason_of_its_own_does_not_stand_in_the_way(
     settings: Settings, client: redis.Redis, start_worker: StartWorker
 ) -> None:
-    """Given a reply stream that takes no more entries, when announcing to it has been refused for as long as a lease
-    lasts, then what is decided leaves the lane: who waits finds it in Postgres."""
+    """Given a reply stream that takes no more entries, when announcing to it has been refused for half a lease,
+    then what is decided leaves the lane: who waits finds it in Postgres."""
     settings = settings.model_copy(update={"lease_seconds": 1.0})
     keys = Keys(settings.redis_prefix)
     producer = Producer(settings, accounts=1)

@@ -159,7 +159,7 @@ def test_a_result_that_cannot_be_announced_during_a_stop_stays_on_the_lane(
     settings: Settings, start_worker: StartWorker
 ) -> None:
     # Given a Redis that refuses the announcements of the first batch, and takes those of the ones after it
-    settings = settings.model_copy(update={"batch_limit": 20})
+    settings = settings.model_copy(update={"batch_limit": 20, "lease_seconds": 60.0})
     keys = Keys(settings.redis_prefix)
     producer = Producer(settings, accounts=1)
     account_id = producer.accounts[0]

@@ -471,6 +471,23 @@ def test_with_something_held_back_a_lane_is_read_on_from_its_place(
     assert reader.read({2: 5}).requests == []
 
 
+def test_what_was_held_back_is_not_taken_for_a_lower_id(reader: LaneReader, streams: Streams, clock: Clock) -> None:
+    """Given something light that went before what is held back, when both are under way, then reading goes on."""
+    streams.lanes = {lane(2): [1]}
+    streams.payloads = {1: command_of("store_a", 1, heavy=True)}
+    streams.payloads |= {number: command_of("store_b", number) for number in (2, 3)}
+    assert reader.read({2: 5}).requests == []
+    streams.lanes[lane(2)].append(2)
+    assert entries_of(reader.read({2: 5})) == [(2, 2)]
+    assert entries_of(reader.read_held({2: 5})) == [(2, 1)]
+    assert not reader.holds_back
+
+    streams.lanes[lane(2)].append(3)
+    clock.now += HEAD_CHECK_SECONDS
+
+    assert entries_of(reader.read({2: 5})) == [(2, 3)]
+
+
 def test_what_was_held_back_under_a_lost_lease_is_read_again(reader: LaneReader, streams: Streams) -> None:
     streams.lanes = {lane(2): [1, 2]}
     streams.payloads = {1: command_of("store_a", 1, heavy=True), 2: command_of("store_b", 2)}
