@@ -17,18 +17,21 @@ from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBac
 from .lane_faults import LaneFaults
 from .lane_heads import LaneHeads, is_lower
 from .ownership import Ownership
-from .redis_session import MIN_ANSWER_SECONDS
+from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong
 from .requests import Batch, Request, parse_request
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
 BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)
 #: How often lanes that are always under way are looked at for entries before those, in seconds.
 HEAD_CHECK_SECONDS = 1.0
-#: Most entries to ask for at once, unless there are more lanes than that. Redis counts entries, however long they are,
-#: and the first long ones come unannounced: so many of 256 kB are what a worker has room for.
-READ_ENTRIES = 256
-#: Lanes that are read on at once while they have more.
+#: Entries to ask for at once, to begin with and after long ones; twice as many after an answer that was short.
+FIRST_READ_ENTRIES = 256
+#: Longest answer of Redis that is taken, in bytes. Redis counts entries, however long they are, and the first long ones
+#: come unannounced: an answer that gets longer is broken off, and fewer are asked for.
+MAX_ANSWER_BYTES = 24_000_000
+#: Lanes that are read on at once while they have more, and entries of each that are worth another lane.
 LANES_AT_ONCE = 8
+ENTRIES_A_LANE = 32
 #: Bytes of lane entries after which a batch is full. About four batches are in memory at once, each several times over.
 READ_BYTES = 4_000_000
 #: Entries to ask for of a lane on which something is held back.
@@ -70,6 +73,10 @@ class LaneReader:
         #: Lanes that are not read before what is under way is finished, and then from their head.
         self._waiting: set[tuple[int, int]] = set()
         self._held = HeldBack()
+        #: Entries to ask for at once.
+        self._entries = FIRST_READ_ENTRIES
+        #: The lane after which the next turn begins, where lanes are read by turns.
+        self._last_turn = -1
         #: The last read left nothing on its lanes but what is held back.
         self.is_at_end = False
 
@@ -145,21 +152,26 @@ class LaneReader:
     ) -> bool:
         """Read the lanes from their starts, by turns, into the two lists. Returns whether all of them are at an end."""
         lanes = dict(starts)
-        room, step = READ_BYTES, READ_ENTRIES
+        room, step = READ_BYTES, self._entries
+        # After answers that were too long by far not even one entry of every lane is asked for at once.
+        if by_turns := step < len(lanes):
+            lanes = dict(sorted(lanes.items(), key=lambda lane: (lane[0] <= self._last_turn, lane[0])))
         while lanes and room > 0 and len(requests) < self._batch_limit:
-            group = dict(islice(lanes.items(), LANES_AT_ONCE)) if firsts else lanes
+            at_once = max(LANES_AT_ONCE, step // ENTRIES_A_LANE)
+            group = dict(islice(lanes.items(), at_once)) if firsts or by_turns else lanes
             lanes = {partition: start for partition, start in lanes.items() if partition not in group}
             count = max(1, min(step, self._batch_limit - len(requests)) // len(group))
             try:
-                answer = self._read_lanes(group, count, block_ms)
+                answer = self._read_lanes(group, count, 0 if by_turns else block_ms)
             except redis.RedisError:
                 if not firsts:
                     raise
                 # What was read before must not be passed over; the next read meets the same.
                 return False
-            number = length = 0
+            number = length = longest = 0
             for partition, entries in answer:
                 lengths = lengths_of(entries)
+                longest = max(longest, *lengths)
                 requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
                 firsts.setdefault(partition, entries[0][0])
                 last = self._cursors[partition, epochs[partition]] = entries[-1][0]
@@ -168,23 +180,35 @@ class LaneReader:
                     # It may have more, for which it waits until all others have had as much.
                     lanes[partition] = last
             room -= length
-            step = max(1, min(READ_ENTRIES, room * number // max(1, length)))
+            self._adapt(length, longest, is_full=bool(lanes))
+            self._last_turn = max(group)
+            step = max(1, min(self._entries, room * number // max(1, length)))
             block_ms = 0
+        if not firsts:
+            self._entries = max(self._entries, FIRST_READ_ENTRIES)
         return not lanes
+
+    def _adapt(self, length: int, longest: int, *, is_full: bool) -> None:
+        """Ask for more at once where that would not be too long by far, and for few after long entries."""
+        if longest > HEAVY_BYTES:
+            self._entries = min(self._entries, FIRST_READ_ENTRIES)
+        elif is_full and length < MAX_ANSWER_BYTES // 8:
+            self._entries = min(self._batch_limit, self._entries * 2)
 
     def _read_lanes(
         self, starts: Mapping[int, bytes], count: int, block_ms: int = 0
     ) -> list[tuple[int, Sequence[Entry]]]:
-        """Return what stands on each lane behind its start, at most so many entries of each; empty lanes are left out.
-
-        The count is all that bounds what Redis sends, so it allows for the longest entries that there may be.
-        """
+        """Return what stands on each lane behind its start, so many entries of each at most. Empty lanes miss."""
         lanes = {self._keys.lane(partition).encode(): partition for partition in starts}
         arguments: list[bytes | str | int] = ["COUNT", count]
         # Redis would take 0 for without end.
         arguments += ["BLOCK", block_ms] if block_ms else []
         arguments += ["STREAMS", *lanes, *starts.values()]
-        response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
+        try:
+            response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
+        except AnswerTooLong:
+            self._entries = max(1, self._entries // 8)
+            raise
         return [(lanes[lane], entries) for lane, entries in response]
 
     def _requests_of(self, partition: int, entries: Sequence[Entry], *, heavy: bool) -> list[Request]:

@@ -8,6 +8,7 @@ stages. What was read before a connection ended may not be what the next server 
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -54,11 +55,44 @@ class RedisFaults:
             self._count += 1
 
 
-class RedisSession:
-    """The connection of one stage. Not for use from several threads."""
+class AnswerTooLong(redis.ConnectionError):
+    """Redis has sent more than there is room for; the connection is ended in the middle of the answer."""
 
-    def __init__(self, redis_url: str, faults: RedisFaults, *, answer_seconds: float) -> None:
+
+class _BoundedSocket:
+    """A socket on which the answer to what was sent last may have so many bytes."""
+
+    def __init__(self, socket: Any, max_bytes: int) -> None:
+        self._socket = socket
+        self._max_bytes = max_bytes
+        self._received = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: Any) -> None:
+        self._received = 0
+        self._socket.sendall(data)
+
+    def recv_into(self, buffer: Any) -> int:
+        number = int(self._socket.recv_into(buffer))
+        self._received += number
+        if self._received > self._max_bytes:
+            raise AnswerTooLong(f"an answer of Redis is longer than {self._max_bytes} bytes")
+        return number
+
+
+class RedisSession:
+    """The connection of one stage. Not for use from several threads.
+
+    An answer that is longer than `max_answer_bytes` is broken off, and ends it as a fault does.
+    """
+
+    def __init__(
+        self, redis_url: str, faults: RedisFaults, *, answer_seconds: float, max_answer_bytes: int | None = None
+    ) -> None:
         self._faults = faults
+        self._max_answer_bytes = max_answer_bytes
         self._is_made = False
         #: How many faults the process had met when this connection was made, or will have when it is.
         self.number = faults.count
@@ -94,5 +128,8 @@ class RedisSession:
         if self._is_made:
             # The driver would go on with a new one, and nobody would know that the server may be another.
             raise redis.ConnectionError("Redis has closed the connection")
+        if self._max_answer_bytes is not None:
+            # The driver has no bound of its own, and would build the whole answer in memory.
+            connection._sock = _BoundedSocket(connection._sock, self._max_answer_bytes)  # noqa: SLF001
         connection.on_connect()  # type: ignore[no-untyped-call]
         self._is_made = True

@@ -24,7 +24,7 @@ from .connecting import connect_postgres
 from .counting import Counting
 from .deleter import Deleter
 from .fences import EpochRaiser, Fences
-from .lane_reader import BLOCK_SECONDS, LaneReader
+from .lane_reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
 from .progress import Progress
@@ -111,7 +111,9 @@ class ReadingStage:
         #: When there was last something that is not held back.
         self._found_at = 0.0
         self._backoff = _backoff_of(settings, stopping)
-        self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
+        self._session = RedisSession(
+            settings.require_redis_url(), faults, answer_seconds=answer_seconds, max_answer_bytes=MAX_ANSWER_BYTES
+        )
         keys = Keys(settings.redis_prefix)
         raiser = EpochRaiser(
             settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -16,8 +17,15 @@ from creditlane.worker.counting import Counting
 from creditlane.worker.held_back import HEAVY_BYTES
 from creditlane.worker.lane_faults import RECHECK_SECONDS
 from creditlane.worker.lane_heads import MAX_SAME_HEADS
-from creditlane.worker.lane_reader import HEAD_CHECK_SECONDS, LANES_AT_ONCE, READ_BYTES, READ_ENTRIES, LaneReader
+from creditlane.worker.lane_reader import (
+    FIRST_READ_ENTRIES,
+    HEAD_CHECK_SECONDS,
+    MAX_ANSWER_BYTES,
+    READ_BYTES,
+    LaneReader,
+)
 from creditlane.worker.ownership import Ownership
+from creditlane.worker.redis_session import AnswerTooLong
 from creditlane.worker.requests import Batch, parse_request
 
 KEYS = Keys("test")
@@ -34,6 +42,8 @@ class Streams:
         self.asked: list[tuple[int, int]] = []
         self.starts: dict[bytes, bytes] = {}
         self.broken = False
+        #: Longest answer, in bytes of payloads, before it is broken off.
+        self.max_answer_bytes: int | None = None
         #: Reads that are answered before it breaks.
         self.reads_left: int | None = None
 
@@ -65,6 +75,9 @@ class Streams:
             entries = [number for number in self.lanes.get(lane, []) if (number, 0) > place][:count]
             if entries:
                 found.append([lane, [[b"%d-0" % number, [b"c", self.payload(number)]] for number in entries]])
+        length = sum(len(fields[1]) for _, entries in found for _, fields in entries)
+        if self.max_answer_bytes is not None and length > self.max_answer_bytes:
+            raise AnswerTooLong
         return found or None
 
     def payload(self, number: int) -> bytes:
@@ -365,19 +378,80 @@ def test_busy_lanes_share_a_batch_evenly(reader: LaneReader, streams: Streams) -
     assert {sum(request.partition == partition for request in batch.requests) for partition in range(4)} == {25}
 
 
-def test_no_read_asks_for_more_entries_than_there_is_room_for(
+def test_reads_of_short_entries_ask_for_more_and_more(
     streams: Streams, make_reader: Callable[[int], LaneReader]
 ) -> None:
-    """Given lanes that are full, since Redis counts entries and the first long ones come unannounced, then not even
-    the reads of a full batch of short ones ask for many at once."""
+    """Given lanes that are full, when their entries are short, then few reads make a full batch; the first ones ask
+    for little."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
+    streams.lanes = {lane(partition): list(range(1, 10_000)) for partition in range(64)}
+
+    batches = [len(reader.read(epochs).requests) for _ in range(3)]
+
+    assert batches == [8_000] * 3
+    assert streams.asked[0] == (FIRST_READ_ENTRIES // 64, 64)
+    assert streams.asked[-1] == (8_000 // 64, 64)
+
+
+def test_reads_ask_for_few_again_after_long_entries(streams: Streams, make_reader: Callable[[int], LaneReader]) -> None:
     reader = make_reader(8_000)
-    streams.lanes = {lane(partition): list(range(1, 1_000)) for partition in range(64)}
+    streams.lanes = {lane(0): list(range(1, 30_000))}
+    streams.payloads = {15_000: command_of("store_a", 1, heavy=True)}
+    for _ in range(2):
+        reader.read({0: 1})
+    assert reader.holds_back
 
-    batch = reader.read(dict.fromkeys(range(64), 1))
+    streams.asked.clear()
+    reader.read({0: 1})
 
-    assert len(batch.requests) == 8_000
-    assert all(count * lanes <= READ_ENTRIES for count, lanes in streams.asked)
-    assert all(lanes <= LANES_AT_ONCE for _, lanes in streams.asked[1:])
+    assert streams.asked[0][0] <= 2 * FIRST_READ_ENTRIES
+
+
+def test_after_an_answer_that_is_too_long_fewer_entries_are_asked_for(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given more lanes with long entries than one answer has room for, when answers are broken off, then a read
+    succeeds soon, and all lanes get their turn."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(100), 1)
+    streams.lanes = {lane(partition): [1] for partition in range(100)}
+    streams.payloads = {1: b"x" * 256_000}
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+
+    for _ in range(20):
+        with suppress(AnswerTooLong):
+            reader.read(epochs)
+
+    assert {partition for partition in range(100) if partition in reader._held} == set(range(100))
+
+
+def test_lanes_that_are_read_by_turns_all_have_their_turn(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given lanes of which each alone fills a batch, then none waits for ever."""
+    reader, epochs = make_reader(4), dict.fromkeys(range(20), 1)
+    reader._entries = 1
+    streams.lanes = {lane(partition): list(range(1, 1_000)) for partition in range(20)}
+
+    read = set()
+    for _ in range(20):
+        batch = reader.read(epochs)
+        read |= batch.epochs.keys()
+        reader._entries = 1
+
+    assert read == set(range(20))
+
+
+def test_empty_lanes_are_waited_for_after_an_answer_that_was_too_long(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given a reader that asks by turns, when nothing stands there any more, then it blocks on all lanes again."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(100), 1)
+    reader._entries = 1
+
+    reader.read(epochs)
+    reader.read(epochs)
+
+    assert streams.asked[-1][1] == 100
 
 
 def test_long_entries_fill_a_batch_by_their_bytes(streams: Streams, make_reader: Callable[[int], LaneReader]) -> None:
@@ -389,7 +463,7 @@ def test_long_entries_fill_a_batch_by_their_bytes(streams: Streams, make_reader:
 
     batch = reader.read({0: 1})
 
-    assert number <= len(batch.requests) < number + READ_ENTRIES
+    assert number <= len(batch.requests) < 2 * number
 
 
 def test_a_read_that_breaks_off_keeps_what_it_had(reader: LaneReader, streams: Streams, ownership: Ownership) -> None:
