@@ -8,6 +8,7 @@ the lanes. A store without endpoints and a command without a callback cost nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from .outbox_bytes import OutboxRow, copy_bytes
 from .subscriptions import Subscriptions, Wanted
 
 _encode = msgspec.json.Encoder().encode
+_seq_of = attrgetter("seq")
 #: Where each new row of a part is in its account's history.
 Sequences = Mapping[tuple[int, str, int], int]
 
@@ -115,12 +117,17 @@ class Outbox:
 
 
 def decided_rows(verdicts: Iterable[Verdict]) -> list[JournalRow]:
-    """Return every row that was decided now, in the order of the decisions; further entries follow their first."""
+    """Return every row that was decided now, in the order of the decisions, each account's in the order of its seq.
+
+    A transaction lists its entries as its caller does; a reversal makes them in another order.
+    """
     rows: list[JournalRow] = []
     for verdict in verdicts:
         if verdict.row is not None and not verdict.replayed:
-            rows.append(verdict.row)
-            rows += verdict.further
+            if verdict.further:
+                rows += sorted((verdict.row, *verdict.further), key=_seq_of)
+            else:
+                rows.append(verdict.row)
     return rows
 
 
