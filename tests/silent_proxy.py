@@ -86,12 +86,16 @@ class SilentProxy:
         assert task is not None
         self._tasks.add(task)
         self._writers.append(writer)
-        with suppress(OSError, asyncio.CancelledError):
-            to_reader, to_writer = await self._connect()
-            self._writers.append(to_writer)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(reader, to_writer, self.greetings))
-                both.create_task(self._pump(to_reader, writer))
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                to_reader, to_writer = await self._connect()
+                self._writers.append(to_writer)
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._pump(reader, to_writer, self.greetings))
+                    both.create_task(self._pump(to_reader, writer))
+        finally:
+            # Also of one that came in while all were being ended.
+            writer.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = str(self._server["host"]), int(self._server.get("port") or 5432)

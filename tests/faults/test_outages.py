@@ -15,7 +15,7 @@ from .connections import cut_postgres_connections
 from .extent import BATCH_LIMIT, LONG, SEEDS
 from .history import History
 from .producing import Producer
-from .worker_processes import StartWorker, WorkerProcess
+from .worker_processes import StartWorker, WorkerProcess, wait_for
 
 PARTITIONS = 8
 #: How often each server goes away, or each connection is cut, in one test.
@@ -44,14 +44,21 @@ def servers(own_postgres: Callable[[], EmbeddedPostgres], own_redis: Callable[[]
     return Servers(postgres, redis_server, settings)
 
 
+LOSS_OF_REDIS = ("lanes cannot be read, trying again", "results cannot be announced, trying again")
+REDIS_IS_BACK = ("lanes are read again", "results are announced again")
+
+
 def lose_redis(servers: Servers, worker: WorkerProcess) -> None:
     """Kill Redis as a crash would, and start it again on its append-only file once the worker has noticed."""
-    noticed = worker.count_logged("lanes cannot be read, trying again")
+    noticed = [worker.count_logged(event) for event in LOSS_OF_REDIS]
+    recovered = [worker.count_logged(event) for event in REDIS_IS_BACK]
     servers.redis.kill()
-    worker.wait_for_log("lanes cannot be read, trying again", after=noticed)
-    recovered = worker.count_logged("lanes are read again")
+    # Whichever of its stages is at Redis then; the reader may be waiting for room behind the announcer.
+    wait_for(
+        lambda: [worker.count_logged(event) for event in LOSS_OF_REDIS] != noticed, "the loss of Redis to be noticed"
+    )
     servers.redis.start()
-    worker.wait_for_log("lanes are read again", after=recovered)
+    wait_for(lambda: [worker.count_logged(event) for event in REDIS_IS_BACK] != recovered, "Redis to be used again")
 
 
 def lose_postgres(servers: Servers, worker: WorkerProcess) -> None:

@@ -298,11 +298,10 @@ def test_a_redis_that_cannot_be_reached_is_unavailable(make_client: MakeClient, 
 def test_a_postgres_that_cannot_be_reached_is_unavailable(
     make_client: MakeClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("ledger_reader", "async_ledger_reader"):
-        monkeypatch.setattr(f"creditlane.producer.{module}.CONNECT_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("creditlane.producer.postgres.READ_SECONDS", 0.2)
     client = make_client(settings.model_copy(update={"database_url": "postgresql://u:hunter2@/db?host=/nowhere"}))
 
-    with pytest.raises(Unavailable, match="Postgres cannot be read") as caught:
+    with pytest.raises(Unavailable, match="Postgres cannot be reached") as caught:
         client.balance(ACCOUNTS[0])
 
     assert "hunter2" not in str(caught.value)

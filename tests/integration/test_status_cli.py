@@ -13,6 +13,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from creditlane import Client, Debit, Settings
+from creditlane.audit.findings import CHECKS
 from creditlane.local.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
@@ -193,7 +194,7 @@ def test_a_discrepancy_is_shown_and_ends_with_1(run: Run, database_url: str) -> 
 
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        "Verified 1 stores, 1 accounts, 0 entries, 0 other decisions, 24 checks",
+        f"Verified 1 stores, 1 accounts, 0 entries, 0 other decisions, {len(CHECKS)} checks",
         "account_opening: 1 times not so: every account was opened exactly once, before anything else moved",
         "store          account                               seq  expected   found",
         f"store_default  {ACCOUNT}  -    1 opening  0",

@@ -28,7 +28,8 @@ from generate_series(1, 2) as endpoint, generate_series(1, 4) as age, generate_s
 def _here(environment: dict[str, str], connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment
     monkeypatch.setattr(retention, "SLICE_ROWS", 1)
-    connection.execute(FILL.encode())
+    for statement in FILL.split(";"):
+        connection.execute(statement.encode())
 
 
 def numbers(connection: Connection, statement: str) -> list[tuple[int, ...]]:
