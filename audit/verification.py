@@ -15,12 +15,14 @@ from pydantic import BaseModel
 
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
-from ..schemas.postgres_sessions import Limits, connect
+from ..schemas.postgres_sessions import IsOverdue, Limits, connect, silent_for
 from . import verification_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 
 #: Rows that one range of accounts aims at: enough to make round trips cheap, little enough to sort in memory.
 ROWS_PER_RANGE = 50_000
+#: How long one statement may take, in seconds: counting the rows of a very large ledger takes minutes.
+MAX_SILENCE_SECONDS = 1_800.0
 #: What the session is called in Postgres.
 SESSION_NAME = "creditlane-verify"
 #: One snapshot for all of it, which takes as long as it takes.
@@ -72,9 +74,15 @@ class _StoreTotals:
 
 
 def verify(
-    database_url: str, progress: Progress | None = None, *, rows_per_range: int = ROWS_PER_RANGE
+    database_url: str,
+    progress: Progress | None = None,
+    *,
+    rows_per_range: int = ROWS_PER_RANGE,
+    is_overdue: IsOverdue | None = None,
 ) -> VerificationReport:
     """Prove the whole ledger and report every discrepancy.
+
+    Postgres is waited for until `is_overdue` says otherwise; left out, for `MAX_SILENCE_SECONDS` in one statement.
 
     Raises:
         ConfigurationError: it is none that can hold a ledger.
@@ -82,8 +90,10 @@ def verify(
         Unavailable: the database cannot be reached.
     """
     try:
-        with connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection, connection.transaction():
-            return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
+        with connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection:
+            connection.is_overdue = is_overdue or silent_for(MAX_SILENCE_SECONDS)
+            with connection.transaction():
+                return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
     except errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.OperationalError as error:

@@ -62,7 +62,9 @@ def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
         ),
         "constraints": ask(
             url,
-            "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint "
+            # One that was added to a table in use holds for new rows; the old ones were not read for it.
+            "select conrelid::regclass::text, conname, replace(pg_get_constraintdef(oid), ' NOT VALID', '') "
+            "from pg_constraint "
             "where connamespace = 'public'::regnamespace and conrelid::regclass::text <> 'alembic_version' "
             "order by 1, 2",
         ),
@@ -155,6 +157,8 @@ def test_a_filled_database_keeps_every_row(database_url: str) -> None:
         assert store.apply(credit)[0].balance == 10**40 + 1
 
 
+# What it reads of a check that is NOT VALID it does not understand itself.
+@pytest.mark.filterwarnings("ignore:Can't validate argument 'dialect_options':sqlalchemy.exc.SAWarning")
 def test_the_migrations_make_the_tables_of_the_code(database_url: str) -> None:
     """Given the tables that the code describes, then Alembic finds nothing to do in a migrated database."""
     engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)

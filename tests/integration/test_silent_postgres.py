@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Client, Settings
+from creditlane.audit.verification import verify
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
 from creditlane.producer.api.monitoring import CHECK_SECONDS
@@ -168,3 +169,15 @@ def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, proxy:
         begun = time.monotonic()
     # Its end, too.
     assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS
+
+
+def test_the_proof_of_the_books_ends_when_nobody_waits_for_it(far_settings: Settings, proxy: SilentProxy) -> None:
+    """Given a Postgres that falls silent in the middle of the proof, then it ends once its owner says so."""
+    url = far_settings.require_database_url()
+    assert verify(url).discrepancies == 0
+
+    def freeze_at_once(_silent_seconds: float) -> bool:
+        proxy.freeze()
+        return True
+
+    within(READ_SECONDS, Unavailable, lambda: verify(url, is_overdue=freeze_at_once))

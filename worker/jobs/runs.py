@@ -94,6 +94,11 @@ class Run:
         self.progress = progress or {}
         return True
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether this process is the owner no longer, as far as it has heard: nothing is waited for then."""
+        return self._lost.is_set()
+
     def save(self, progress: dict[str, Any]) -> None:
         """Note how far the run is: there whoever takes over goes on.
 
@@ -135,7 +140,7 @@ class Run:
         done = threading.Event()
         if isinstance(self.connection, PostgresSession):
             # A statement may take as long as it wants, while it is this process's to wait for it.
-            self.connection.is_overdue = lambda _silent: self._lost.is_set()
+            self.connection.is_overdue = lambda _silent_seconds: self.is_lost
         thread = threading.Thread(target=self._keep, args=(done,), name="run", daemon=True)
         thread.start()
         try:

@@ -16,7 +16,9 @@ NOTE_SECONDS = 2.0
 def perform(run: Run) -> Outcome:
     """Prove the whole ledger as it stands now."""
     until = read_horizon(run.connection)
-    report = verify(run.settings.require_database_url(), _Progress(run).note)
+    report = verify(
+        run.settings.require_database_url(), _Progress(run).note, is_overdue=lambda _silent_seconds: run.is_lost
+    )
     tally = Tally(
         {
             "rows": report.entries + report.decisions,
