@@ -13,7 +13,7 @@ import structlog
 from ..schemas.keys import Keys
 from .counting import Counting
 from .fences import Fences
-from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, Entry, HeldBack, lengths_of
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_ALONE, Entry, HeldBack, lengths_of
 from .lane_faults import LaneFaults
 from .lane_heads import LaneHeads, is_lower
 from .ownership import Ownership
@@ -34,9 +34,6 @@ LANES_AT_ONCE = 8
 ENTRIES_A_LANE = 32
 #: Bytes of lane entries after which a batch is full. About four batches are in memory at once, each several times over.
 READ_BYTES = 4_000_000
-#: Entries to ask for of a lane on which something is held back.
-HELD_ENTRIES = 6
-HELD_ENTRIES_ALONE = 32
 
 _FROM_HEAD = b"0-0"
 
@@ -124,23 +121,33 @@ class LaneReader:
         return batch
 
     def read_held(self, epochs: Mapping[int, int], *, alone: bool = False) -> Batch:
-        """Return the next part of what is held back, of one lane; nothing if there is none. Otherwise as `read`.
+        """Return the next part of what is held back; nothing if there is none. Otherwise as `read`.
 
-        It is small, so that others get between two of them, unless the caller knows that there are none.
+        It is small, so that others get between two of them, unless the caller knows that there are none. The lanes have
+        it by turns: what the first ones leave of it is the next ones'.
         """
         epochs = self._readable(epochs)
+        room = HELD_BYTES_ALONE if alone else HELD_BYTES
+        parts: dict[int, list[Request]] = {}
+        to_read = READ_BYTES
         for partition in [partition for partition in self._held.partitions if partition in epochs]:
-            end = self._cursors[partition, epochs[partition]]
-            start, count = self._held.start_of(partition), HELD_ENTRIES_ALONE if alone else HELD_ENTRIES
-            answer = self._read_lanes({partition: start}, count)
-            room = HELD_BYTES_ALONE if alone else HELD_BYTES
-            requests = self._held.take(partition, answer[0][1] if answer else [], end, room)
+            # However little of it was held back, what is looked through takes its time as well.
+            if room <= 0 or to_read <= 0:
+                break
+            count = max(self._held.count_of(partition), HELD_ENTRIES_ALONE if alone else 0)
+            answer = self._read_lanes({partition: self._held.start_of(partition)}, count)
             if not answer:
                 self._held.release(partition)
+                continue
+            entries, end = answer[0][1], self._cursors[partition, epochs[partition]]
+            requests, room = self._held.take(partition, entries, end, room, needs_one=not parts)
+            to_read -= sum(lengths_of(entries))
             if requests:
-                self._heads.note_read((partition, epochs[partition]), requests[0].lane_entry, from_head=False)
-                return self._begin(requests, {partition}, epochs, gaps=frozenset({partition}))
-        return Batch([], {})
+                parts[partition] = requests
+        for partition, requests in parts.items():
+            self._heads.note_read((partition, epochs[partition]), requests[0].lane_entry, from_head=False)
+        found = [request for requests in parts.values() for request in requests]
+        return self._begin(found, parts.keys(), epochs, gaps=frozenset(parts))
 
     def _read_all(
         self,

@@ -14,7 +14,7 @@ from creditlane.schemas.encoding import encode_command
 from creditlane.schemas.keys import Keys
 from creditlane.worker import fences as worker_fences
 from creditlane.worker.counting import Counting
-from creditlane.worker.held_back import HEAVY_BYTES
+from creditlane.worker.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
 from creditlane.worker.lane_faults import RECHECK_SECONDS
 from creditlane.worker.lane_heads import MAX_SAME_HEADS
 from creditlane.worker.lane_reader import (
@@ -518,8 +518,9 @@ def test_what_is_heavy_holds_up_its_own_store_only(reader: LaneReader, streams: 
 
 
 def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader, streams: Streams) -> None:
+    """Given lanes of which each has more held back than a part has room for, then they have their turns."""
     streams.lanes = {lane(2): list(range(1, 10)), lane(3): list(range(11, 20))}
-    streams.payloads = {number: command_of("store_a", number, heavy=True) for number in range(20)}
+    streams.payloads = dict.fromkeys(range(20), b"x" * (HELD_BYTES - 1000))
     epochs = {2: 1, 3: 1}
     assert reader.read(epochs).requests == []
 
@@ -527,11 +528,70 @@ def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader,
     while reader.holds_back:
         parts.append(entries_of(reader.read_held(epochs)))
 
-    assert all(len({partition for partition, _ in part}) == 1 for part in parts)
+    assert all(len(part) == 1 for part in parts)
     assert [parts[0][0][0], parts[1][0][0], parts[2][0][0]] == [2, 3, 2]
     numbers = [number for part in parts for _, number in part]
     assert sorted(numbers) == [*range(1, 10), *range(11, 20)]
     assert [number for number in numbers if number < 10] == list(range(1, 10))
+
+
+def test_one_heavy_command_does_not_slow_down_what_its_store_sends_behind_it(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given a thousand light commands behind a heavy one on each of some lanes, then the parts of what is held back are
+    soon as large as there is room, of as many lanes as that takes."""
+    reader, epochs = make_reader(8_000), {2: 1, 3: 1, 4: 1}
+    for partition in epochs:
+        streams.lanes[lane(partition)] = list(range(partition * 10_000, partition * 10_000 + 1_001))
+        streams.payloads |= {
+            number: command_of("store_a", number, heavy=number % 10_000 == 0)
+            for number in streams.lanes[lane(partition)]
+        }
+    while not reader.is_at_end:
+        assert reader.read(epochs).requests == []
+
+    parts = []
+    while reader.holds_back:
+        parts.append(entries_of(reader.read_held(epochs)))
+
+    assert len(parts) <= 20
+    for partition in epochs:
+        read = [number for part in parts for at, number in part if at == partition]
+        assert read == streams.lanes[lane(partition)]
+
+
+def test_a_part_that_is_full_with_one_lane_leaves_the_next_where_it_is(reader: LaneReader, streams: Streams) -> None:
+    """Given room that is left for no command of the next lane, then that one comes first in the next part."""
+    streams.lanes = {lane(2): [1, 2], lane(3): [11], lane(4): [21]}
+    streams.payloads = dict.fromkeys((1, 2, 11, 21), b"x" * (HELD_BYTES // 2))
+    epochs = {2: 1, 3: 1, 4: 1}
+    reader.read(epochs)
+
+    parts = [entries_of(reader.read_held(epochs)) for _ in range(4)]
+
+    assert parts == [[(2, 1)], [(3, 11)], [(4, 21)], [(2, 2)]]
+
+
+def test_long_entries_among_what_is_held_back_are_asked_for_few_at_once(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given light commands and then long ones, then the number that is asked for grows, and falls again."""
+    reader = make_reader(8_000)
+    numbers = list(range(1, 3_000))
+    streams.lanes = {lane(2): numbers}
+    streams.payloads = {number: command_of("store_a", number, heavy=number == 1) for number in numbers[:1_000]}
+    streams.payloads |= dict.fromkeys(numbers[1000:], b'{"store_id":"store_a","x":"' + b"x" * 7900 + b'"}')
+    while not reader.is_at_end:
+        assert reader.read({2: 1}).requests == []
+    streams.asked.clear()
+
+    while reader.holds_back:
+        reader.read_held({2: 1})
+
+    asked = [count for count, _ in streams.asked]
+    assert asked[0] == HELD_ENTRIES
+    assert max(asked) <= MOST_HELD_ENTRIES
+    assert asked[-1] * 7_900 < 2 * HELD_BYTES
 
 
 def test_with_something_held_back_a_lane_is_read_on_from_its_place(
