@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 
+import msgspec
 import redis
 import structlog
 
@@ -17,7 +18,7 @@ from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_A
 from .lane_faults import LaneFaults
 from .lane_heads import LaneHeads, is_lower
 from .ownership import Ownership
-from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong
+from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong, RedisFault
 from .requests import Batch, Request, parse_request
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
@@ -38,6 +39,16 @@ READ_BYTES = 4_000_000
 _FROM_HEAD = b"0-0"
 
 _log = structlog.get_logger(__name__)
+
+
+class _Found(msgspec.Struct):
+    """What one read has brought so far."""
+
+    requests: list[Request] = []
+    #: First entry of each lane that has any.
+    firsts: dict[int, bytes] = {}
+    #: Lanes that were asked.
+    asked: set[int] = set()
 
 
 class LaneReader:
@@ -105,19 +116,17 @@ class LaneReader:
             self._ownership.wait_for_change(block_seconds)
             return Batch([], {})
         starts = {partition: self._start_of(partition, epoch) for partition, epoch in epochs.items()}
-        requests: list[Request] = []
-        #: First entry of each lane that has any.
-        firsts: dict[int, bytes] = {}
+        found = _Found()
         try:
-            self.is_at_end = self._read_all(starts, epochs, int(block_seconds * 1000), requests, firsts)
+            self.is_at_end = self._read_all(starts, epochs, int(block_seconds * 1000), found)
         except redis.ResponseError as error:
             self._faults.find(error, epochs)
             return Batch([], {})
         from_head = {partition for partition, start in starts.items() if start == _FROM_HEAD}
-        self._heads.note_empty(from_head - firsts.keys())
-        batch = self._begin(requests, firsts.keys(), epochs)
+        self._heads.note_empty((found.asked & from_head) - found.firsts.keys())
+        batch = self._begin(found.requests, found.firsts.keys(), epochs)
         for partition, epoch in batch.epochs.items():
-            self._heads.note_read((partition, epoch), firsts[partition], from_head=partition in from_head)
+            self._heads.note_read((partition, epoch), found.firsts[partition], from_head=partition in from_head)
         return batch
 
     def read_held(self, epochs: Mapping[int, int], *, alone: bool = False) -> Batch:
@@ -149,38 +158,39 @@ class LaneReader:
         found = [request for requests in parts.values() for request in requests]
         return self._begin(found, parts.keys(), epochs, gaps=frozenset(parts))
 
-    def _read_all(
-        self,
-        starts: Mapping[int, bytes],
-        epochs: Mapping[int, int],
-        block_ms: int,
-        requests: list[Request],
-        firsts: dict[int, bytes],
-    ) -> bool:
-        """Read the lanes from their starts, by turns, into the two lists. Returns whether all of them are at an end."""
-        lanes = dict(starts)
+    def _read_all(self, starts: Mapping[int, bytes], epochs: Mapping[int, int], block_ms: int, found: _Found) -> bool:
+        """Read the lanes from their starts, by turns. Returns whether all of them are at an end."""
+        lanes, suspects = dict(starts), self._faults.suspects
         room, step = READ_BYTES, self._entries
         # After answers that were too long by far not even one entry of every lane is asked for at once.
-        if by_turns := step < len(lanes):
-            lanes = dict(sorted(lanes.items(), key=lambda lane: (lane[0] <= self._last_turn, lane[0])))
-        while lanes and room > 0 and len(requests) < self._batch_limit:
-            at_once = max(LANES_AT_ONCE, step // ENTRIES_A_LANE)
-            group = dict(islice(lanes.items(), at_once)) if firsts or by_turns else lanes
+        if by_turns := step < len(lanes) or bool(suspects):
+            lanes = dict(sorted(lanes.items(), key=lambda lane: self._turn_of(lane[0])))
+        while lanes and room > 0 and len(found.requests) < self._batch_limit:
+            alone = next(iter(lanes)) in suspects
+            at_once = 1 if alone else max(LANES_AT_ONCE, step // ENTRIES_A_LANE)
+            group = dict(islice(lanes.items(), at_once)) if found.firsts or by_turns else lanes
             lanes = {partition: start for partition, start in lanes.items() if partition not in group}
-            count = max(1, min(step, self._batch_limit - len(requests)) // len(group))
+            count = 1 if alone else max(1, min(step, self._batch_limit - len(found.requests)) // len(group))
+            # Before the read: if that fails, the others have their turn.
+            self._last_turn = max(group)
             try:
                 answer = self._read_lanes(group, count, 0 if by_turns else block_ms)
-            except redis.RedisError:
-                if not firsts:
+            except RedisFault as error:
+                if isinstance(error, AnswerTooLong):
+                    self._note_too_long(group, count)
+                if not found.firsts:
                     raise
                 # What was read before must not be passed over; the next read meets the same.
                 return False
+            if alone:
+                self._faults.note_read_alone(self._last_turn)
+            found.asked |= group.keys()
             number = length = longest = 0
             for partition, entries in answer:
                 lengths = lengths_of(entries)
                 longest = max(longest, *lengths)
-                requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
-                firsts.setdefault(partition, entries[0][0])
+                found.requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
+                found.firsts.setdefault(partition, entries[0][0])
                 last = self._cursors[partition, epochs[partition]] = entries[-1][0]
                 number, length = number + len(entries), length + sum(lengths)
                 if len(entries) == count:
@@ -188,12 +198,23 @@ class LaneReader:
                     lanes[partition] = last
             room -= length
             self._adapt(length, longest, is_full=bool(lanes))
-            self._last_turn = max(group)
             step = max(1, min(self._entries, room * number // max(1, length)))
             block_ms = 0
-        if not firsts:
+        if not found.firsts:
             self._entries = max(self._entries, FIRST_READ_ENTRIES)
         return not lanes
+
+    def _turn_of(self, partition: int) -> tuple[bool, bool, int]:
+        """Return what orders the lanes: suspects first, then those behind the last turn, then from the beginning."""
+        return partition not in self._faults.suspects, partition <= self._last_turn, partition
+
+    def _note_too_long(self, group: Mapping[int, bytes], count: int) -> None:
+        """Ask for fewer entries; and where these were as few as can be, for one of each lane alone, to find which."""
+        self._entries = max(1, self._entries // 8)
+        if count == 1 and len(group) == 1:
+            self._faults.note_too_long(*group)
+        elif count == 1 and len(group) <= LANES_AT_ONCE:
+            self._faults.suspects |= group.keys()
 
     def _adapt(self, length: int, longest: int, *, is_full: bool) -> None:
         """Ask for more at once where that would not be too long by far, and for few after long entries."""
@@ -211,11 +232,7 @@ class LaneReader:
         # Redis would take 0 for without end.
         arguments += ["BLOCK", block_ms] if block_ms else []
         arguments += ["STREAMS", *lanes, *starts.values()]
-        try:
-            response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
-        except AnswerTooLong:
-            self._entries = max(1, self._entries // 8)
-            raise
+        response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
         return [(lanes[lane], entries) for lane, entries in response]
 
     def _requests_of(self, partition: int, entries: Sequence[Entry], *, heavy: bool) -> list[Request]:

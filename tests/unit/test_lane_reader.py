@@ -15,7 +15,7 @@ from creditlane.schemas.keys import Keys
 from creditlane.worker import fences as worker_fences
 from creditlane.worker.counting import Counting
 from creditlane.worker.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
-from creditlane.worker.lane_faults import RECHECK_SECONDS
+from creditlane.worker.lane_faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
 from creditlane.worker.lane_heads import MAX_SAME_HEADS
 from creditlane.worker.lane_reader import (
     FIRST_READ_ENTRIES,
@@ -42,6 +42,8 @@ class Streams:
         self.asked: list[tuple[int, int]] = []
         self.starts: dict[bytes, bytes] = {}
         self.broken = False
+        #: What it breaks with.
+        self.fault: Exception = redis.ConnectionError("gone")
         #: Longest answer, in bytes of payloads, before it is broken off.
         self.max_answer_bytes: int | None = None
         #: Reads that are answered before it breaks.
@@ -53,7 +55,7 @@ class Streams:
 
     def execute_command(self, *arguments: Any) -> Any:
         if self.broken or self.reads_left == 0:
-            raise redis.ConnectionError("gone")
+            raise self.fault
         if arguments[0] == "XRANGE":
             return [[b"%d-0" % number, []] for number in self.lanes.get(arguments[1].encode(), [])[:1]]
         if self.reads_left is not None:
@@ -424,6 +426,87 @@ def test_after_an_answer_that_is_too_long_fewer_entries_are_asked_for(
     assert {partition for partition in range(100) if partition in reader._held} == set(range(100))
 
 
+def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
+    streams: Streams, make_reader: Callable[[int], LaneReader], counting: Counting, clock: Clock
+) -> None:
+    """Given one entry that is longer than any answer may be, when the lanes are read, then after some answers that are
+    broken off all others are read, and no answer is broken off any more; it is looked at now and then, and the lane
+    gets on once that entry is gone."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
+    streams.lanes = {lane(partition): [partition + 1] for partition in range(64)}
+    streams.payloads = {41: b"x" * (MAX_ANSWER_BYTES + 1)}
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+
+    read = set()
+    for _ in range(10):
+        with suppress(AnswerTooLong):
+            read |= {partition for partition, _ in entries_of(reader.read(epochs))}
+    assert read == set(range(64)) - {40}
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["40"]
+    assert [reader.read(epochs).requests for _ in range(9)] == [[]] * 9
+
+    clock.now += RECHECK_TOO_LONG_SECONDS
+    with pytest.raises(AnswerTooLong):
+        reader.read(epochs)
+    reader.read(epochs)
+    streams.lanes[lane(40)] = [99]
+    clock.now += RECHECK_TOO_LONG_SECONDS
+    assert entries_of(reader.read(epochs)) == [(40, 99)]
+    assert json.loads(counting.encoded())["lane_faults"] == {}
+
+
+def test_an_entry_too_long_to_be_read_behind_others_lets_those_be_read(
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+) -> None:
+    """Given a lane with such an entry in the middle, then what stands before it is read, and nothing behind it."""
+    reader = make_reader(8_000)
+    streams.lanes = {lane(2): list(range(1, 30)), lane(3): [50]}
+    streams.payloads = {20: b"x" * (MAX_ANSWER_BYTES + 1)}
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+
+    read = []
+    for _ in range(60):
+        with suppress(AnswerTooLong):
+            batch = reader.read({2: 5, 3: 5})
+            read += entries_of(batch)
+            ownership.finish(batch.epochs)
+            for partition, number in entries_of(batch):
+                streams.lanes[lane(partition)].remove(number)
+
+    assert sorted(read) == [*((2, number) for number in range(1, 20)), (3, 50)]
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["2"]
+
+
+@pytest.mark.parametrize("fault", [OSError("reset"), redis.InvalidResponse("?")])
+def test_a_read_that_breaks_off_by_any_fault_keeps_what_it_had(
+    reader: LaneReader, streams: Streams, fault: Exception
+) -> None:
+    streams.lanes = {lane(partition): list(range(1, 100)) for partition in range(12)}
+    streams.reads_left = 1
+    streams.fault = fault
+
+    assert len(reader.read(dict.fromkeys(range(12), 1)).requests) >= 12
+    with pytest.raises(type(fault)):
+        reader.read(dict.fromkeys(range(12), 1))
+
+
+def test_a_lane_that_was_not_asked_does_not_count_as_one_that_gets_on(
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+) -> None:
+    """Given a lane that does not get on, when a read ends before its turn, then it is still named."""
+    reader, epochs = make_reader(4), dict.fromkeys(range(20), 1)
+    streams.lanes = {lane(15): [1]}
+    for _ in range(MAX_SAME_HEADS + 1):
+        ownership.finish(reader.read({15: 1}).epochs)
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+
+    streams.lanes |= {lane(partition): list(range(1, 100)) for partition in range(15)}
+    reader._entries, reader._last_turn = 1, -1
+    reader.read(epochs)
+
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+
+
 def test_lanes_that_are_read_by_turns_all_have_their_turn(
     streams: Streams, make_reader: Callable[[int], LaneReader]
 ) -> None:
@@ -471,7 +554,7 @@ def test_a_read_that_breaks_off_keeps_what_it_had(reader: LaneReader, streams: S
     is read again or passed over."""
     streams.lanes = {lane(partition): list(range(1, 100)) for partition in range(12)}
     epochs = dict.fromkeys(range(12), 1)
-    streams.reads_left = 2
+    streams.reads_left = 1
 
     first = reader.read(epochs)
     with pytest.raises(redis.ConnectionError):
