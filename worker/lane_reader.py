@@ -25,6 +25,8 @@ from .requests import Batch, Request, parse_request
 BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)
 #: How often lanes that are always under way are looked at for entries before those, in seconds.
 HEAD_CHECK_SECONDS = 1.0
+#: Lanes of which the first entry is looked at in one answer: the longest entries of so many are well below its bound.
+HEADS_AT_ONCE = 32
 #: Entries to ask for at once, to begin with and after long ones; twice as many after an answer that was short.
 FIRST_READ_ENTRIES = 256
 #: Longest answer of Redis that is taken, in bytes. Redis counts entries, however long they are, and the first long ones
@@ -275,7 +277,11 @@ class LaneReader:
             self._heads.keep(owned)
             self._held.keep(epochs.keys())
         unreadable = self._fences.raise_for(epochs) | self._faults.unreadable_among(epochs.keys())
-        self._find_lower_ids(owned)
+        # Its entries are not deleted, so once it can be read they are found from its head.
+        for partition in unreadable.intersection(self._held.partitions):
+            self._held.release(partition)
+            self._waiting.add((partition, epochs[partition]))
+        self._find_lower_ids({lane for lane in owned if lane[0] not in unreadable})
         self._waiting = {lane for lane in self._waiting & owned if self._ownership.is_under_way(*lane)}
         unreadable |= {partition for partition, _ in self._waiting}
         return {partition: epoch for partition, epoch in epochs.items() if partition not in unreadable}
@@ -292,11 +298,21 @@ class LaneReader:
         oldest = {lane: first for lane in candidates if (first := self._heads.oldest(lane)) is not None}
         if not oldest:
             return
-        pipeline = self._client.pipeline(transaction=False)
-        for partition, _ in oldest:
-            pipeline.execute_command("XRANGE", self._keys.lane(partition), "-", "+", "COUNT", 1)  # type: ignore[no-untyped-call]
-        for (lane, first), entries in zip(oldest.items(), pipeline.execute(raise_on_error=False), strict=True):
-            # An error is one that reading meets as well.
-            if not isinstance(entries, Exception) and entries and is_lower(entries[0][0], first):
+        for (lane, first), head in zip(oldest.items(), self._heads_of([lane[0] for lane in oldest]), strict=True):
+            if head is not None and is_lower(head, first):
                 _log.warning("Redis gives out lower ids than before, reading from the head", partition=lane[0])
                 self._waiting.add(lane)
+
+    def _heads_of(self, partitions: Sequence[int]) -> list[bytes | None]:
+        """Return the first entry of each lane; None for an empty one, and for one that cannot be read."""
+        heads: list[bytes | None] = []
+        for start in range(0, len(partitions), HEADS_AT_ONCE):
+            pipeline = self._client.pipeline(transaction=False)
+            for partition in partitions[start : start + HEADS_AT_ONCE]:
+                pipeline.execute_command("XRANGE", self._keys.lane(partition), "-", "+", "COUNT", 1)  # type: ignore[no-untyped-call]
+            # An error is one that reading meets as well.
+            heads += [
+                entries[0][0] if entries and not isinstance(entries, Exception) else None
+                for entries in pipeline.execute(raise_on_error=False)
+            ]
+        return heads

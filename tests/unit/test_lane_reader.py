@@ -57,7 +57,8 @@ class Streams:
         if self.broken or self.reads_left == 0:
             raise self.fault
         if arguments[0] == "XRANGE":
-            return [[b"%d-0" % number, []] for number in self.lanes.get(arguments[1].encode(), [])[:1]]
+            numbers = self.lanes.get(arguments[1].encode(), [])[:1]
+            return [[b"%d-0" % number, [b"c", self.payload(number)]] for number in numbers]
         if self.reads_left is not None:
             self.reads_left -= 1
         command, _, count, *rest = arguments
@@ -77,10 +78,13 @@ class Streams:
             entries = [number for number in self.lanes.get(lane, []) if (number, 0) > place][:count]
             if entries:
                 found.append([lane, [[b"%d-0" % number, [b"c", self.payload(number)]] for number in entries]])
-        length = sum(len(fields[1]) for _, entries in found for _, fields in entries)
+        self.bound([entries for _, entries in found])
+        return found or None
+
+    def bound(self, answers: list[Any]) -> None:
+        length = sum(len(fields[1]) for entries in answers for _, fields in entries)
         if self.max_answer_bytes is not None and length > self.max_answer_bytes:
             raise AnswerTooLong
-        return found or None
 
     def payload(self, number: int) -> bytes:
         return self.payloads.get(number, b"{}")
@@ -92,6 +96,7 @@ class Answers:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._answers: list[Any] = []
+        self._heads: list[Any] = []
 
     def xlen(self, lane: str) -> None:
         spoilt = lane.encode() in self._streams.spoilt
@@ -99,9 +104,11 @@ class Answers:
 
     def execute_command(self, *arguments: Any) -> None:
         self._answers.append(self._streams.execute_command(*arguments))
+        self._heads.append(self._answers[-1])
 
     def execute(self, *, raise_on_error: bool) -> list[Any]:
         assert not raise_on_error
+        self._streams.bound(self._heads)
         return self._answers
 
 
@@ -713,6 +720,52 @@ def test_what_was_held_back_under_a_lost_lease_is_read_again(reader: LaneReader,
 
     assert entries_of(reader.read({2: 7})) == [(2, 2)]
     assert entries_of(reader.read_held({2: 7})) == [(2, 1)]
+
+
+@pytest.mark.parametrize("is_under_way", [True, False])
+def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock, is_under_way: bool
+) -> None:
+    """Given a lane with something held back, when its key is something else for a while, then nothing is held back
+    until it can be read, and then its store's commands come in their order."""
+    streams.lanes = {lane(2): [1, 2, 3], lane(3): []}
+    streams.payloads = {number: command_of("store_a", number, heavy=number == 1) for number in (1, 3, 4)}
+    streams.payloads[2] = command_of("store_b", 2)
+    epochs = {2: 5, 3: 5}
+    batch = reader.read(epochs)
+    assert entries_of(batch) == [(2, 2)]
+    if not is_under_way:
+        ownership.finish(batch.epochs)
+    streams.spoilt = {lane(2)}
+    reader.read(epochs)
+    reader.read(epochs)
+    assert not reader.holds_back
+
+    streams.spoilt, streams.lanes[lane(2)] = set(), [1, 3, 4]
+    clock.now += RECHECK_SECONDS
+    if is_under_way:
+        assert reader.read(epochs).requests == []
+        ownership.finish(batch.epochs)
+    assert reader.read(epochs).requests == []
+    assert entries_of(reader.read_held(epochs)) == [(2, 1), (2, 3), (2, 4)]
+
+
+def test_the_heads_of_many_lanes_with_long_entries_are_looked_at(
+    streams: Streams, make_reader: Callable[[int], LaneReader], clock: Clock
+) -> None:
+    """Given many lanes under way of which the first entries together are longer than an answer may be, then they are
+    looked at all the same, and lower ids are found."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(128), 1)
+    streams.lanes = {lane(partition): [10] for partition in range(128)}
+    reader.read(epochs)
+    streams.lanes = {lane(partition): [10] for partition in range(127)} | {lane(127): [5]}
+    streams.payloads = dict.fromkeys((5, 10), b"x" * 256_000)
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+    clock.now += HEAD_CHECK_SECONDS
+
+    reader.read(epochs)
+
+    assert reader._waiting == {(127, 1)}
 
 
 def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReader, streams: Streams) -> None:
