@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from ..schemas.keys import COMMAND_FIELD
+from .entry_ids import before, order_of
 from .requests import Request, parse_request
 from .sizing import rows_of
 
@@ -29,8 +30,6 @@ HELD_ENTRIES = 6
 HELD_ENTRIES_ALONE = 32
 MOST_HELD_ENTRIES = 1_536
 MORE_HELD_ENTRIES = 4
-#: Highest number behind the milliseconds of an entry's id.
-MAX_NUMBER = 2**64 - 1
 
 #: An entry of a lane as Redis gives it. One that was deleted while it was read has no fields.
 Entry = tuple[bytes, list[bytes] | None]
@@ -79,9 +78,9 @@ class HeldBack:
             if (len(fields[1]) if fields else 0) <= HEAVY_BYTES:
                 light.append(parse_request(partition, lane_entry, fields or []))
             elif held is None:
-                self._lanes[partition] = _HeldLane({store_id: _position(lane_entry)}, _before(lane_entry))
+                self._lanes[partition] = _HeldLane({store_id: order_of(lane_entry)}, before(lane_entry))
             else:
-                held.stores[store_id] = _position(lane_entry)
+                held.stores[store_id] = order_of(lane_entry)
         return light
 
     def start_of(self, partition: int) -> bytes:
@@ -102,10 +101,10 @@ class HeldBack:
         The entries are those behind `start_of`; none after `end` is looked at, for it was not read before. What of them
         was not held back is passed over: that was read when it came.
         """
-        held, last, left = self._lanes[partition], _position(end), room
+        held, last, left = self._lanes[partition], order_of(end), room
         requests: list[Request] = []
         for lane_entry, fields in entries:
-            position = _position(lane_entry)
+            position = order_of(lane_entry)
             if position > last:
                 held.read_to = end
                 break
@@ -121,7 +120,7 @@ class HeldBack:
         if requests or left >= 0:
             # Behind the other lanes, until it is their turn again.
             self._lanes[partition] = self._lanes.pop(partition)
-        if _position(held.read_to) >= last:
+        if order_of(held.read_to) >= last:
             self.release(partition)
         return requests, max(0, left)
 
@@ -159,15 +158,3 @@ def _store_of(fields: list[bytes] | None) -> str:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return ""
     return ""
-
-
-def _position(lane_entry: bytes) -> tuple[int, int]:
-    """Return an entry's id as what its order follows."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return int(milliseconds), int(number)
-
-
-def _before(lane_entry: bytes) -> bytes:
-    """Return the id that comes right before this one in a stream."""
-    milliseconds, number = _position(lane_entry)
-    return b"%d-%d" % ((milliseconds, number - 1) if number else (milliseconds - 1, MAX_NUMBER))

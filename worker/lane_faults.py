@@ -10,13 +10,12 @@ import structlog
 
 from ..schemas.keys import Keys
 from .counting import Counting
+from .redis_session import is_of_wrong_type
 
 #: How long until a lane that could not be read is looked at again, in seconds.
 RECHECK_SECONDS = 1.0
 #: The same of a lane with an entry that is too long: each look at it ends a connection.
 RECHECK_TOO_LONG_SECONDS = 60.0
-#: How Redis begins to say that a key holds something of another type.
-_WRONG_TYPE = "WRONGTYPE"
 
 _log = structlog.get_logger(__name__)
 
@@ -127,6 +126,4 @@ class LaneFaults:
 
 def _is_of_one_key(answer: object) -> bool:
     """Tell whether it is an error about one key, which does not say about which."""
-    if isinstance(answer, redis.exceptions.NoPermissionError):
-        return True
-    return isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE)
+    return isinstance(answer, redis.exceptions.NoPermissionError) or is_of_wrong_type(answer)

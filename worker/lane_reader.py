@@ -13,10 +13,11 @@ import structlog
 
 from ..schemas.keys import Keys
 from .counting import Counting
+from .entry_ids import is_lower
 from .fences import Fences
 from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_ALONE, Entry, HeldBack, lengths_of
 from .lane_faults import LaneFaults
-from .lane_heads import LaneHeads, is_lower
+from .lane_heads import LaneHeads
 from .ownership import Ownership
 from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong, RedisFault
 from .requests import Batch, Request, parse_request

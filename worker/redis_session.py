@@ -36,6 +36,12 @@ def is_out_of_memory(error: object) -> bool:
     )
 
 
+def is_of_wrong_type(error: object) -> bool:
+    """Tell whether Redis says that a key, without saying which, holds something of another type."""
+    # What a script meets comes after the script's name.
+    return isinstance(error, redis.ResponseError) and "WRONGTYPE Operation" in str(error)
+
+
 class RedisFaults:
     """How many connections of a worker's stages to Redis have ended by a fault. Shared by its threads; no I/O."""
 
