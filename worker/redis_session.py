@@ -136,6 +136,7 @@ class RedisSession:
             raise redis.ConnectionError("Redis has closed the connection")
         if self._max_answer_bytes is not None:
             # The driver has no bound of its own, and would build the whole answer in memory.
-            connection._sock = _BoundedSocket(connection._sock, self._max_answer_bytes)  # noqa: SLF001
+            driver: Any = connection
+            driver._sock = _BoundedSocket(driver._sock, self._max_answer_bytes)  # noqa: SLF001
         connection.on_connect()  # type: ignore[no-untyped-call]
         self._is_made = True
