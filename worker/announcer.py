@@ -17,7 +17,7 @@ from ..schemas.journal import Announcement, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
 from .book import Verdict
-from .redis_session import is_out_of_memory
+from .redis_session import is_of_wrong_type, is_out_of_memory
 from .requests import Batch, Request
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
@@ -32,9 +32,6 @@ MAX_UNREAD_BYTES = 80_000_000
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
-
-#: How Redis begins to say that a key holds something of another type.
-_WRONG_TYPE = "WRONGTYPE"
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +68,7 @@ class Announcer:
         for answer in pipeline.execute(raise_on_error=False):
             if is_out_of_memory(answer):
                 taken = False
-            elif isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE):
+            elif is_of_wrong_type(answer):
                 # One producer's key is something else. It finds its results in Postgres; the others must not wait.
                 _log.error("a result cannot be announced", error=str(answer))
             elif isinstance(answer, Exception):

@@ -17,6 +17,8 @@ import structlog
 
 from ..schemas.keys import Keys
 from . import scripts
+from .entry_ids import after
+from .redis_session import is_of_wrong_type
 from .requests import Batch, Request, parse_request
 
 #: Entries compared, or deleted by id, in one call, so that none keeps Redis busy for long and none brings in too much.
@@ -25,8 +27,6 @@ MAX_ENTRIES_PER_CALL = 100
 #: What the scripts answer: a later owner has the lane; its head is not what was decided.
 _FENCED = -1
 _OTHER_HEAD = -2
-#: How Redis says that a key holds something of another type. What a script meets comes after the script's name.
-_WRONG_TYPE = "WRONGTYPE Operation"
 
 #: The id of an entry, and its fields with their values as they were sent.
 StreamEntry = tuple[bytes, list[bytes]]
@@ -73,7 +73,7 @@ class Deleter:
             first, last = requests[0], requests[-1]
             self._delete_head(
                 keys=[self._keys.lane(partition), self._keys.fence(partition)],
-                args=[epochs[partition], first.lane_entry, last.lane_entry, last.payload, _after(last.lane_entry)],
+                args=[epochs[partition], first.lane_entry, last.lane_entry, last.payload, after(last.lane_entry)],
                 client=pipeline,
             )
         answers = pipeline.execute(raise_on_error=False)
@@ -117,7 +117,7 @@ class Deleter:
             yield entries
             if len(entries) < MAX_ENTRIES_PER_CALL:
                 return
-            start = _after(entries[-1][0])
+            start = after(entries[-1][0])
 
 
 def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) -> list[bytes]:
@@ -132,16 +132,10 @@ def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) 
 
 def _answer(partition: int, answer: object) -> int:
     """Return what a script answered; raise what says that Redis cannot be used."""
-    if isinstance(answer, redis.ResponseError) and _WRONG_TYPE in str(answer):
+    if is_of_wrong_type(answer):
         # Nothing of a lane is left to delete where its key is something else. The reader says so.
         _log.error("a lane cannot be rid of what is decided", partition=partition, error=str(answer))
         return 0
     if isinstance(answer, Exception):
         raise answer
     return int(str(answer))
-
-
-def _after(lane_entry: bytes) -> bytes:
-    """Return the id that comes right after this one in a stream."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return b"%b-%d" % (milliseconds, int(number) + 1)

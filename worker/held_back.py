@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from ..schemas.keys import COMMAND_FIELD
+from .entry_ids import before, order_of
 from .requests import Request, parse_request
 from .sizing import rows_of
 
@@ -23,8 +24,12 @@ HELD_BYTES = 300_000
 HELD_ROW_BYTES = 500
 #: The same where nobody else is at work.
 HELD_BYTES_ALONE = 3_000_000
-#: Highest number behind the milliseconds of an entry's id.
-MAX_NUMBER = 2**64 - 1
+#: Entries to ask for at once of a lane on which something is held back: to begin with and after long ones, where nobody
+#: else is at work, and at most; so many times more after an answer that left most of the room.
+HELD_ENTRIES = 6
+HELD_ENTRIES_ALONE = 32
+MOST_HELD_ENTRIES = 1_536
+MORE_HELD_ENTRIES = 4
 
 #: An entry of a lane as Redis gives it. One that was deleted while it was read has no fields.
 Entry = tuple[bytes, list[bytes] | None]
@@ -42,6 +47,8 @@ class _HeldLane(msgspec.Struct):
 
     stores: dict[str, tuple[int, int]]
     read_to: bytes
+    #: Entries to ask for at once.
+    count: int = HELD_ENTRIES
 
 
 class HeldBack:
@@ -71,41 +78,51 @@ class HeldBack:
             if (len(fields[1]) if fields else 0) <= HEAVY_BYTES:
                 light.append(parse_request(partition, lane_entry, fields or []))
             elif held is None:
-                self._lanes[partition] = _HeldLane({store_id: _position(lane_entry)}, _before(lane_entry))
+                self._lanes[partition] = _HeldLane({store_id: order_of(lane_entry)}, before(lane_entry))
             else:
-                held.stores[store_id] = _position(lane_entry)
+                held.stores[store_id] = order_of(lane_entry)
         return light
 
     def start_of(self, partition: int) -> bytes:
         """Return the entry behind which what is held back on the lane goes on."""
         return self._lanes[partition].read_to
 
-    def take(self, partition: int, entries: Iterable[Entry], end: bytes, room: int = HELD_BYTES) -> list[Request]:
-        """Return the next requests that were held back, at least one and as many as there is room for.
+    def count_of(self, partition: int) -> int:
+        """Return how many entries behind `start_of` to ask for."""
+        return self._lanes[partition].count
+
+    def take(
+        self, partition: int, entries: Sequence[Entry], end: bytes, room: int = HELD_BYTES, *, needs_one: bool = True
+    ) -> tuple[list[Request], int]:
+        """Return the next requests that were held back, as many as there is room for, and the room that is left.
+
+        At least one, however long it is, if one is needed; without room for the next one, none is left.
 
         The entries are those behind `start_of`; none after `end` is looked at, for it was not read before. What of them
         was not held back is passed over: that was read when it came.
         """
-        held, last = self._lanes[partition], _position(end)
+        held, last, left = self._lanes[partition], order_of(end), room
         requests: list[Request] = []
         for lane_entry, fields in entries:
-            position = _position(lane_entry)
+            position = order_of(lane_entry)
             if position > last:
                 held.read_to = end
                 break
             first = held.stores.get(_store_of(fields))
             if first is not None and position >= first:
                 request = parse_request(partition, lane_entry, fields or [])
-                room -= len(request.payload) + rows_of(request) * HELD_ROW_BYTES
-                if requests and room < 0:
+                left -= len(request.payload) + rows_of(request) * HELD_ROW_BYTES
+                if left < 0 and (requests or not needs_one):
                     break
                 requests.append(request)
             held.read_to = lane_entry
-        # Behind the other lanes, until it is their turn again.
-        self._lanes[partition] = self._lanes.pop(partition)
-        if _position(held.read_to) >= last:
+        _adapt(held, entries, room, left)
+        if requests or left >= 0:
+            # Behind the other lanes, until it is their turn again.
+            self._lanes[partition] = self._lanes.pop(partition)
+        if order_of(held.read_to) >= last:
             self.release(partition)
-        return requests
+        return requests, max(0, left)
 
     def release(self, partition: int) -> None:
         """Note that nothing is held back on this lane any more."""
@@ -115,6 +132,15 @@ class HeldBack:
         """Forget the lanes that are not among these."""
         for partition in self._lanes.keys() - set(partitions):
             del self._lanes[partition]
+
+
+def _adapt(held: _HeldLane, entries: Sequence[Entry], room: int, left: int) -> None:
+    """Ask for more at once where little was found in an answer that was short, and for few after a long one."""
+    length = sum(lengths_of(entries))
+    if length > max(room, HELD_BYTES):
+        held.count = HELD_ENTRIES
+    elif len(entries) >= held.count and max(length, room - left) < room // 2:
+        held.count = min(MOST_HELD_ENTRIES, held.count * MORE_HELD_ENTRIES)
 
 
 def lengths_of(entries: Sequence[Entry]) -> list[int]:
@@ -132,15 +158,3 @@ def _store_of(fields: list[bytes] | None) -> str:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return ""
     return ""
-
-
-def _position(lane_entry: bytes) -> tuple[int, int]:
-    """Return an entry's id as what its order follows."""
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return int(milliseconds), int(number)
-
-
-def _before(lane_entry: bytes) -> bytes:
-    """Return the id that comes right before this one in a stream."""
-    milliseconds, number = _position(lane_entry)
-    return b"%d-%d" % ((milliseconds, number - 1) if number else (milliseconds - 1, MAX_NUMBER))

@@ -10,11 +10,12 @@ import structlog
 
 from ..schemas.keys import Keys
 from .counting import Counting
+from .redis_session import is_of_wrong_type
 
 #: How long until a lane that could not be read is looked at again, in seconds.
 RECHECK_SECONDS = 1.0
-#: How Redis begins to say that a key holds something of another type.
-_WRONG_TYPE = "WRONGTYPE"
+#: The same of a lane with an entry that is too long: each look at it ends a connection.
+RECHECK_TOO_LONG_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,10 @@ class LaneFaults:
         #: Why a lane cannot be read, and why one does not get on, by partition.
         self._unreadable: dict[int, str] = {}
         self._standing: dict[int, str] = {}
+        #: When a lane with an entry that is too long is looked at again, by partition.
+        self._too_long: dict[int, float] = {}
+        #: Lanes to be asked for one entry alone, as one of them may have an entry that is too long.
+        self.suspects: set[int] = set()
 
     def note(self, partition: int, cause: str | None) -> None:
         """Note why a lane that can be read does not get on; None: it does."""
@@ -52,13 +57,27 @@ class LaneFaults:
         Raises:
             redis.RedisError: Redis cannot be used now.
         """
-        if self._unreadable.keys() - partitions or self._standing.keys() - partitions:
-            self._unreadable = {p: cause for p, cause in self._unreadable.items() if p in partitions}
-            self._standing = {p: cause for p, cause in self._standing.items() if p in partitions}
-            self._tell()
+        self._keep(partitions)
         if self._unreadable and self._clock() - self._looked_at >= RECHECK_SECONDS:
             self._look(list(self._unreadable))
-        return set(self._unreadable)
+        set_aside = {partition for partition, until in self._too_long.items() if self._clock() < until}
+        self.suspects |= self._too_long.keys() - set_aside
+        return self._unreadable.keys() | set_aside
+
+    def note_too_long(self, partition: int) -> None:
+        """Note that the next entry of a lane, asked for alone, is longer than there is room for."""
+        if partition not in self._too_long:
+            _log.error("a lane has an entry that is too long to be read", key=self._keys.lane(partition))
+        self._too_long[partition] = self._clock() + RECHECK_TOO_LONG_SECONDS
+        self.suspects.discard(partition)
+        self._tell()
+
+    def note_read_alone(self, partition: int) -> None:
+        """Note that the next entry of a suspect is not too long."""
+        self.suspects.discard(partition)
+        if self._too_long.pop(partition, None) is not None:
+            _log.info("a lane can be read again", partition=partition)
+            self._tell()
 
     def find(self, error: redis.ResponseError, partitions: Collection[int]) -> None:
         """Find out which of these lanes an error is about.
@@ -71,6 +90,14 @@ class LaneFaults:
             self._look(list(partitions))
         if len(self._unreadable) == known:
             raise error
+
+    def _keep(self, partitions: Collection[int]) -> None:
+        self.suspects.intersection_update(partitions)
+        if (self._unreadable.keys() | self._standing.keys() | self._too_long.keys()) - set(partitions):
+            self._unreadable = {p: cause for p, cause in self._unreadable.items() if p in partitions}
+            self._standing = {p: cause for p, cause in self._standing.items() if p in partitions}
+            self._too_long = {p: until for p, until in self._too_long.items() if p in partitions}
+            self._tell()
 
     def _look(self, partitions: list[int]) -> None:
         self._looked_at = self._clock()
@@ -93,11 +120,10 @@ class LaneFaults:
             _log.info("a lane can be read again", partition=partition)
 
     def _tell(self) -> None:
-        self._counting.note_lane_faults(self._standing | self._unreadable)
+        too_long = dict.fromkeys(self._too_long, "its next entry is too long to be read; it gets on without that")
+        self._counting.note_lane_faults(self._standing | too_long | self._unreadable)
 
 
 def _is_of_one_key(answer: object) -> bool:
     """Tell whether it is an error about one key, which does not say about which."""
-    if isinstance(answer, redis.exceptions.NoPermissionError):
-        return True
-    return isinstance(answer, redis.ResponseError) and str(answer).startswith(_WRONG_TYPE)
+    return isinstance(answer, redis.exceptions.NoPermissionError) or is_of_wrong_type(answer)

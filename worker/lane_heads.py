@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 import structlog
 
 from .counting import Counting
+from .entry_ids import order_of
 from .ownership import Ownership
 
 #: Times that a lane is read again from the same entry before it counts as one that does not get on: a power of two.
@@ -38,7 +39,7 @@ class LaneHeads:
         self._standing: set[int] = set()
 
     def note_read(self, lane: Lane, first: bytes, *, from_head: bool) -> None:
-        """Note a read that brought something, before it counts as under way."""
+        """Note with which entry a read began that brought something, and that is under way or about to be."""
         self._firsts.setdefault(lane, deque()).append(first)
         if from_head:
             self._note_head(lane, first)
@@ -62,7 +63,7 @@ class LaneHeads:
         while len(firsts) > under_way:
             firsts.popleft()
         # What was held back comes after what stands behind it.
-        return min(firsts, key=_order_of, default=None)
+        return min(firsts, key=order_of, default=None)
 
     def _note_head(self, lane: Lane, first: bytes) -> None:
         partition, epoch = lane
@@ -90,13 +91,3 @@ class LaneHeads:
         if partition in self._standing:
             self._standing.remove(partition)
             self._note(partition, None)
-
-
-def is_lower(one: bytes, other: bytes) -> bool:
-    """Tell whether an id of a stream comes before another."""
-    return _order_of(one) < _order_of(other)
-
-
-def _order_of(lane_entry: bytes) -> tuple[int, int]:
-    milliseconds, _, number = lane_entry.partition(b"-")
-    return int(milliseconds), int(number)

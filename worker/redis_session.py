@@ -36,6 +36,12 @@ def is_out_of_memory(error: object) -> bool:
     )
 
 
+def is_of_wrong_type(error: object) -> bool:
+    """Tell whether Redis says that a key, without saying which, holds something of another type."""
+    # What a script meets comes after the script's name.
+    return isinstance(error, redis.ResponseError) and "WRONGTYPE Operation" in str(error)
+
+
 class RedisFaults:
     """How many connections of a worker's stages to Redis have ended by a fault. Shared by its threads; no I/O."""
 
@@ -130,6 +136,7 @@ class RedisSession:
             raise redis.ConnectionError("Redis has closed the connection")
         if self._max_answer_bytes is not None:
             # The driver has no bound of its own, and would build the whole answer in memory.
-            connection._sock = _BoundedSocket(connection._sock, self._max_answer_bytes)  # noqa: SLF001
+            driver: Any = connection
+            driver._sock = _BoundedSocket(driver._sock, self._max_answer_bytes)  # noqa: SLF001
         connection.on_connect()  # type: ignore[no-untyped-call]
         self._is_made = True

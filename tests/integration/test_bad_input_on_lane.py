@@ -16,6 +16,7 @@ from creditlane.schemas.journal import Announcement, decode_announcements
 from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
+from creditlane.worker.lane_reader import MAX_ANSWER_BYTES
 from creditlane.worker.process import Worker
 
 from .direct_store import DirectStore, add_store
@@ -45,6 +46,10 @@ class Lane:
             fields = {**fields, b"r": f"{self.producer_id}/{self._sent}"}
         self._redis.xadd(self._keys.lane(PARTITION), fields)
         return self._sent
+
+    def put_on_another(self, fields: dict[Any, Any]) -> None:
+        """Put an entry on the lane beside it."""
+        self._redis.xadd(self._keys.lane((PARTITION + 1) % 8), fields)
 
     def put_credit(self, key: str, **more: Any) -> int:
         command = Credit(account_id=ANN, idempotency_key=key, amount=1, reference="good")
@@ -236,3 +241,15 @@ def test_a_command_the_size_of_its_longest_fields_is_accepted(lane: Lane) -> Non
 
     assert row is not None
     assert (row.amount, row.reference) == (command.amount, command.reference)
+
+
+def test_an_entry_that_is_too_long_to_be_read_stops_no_other_lane(lane: Lane) -> None:
+    """Given an entry that is longer than any answer that a worker takes, then other lanes go on."""
+    lane.put_on_another({b"c": b"x" * (MAX_ANSWER_BYTES + 1)})
+    lane.put_credit("one")
+    lane.put_credit("two")
+
+    lane.hear()
+
+    assert lane.applied() == ["one", "two"]
+    assert lane.letters() == []

@@ -14,8 +14,8 @@ from creditlane.schemas.encoding import encode_command
 from creditlane.schemas.keys import Keys
 from creditlane.worker import fences as worker_fences
 from creditlane.worker.counting import Counting
-from creditlane.worker.held_back import HEAVY_BYTES
-from creditlane.worker.lane_faults import RECHECK_SECONDS
+from creditlane.worker.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
+from creditlane.worker.lane_faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
 from creditlane.worker.lane_heads import MAX_SAME_HEADS
 from creditlane.worker.lane_reader import (
     FIRST_READ_ENTRIES,
@@ -42,6 +42,8 @@ class Streams:
         self.asked: list[tuple[int, int]] = []
         self.starts: dict[bytes, bytes] = {}
         self.broken = False
+        #: What it breaks with.
+        self.fault: Exception = redis.ConnectionError("gone")
         #: Longest answer, in bytes of payloads, before it is broken off.
         self.max_answer_bytes: int | None = None
         #: Reads that are answered before it breaks.
@@ -53,9 +55,10 @@ class Streams:
 
     def execute_command(self, *arguments: Any) -> Any:
         if self.broken or self.reads_left == 0:
-            raise redis.ConnectionError("gone")
+            raise self.fault
         if arguments[0] == "XRANGE":
-            return [[b"%d-0" % number, []] for number in self.lanes.get(arguments[1].encode(), [])[:1]]
+            numbers = self.lanes.get(arguments[1].encode(), [])[:1]
+            return [[b"%d-0" % number, [b"c", self.payload(number)]] for number in numbers]
         if self.reads_left is not None:
             self.reads_left -= 1
         command, _, count, *rest = arguments
@@ -75,10 +78,13 @@ class Streams:
             entries = [number for number in self.lanes.get(lane, []) if (number, 0) > place][:count]
             if entries:
                 found.append([lane, [[b"%d-0" % number, [b"c", self.payload(number)]] for number in entries]])
-        length = sum(len(fields[1]) for _, entries in found for _, fields in entries)
+        self.bound([entries for _, entries in found])
+        return found or None
+
+    def bound(self, answers: list[Any]) -> None:
+        length = sum(len(fields[1]) for entries in answers for _, fields in entries)
         if self.max_answer_bytes is not None and length > self.max_answer_bytes:
             raise AnswerTooLong
-        return found or None
 
     def payload(self, number: int) -> bytes:
         return self.payloads.get(number, b"{}")
@@ -90,6 +96,7 @@ class Answers:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._answers: list[Any] = []
+        self._heads: list[Any] = []
 
     def xlen(self, lane: str) -> None:
         spoilt = lane.encode() in self._streams.spoilt
@@ -97,9 +104,11 @@ class Answers:
 
     def execute_command(self, *arguments: Any) -> None:
         self._answers.append(self._streams.execute_command(*arguments))
+        self._heads.append(self._answers[-1])
 
     def execute(self, *, raise_on_error: bool) -> list[Any]:
         assert not raise_on_error
+        self._streams.bound(self._heads)
         return self._answers
 
 
@@ -424,6 +433,87 @@ def test_after_an_answer_that_is_too_long_fewer_entries_are_asked_for(
     assert {partition for partition in range(100) if partition in reader._held} == set(range(100))
 
 
+def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
+    streams: Streams, make_reader: Callable[[int], LaneReader], counting: Counting, clock: Clock
+) -> None:
+    """Given one entry that is longer than any answer may be, when the lanes are read, then after some answers that are
+    broken off all others are read, and no answer is broken off any more; it is looked at now and then, and the lane
+    gets on once that entry is gone."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
+    streams.lanes = {lane(partition): [partition + 1] for partition in range(64)}
+    streams.payloads = {41: b"x" * (MAX_ANSWER_BYTES + 1)}
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+
+    read = set()
+    for _ in range(10):
+        with suppress(AnswerTooLong):
+            read |= {partition for partition, _ in entries_of(reader.read(epochs))}
+    assert read == set(range(64)) - {40}
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["40"]
+    assert [reader.read(epochs).requests for _ in range(9)] == [[]] * 9
+
+    clock.now += RECHECK_TOO_LONG_SECONDS
+    with pytest.raises(AnswerTooLong):
+        reader.read(epochs)
+    reader.read(epochs)
+    streams.lanes[lane(40)] = [99]
+    clock.now += RECHECK_TOO_LONG_SECONDS
+    assert entries_of(reader.read(epochs)) == [(40, 99)]
+    assert json.loads(counting.encoded())["lane_faults"] == {}
+
+
+def test_an_entry_too_long_to_be_read_behind_others_lets_those_be_read(
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+) -> None:
+    """Given a lane with such an entry in the middle, then what stands before it is read, and nothing behind it."""
+    reader = make_reader(8_000)
+    streams.lanes = {lane(2): list(range(1, 30)), lane(3): [50]}
+    streams.payloads = {20: b"x" * (MAX_ANSWER_BYTES + 1)}
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+
+    read = []
+    for _ in range(60):
+        with suppress(AnswerTooLong):
+            batch = reader.read({2: 5, 3: 5})
+            read += entries_of(batch)
+            ownership.finish(batch.epochs)
+            for partition, number in entries_of(batch):
+                streams.lanes[lane(partition)].remove(number)
+
+    assert sorted(read) == [*((2, number) for number in range(1, 20)), (3, 50)]
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["2"]
+
+
+@pytest.mark.parametrize("fault", [OSError("reset"), redis.InvalidResponse("?")])
+def test_a_read_that_breaks_off_by_any_fault_keeps_what_it_had(
+    reader: LaneReader, streams: Streams, fault: Exception
+) -> None:
+    streams.lanes = {lane(partition): list(range(1, 100)) for partition in range(12)}
+    streams.reads_left = 1
+    streams.fault = fault
+
+    assert len(reader.read(dict.fromkeys(range(12), 1)).requests) >= 12
+    with pytest.raises(type(fault)):
+        reader.read(dict.fromkeys(range(12), 1))
+
+
+def test_a_lane_that_was_not_asked_does_not_count_as_one_that_gets_on(
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+) -> None:
+    """Given a lane that does not get on, when a read ends before its turn, then it is still named."""
+    reader, epochs = make_reader(4), dict.fromkeys(range(20), 1)
+    streams.lanes = {lane(15): [1]}
+    for _ in range(MAX_SAME_HEADS + 1):
+        ownership.finish(reader.read({15: 1}).epochs)
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+
+    streams.lanes |= {lane(partition): list(range(1, 100)) for partition in range(15)}
+    reader._entries, reader._last_turn = 1, -1
+    reader.read(epochs)
+
+    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+
+
 def test_lanes_that_are_read_by_turns_all_have_their_turn(
     streams: Streams, make_reader: Callable[[int], LaneReader]
 ) -> None:
@@ -471,7 +561,7 @@ def test_a_read_that_breaks_off_keeps_what_it_had(reader: LaneReader, streams: S
     is read again or passed over."""
     streams.lanes = {lane(partition): list(range(1, 100)) for partition in range(12)}
     epochs = dict.fromkeys(range(12), 1)
-    streams.reads_left = 2
+    streams.reads_left = 1
 
     first = reader.read(epochs)
     with pytest.raises(redis.ConnectionError):
@@ -518,8 +608,9 @@ def test_what_is_heavy_holds_up_its_own_store_only(reader: LaneReader, streams: 
 
 
 def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader, streams: Streams) -> None:
+    """Given lanes of which each has more held back than a part has room for, then they have their turns."""
     streams.lanes = {lane(2): list(range(1, 10)), lane(3): list(range(11, 20))}
-    streams.payloads = {number: command_of("store_a", number, heavy=True) for number in range(20)}
+    streams.payloads = dict.fromkeys(range(20), b"x" * (HELD_BYTES - 1000))
     epochs = {2: 1, 3: 1}
     assert reader.read(epochs).requests == []
 
@@ -527,11 +618,70 @@ def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader,
     while reader.holds_back:
         parts.append(entries_of(reader.read_held(epochs)))
 
-    assert all(len({partition for partition, _ in part}) == 1 for part in parts)
+    assert all(len(part) == 1 for part in parts)
     assert [parts[0][0][0], parts[1][0][0], parts[2][0][0]] == [2, 3, 2]
     numbers = [number for part in parts for _, number in part]
     assert sorted(numbers) == [*range(1, 10), *range(11, 20)]
     assert [number for number in numbers if number < 10] == list(range(1, 10))
+
+
+def test_one_heavy_command_does_not_slow_down_what_its_store_sends_behind_it(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given a thousand light commands behind a heavy one on each of some lanes, then the parts of what is held back are
+    soon as large as there is room, of as many lanes as that takes."""
+    reader, epochs = make_reader(8_000), {2: 1, 3: 1, 4: 1}
+    for partition in epochs:
+        streams.lanes[lane(partition)] = list(range(partition * 10_000, partition * 10_000 + 1_001))
+        streams.payloads |= {
+            number: command_of("store_a", number, heavy=number % 10_000 == 0)
+            for number in streams.lanes[lane(partition)]
+        }
+    while not reader.is_at_end:
+        assert reader.read(epochs).requests == []
+
+    parts = []
+    while reader.holds_back:
+        parts.append(entries_of(reader.read_held(epochs)))
+
+    assert len(parts) <= 20
+    for partition in epochs:
+        read = [number for part in parts for at, number in part if at == partition]
+        assert read == streams.lanes[lane(partition)]
+
+
+def test_a_part_that_is_full_with_one_lane_leaves_the_next_where_it_is(reader: LaneReader, streams: Streams) -> None:
+    """Given room that is left for no command of the next lane, then that one comes first in the next part."""
+    streams.lanes = {lane(2): [1, 2], lane(3): [11], lane(4): [21]}
+    streams.payloads = dict.fromkeys((1, 2, 11, 21), b"x" * (HELD_BYTES // 2))
+    epochs = {2: 1, 3: 1, 4: 1}
+    reader.read(epochs)
+
+    parts = [entries_of(reader.read_held(epochs)) for _ in range(4)]
+
+    assert parts == [[(2, 1)], [(3, 11)], [(4, 21)], [(2, 2)]]
+
+
+def test_long_entries_among_what_is_held_back_are_asked_for_few_at_once(
+    streams: Streams, make_reader: Callable[[int], LaneReader]
+) -> None:
+    """Given light commands and then long ones, then the number that is asked for grows, and falls again."""
+    reader = make_reader(8_000)
+    numbers = list(range(1, 3_000))
+    streams.lanes = {lane(2): numbers}
+    streams.payloads = {number: command_of("store_a", number, heavy=number == 1) for number in numbers[:1_000]}
+    streams.payloads |= dict.fromkeys(numbers[1000:], b'{"store_id":"store_a","x":"' + b"x" * 7900 + b'"}')
+    while not reader.is_at_end:
+        assert reader.read({2: 1}).requests == []
+    streams.asked.clear()
+
+    while reader.holds_back:
+        reader.read_held({2: 1})
+
+    asked = [count for count, _ in streams.asked]
+    assert asked[0] == HELD_ENTRIES
+    assert max(asked) <= MOST_HELD_ENTRIES
+    assert asked[-1] * 7_900 < 2 * HELD_BYTES
 
 
 def test_with_something_held_back_a_lane_is_read_on_from_its_place(
@@ -570,6 +720,52 @@ def test_what_was_held_back_under_a_lost_lease_is_read_again(reader: LaneReader,
 
     assert entries_of(reader.read({2: 7})) == [(2, 2)]
     assert entries_of(reader.read_held({2: 7})) == [(2, 1)]
+
+
+@pytest.mark.parametrize("is_under_way", [True, False])
+def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock, is_under_way: bool
+) -> None:
+    """Given a lane with something held back, when its key is something else for a while, then nothing is held back
+    until it can be read, and then its store's commands come in their order."""
+    streams.lanes = {lane(2): [1, 2, 3], lane(3): []}
+    streams.payloads = {number: command_of("store_a", number, heavy=number == 1) for number in (1, 3, 4)}
+    streams.payloads[2] = command_of("store_b", 2)
+    epochs = {2: 5, 3: 5}
+    batch = reader.read(epochs)
+    assert entries_of(batch) == [(2, 2)]
+    if not is_under_way:
+        ownership.finish(batch.epochs)
+    streams.spoilt = {lane(2)}
+    reader.read(epochs)
+    reader.read(epochs)
+    assert not reader.holds_back
+
+    streams.spoilt, streams.lanes[lane(2)] = set(), [1, 3, 4]
+    clock.now += RECHECK_SECONDS
+    if is_under_way:
+        assert reader.read(epochs).requests == []
+        ownership.finish(batch.epochs)
+    assert reader.read(epochs).requests == []
+    assert entries_of(reader.read_held(epochs)) == [(2, 1), (2, 3), (2, 4)]
+
+
+def test_the_heads_of_many_lanes_with_long_entries_are_looked_at(
+    streams: Streams, make_reader: Callable[[int], LaneReader], clock: Clock
+) -> None:
+    """Given many lanes under way of which the first entries together are longer than an answer may be, then they are
+    looked at all the same, and lower ids are found."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(128), 1)
+    streams.lanes = {lane(partition): [10] for partition in range(128)}
+    reader.read(epochs)
+    streams.lanes = {lane(partition): [10] for partition in range(127)} | {lane(127): [5]}
+    streams.payloads = dict.fromkeys((5, 10), b"x" * 256_000)
+    streams.max_answer_bytes = MAX_ANSWER_BYTES
+    clock.now += HEAD_CHECK_SECONDS
+
+    reader.read(epochs)
+
+    assert reader._waiting == {(127, 1)}
 
 
 def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReader, streams: Streams) -> None:
