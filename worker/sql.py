@@ -227,16 +227,24 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name = any(%(names)s)
 """
 
-#: Gives partitions back. The epoch moves on, so that nothing read before can still be committed. Locked in the order in
-#: which batches lock them.
-RELEASE_LEASES = """
+
+def _release_leases(locking: str) -> str:
+    return f"""
 with mine as (
     select partition from leases where worker_id = %(worker_id)s and partition = any(%(partitions)s)
     order by partition
-    for update
+    for update {locking}
 )
 update leases set worker_id = null, epoch = leases.epoch + 1 from mine where leases.partition = mine.partition
-"""
+returning leases.partition
+"""  # noqa: S608  # the fragment is one of the two below
+
+
+#: Gives those partitions back that no batch has locked just now. The epoch moves on, so that nothing read before can
+#: still be committed.
+RELEASE_UNLOCKED_LEASES = _release_leases("skip locked")
+#: Gives partitions back also where a batch has to be waited for. Locked in the order in which batches lock them.
+RELEASE_LEASES = _release_leases("")
 
 #: A worker that leaves, and those that have been silent for a day and own nothing.
 FORGET_WORKERS = """
