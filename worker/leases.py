@@ -205,14 +205,15 @@ class LeaseKeeper:
         if not silent and not nobodys:
             return {}, True
         self._end_silent(silent)
-        taken = self._take_by(sql.TAKE_UNLOCKED_LEASES, wanted, silent)
-        if len(taken) == wanted:
-            return taken, True
-        # In a transaction of its own: one that holds some of them and waits for others would be in the way of batches.
+        taken: dict[int, int] = {}
+        # In transactions of their own: one that holds some of them and waits for others would be in the way of batches.
         try:
-            return taken | self._take_by(sql.TAKE_LEASES, wanted - len(taken), silent), True
+            for statement in (sql.TAKE_UNLOCKED_LEASES, sql.TAKE_LEASES):
+                if len(taken) < wanted:
+                    taken |= self._take_by(statement, wanted - len(taken), silent)
         except psycopg.errors.LockNotAvailable:
             return taken, False
+        return taken, True
 
     def _take_by(self, statement: str, wanted: int, silent: Iterable[Sign]) -> dict[int, int]:
         seen = {sign.worker_id: sign.expires_at_us for sign in silent}

@@ -6,6 +6,7 @@ from threading import Event, Thread
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_postgres
@@ -24,6 +25,7 @@ SHOW_LIFE = """
 insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
 values (%s, 'elsewhere', 1, clock_timestamp() + make_interval(secs => %s), '{}', %s, %s)
 """
+REPLACING = "ending the sessions of workers that show no life or do not get on"
 LOCK_LEASES = "select 1 from leases where partition = any(%s) order by partition for update"
 
 
@@ -98,3 +100,18 @@ def test_a_stuck_worker_ends_the_sessions_of_a_silent_one_that_keep_its_lanes_lo
             wait_for(lambda: not lanes_of(watcher, ME), "its lanes to be nobody's", 15)
         with pytest.raises(psycopg.OperationalError):
             dead.execute("select 1")
+
+
+def test_a_locked_row_of_a_silent_worker_costs_no_connection(
+    settings: Settings, watcher: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """Given a worker to be replaced, whose row somebody keeps locked, then it is only asked again for its lanes."""
+    watcher.execute("update leases set worker_id = %s", [OTHER])
+    watcher.execute(SHOW_LIFE, [OTHER, 300.0, 300.0, True])
+    with psycopg.connect(settings.require_database_url()) as locking:
+        locking.execute("select 1 from workers where worker_id = %s for update", [OTHER])
+        with capture_logs() as logs, keeping(settings, is_stuck=False):
+            wait_for(lambda: len([log for log in logs if log["event"] == REPLACING]) > 1, "another attempt")
+            locking.commit()
+            wait_for(lambda: len(lanes_of(watcher, ME)) == 8, "the lanes of the one that is replaced")
+    assert "leases cannot be renewed, trying again" not in [log["event"] for log in logs]
