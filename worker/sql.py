@@ -256,9 +256,15 @@ where worker_id = %(worker_id)s
 
 #: Puts epochs of this worker's leases above the fences that stand in Redis: Postgres was restored to an earlier state.
 #: Who has a lease by Postgres alone may do so, and what it read under the old epoch can no longer be committed.
+#: Locked in the order in which batches lock them.
 RAISE_EPOCHS = """
-update leases set epoch = greatest(leases.epoch, standing.fence + 1)
-from unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence)
-where leases.partition = standing.partition and leases.worker_id = %(worker_id)s
+with mine as (
+    select leases.partition, standing.fence from leases
+    join unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence) using (partition)
+    where leases.worker_id = %(worker_id)s
+    order by leases.partition
+    for update of leases
+)
+update leases set epoch = greatest(leases.epoch, mine.fence + 1) from mine where leases.partition = mine.partition
 returning leases.partition, leases.epoch
 """
