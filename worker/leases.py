@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from threading import Event
 from typing import Any
 
@@ -125,9 +126,9 @@ class LeaseKeeper:
         self._tell(stuck)
         self._show_life(is_stuck=bool(stuck))
         partitions, nobodys, held = self._read_shares()
+        self._watch.look(map(Sign._make, self._connected().execute(sql.READ_OTHERS, {"worker_id": self._worker_id})))
         if stuck:
             return self._step_back(held)
-        self._watch.look(map(Sign._make, self._connected().execute(sql.READ_OTHERS, {"worker_id": self._worker_id})))
         alive = self._watch.alive() + 1
         fair_share = math.ceil(partitions / alive)
         done = True
@@ -190,6 +191,8 @@ class LeaseKeeper:
         """Give everything back at once, since a stage does not get on. Others need not wait for it."""
         _, lost = self._ownership.replace({})
         self._counting.note_lanes(0, len(lost))
+        # What it waits for may be locked by one that shows no life, and there may be nobody else to see to that.
+        self._end_silent(self._watch.to_replace())
         if self._release(held):
             return self._renewal_seconds
         # The stage that is stuck holds the leases of its batch: its session is alive as far as Postgres can tell.
@@ -201,18 +204,16 @@ class LeaseKeeper:
         silent = self._watch.to_replace()
         if not silent and not nobodys:
             return {}, True
-        if silent:
-            names = [sign.worker_id for sign in silent]
-            _log.warning("ending the sessions of workers that show no life or do not get on", workers=names)
-            self._end_sessions(names)
-        taken = self._take_by(sql.TAKE_UNLOCKED_LEASES, wanted, silent)
-        if len(taken) == wanted:
-            return taken, True
-        # In a transaction of its own: one that holds some of them and waits for others would be in the way of batches.
+        self._end_silent(silent)
+        taken: dict[int, int] = {}
+        # In transactions of their own: one that holds some of them and waits for others would be in the way of batches.
         try:
-            return taken | self._take_by(sql.TAKE_LEASES, wanted - len(taken), silent), True
+            for statement in (sql.TAKE_UNLOCKED_LEASES, sql.TAKE_LEASES):
+                if len(taken) < wanted:
+                    taken |= self._take_by(statement, wanted - len(taken), silent)
         except psycopg.errors.LockNotAvailable:
             return taken, False
+        return taken, True
 
     def _take_by(self, statement: str, wanted: int, silent: Iterable[Sign]) -> dict[int, int]:
         seen = {sign.worker_id: sign.expires_at_us for sign in silent}
@@ -243,18 +244,29 @@ class LeaseKeeper:
         return kept, self._release(released)
 
     def _release(self, partitions: Iterable[int]) -> bool:
-        """Give partitions back. False if a batch has locked some of them, so that none was."""
-        values = {"worker_id": self._worker_id, "partitions": list(partitions)}
-        if not values["partitions"]:
-            return True
-        connection = self._connected()
+        """Give back those that no batch has locked at once, then the others. False if some of them stayed locked."""
+        wanted = set(partitions)
         try:
-            with connection.transaction():
-                self._bound_locks(connection)
-                connection.execute(sql.RELEASE_LEASES, values)
+            left = wanted - self._release_by(sql.RELEASE_UNLOCKED_LEASES, wanted)
+            self._release_by(sql.RELEASE_LEASES, left)
         except psycopg.errors.LockNotAvailable:
             return False
         return True
+
+    def _release_by(self, statement: str, partitions: AbstractSet[int]) -> set[int]:
+        if not partitions:
+            return set()
+        connection = self._connected()
+        with connection.transaction():
+            self._bound_locks(connection)
+            values = {"worker_id": self._worker_id, "partitions": list(partitions)}
+            return {partition for (partition,) in connection.execute(statement, values)}
+
+    def _end_silent(self, silent: Iterable[Sign]) -> None:
+        names = [sign.worker_id for sign in silent]
+        if names:
+            _log.warning("ending the sessions of workers that show no life or do not get on", workers=names)
+            self._end_sessions(names)
 
     def _end_sessions(self, worker_ids: Iterable[str]) -> None:
         names = [session_name(worker_id) for worker_id in worker_ids]

@@ -75,13 +75,20 @@ class Ownership:
         with self._changed:
             self._under_way.subtract(epochs.items())
             for key in epochs.items():
-                if deleted:
-                    self._waiting_since[key[0]] = now
                 if self._under_way[key] <= 0:
                     del self._under_way[key]
-                    if deleted:
-                        del self._waiting_since[key[0]]
+            if deleted:
+                self._note_deleted(epochs.keys(), now)
             self._changed.notify_all()
+
+    def _note_deleted(self, partitions: Iterable[int], now: float) -> None:
+        # What was read under another epoch waits on.
+        busy = {partition for partition, _ in self._under_way}
+        for partition in partitions:
+            if partition in busy:
+                self._waiting_since[partition] = now
+            else:
+                self._waiting_since.pop(partition, None)
 
     def batches_under_way(self, partition: int, epoch: int) -> int:
         """Return how often the lane was read under this epoch and is not done with."""

@@ -227,16 +227,24 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity
 where datname = current_database() and usename = current_user and application_name = any(%(names)s)
 """
 
-#: Gives partitions back. The epoch moves on, so that nothing read before can still be committed. Locked in the order in
-#: which batches lock them.
-RELEASE_LEASES = """
+
+def _release_leases(locking: str) -> str:
+    return f"""
 with mine as (
     select partition from leases where worker_id = %(worker_id)s and partition = any(%(partitions)s)
     order by partition
-    for update
+    for update {locking}
 )
 update leases set worker_id = null, epoch = leases.epoch + 1 from mine where leases.partition = mine.partition
-"""
+returning leases.partition
+"""  # noqa: S608  # the fragment is one of the two below
+
+
+#: Gives those partitions back that no batch has locked just now. The epoch moves on, so that nothing read before can
+#: still be committed.
+RELEASE_UNLOCKED_LEASES = _release_leases("skip locked")
+#: Gives partitions back also where a batch has to be waited for. Locked in the order in which batches lock them.
+RELEASE_LEASES = _release_leases("")
 
 #: A worker that leaves, and those that have been silent for a day and own nothing.
 FORGET_WORKERS = """
@@ -248,9 +256,15 @@ where worker_id = %(worker_id)s
 
 #: Puts epochs of this worker's leases above the fences that stand in Redis: Postgres was restored to an earlier state.
 #: Who has a lease by Postgres alone may do so, and what it read under the old epoch can no longer be committed.
+#: Locked in the order in which batches lock them.
 RAISE_EPOCHS = """
-update leases set epoch = greatest(leases.epoch, standing.fence + 1)
-from unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence)
-where leases.partition = standing.partition and leases.worker_id = %(worker_id)s
+with mine as (
+    select leases.partition, standing.fence from leases
+    join unnest(%(partitions)s::smallint[], %(fences)s::bigint[]) as standing (partition, fence) using (partition)
+    where leases.worker_id = %(worker_id)s
+    order by leases.partition
+    for update of leases
+)
+update leases set epoch = greatest(leases.epoch, mine.fence + 1) from mine where leases.partition = mine.partition
 returning leases.partition, leases.epoch
 """

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -11,6 +12,8 @@ from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
 from creditlane.worker.fences import MAX_EPOCH_LEAP, EpochRaiser, Fences
 from creditlane.worker.ownership import Ownership
+
+from ..faults.worker_processes import wait_for
 
 WORKER = "worker one"
 
@@ -54,6 +57,12 @@ def execute(settings: Settings, statement: str, *values: object) -> None:
         connection.execute(statement.encode(), values)
 
 
+def waits_for_a_lock(settings: Settings) -> bool:
+    waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with psycopg.connect(settings.require_database_url()) as connection:
+        return connection.execute(waiting).fetchone() is not None
+
+
 def epochs_of(settings: Settings) -> dict[int, int]:
     with psycopg.connect(settings.require_database_url()) as connection:
         return dict(
@@ -81,6 +90,29 @@ def test_an_owner_goes_above_a_fence_that_is_higher_than_its_lease(
     assert owner.ownership.current() == epochs_of(settings) == {0: 3, 1: 41, 2: 5}
     assert owner.raise_fences() == set()
     assert [client.get(keys.fence(partition)) for partition in range(3)] == [b"3", b"41", b"5"]
+
+
+def test_epochs_are_raised_in_the_order_in_which_batches_lock_the_lanes(
+    owner: Owner, client: redis.Redis, keys: Keys, settings: Settings
+) -> None:
+    # Given lanes of which the highest is stored first, and a batch that has locked the first but one
+    for partition in (1, 0):
+        execute(settings, "update leases set epoch = 3 where partition = %s", partition)
+    for partition in range(3):
+        client.set(keys.fence(partition), 40)
+    owner.ownership.replace({2: 3, 1: 3, 0: 3})
+    with psycopg.connect(settings.require_database_url()) as batch, ThreadPoolExecutor(1) as threads:
+        batch.execute("select 1 from leases where partition = 1 for update")
+        # When the epochs of all of them are raised
+        raised = threads.submit(owner.raise_fences)
+        wait_for(lambda: waits_for_a_lock(settings), "the raising to wait for the batch")
+        # Then the batch can lock the next one
+        try:
+            batch.execute("select 1 from leases where partition = 2 for update nowait")
+        finally:
+            batch.rollback()
+        assert raised.result() == {0, 1, 2}
+    assert epochs_of(settings) == {0: 41, 1: 41, 2: 41}
 
 
 def test_who_has_no_lease_passes_no_fence(client: redis.Redis, keys: Keys, owner: Owner, settings: Settings) -> None:

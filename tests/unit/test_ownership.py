@@ -162,6 +162,20 @@ def test_a_lane_of_which_something_gets_done_does_not_stand() -> None:
     assert ownership.standing(10) == {}
 
 
+def test_a_lane_stands_under_its_new_epoch_though_something_of_the_old_one_was_deleted() -> None:
+    """Given a lane read under two epochs, when what was read under the first is deleted, then the other part waits."""
+    time = Time()
+    ownership = Ownership(time)
+    ownership.replace({1: 5})
+    ownership.begin({1: 5})
+    ownership.move({1: 6})
+    ownership.begin({1: 6})
+    ownership.finish({1: 5}, deleted=True)
+    time.now += 12
+
+    assert ownership.standing(10) == {1: 12}
+
+
 def test_a_lane_that_somebody_else_emptied_does_not_stand() -> None:
     time = Time()
     ownership = Ownership(time)
