@@ -127,6 +127,7 @@ class AsyncWaiting:
                 # Not `wait_for`, which would cancel the promise at the first pause.
                 await asyncio.wait((promise,), timeout=min(remaining, next(pauses)))
                 if promise.done():
+                    self._repeats.note_result(ticket)
                     return result_of_announcement(promise.result(), ticket.account_id, ticket.idempotency_key)
                 if time.monotonic() >= deadline:
                     raise overdue(ticket, timeout) from trouble

@@ -128,6 +128,7 @@ class Waiting:
                     if time.monotonic() >= deadline:
                         raise overdue(ticket, timeout) from trouble
                 else:
+                    self._repeats.note_result(ticket)
                     return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:
