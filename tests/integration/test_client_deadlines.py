@@ -3,6 +3,7 @@
 No worker runs here: nothing is decided, so every call that waits for a result waits until its deadline.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import redis
 
 from creditlane import Client, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.producer.redis_wire import RedisWire
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.routing import partition_of
 
@@ -132,6 +134,63 @@ def test_what_was_never_sent_is_unavailable_by_the_deadline(make_client: MakeCli
         error, seconds = outcome_of(
             lambda: client.debit(ACCOUNT, 1, reference="r", idempotency_key="d", timeout=TIMEOUT_SECONDS)
         )
+
+    assert isinstance(error, Unavailable)
+    assert seconds < PATIENCE_SECONDS
+
+
+class DrippingRedis:
+    """Answers the first requests of each connection at once, and the one after them without an end, byte by byte."""
+
+    def __init__(self, answered: int) -> None:
+        self._answered = answered
+        self._is_over = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self._server.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._drip, args=(connection,)))
+            self._threads[-1].start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        left = self._answered
+        with connection, contextlib.suppress(OSError):
+            while left > 0:
+                requests = connection.recv(65_536).count(b"*")
+                connection.sendall(b"+OK\r\n" * min(requests, left))
+                left -= requests
+            connection.sendall(b"+")
+            # Not for ever, so that a client that waits for the end fails and does not hang.
+            for _ in range(100):
+                if self._is_over.wait(0.1):
+                    return
+                connection.sendall(b"x")
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2], ids=["greeting", "greeting further on", "answer"])
+def test_a_redis_that_answers_byte_by_byte_is_waited_for_until_the_deadline(answered: int) -> None:
+    dripping = DrippingRedis(answered)
+    wire = RedisWire(dripping.url)
+    try:
+        started = time.monotonic()
+        error, seconds = outcome_of(lambda: wire.exchange([("PING",)], deadline=started + TIMEOUT_SECONDS))
+    finally:
+        wire.close()
+        dripping.close()
 
     assert isinstance(error, Unavailable)
     assert seconds < PATIENCE_SECONDS
