@@ -112,6 +112,10 @@ class AsyncWaiting:
             except (Unavailable, ConfigurationError):
                 # It is tried again below, as long as the caller is patient.
                 result = None
+            except BaseException:
+                # Who is cancelled waits for nothing more.
+                self._desk.forget(ticket.number, promise)
+                raise
             if result is not None and is_decided(result):
                 self._desk.forget(ticket.number, promise)
                 return result
