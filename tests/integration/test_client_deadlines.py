@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from creditlane import Client, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
+from creditlane import Client, ConfigurationError, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.producer.redis_wire import RedisWire
 from creditlane.schemas.keys import Keys
@@ -253,6 +253,27 @@ def test_a_full_redis_refuses_and_is_used_again_when_there_is_room(
 
     assert {type(error) for error, _seconds in refused} == {Unavailable}
     assert client.result(client.enqueue(debit("room"))).status == "queued"
+
+
+def test_options_in_a_url_that_are_for_a_pool_of_the_library_change_nothing(
+    make_client: MakeClient, impatient: Settings
+) -> None:
+    url = f"{impatient.redis_url}{'&' if '?' in str(impatient.redis_url) else '?'}timeout=5&max_connections=7"
+    client = make_client(impatient.model_copy(update={"redis_url": url}))
+
+    assert client.result(client.enqueue(debit("k"))).status == "queued"
+
+
+@pytest.mark.parametrize("option", ["hunter2=1", "ssl_cert_reqs=hunter2", "socket_timeout=hunter2"])
+def test_an_option_in_a_url_that_there_is_not_is_told_as_a_wrong_setting(
+    make_client: MakeClient, impatient: Settings, option: str
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": f"rediss://localhost:1/0?{option}"}))
+
+    with pytest.raises(ConfigurationError, match="CREDITLANE_REDIS_URL") as caught:
+        client.enqueue(debit("k"))
+
+    assert "hunter2" not in str(caught.value)
 
 
 class FaltererRedis:
