@@ -27,6 +27,7 @@ from .wire import (
     connection_options,
     failure,
     is_of_server,
+    options_of_connection,
     readable_url,
     refusal_of_server,
 )
@@ -49,6 +50,9 @@ class AsyncRedisWire:
         with readable_url():
             # It reads the URL and knows how to make connections; redis-py is only partly typed.
             self._maker: Any = ConnectionPool.from_url(url, **connection_options(url))
+            self._maker.connection_kwargs = options_of_connection(self._maker.connection_kwargs)
+            # Connects to nothing, and says no to options that there are not.
+            self._new()
         self._places = asyncio.BoundedSemaphore(MAX_CONNECTIONS)
         #: The one that was used last is taken first, so that the others may be closed for idleness.
         self._idle: deque[Any] = deque()

@@ -112,6 +112,10 @@ class AsyncWaiting:
             except (Unavailable, ConfigurationError):
                 # It is tried again below, as long as the caller is patient.
                 result = None
+            except BaseException:
+                # Who is cancelled waits for nothing more.
+                self._desk.forget(ticket.number, promise)
+                raise
             if result is not None and is_decided(result):
                 self._desk.forget(ticket.number, promise)
                 return result
@@ -127,6 +131,7 @@ class AsyncWaiting:
                 # Not `wait_for`, which would cancel the promise at the first pause.
                 await asyncio.wait((promise,), timeout=min(remaining, next(pauses)))
                 if promise.done():
+                    self._repeats.note_result(ticket)
                     return result_of_announcement(promise.result(), ticket.account_id, ticket.idempotency_key)
                 if time.monotonic() >= deadline:
                     raise overdue(ticket, timeout) from trouble

@@ -36,8 +36,10 @@ class Client:
     Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
     account's unit, as int or digit string; times are in seconds. What cannot reach Redis or Postgres raises
     `Unavailable`, what is not set up raises `ConfigurationError`; both from every method that talks to them. From a
-    method that sends something, `Unavailable` says that nothing of it was accepted. A call ends within its `timeout`,
-    else the setting's, and half a second, whatever the servers do.
+    method that sends something, `Unavailable` says that nothing of it was accepted. A call that takes a `timeout` ends
+    within it and half a second, whatever the servers do; without one the setting counts, if it does not say otherwise,
+    as it does for `enqueue`, `result` and `pending`. The others wait 5 seconds at most for each read and each change in
+    Postgres, and so does `close`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -364,7 +366,7 @@ class Client:
         lane = session.keys.lane(partition_of(valid_account_id(account_id), session.partitions(deadline)))
         pending = PendingCount(lane, self.settings.store, account_id)
         while not pending.is_done:
-            pending.take(session.wire.exchange([pending.page_call()]))
+            pending.take(session.wire.exchange([pending.page_call()], deadline=deadline))
         return pending.count
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ..schemas.errors import Unavailable
+from . import deadlines
 
 #: Most connections that one client holds.
 MAX_CONNECTIONS = 4
@@ -20,6 +21,8 @@ IDLE_SECONDS = 300.0
 LOOKUP_KEYS = 1_000
 #: What the sessions are called in Postgres.
 SESSION_NAME = "creditlane-client"
+#: The clock of these limits is that of every deadline here; at 0 the pool gives out nothing, and says so.
+seconds_until = deadlines.seconds_until
 
 
 def read_until(timeout_seconds: float | None = None) -> float:
@@ -32,8 +35,3 @@ def read_until(timeout_seconds: float | None = None) -> float:
     if seconds <= 0:
         raise Unavailable("Postgres was not asked: there was no time left for it")
     return time.monotonic() + seconds
-
-
-def seconds_until(moment: float) -> float:
-    """Return how long it is until then; not less than what lets a connection be taken that is free."""
-    return max(moment - time.monotonic(), 0.001)

@@ -26,6 +26,7 @@ from .wire import (
     connection_options,
     failure,
     is_of_server,
+    options_of_connection,
     readable_url,
     refusal_of_server,
 )
@@ -41,6 +42,46 @@ class Flight(NamedTuple):
     answers_due: int
 
 
+class _TimedSocket:
+    """A socket on which everything ends with one deadline, however little the other side sends or takes at a time.
+
+    A time-out of the socket would be that of each piece.
+    """
+
+    def __init__(self, socket: Any, deadline: float) -> None:
+        self._socket = socket
+        self._most_seconds: float | None = None
+        self.deadline = deadline
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def settimeout(self, seconds: float | None) -> None:
+        # The library wants to know, without waiting, whether there is something to read.
+        self._most_seconds = seconds
+
+    def recv(self, *arguments: Any) -> Any:
+        self._set_timeout()
+        return self._socket.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> int:
+        self._set_timeout()
+        return int(self._socket.recv_into(*arguments))
+
+    def sendall(self, data: Any) -> None:
+        # Not the socket's own, which under TLS has the time-out anew for each piece.
+        rest = memoryview(data)
+        while rest:
+            self._set_timeout()
+            rest = rest[self._socket.send(rest) :]
+
+    def _set_timeout(self) -> None:
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the time of the call is up")
+        self._socket.settimeout(seconds if self._most_seconds is None else min(seconds, self._most_seconds))
+
+
 class RedisWire:
     """Connections to one Redis, used by any number of threads. No wait of it depends on what the other side does.
 
@@ -51,6 +92,9 @@ class RedisWire:
         with readable_url():
             # It reads the URL and knows how to make connections; redis-py is only partly typed.
             self._maker: Any = ConnectionPool.from_url(url, **connection_options(url))
+            self._maker.connection_kwargs = options_of_connection(self._maker.connection_kwargs)
+            # Connects to nothing, and says no to options that there are not.
+            self._new()
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         #: The one that was used last is taken first, so that the others may be closed for idleness.
         self._idle: deque[Any] = deque()
@@ -99,9 +143,9 @@ class RedisWire:
         """Write the commands, on a connection that is now taken until `receive`, or raise ExchangeFailed."""
         connection, packed = self._take(deadline), None
         try:
-            # In one piece: then its deadline is that of the whole write.
+            # In one piece, so that several commands may go in one packet.
             packed = b"".join(connection.pack_commands(calls))
-            _set_timeout(connection, deadline)
+            _set_deadline(connection, deadline)
             connection.send_packed_command([packed])
         except BaseException as error:
             self._drop(connection)
@@ -114,9 +158,9 @@ class RedisWire:
         """Read the answers to what was sent, or raise ExchangeFailed."""
         answers: list[Any] = []
         try:
+            _set_deadline(flight.connection, deadline)
             for _ in range(flight.answers_due):
-                _set_timeout(flight.connection, deadline)
-                answers.append(_read(flight.connection))
+                answers.append(_read(flight.connection))  # noqa: PERF401 - what was read before an error counts
         except BaseException as error:
             # Also when interrupted: an unread answer would be taken for that of the connection's next command.
             self._drop(flight.connection)
@@ -186,23 +230,36 @@ class RedisWire:
 
 def _make_ready(connection: Any, deadline: float) -> None:
     """Connect, unless it is connected and as quiet as a connection that nobody has asked anything."""
-    # Greeting the server takes several answers; a host may have several addresses.
-    connection.socket_timeout = seconds = max(_LEAST_SOCKET_SECONDS, seconds_until(deadline))
-    connection.socket_connect_timeout = max(_LEAST_SOCKET_SECONDS, seconds / 2)
-    connection.connect()
+    _connect(connection, deadline)
     try:
+        _set_deadline(connection, deadline)
         is_stale = connection.can_read()
     except (RedisError, OSError):
         is_stale = True
     if is_stale:
         connection.disconnect()
-        connection.connect()
+        _connect(connection, deadline)
 
 
-def _set_timeout(connection: Any, deadline: float) -> None:
-    """Let the next wait for this connection end with the deadline."""
-    # The library sets it once, when it connects; there is no other way in that all its versions have.
-    connection._sock.settimeout(max(_LEAST_SOCKET_SECONDS, seconds_until(deadline)))  # noqa: SLF001
+def _connect(connection: Any, deadline: float) -> None:
+    """Connect by the deadline, if it is not connected, and greet the server, which takes several answers."""
+
+    def greet(connected: Any) -> None:
+        connected._sock = _TimedSocket(connected._sock, deadline)  # noqa: SLF001 - see `_set_deadline`
+        connected.on_connect()
+
+    connection.redis_connect_func = greet
+    connection.socket_timeout = seconds = max(_LEAST_SOCKET_SECONDS, seconds_until(deadline))
+    # A host may have several addresses.
+    connection.socket_connect_timeout = max(_LEAST_SOCKET_SECONDS, seconds / 2)
+    connection.connect()
+
+
+def _set_deadline(connection: Any, deadline: float) -> None:
+    """Let whatever this connection now waits for end with the deadline."""
+    # The library sets a time-out once, when it connects; there is no other way in that all its versions have.
+    connection._sock.settimeout(None)  # noqa: SLF001
+    connection._sock.deadline = deadline  # noqa: SLF001
 
 
 def _read(connection: Any) -> Any:

@@ -22,9 +22,8 @@ from .wire import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_e
 
 class _Launched(NamedTuple):
     shipment: Shipment
-    #: None: the commands could not be written; `was_sent` tells whether some of them were.
+    #: None: the commands could not be written.
     flight: Flight | None
-    was_sent: bool
     #: By when this was tried.
     deadline: float
 
@@ -113,8 +112,8 @@ class Sender:
         except ExchangeFailed as error:
             if error.sent:
                 shipment.note_silence()
-            return _Launched(shipment, None, was_sent=error.sent, deadline=deadline)
-        return _Launched(shipment, flight, was_sent=True, deadline=deadline)
+            return _Launched(shipment, None, deadline)
+        return _Launched(shipment, flight, deadline)
 
     def _finish(
         self, launched: _Launched, patience_seconds: float, accepted_before: int, deadline: float | None = None
@@ -131,7 +130,7 @@ class Sender:
             if shipment.is_done:
                 return
             if shipment.script_is_missing:
-                loads = self._load_script(loads, deadline or deadline_in(patience_seconds))
+                loads = self._load_script(shipment, loads, deadline or deadline_in(patience_seconds))
             elif accepted:
                 pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
             elif time.monotonic() >= patient_until:
@@ -142,27 +141,30 @@ class Sender:
             answers = self._exchange(shipment, deadline or deadline_in(seconds_until(patient_until)))
 
     def _first_answers(self, launched: _Launched, deadline: float) -> list[Any]:
-        was_sent = launched.was_sent
         if launched.flight is not None:
             try:
                 return self._wire.receive(launched.flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
             except ExchangeFailed as error:
-                was_sent = error.sent
-                if was_sent:
+                if error.sent:
                     launched.shipment.note_silence()
-        return self._exchange(launched.shipment, deadline, was_sent=was_sent)
+        return self._exchange(launched.shipment, deadline)
 
-    def _exchange(self, shipment: Shipment, deadline: float, *, was_sent: bool = False) -> list[Any]:
+    def _exchange(self, shipment: Shipment, deadline: float) -> list[Any]:
         return self._wire.exchange(
             shipment.calls(),
             changes_something=True,
-            was_sent=was_sent,
+            # Whichever attempt it was that went unanswered: the one that fails now does not undo it.
+            was_sent=shipment.is_doubtful,
             deadline=deadline,
             on_silence=shipment.note_silence,
         )
 
-    def _load_script(self, loads: int, deadline: float) -> int:
+    def _load_script(self, shipment: Shipment, loads: int, deadline: float) -> int:
         if loads == MAX_ATTEMPTS:
-            raise Unavailable("Redis forgets the enqueue script as soon as it is loaded; check for SCRIPT FLUSH.")
-        refuse_errors(self._wire.exchange([LOAD_SCRIPT], deadline=deadline))
+            forgets = "Redis forgets the enqueue script as soon as it is loaded; check for SCRIPT FLUSH."
+            raise shipment.doubted(Unavailable(forgets))
+        try:
+            refuse_errors(self._wire.exchange([LOAD_SCRIPT], deadline=deadline))
+        except Unavailable as error:
+            raise shipment.doubted(error) from error
         return loads + 1

@@ -63,12 +63,12 @@ class Shipment:
         self.entries: list[bytes] = [b""] * len(chunk)
         self.accepted = 0
         self.script_is_missing = False
+        #: An attempt got no answer: what is refused or not tried since may have been accepted then.
+        self.is_doubtful = False
         self._keys = Keys(settings.redis_prefix)
         self._limit = settings.lane_limit
         self._producer_id = producer_id
         self._keep = "1" if keep else ""
-        #: An attempt got no answer: what is refused since may have been accepted then.
-        self._is_doubtful = False
         self._waiting = dict(chunk.lanes)
         self._round: list[tuple[int, list[int]]] = []
 
@@ -98,12 +98,12 @@ class Shipment:
         try:
             refuse_errors([answer for answer in answers if not isinstance(answer, NoScriptError)])
         except Unavailable as error:
-            raise self._doubted(error) from None
+            raise self.doubted(error) from None
         return self.accepted - before
 
     def note_silence(self) -> None:
         """Take note of an attempt that was sent and not answered."""
-        self._is_doubtful = True
+        self.is_doubtful = True
 
     def ticket(self, store_id: str, producer_id: str) -> Ticket:
         """Return the ticket of a chunk of one command."""
@@ -119,11 +119,11 @@ class Shipment:
         message = (
             f"The lane of partition {partition} is at its limit of {self._limit} commands; try again shortly.{kept}"
         )
-        return self._doubted(LaneFull(message, partition=partition, accepted=accepted))
+        return self.doubted(LaneFull(message, partition=partition, accepted=accepted))
 
-    def _doubted(self, error: _RefusalT) -> _RefusalT | OutcomeUnknown:
-        """Return the error of a refusal, which must not say that nothing was accepted if something may have been."""
-        if not self._is_doubtful:
+    def doubted(self, error: _RefusalT) -> _RefusalT | OutcomeUnknown:
+        """Return the error to end with: it must not say that nothing was accepted if something may have been."""
+        if not self.is_doubtful:
             return error
         return OutcomeUnknown(
             f"{error.message} An attempt before that was not answered, so whether it was accepted is not known; "

@@ -69,6 +69,13 @@ class Tickets(Sequence[Ticket]):
         self._pages.append(_Page(shipment))
         self._count += len(shipment.chunk)
 
+    @property
+    def number_span(self) -> tuple[int, int]:
+        """The numbers of the first and of the last ticket, (0, 0) if there are none."""
+        if not self._pages:
+            return 0, 0
+        return self._first_numbers[0], self._first_numbers[-1] + self._pages[-1].count - 1
+
     def position_of(self, number: int) -> int | None:
         """Return the position of the ticket of this number, or None."""
         index = bisect_right(self._first_numbers, number) - 1

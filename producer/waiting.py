@@ -110,6 +110,10 @@ class Waiting:
             except (Unavailable, ConfigurationError):
                 # It is tried again below, as long as the caller is patient.
                 result = None
+            except BaseException:
+                # Who is interrupted waits for nothing more.
+                self._desk.forget(ticket.number, promise)
+                raise
             if result is not None and is_decided(result):
                 self._desk.forget(ticket.number, promise)
                 return result
@@ -128,6 +132,7 @@ class Waiting:
                     if time.monotonic() >= deadline:
                         raise overdue(ticket, timeout) from trouble
                 else:
+                    self._repeats.note_result(ticket)
                     return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:

@@ -17,6 +17,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -62,6 +63,8 @@ CONNECTION_OPTIONS: Mapping[str, Any] = {
     "socket_timeout": ANSWER_TIMEOUT_SECONDS,
     "socket_keepalive": True,
 }
+#: What a URL may say to a pool of the library that makes its callers wait.
+POOL_OPTIONS = frozenset({"timeout"})
 #: A unix socket has no keep-alive.
 UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
     name: value for name, value in CONNECTION_OPTIONS.items() if name != "socket_keepalive"
@@ -73,6 +76,11 @@ def connection_options(url: str) -> Mapping[str, Any]:
     return UNIX_CONNECTION_OPTIONS if url.startswith("unix:") else CONNECTION_OPTIONS
 
 
+def options_of_connection(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the library has read from a URL without what is for a pool of its own, which is not used."""
+    return {name: value for name, value in options.items() if name not in POOL_OPTIONS}
+
+
 @contextmanager
 def readable_url() -> Iterator[None]:
     """Turn what reading a Redis URL raises into ConfigurationError, without the URL: it may hold a password."""
@@ -81,6 +89,11 @@ def readable_url() -> Iterator[None]:
     except ValueError:
         raise ConfigurationError(
             "CREDITLANE_REDIS_URL must be like redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
+        ) from None
+    except (RedisError, TypeError):
+        # What makes a connection of the library does not know an option, or not its value.
+        raise ConfigurationError(
+            "CREDITLANE_REDIS_URL has an option after its ? that a connection to Redis does not take"
         ) from None
 
 

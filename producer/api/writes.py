@@ -18,7 +18,7 @@ from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from ..deadlines import deadline_in
 from ..outgoing import chunk_of, generated_key, make_command
-from ..verdict import overdue, unread
+from ..verdict import unread
 from .authentication import Store, authenticated_store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
@@ -119,11 +119,7 @@ class Writes:
         except BaseException:
             waiting.forget(number, promise)
             raise
-        try:
-            result = await waiting.wait_own(ticket, promise, deadline, self._timeout)
-        except Unavailable as error:
-            # It is accepted all the same, and will be decided.
-            raise overdue(ticket, self._timeout) from error
+        result = await waiting.wait_own(ticket, promise, deadline, self._timeout)
         self._session.repeats.learn(ticket, result, time.monotonic() - started)
         return result
 

@@ -3,6 +3,7 @@
 No worker runs here: nothing is decided, so every call that waits for a result waits until its deadline.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import redis
 
-from creditlane import Client, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
+from creditlane import Client, ConfigurationError, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.producer.redis_wire import RedisWire
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.routing import partition_of
 
@@ -77,6 +79,9 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
     make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
 ) -> None:
     client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    with redis.Redis.from_url(server.url) as connection:
+        # So that no connection is free again before each call has its own.
+        connection.client_pause(500)
     ticket, *_ = warm(client)
     assert server.pid is not None
 
@@ -95,7 +100,7 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
             lambda: client.balance(ACCOUNT, after=ticket, timeout=TIMEOUT_SECONDS),
             lambda: list(client.wait_many([ticket], timeout=TIMEOUT_SECONDS)),
         )
-        ((looked, look_seconds),) = together(lambda: client.result(ticket))
+        looked = together(lambda: client.result(ticket), lambda: client.pending(ACCOUNT))
         _, close_seconds = outcome_of(make_client(impatient.model_copy(update={"redis_url": server.url})).close)
     finally:
         os.kill(server.pid, signal.SIGCONT)
@@ -103,8 +108,8 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
     # Written and not answered: it may have been accepted. Asked and not answered: the command is accepted.
     assert [(type(error), error.ticket) for error, _seconds in sent] == [(OutcomeUnknown, None)] * len(sent)
     assert [type(error) for error, _seconds in asked] == [OutcomeUnknown] * len(asked)
-    assert isinstance(looked, Unavailable)
-    assert max(look_seconds, close_seconds, *(seconds for _, seconds in sent + asked)) < PATIENCE_SECONDS
+    assert [type(error) for error, _seconds in looked] == [Unavailable] * len(looked)
+    assert max(close_seconds, *(seconds for _, seconds in sent + asked + looked)) < PATIENCE_SECONDS
     assert client.result(ticket).status == "queued"
 
 
@@ -132,6 +137,63 @@ def test_what_was_never_sent_is_unavailable_by_the_deadline(make_client: MakeCli
         error, seconds = outcome_of(
             lambda: client.debit(ACCOUNT, 1, reference="r", idempotency_key="d", timeout=TIMEOUT_SECONDS)
         )
+
+    assert isinstance(error, Unavailable)
+    assert seconds < PATIENCE_SECONDS
+
+
+class DrippingRedis:
+    """Answers the first requests of each connection at once, and the one after them without an end, byte by byte."""
+
+    def __init__(self, answered: int) -> None:
+        self._answered = answered
+        self._is_over = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}/0"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self._server.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._drip, args=(connection,)))
+            self._threads[-1].start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        left = self._answered
+        with connection, contextlib.suppress(OSError):
+            while left > 0:
+                requests = connection.recv(65_536).count(b"*")
+                connection.sendall(b"+OK\r\n" * min(requests, left))
+                left -= requests
+            connection.sendall(b"+")
+            # Not for ever, so that a client that waits for the end fails and does not hang.
+            for _ in range(100):
+                if self._is_over.wait(0.1):
+                    return
+                connection.sendall(b"x")
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2], ids=["greeting", "greeting further on", "answer"])
+def test_a_redis_that_answers_byte_by_byte_is_waited_for_until_the_deadline(answered: int) -> None:
+    dripping = DrippingRedis(answered)
+    wire = RedisWire(dripping.url)
+    try:
+        started = time.monotonic()
+        error, seconds = outcome_of(lambda: wire.exchange([("PING",)], deadline=started + TIMEOUT_SECONDS))
+    finally:
+        wire.close()
+        dripping.close()
 
     assert isinstance(error, Unavailable)
     assert seconds < PATIENCE_SECONDS
@@ -191,6 +253,27 @@ def test_a_full_redis_refuses_and_is_used_again_when_there_is_room(
 
     assert {type(error) for error, _seconds in refused} == {Unavailable}
     assert client.result(client.enqueue(debit("room"))).status == "queued"
+
+
+def test_options_in_a_url_that_are_for_a_pool_of_the_library_change_nothing(
+    make_client: MakeClient, impatient: Settings
+) -> None:
+    url = f"{impatient.redis_url}{'&' if '?' in str(impatient.redis_url) else '?'}timeout=5&max_connections=7"
+    client = make_client(impatient.model_copy(update={"redis_url": url}))
+
+    assert client.result(client.enqueue(debit("k"))).status == "queued"
+
+
+@pytest.mark.parametrize("option", ["hunter2=1", "ssl_cert_reqs=hunter2", "socket_timeout=hunter2"])
+def test_an_option_in_a_url_that_there_is_not_is_told_as_a_wrong_setting(
+    make_client: MakeClient, impatient: Settings, option: str
+) -> None:
+    client = make_client(impatient.model_copy(update={"redis_url": f"rediss://localhost:1/0?{option}"}))
+
+    with pytest.raises(ConfigurationError, match="CREDITLANE_REDIS_URL") as caught:
+        client.enqueue(debit("k"))
+
+    assert "hunter2" not in str(caught.value)
 
 
 class FaltererRedis:

@@ -5,7 +5,7 @@ from itertools import count
 
 from creditlane import Debit, Settings, Ticket
 from creditlane.producer.outgoing import chunks_of
-from creditlane.producer.read_ahead import MAX_TICKETS, ReadAhead
+from creditlane.producer.read_ahead import MAX_BULKS, MAX_LATEST_BULKS, MAX_TICKETS, ReadAhead
 from creditlane.producer.reply_desk import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
 from creditlane.producer.shipment import Shipment
 from creditlane.producer.ticket_sequence import Tickets
@@ -39,14 +39,13 @@ def test_the_plainest_loop_over_a_bulk_needs_few_looks() -> None:
 
     looks = 0
     for ticket in tickets:
-        if ahead.known(ticket) is None:
-            looks += 1
-            window = ahead.window(ticket)
-            assert window[0] == ticket
-            ahead.keep(window, [result_of(each) for each in window])
-        known = ahead.known(ticket)
-        assert known is not None
-        assert known.idempotency_key == ticket.idempotency_key
+        if (known := ahead.known(ticket)) is not None:
+            assert known.idempotency_key == ticket.idempotency_key
+            continue
+        looks += 1
+        window = ahead.window(ticket)
+        assert window[0] == ticket
+        ahead.keep(window, [result_of(each) for each in window])
 
     assert looks < 25
 
@@ -88,6 +87,85 @@ def test_bulks_that_nobody_holds_are_remembered_up_to_a_limit() -> None:
     bulks.clear()
 
     assert sum(len(bulk) for ref in held if (bulk := ref()) is not None) <= MAX_TICKETS
+
+
+def test_small_bulks_that_nobody_holds_are_remembered_up_to_a_limit() -> None:
+    ahead = ReadAhead()
+    held = []
+    for number in range(1, MAX_BULKS):
+        bulk = bulk_of(1, number)
+        ahead.remember(bulk)
+        held.append(weakref.ref(bulk))
+    del bulk
+
+    assert sum(ref() is not None for ref in held) <= MAX_LATEST_BULKS
+
+
+def test_an_empty_bulk_is_not_remembered() -> None:
+    ahead, bulk = ReadAhead(), bulk_of(0)
+    held = weakref.ref(bulk)
+    ahead.remember(bulk)
+    del bulk
+
+    assert held() is None
+
+
+def test_among_however_many_bulks_a_ticket_is_looked_for_in_a_few_hundred() -> None:
+    # Given more bulks than that, all of them held
+    ahead, looks = ReadAhead(), 0
+
+    class Counted(Tickets):
+        def position_of(self, number: int) -> int | None:
+            nonlocal looks
+            looks += 1
+            return super().position_of(number)
+
+    bulks = []
+    for number in range(1, 4 * MAX_BULKS, 2):
+        bulk = bulk_of(2, number)
+        bulk.__class__ = Counted
+        ahead.remember(bulk)
+        bulks.append(bulk)
+
+    # Then a ticket of the latest and one of none cost next to no look, and one of the first is looked up alone
+    latest, stranger = bulks[-1][0], bulk_of(1, 10 * MAX_BULKS)[0]
+    assert (ahead.window(latest), ahead.window(stranger)) == ([latest], [stranger])
+    assert looks <= 2
+    assert ahead.window(bulks[0][0]) == [bulks[0][0]]
+    assert len(ahead._bulks) <= MAX_BULKS
+
+
+def test_a_bulk_that_is_held_outlasts_small_ones_that_are_not() -> None:
+    ahead, bulk = ReadAhead(), bulk_of(100)
+    ahead.remember(bulk)
+    for number in range(101, 101 + 2 * MAX_BULKS):
+        ahead.remember(bulk_of(1, number))
+
+    assert [len(ahead.window(bulk[place])) for place in (0, 1)] == [1, 2]
+
+
+def test_bulks_whose_numbers_lie_between_each_other_are_told_apart() -> None:
+    # Given two bulks that were sent at the same time, chunk by chunk by turns
+    ahead, bulks = ReadAhead(), (Tickets(STORE, "producer", kept=False), Tickets(STORE, "producer", kept=False))
+    for first_number in range(1, 41, 10):
+        part = bulk_of(10, first_number)
+        bulks[first_number // 10 % 2]._pages += part._pages
+        bulks[first_number // 10 % 2]._first_numbers += part._first_numbers
+        bulks[first_number // 10 % 2]._starts.append(bulks[first_number // 10 % 2]._count)
+        bulks[first_number // 10 % 2]._count += 10
+    for bulk in bulks:
+        ahead.remember(bulk)
+
+    for bulk in bulks:
+        assert [len(ahead.window(ticket)) for ticket in bulk[:3]] == [1, 2, 1]
+
+
+def test_what_was_looked_up_alone_is_not_kept() -> None:
+    ahead, tickets = ReadAhead(), list(bulk_of(100))
+    for ticket in tickets:
+        ahead.keep([ticket], [result_of(ticket)])
+
+    assert [ticket for ticket in tickets if ahead.known(ticket)] == []
 
 
 def test_what_was_announced_is_known_to_have_passed_also_when_it_is_forgotten() -> None:

@@ -42,9 +42,27 @@ def test_of_a_request_that_was_sent_twice_the_later_is_the_repeat_however_soon_i
     assert not told(repeats, ticket_of(ACCEPTED + 0.001, fingerprint="other"), decided)
 
 
-@pytest.mark.parametrize("ahead", [0.0, 30.0, -30.0])
+def test_a_first_request_that_was_lost_does_not_make_a_repeat_of_the_second() -> None:
+    # Given a request whose first entry a fail-over has lost, and that was sent again and decided once
+    repeats, first, second = Repeats(), ticket_of(), ticket_of(ACCEPTED + 0.2)
+    repeats.note(first)
+    repeats.note(second)
+
+    assert not told(repeats, second, result_of(ACCEPTED + 0.5))
+
+
+def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None:
+    repeats, first, second = Repeats(), ticket_of(), ticket_of(ACCEPTED + 0.2)
+    repeats.note(first)
+    repeats.note_result(first)
+    repeats.note(second)
+
+    assert told(repeats, second, result_of(ACCEPTED + 0.1))
+
+
+@pytest.mark.parametrize("ahead", [0.0, -0.3, -30.0])
 def test_clocks_that_were_compared_tell_a_repeat_within_the_second(ahead: float) -> None:
-    # Given a Postgres whose clock is ahead or behind, and a result that came 20 ms after its command was sent
+    # Given a Postgres whose clock is right or behind, and a result that came 20 ms after its command was sent
     repeats = Repeats()
     repeats.learn(ticket_of(), result_of(ACCEPTED + ahead + 0.01), 0.02)
 
@@ -53,6 +71,23 @@ def test_clocks_that_were_compared_tell_a_repeat_within_the_second(ahead: float)
     assert not told(repeats, ticket_of(ACCEPTED + 5), result_of(ACCEPTED + 5 + ahead + 0.001))
     # Whatever a rule of thumb has made of it
     assert not told(repeats, ticket_of(ACCEPTED + 5), result_of(ACCEPTED + 5 + ahead, replayed=True))
+
+
+@pytest.mark.parametrize("ahead", [0.3, 0.9, 30.0, 3_600.0])
+def test_an_account_that_stands_ahead_of_the_clock_makes_no_repeats_of_what_is_new(ahead: float) -> None:
+    # Given that the first result to come is of an account that a wrong clock has left in the future
+    repeats = Repeats()
+    repeats.learn(ticket_of(), result_of(ACCEPTED + ahead), 0.02)
+
+    assert not told(repeats, ticket_of(), result_of(ACCEPTED + 0.001))
+
+
+def test_an_account_in_the_future_leaves_the_rule_of_thumb_as_it_is() -> None:
+    repeats = Repeats()
+    repeats.learn(ticket_of(), result_of(ACCEPTED + 3_600), 0.02)
+
+    # Given a Postgres that is 30 ms behind
+    assert not told(repeats, ticket_of(), result_of(ACCEPTED - 0.03))
 
 
 def test_a_repeat_teaches_nothing_that_is_not_so() -> None:

@@ -124,6 +124,7 @@ def test_packed_tickets_are_the_tickets() -> None:
     assert tickets[8:13] == expected[8:13]
     assert [tickets.position_of(ticket.number) for ticket in expected] == list(range(17))
     assert [tickets.position_of(number) for number in (0, 11, 49, 57)] == [None] * 4
+    assert tickets.number_span == (1, 56)
     with pytest.raises(IndexError):
         tickets[17]
 
