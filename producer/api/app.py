@@ -14,6 +14,7 @@ from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
 from .documentation import describe
 from .errors import add_error_handlers
+from .monitoring import Watch
 from .paging import MAX_PAGE_ITEMS
 from .surroundings import surround
 
@@ -42,8 +43,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Connections.opened(app, settings):
-            yield
+        async with Connections.opened(app, settings) as connections:
+            app.state.watch = watch = Watch(connections)
+            try:
+                yield
+            finally:
+                await watch.close()
 
     app = FastAPI(
         title="Creditlane",

@@ -4,7 +4,9 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -16,6 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from creditlane import Client, Debit, Settings
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.producer.api.connections import Connections
+from creditlane.producer.api.monitoring import LANES_GOOD_SECONDS
+from creditlane.producer.lane_problems import READ_LEASES
+from creditlane.producer.lane_status import content_calls, contents_of
 from creditlane.schemas.keys import Keys
 
 from ...faults.worker_processes import StartWorker as StartFaultyWorker
@@ -116,6 +122,26 @@ def test_what_waits_on_the_lanes_is_seen(api: TestClient, settings: Settings) ->
     assert sum(value for key, value in seen.items() if key[0] == "creditlane_lane_owned") == 0
 
 
+def test_what_waits_is_looked_at_without_the_commands_themselves(settings: Settings) -> None:
+    """Given a large command at the head of a lane, when lanes are looked at, then its age comes and its bytes stay."""
+    keys = Keys(settings.redis_prefix)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.xadd(keys.lane(1), {"c": b"x" * 200_000})
+        calls = content_calls(keys, [0, 1])
+        with client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call)
+            answers = pipeline.execute()
+            time_call = calls.index(("TIME",))
+            answers[time_call] = [str(part).encode() for part in answers[time_call]]
+
+    contents = contents_of(answers, [0, 1])
+    assert (contents[0].backlog, contents[0].lag_seconds) == (0, None)
+    assert contents[1].backlog == 1
+    assert 0 <= (contents[1].lag_seconds or -1) < 60
+    assert len(repr(answers)) < 1_000
+
+
 def max_lag(seen: dict[tuple[str, ...], float]) -> float:
     return max(value for key, value in seen.items() if key[0] == "creditlane_lane_lag_seconds")
 
@@ -149,7 +175,49 @@ def test_dead_letters_are_counted(api: TestClient, database_url: str) -> None:
             "values (0, gen_random_uuid(), 0, '1-1', 'x', 'undecodable', 'r')"
         )
 
-    assert numbers(api)[("creditlane_dead_letters",)] == 1
+    assert wait_until(lambda: numbers(api)[("creditlane_dead_letters",)] == 1, seconds=10)
+
+
+def test_dead_letters_that_take_long_to_count_hide_nothing_else(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table dead_letters")
+
+        assert problems_of(api) == {}
+        seen = numbers(api)
+
+    assert ("creditlane_dead_letters",) not in seen
+    assert seen["creditlane_lane_owned", "3"] == 1
+
+
+def test_many_who_ask_at_once_cost_one_look(
+    api: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge_worker(database_url)
+    asked: list[str] = []
+    under_way: list[str] = []
+    most_under_way = 0
+    read = Connections.read
+
+    async def counted(connections: Connections, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        nonlocal most_under_way
+        asked.append(statement)
+        under_way.append(statement)
+        most_under_way = max(most_under_way, len(under_way))
+        try:
+            return await read(connections, statement, values)
+        finally:
+            under_way.remove(statement)
+
+    monkeypatch.setattr(Connections, "read", counted)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(20) as callers:
+        answers = list(callers.map(lambda _: api.get("/readyz").status_code, range(40)))
+    seconds = time.monotonic() - begun
+
+    assert answers == [200] * 40
+    assert asked.count(READ_LEASES) <= 1 + seconds / LANES_GOOD_SECONDS
+    assert most_under_way <= 2
 
 
 def test_numbers_that_can_be_had_are_shown_without_the_rest(make_api: MakeApi, settings: Settings) -> None:
