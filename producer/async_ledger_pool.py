@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
-from .ledger_pool import RECONNECT_SECONDS, read_limits, refused, was_cut
+from .ledger_pool import COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, seconds_until
 
 
@@ -67,11 +67,22 @@ class AsyncLedgerPool:
 
     @asynccontextmanager
     async def transaction(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
-        """Give a session within a transaction that may write; it is committed at the end."""
+        """Give a session within a transaction that may write; it is committed at the end.
+
+        Raises:
+            OutcomeUnknown: Postgres was told to commit, and did not answer.
+        """
+        is_done = False
         async with self._told(), self._live_session(until) as session:
             await session.set_read_only(None)
-            async with session.transaction():
-                yield session
+            try:
+                async with session.transaction():
+                    yield session
+                    is_done = True
+            except psycopg.OperationalError as error:
+                if is_done and session.closed:
+                    raise OutcomeUnknown(COMMIT_UNANSWERED) from error
+                raise
 
     async def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, Unavailable
+from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import (
     AsyncPostgresSession,
     Attempts,
@@ -27,6 +27,8 @@ from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, STATEMENT_TIMEO
 #: How long the pool tries to replace a lost connection before it pauses until the next read, in seconds: its own pauses
 #: grow, and whoever comes after an outage must not wait for one.
 RECONNECT_SECONDS = 30.0
+#: Said where Postgres may have committed, or not: whatever else it answers at a commit is a refusal.
+COMMIT_UNANSWERED = "Postgres did not answer to the commit, so whether it is done is not known; look, or do it again"
 #: Threads that make connections.
 POOL_THREADS = 3
 
@@ -81,11 +83,22 @@ class LedgerPool:
 
     @contextmanager
     def transaction(self, until: float) -> Iterator[PostgresSession]:
-        """Give a session within a transaction that may write; it is committed at the end."""
+        """Give a session within a transaction that may write; it is committed at the end.
+
+        Raises:
+            OutcomeUnknown: Postgres was told to commit, and did not answer.
+        """
+        is_done = False
         with self._told(), self._live_session(until) as session:
             session.read_only = None
-            with session.transaction():
-                yield session
+            try:
+                with session.transaction():
+                    yield session
+                    is_done = True
+            except psycopg.OperationalError as error:
+                if is_done and session.closed:
+                    raise OutcomeUnknown(COMMIT_UNANSWERED) from error
+                raise
 
     def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""

@@ -137,3 +137,10 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
     known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert references(document) <= known
+
+
+def test_every_operation_that_changes_something_may_end_without_a_known_outcome(document: dict[str, Any]) -> None:
+    for name, (method, _, operation) in operations(document).items():
+        answers = operation["responses"].get("503", {}).get("content", {}).get("application/json", {})
+        if method != "get":
+            assert "timeout" in answers["examples"], name
