@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
-from .ledger_pool import COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
+from .ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, seconds_until
 
 
@@ -94,13 +94,23 @@ class AsyncLedgerPool:
 
     @asynccontextmanager
     async def _session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
-        session = await self._pool.getconn(timeout=seconds_until(until))
+        session = await self._taken(until)
         # Set anew for each use: also what the pool itself asks of it afterwards has an end.
         session.deadline = until
         try:
             yield session
         finally:
             await self._pool.putconn(session)
+
+    async def _taken(self, until: float) -> AsyncPostgresSession:
+        while seconds_until(until) > ASK_AGAIN_SECONDS:
+            try:
+                return await self._pool.getconn(timeout=ASK_AGAIN_SECONDS)
+            except PoolTimeout:
+                if self._making.error is None:
+                    # All of them are in use: whoever asks again loses the place in the queue.
+                    break
+        return await self._pool.getconn(timeout=seconds_until(until))
 
     @asynccontextmanager
     async def _live_session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
