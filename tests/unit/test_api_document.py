@@ -139,6 +139,15 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert references(document) <= known
 
 
+def test_a_slow_result_is_described_as_it_is_answered(document: dict[str, Any]) -> None:
+    (slow,) = [line for line in document["info"]["description"].split("\n* ") if line.startswith("**Slow results.**")]
+    command_id = operations(document)["getCustomerCreditsCommand"][2]["parameters"][0]
+
+    assert "503 `timeout`" in slow
+    assert "202" not in slow.partition("With `Prefer: respond-async`")[0]
+    assert "error.command_id" in command_id["description"]
+
+
 def test_every_operation_that_changes_something_may_end_without_a_known_outcome(document: dict[str, Any]) -> None:
     for name, (method, _, operation) in operations(document).items():
         answers = operation["responses"].get("503", {}).get("content", {}).get("application/json", {})
