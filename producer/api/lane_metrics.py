@@ -108,7 +108,7 @@ class _Snapshot:
             )
         # A worker's series end with it, as those of any process do.
         alive = [worker for worker in self._lanes.workers if worker.is_alive]
-        yield from _of_workers({worker.worker_id: worker.numbers for worker in alive})
+        yield from _of_workers({worker.public_id: worker.numbers for worker in alive})
         yield from _of_trouble(alive)
 
 
@@ -175,11 +175,11 @@ def _of_trouble(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:
     )
     for worker in workers:
         numbers = worker.numbers
-        stuck.add_metric([worker.worker_id], worker.is_stuck)
-        idle.add_metric([worker.worker_id], numbers.seconds_since_commit or 0.0)
+        stuck.add_metric([worker.public_id], worker.is_stuck)
+        idle.add_metric([worker.public_id], numbers.seconds_since_commit or 0.0)
         for stage in STAGES:
             known = numbers.troubles.get(stage)
-            trouble.add_metric([worker.worker_id, stage], known.seconds if known else 0.0)
+            trouble.add_metric([worker.public_id, stage], known.seconds if known else 0.0)
     yield from (stuck, idle, trouble)
 
 

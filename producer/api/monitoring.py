@@ -111,7 +111,7 @@ def _problems_of_work(lanes: Lanes) -> dict[str, str]:
     problems = {
         "lanes": "; ".join(_about_lanes(lanes.leases, standing)),
         "workers": "; ".join(
-            f"{worker.worker_id}: {problem}" for worker in lanes.workers for problem in problems_of_worker(worker)
+            f"{worker.public_id}: {problem}" for worker in lanes.workers for problem in problems_of_worker(worker)
         ),
         "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
     }

@@ -274,6 +274,21 @@ def test_a_stage_that_does_not_get_on_is_not_ready(api: TestClient, database_url
     assert numbers(api)["creditlane_worker_trouble_seconds", "reader"] == 0
 
 
+def test_pages_without_a_key_name_no_host(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, troubles=TROUBLE)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+        connection.execute("update workers set worker_id = 'secret-host-123-0a1b', host = 'secret-host'")
+        connection.execute("update leases set worker_id = 'secret-host-123-0a1b'")
+
+    problems = problems_of(api)
+    metrics = api.get("/metrics", headers={"x-api-key": ""}).text
+
+    assert problems["workers"].startswith("123-0a1b: applier has not got on")
+    assert 'creditlane_worker_stuck{worker="123-0a1b"}' in metrics
+    assert "secret-host" not in metrics
+
+
 def test_a_stage_that_failed_a_moment_ago_is_ready(api: TestClient, database_url: str) -> None:
     forge_worker(database_url, troubles={"applier": {**TROUBLE["applier"], "seconds": 0.5}})
 
