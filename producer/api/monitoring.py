@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ..deadlines import deadline_in
-from ..lane_problems import problem_of_clock, problems_of_lanes, problems_of_worker
+from ..lane_problems import WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
 from .connections import Connections
 from .lane_metrics import Lanes, count_dead_letters, exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -33,8 +33,11 @@ class Readiness(BaseModel):
     """Whether requests can be answered, and what stands in the way."""
 
     status: str
-    #: What is wrong, by what was looked at: redis, postgres; lanes, workers, clock where both of these answer.
+    #: What keeps requests from being served, by what was looked at: redis, postgres, and where this one answers, lanes
+    #: and workers.
     problems: dict[str, str]
+    #: What is wrong beside that, and keeps nothing from being served: workers, clock.
+    warnings: dict[str, str]
 
 
 @router.get("/healthz", name="healthz")
@@ -48,10 +51,10 @@ async def readyz(request: Request) -> JSONResponse:
     """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     watch: Watch = request.app.state.watch
     redis, postgres, lanes = await asyncio.gather(watch.redis.result(), watch.postgres.result(), watch.lanes.result())
-    work = _problems_of_work(lanes)
+    work, warnings = _problems_of_work(lanes) if postgres is None else ({}, {})
     servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
-    problems = work | servers if postgres is None else servers
-    readiness = Readiness(status="not_ready" if problems else "ready", problems=problems)
+    problems = work | servers
+    readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200, headers={"Cache-Control": "no-store"})
 
 
@@ -103,19 +106,28 @@ async def _check_schema(connections: Connections) -> None:
     check_installation(rows[0] if rows else None, connections.settings.partitions)
 
 
-def _problems_of_work(lanes: Lanes) -> dict[str, str]:
-    """Return what is wrong beside the servers. What cannot be told is not as it should be either."""
+def _problems_of_work(lanes: Lanes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what keeps the lanes from getting on, and what is wrong beside that. What cannot be told is not well."""
     if lanes.leases is None:
-        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}
+        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}, {}
     standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
-    problems = {
-        "lanes": "; ".join(_about_lanes(lanes.leases, standing)),
-        "workers": "; ".join(
-            f"{worker.public_id}: {problem}" for worker in lanes.workers for problem in problems_of_worker(worker)
-        ),
+    about_lanes = "; ".join(_about_lanes(lanes.leases, standing))
+    # A worker that holds no lane keeps nothing from getting on; where lanes stand, it may say why nobody takes them.
+    needed = [worker for worker in lanes.workers if about_lanes or worker.lanes]
+    problems = {"lanes": about_lanes, "workers": _about_workers(needed)}
+    warnings = {
+        "workers": _about_workers(worker for worker in lanes.workers if worker not in needed),
         "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
     }
+    return _told(problems), _told(warnings)
+
+
+def _told(problems: Mapping[str, str]) -> dict[str, str]:
     return {name: problem for name, problem in problems.items() if problem}
+
+
+def _about_workers(workers: Iterable[WorkerRecord]) -> str:
+    return "; ".join(f"{worker.public_id}: {problem}" for worker in workers for problem in problems_of_worker(worker))
 
 
 def _about_lanes(leases: Sequence[tuple[int, int, str | None]], problems: Mapping[int, str]) -> Iterator[str]:

@@ -33,7 +33,7 @@ MakeApi = Callable[[Settings], TestClient]
 StartWorker = Callable[[], "subprocess.Popen[bytes]"]
 ACCOUNT = "cca_" + "5e" * 16
 AWAY = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"}
-READY = {"status": "ready", "problems": {}}
+READY = {"status": "ready", "problems": {}, "warnings": {}}
 
 
 def numbers(api: TestClient) -> dict[tuple[str, ...], float]:
@@ -59,6 +59,7 @@ def test_ready_is_who_has_servers_and_a_worker_for_every_lane(api: TestClient, s
         "problems": {
             "lanes": "8 of 8 have no living worker (0, 1, 2, 3, 4, 5, 6, 7); start `creditlane worker`",
         },
+        "warnings": {},
     }
 
     worker = start_worker()
@@ -249,6 +250,14 @@ def problems_of(api: TestClient) -> dict[str, str]:
     return problems
 
 
+def warnings_of(api: TestClient) -> dict[str, str]:
+    """Return what is wrong and keeps nothing from being served."""
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["problems"]) == (200, "ready", {})
+    warnings: dict[str, str] = answer.json()["warnings"]
+    return warnings
+
+
 #: Answers as a full disk does.
 REFUSE_ROWS = """
 create function refuse_rows() returns trigger language plpgsql as $$
@@ -300,6 +309,24 @@ def test_a_worker_that_is_stuck_is_not_ready(api: TestClient, database_url: str)
 
     assert problems_of(api) == {"workers": "w: it does not get on, so it owns no lanes"}
     assert numbers(api)[("creditlane_worker_stuck",)] == 1
+
+
+def test_a_stuck_worker_beside_one_that_has_every_lane_is_shown_and_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, stuck=True)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+        connection.execute("update workers set worker_id = 'stuck'")
+    forge_worker(database_url)
+
+    assert warnings_of(api) == {"workers": "stuck: it does not get on, so it owns no lanes"}
+
+
+def test_a_stuck_worker_says_why_lanes_have_no_owner(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, stuck=True)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+
+    assert problems_of(api)["workers"] == "w: it does not get on, so it owns no lanes"
 
 
 def test_a_lane_of_which_nothing_gets_done_is_not_ready(api: TestClient, database_url: str) -> None:
@@ -362,7 +389,7 @@ def test_a_lease_that_ends_hours_ahead_is_nobodys_and_not_ready(api: TestClient,
     assert re.fullmatch(r"w: its lease ends 35\d\d s too late: the clock of Postgres was ahead", problems["workers"])
 
 
-def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, database_url: str) -> None:
+def test_an_entry_that_lies_ahead_of_the_clock_is_shown_and_ready(api: TestClient, database_url: str) -> None:
     forge_worker(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute(
@@ -372,7 +399,7 @@ def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, dat
         )
 
     assert re.fullmatch(
-        r"the latest entry lies 3[56]\d\d s ahead: the clock of Postgres was ahead", problems_of(api)["clock"]
+        r"the latest entry lies 3[56]\d\d s ahead: the clock of Postgres was ahead", warnings_of(api)["clock"]
     )
     assert numbers(api)[("creditlane_journal_ahead_seconds",)] == pytest.approx(3_600, abs=60)
 
