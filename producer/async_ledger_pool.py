@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
-from .ledger_pool import RECONNECT_SECONDS, read_limits, refused, was_cut
+from .ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, seconds_until
 
 
@@ -67,11 +67,22 @@ class AsyncLedgerPool:
 
     @asynccontextmanager
     async def transaction(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
-        """Give a session within a transaction that may write; it is committed at the end."""
+        """Give a session within a transaction that may write; it is committed at the end.
+
+        Raises:
+            OutcomeUnknown: Postgres was told to commit, and did not answer.
+        """
+        is_done = False
         async with self._told(), self._live_session(until) as session:
             await session.set_read_only(None)
-            async with session.transaction():
-                yield session
+            try:
+                async with session.transaction():
+                    yield session
+                    is_done = True
+            except psycopg.OperationalError as error:
+                if is_done and session.closed:
+                    raise OutcomeUnknown(COMMIT_UNANSWERED) from error
+                raise
 
     async def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""
@@ -83,13 +94,23 @@ class AsyncLedgerPool:
 
     @asynccontextmanager
     async def _session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
-        session = await self._pool.getconn(timeout=seconds_until(until))
+        session = await self._taken(until)
         # Set anew for each use: also what the pool itself asks of it afterwards has an end.
         session.deadline = until
         try:
             yield session
         finally:
             await self._pool.putconn(session)
+
+    async def _taken(self, until: float) -> AsyncPostgresSession:
+        while seconds_until(until) > ASK_AGAIN_SECONDS:
+            try:
+                return await self._pool.getconn(timeout=ASK_AGAIN_SECONDS)
+            except PoolTimeout:
+                if self._making.error is None:
+                    # All of them are in use: whoever asks again loses the place in the queue.
+                    break
+        return await self._pool.getconn(timeout=seconds_until(until))
 
     @asynccontextmanager
     async def _live_session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:

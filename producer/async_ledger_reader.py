@@ -85,7 +85,11 @@ class AsyncLedgerReader:
             wanted = None if wanted is None else wanted - count
 
     async def run(self, operation: Operation[_T]) -> _T:
-        """Return the outcome of an operation, which may change what is no part of the books."""
+        """Return the outcome of an operation, which may change what is no part of the books.
+
+        Raises:
+            OutcomeUnknown: it may be done: Postgres did not answer to the commit.
+        """
         rows: Rows = []
         pool = await self._sessions()
         async with pool.transaction(read_until()) as session:

@@ -32,7 +32,7 @@ class AsyncWebhooks:
     """The endpoints that hear of what happens in the store, what was sent to them, and the store's callbacks.
 
     Every method raises `Unavailable` when Postgres cannot be reached, and `WebhookNotFound` for an id that is none of
-    the store's.
+    the store's. What changes something raises `OutcomeUnknown` where it may be done, or done in part.
     """
 
     def __init__(self, settings: Settings, session: Callable[[], AsyncSession], store: str | None = None) -> None:
@@ -91,8 +91,9 @@ class AsyncWebhooks:
     async def delete(self, webhook_id: str) -> Webhook:
         """Delete the endpoint and return what it was. What it has not got is not sent any more."""
         webhook = await self._run(operations.delete(self._store, webhook_id))
-        while await self._run(operations.give_up(self._store, webhook_id)):
-            pass
+        with operations.begun("the endpoint is deleted, but some of what it has not got may stand as pending"):
+            while await self._run(operations.give_up(self._store, webhook_id)):
+                pass
         return webhook
 
     async def rotate_secret(self, webhook_id: str) -> Webhook:
@@ -162,7 +163,8 @@ class AsyncWebhooks:
         place: operations.Place | None = operations.place_before(since)
         count = 0
         while place is not None and (at_most is None or count < at_most):
-            part = await self._run(operations.resend_failed(self._store, webhook_id, place))
+            with operations.begun(f"{count} are sent again, and maybe not all" if count else None):
+                part = await self._run(operations.resend_failed(self._store, webhook_id, place))
             count, place = count + part.resent, part.last
         await self._wake()
         return count

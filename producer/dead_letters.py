@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from ..schemas.encoding import LaneCommand, decode_command, fingerprint
-from ..schemas.errors import InvalidCommand, NotMigrated, Unavailable, UndecodableCommand
+from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavailable, UndecodableCommand
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.postgres_sessions import Limits, connect
 from ..schemas.routing import partition_of
@@ -140,7 +140,7 @@ class DeadLetters:
             InvalidCommand: it was replayed already.
             UndecodableCommand: the bytes do not tell which account's lane it belongs on.
             LaneFull: the lane is at its limit; nothing changed.
-            OutcomeUnknown: Redis did not answer; replay it again.
+            OutcomeUnknown: Redis did not answer, or it is on its lane and Postgres did not mark it; replay it again.
         """
         if letter.replayed_at is not None:
             raise InvalidCommand(f"dead letter {letter.dead_letter_id} was replayed at {letter.replayed_at:%F %T %Z}")
@@ -154,8 +154,17 @@ class DeadLetters:
         chunk = _chunk_of(command, letter.payload, session.partitions(deadline))
         shipment = session.sender.send(chunk, session.numbers.take(), keep=True, deadline=deadline)
         # Marked last: a crash in between leads to a second replay, which changes nothing.
-        self._connection.execute(MARK_REPLAYED, {"id": letter.dead_letter_id})
+        self._mark_replayed(letter)
         return shipment.entries[0].decode()
+
+    def _mark_replayed(self, letter: DeadLetter) -> None:
+        try:
+            self._connection.execute(MARK_REPLAYED, {"id": letter.dead_letter_id})
+        except psycopg.OperationalError as error:
+            raise OutcomeUnknown(
+                f"dead letter {letter.dead_letter_id} is on its lane again, but Postgres did not mark it as replayed "
+                f"({error}); replay it again: it has one effect"
+            ) from error
 
     def _opened_session(self) -> Session:
         if self._session is None:

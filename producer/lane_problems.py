@@ -75,6 +75,11 @@ class WorkerRecord(NamedTuple):
     numbers_text: str
 
     @property
+    def public_id(self) -> str:
+        """Its id without the name of its host, which comes first: for pages that need no key."""
+        return "-".join(self.worker_id.rsplit("-", 2)[-2:])
+
+    @property
     def numbers(self) -> WorkerNumbers:
         """What it has counted and reported."""
         return msgspec.json.decode(self.numbers_text, type=WorkerNumbers)

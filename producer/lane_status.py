@@ -32,6 +32,13 @@ from .wire import Call, refuse_errors
 #: How Redis begins to say that a key holds something of another type.
 _WRONG_TYPE = "WRONGTYPE"
 
+#: Answers the id of a lane's first entry, without the entry itself: a command may be large, and somebody asks of every
+#: lane every few seconds.
+FIRST_ID_SCRIPT = """
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+return first and first[1]
+"""
+
 COUNT_DEAD_LETTERS = "select count(*) from dead_letters where replayed_at is null"
 
 
@@ -184,7 +191,7 @@ def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:
     """Return the calls that ask Redis what is on these lanes."""
     calls: list[Call] = [("TIME",)]
     for partition in partitions:
-        calls += [("XLEN", keys.lane(partition)), ("XRANGE", keys.lane(partition), "-", "+", "COUNT", 1)]
+        calls += [("XLEN", keys.lane(partition)), ("EVAL", FIRST_ID_SCRIPT, 1, keys.lane(partition))]
     return calls
 
 
@@ -197,19 +204,19 @@ def contents_of(answers: Sequence[Any], partitions: Sequence[int]) -> dict[int, 
     ((seconds, microseconds),) = refuse_errors(answers[:1])
     now_ms = int(seconds) * 1_000 + int(microseconds) // 1_000
     pairs = zip(partitions, answers[1::2], answers[2::2], strict=True)
-    return {partition: _content_of(backlog, first, now_ms) for partition, backlog, first in pairs}
+    return {partition: _content_of(backlog, first_id, now_ms) for partition, backlog, first_id in pairs}
 
 
-def _content_of(backlog: Any, first: Any, now_ms: int) -> LaneContent:
+def _content_of(backlog: Any, first_id: Any, now_ms: int) -> LaneContent:
     if isinstance(backlog, Exception) and str(backlog).startswith(_WRONG_TYPE):
         return LaneContent(0, None, "its key in Redis holds something that is no stream; move it away")
-    refuse_errors([backlog, first])
-    return LaneContent(backlog, _lag_seconds(first, now_ms))
+    refuse_errors([backlog, first_id])
+    return LaneContent(backlog, _lag_seconds(first_id, now_ms))
 
 
-def _lag_seconds(first: list[Any], now_ms: int) -> float | None:
-    """Return the age of a lane's first entry, whose id starts with the moment of its acceptance on Redis's clock."""
-    if not first:
+def _lag_seconds(first_id: bytes | None, now_ms: int) -> float | None:
+    """Return the age of a lane's first entry; its id starts with the moment of its acceptance on Redis's clock."""
+    if first_id is None:
         return None
-    accepted_ms = int(first[0][0].split(b"-")[0])
+    accepted_ms = int(first_id.split(b"-")[0])
     return max(0, now_ms - accepted_ms) / 1_000

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, Unavailable
+from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import (
     AsyncPostgresSession,
     Attempts,
@@ -24,9 +24,13 @@ from ..schemas.postgres_sessions import (
 )
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, STATEMENT_TIMEOUT_SECONDS, seconds_until
 
-#: How long the pool tries to replace a lost connection before it pauses until the next read, in seconds: its own pauses
-#: grow, and whoever comes after an outage must not wait for one.
-RECONNECT_SECONDS = 30.0
+#: How long the pool tries to make a connection before it leaves that to whoever needs one next, in seconds: its own
+#: pauses double, and whoever comes after an outage must not wait for one.
+RECONNECT_SECONDS = 1.0
+#: After how long who waits for a connection lets the pool try anew, if it could not make one, in seconds.
+ASK_AGAIN_SECONDS = 1.0
+#: Said where Postgres may have committed, or not: whatever else it answers at a commit is a refusal.
+COMMIT_UNANSWERED = "Postgres did not answer to the commit, so whether it is done is not known; look, or do it again"
 #: Threads that make connections.
 POOL_THREADS = 3
 
@@ -81,11 +85,22 @@ class LedgerPool:
 
     @contextmanager
     def transaction(self, until: float) -> Iterator[PostgresSession]:
-        """Give a session within a transaction that may write; it is committed at the end."""
+        """Give a session within a transaction that may write; it is committed at the end.
+
+        Raises:
+            OutcomeUnknown: Postgres was told to commit, and did not answer.
+        """
+        is_done = False
         with self._told(), self._live_session(until) as session:
             session.read_only = None
-            with session.transaction():
-                yield session
+            try:
+                with session.transaction():
+                    yield session
+                    is_done = True
+            except psycopg.OperationalError as error:
+                if is_done and session.closed:
+                    raise OutcomeUnknown(COMMIT_UNANSWERED) from error
+                raise
 
     def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""
@@ -94,13 +109,23 @@ class LedgerPool:
 
     @contextmanager
     def _session(self, until: float) -> Iterator[PostgresSession]:
-        session = self._pool.getconn(timeout=seconds_until(until))
+        session = self._taken(until)
         # Set anew for each use: also what the pool itself asks of it afterwards has an end.
         session.deadline = until
         try:
             yield session
         finally:
             self._pool.putconn(session)
+
+    def _taken(self, until: float) -> PostgresSession:
+        while seconds_until(until) > ASK_AGAIN_SECONDS:
+            try:
+                return self._pool.getconn(timeout=ASK_AGAIN_SECONDS)
+            except PoolTimeout:
+                if self._making.error is None:
+                    # All of them are in use: whoever asks again loses the place in the queue.
+                    break
+        return self._pool.getconn(timeout=seconds_until(until))
 
     @contextmanager
     def _live_session(self, until: float) -> Iterator[PostgresSession]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
@@ -15,6 +16,8 @@ from ..schemas.errors import (
     AccountClosed,
     AccountNotFound,
     InvalidCommand,
+    OutcomeUnknown,
+    Unavailable,
     WebhookDisabled,
     WebhookLimitReached,
     WebhookNotFound,
@@ -206,6 +209,21 @@ def resend(store: str, webhook_id: str | None, event_id: str) -> Operation[Deliv
     """Send one event again."""
     statement = sql.RESEND_CALLBACK if webhook_id is None else sql.RESEND
     return Operation((statement,), _of(store, webhook_id, event_id), _only(_delivery))
+
+
+@contextmanager
+def begun(what_is_done: str | None) -> Iterator[None]:
+    """Let nobody hear that nothing was done, where an operation of several steps ends after some; None: after none.
+
+    Raises:
+        OutcomeUnknown: instead of Unavailable.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        if what_is_done is None:
+            raise
+        raise OutcomeUnknown(f"{what_is_done}: {error}") from error
 
 
 def resend_failed(store: str, webhook_id: str, after: Place) -> Operation[ResentSlice]:

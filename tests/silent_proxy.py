@@ -55,13 +55,28 @@ class SilentProxy:
         """End every connection, as a restart of the server does."""
         self._run(self._close_all())
 
+    def shut(self) -> None:
+        """End every connection and refuse new ones, as while the server is down."""
+        self._run(self._shut())
+
+    def reopen(self) -> None:
+        """Take connections again."""
+        self._run(self._listen())
+
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _start(self) -> None:
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._listen()
+
+    async def _shut(self) -> None:
+        self._listener.close()
+        await self._close_all()
+
+    async def _listen(self) -> None:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _set(self, change: Callable[[], None]) -> None:
@@ -76,10 +91,12 @@ class SilentProxy:
 
     async def _stop(self) -> None:
         self._listener.close()
-        await self._close_all()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Afterwards, as they may have connected meanwhile; and what was closed on the way is so with the next round.
+        await self._close_all()
+        await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -10,6 +10,7 @@ import structlog
 
 from ..schemas.keys import Keys
 from .counting import Counting
+from .progress import cause_of
 from .redis_session import is_of_wrong_type
 
 #: How long until a lane that could not be read is looked at again, in seconds.
@@ -110,8 +111,8 @@ class LaneFaults:
 
     def _take(self, partition: int, answer: object) -> None:
         known = self._unreadable.pop(partition, None)
-        if _is_of_one_key(answer):
-            self._unreadable[partition] = f"its key cannot be read: {answer}"
+        if isinstance(answer, Exception) and _is_of_one_key(answer):
+            self._unreadable[partition] = f"its key cannot be read: {cause_of(answer)}"
             if known is None:
                 _log.error("a lane cannot be read", key=self._keys.lane(partition), error=str(answer))
         elif isinstance(answer, Exception):

@@ -14,7 +14,7 @@ from ...schemas.tickets import Ticket
 from ..webhook_operations import low_balance_operation
 from .authentication import Store, authenticated_store
 from .connections import Connections
-from .documentation import reading, writing
+from .documentation import changing, reading, writing
 from .errors import not_found
 from .models import (
     ACCOUNT_EXAMPLE,
@@ -100,7 +100,7 @@ async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
     "/{id}",
     operation_id="updateCustomerCreditsAccount",
     summary="Watch an account's balance",
-    responses=reading(AccountBody, "not_found", "account_closed", "timeout"),
+    responses=changing(AccountBody, "not_found", "account_closed"),
 )
 async def update_account(
     account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads

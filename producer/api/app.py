@@ -14,6 +14,7 @@ from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
 from .documentation import describe
 from .errors import add_error_handlers
+from .monitoring import Watch
 from .paging import MAX_PAGE_ITEMS
 from .surroundings import surround
 
@@ -26,7 +27,8 @@ Give each customer a balance in any unit, add to it when something good happens,
   request gets the first answer again, also a refusal, with the header `X-Idempotent-Replay: true`. Only 400, 401,
   404, 408, 413, 429 and 503 leave the key unused.
 * **Order.** What is accepted for one account is applied in the order in which it was accepted.
-* **Slow results.** A write whose result does not come in {wait:g} s answers 202: it is accepted and nothing is lost.
+* **Slow results.** A write whose result does not come in {wait:g} s answers 503 `timeout`: it is accepted and nothing
+  is lost, and its id is in `error.command_id` and `Location`. With `Prefer: respond-async` a write answers 202 at once.
 * **Limits.** A body has at most {body_bytes} bytes; a key makes at most {per_second:g} requests a second, {burst} at
   once; a page has at most {page} items, a transaction {entries} entries, an amount {digits} digits.
 * **Errors** all have one body; `code` is stable, `message` says what to do next, `request_id` finds it in the log.
@@ -42,8 +44,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Connections.opened(app, settings):
-            yield
+        async with Connections.opened(app, settings) as connections:
+            app.state.watch = watch = Watch(connections)
+            try:
+                yield
+            finally:
+                await watch.close()
 
     app = FastAPI(
         title="Creditlane",

@@ -40,7 +40,10 @@ router = APIRouter(prefix=COMMANDS_PATH, tags=["Commands"])
 )
 async def get_command(
     request: Request,
-    command_id: Annotated[str, Path(alias="id", description="Id from a 202.", examples=[COMMAND_EXAMPLE])],
+    command_id: Annotated[
+        str,
+        Path(alias="id", description="Id from a 202, or from `error.command_id` of a 503.", examples=[COMMAND_EXAMPLE]),
+    ],
     store: RequestStore,
     reads: RequestReads,
     wait: Annotated[

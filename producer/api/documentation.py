@@ -33,6 +33,11 @@ def reading(model: type[BaseModel], *codes: str) -> Responses:
     return {200: _success(model), **_errors(*_COMMON, *codes)}
 
 
+def changing(model: type[BaseModel], *codes: str) -> Responses:
+    """Return the responses of an operation that changes what is no part of the books, by itself in Postgres."""
+    return reading(model, "timeout", *codes)
+
+
 def writing(model: type[BaseModel], status: int, *codes: str) -> Responses:
     """Return the responses of an operation that puts a command on a lane."""
     queued = {

@@ -31,7 +31,6 @@ class Lanes(NamedTuple):
     leases: list[tuple[int, int, str | None]] | None
     #: All that are on record.
     workers: list[WorkerRecord]
-    dead_letters: int
     #: How far the latest entry of the journal is ahead of the clock.
     entries_ahead_seconds: float
     contents: dict[int, LaneContent] | None
@@ -40,17 +39,16 @@ class Lanes(NamedTuple):
 class _Ledger(NamedTuple):
     leases: list[tuple[Any, ...]]
     workers: list[WorkerRecord]
-    dead_letters: int
     entries_ahead_seconds: float
 
 
 async def read_lanes(connections: Connections, seconds: float) -> Lanes:
-    """Return what can be read within so many seconds. One server that is away does not hide the other's numbers."""
+    """Return what each server tells within so many seconds. One that is away does not hide the other's numbers."""
     try:
         async with asyncio.timeout(seconds):
             ledger = await _read_ledger(connections)
     except (CreditlaneError, TimeoutError):
-        return Lanes(None, [], 0, 0.0, None)
+        return Lanes(None, [], 0.0, None)
     partitions = [partition for partition, _, _ in ledger.leases]
     try:
         async with asyncio.timeout(seconds):
@@ -64,23 +62,33 @@ async def read_lanes(connections: Connections, seconds: float) -> Lanes:
 async def _read_ledger(connections: Connections) -> _Ledger:
     leases = await connections.read(READ_LEASES, {})
     workers = [WorkerRecord(*row) for row in await connections.read(READ_WORKERS, {})]
-    ((dead_letters,),) = await connections.read(COUNT_DEAD_LETTERS, {})
     ((ahead_seconds,),) = await connections.read(READ_ENTRIES_AHEAD, {})
-    return _Ledger(leases, workers, dead_letters, ahead_seconds or 0.0)
+    return _Ledger(leases, workers, ahead_seconds or 0.0)
 
 
-def exposition_of(lanes: Lanes) -> bytes:
+async def count_dead_letters(connections: Connections, seconds: float) -> int | None:
+    """Return how many were not replayed; None where that is not known within so many seconds: it reads all of them."""
+    try:
+        async with asyncio.timeout(seconds):
+            ((count,),) = await connections.read(COUNT_DEAD_LETTERS, {})
+    except (CreditlaneError, TimeoutError):
+        return None
+    return int(count)
+
+
+def exposition_of(lanes: Lanes, dead_letters: int | None) -> bytes:
     """Return the numbers in Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(lanes))
+    registry.register(_Snapshot(lanes, dead_letters))
     return generate_latest(registry)
 
 
 class _Snapshot:
     """A collector of numbers that are known already."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, dead_letters: int | None) -> None:
         self._lanes = lanes
+        self._dead_letters = dead_letters
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -88,10 +96,11 @@ class _Snapshot:
     def collect(self) -> Iterator[Metric]:
         yield _reachable(self._lanes)
         yield from _of_lanes(self._lanes)
-        if self._lanes.leases is not None:
+        if self._dead_letters is not None:
             yield GaugeMetricFamily(
-                "creditlane_dead_letters", "Commands that could not be decided.", self._lanes.dead_letters
+                "creditlane_dead_letters", "Commands that could not be decided.", self._dead_letters
             )
+        if self._lanes.leases is not None:
             yield GaugeMetricFamily(
                 "creditlane_journal_ahead_seconds",
                 "How far the latest entry is ahead of the clock of Postgres.",
@@ -99,7 +108,7 @@ class _Snapshot:
             )
         # A worker's series end with it, as those of any process do.
         alive = [worker for worker in self._lanes.workers if worker.is_alive]
-        yield from _of_workers({worker.worker_id: worker.numbers for worker in alive})
+        yield from _of_workers({worker.public_id: worker.numbers for worker in alive})
         yield from _of_trouble(alive)
 
 
@@ -166,11 +175,11 @@ def _of_trouble(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:
     )
     for worker in workers:
         numbers = worker.numbers
-        stuck.add_metric([worker.worker_id], worker.is_stuck)
-        idle.add_metric([worker.worker_id], numbers.seconds_since_commit or 0.0)
+        stuck.add_metric([worker.public_id], worker.is_stuck)
+        idle.add_metric([worker.public_id], numbers.seconds_since_commit or 0.0)
         for stage in STAGES:
             known = numbers.troubles.get(stage)
-            trouble.add_metric([worker.worker_id, stage], known.seconds if known else 0.0)
+            trouble.add_metric([worker.public_id, stage], known.seconds if known else 0.0)
     yield from (stuck, idle, trouble)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,13 +13,16 @@ from pydantic import BaseModel
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ..deadlines import deadline_in
-from ..lane_problems import problem_of_clock, problems_of_lanes, problems_of_worker
-from .connections import Connections, connections_of
-from .lane_metrics import exposition_of, read_lanes
+from ..lane_problems import WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
+from .connections import Connections
+from .lane_metrics import Lanes, count_dead_letters, exposition_of, read_lanes
 from .request_metrics import RequestMetrics
+from .shared_look import SharedLook
 
 #: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
 CHECK_SECONDS = 3.0
+#: How long the lanes are known from one look at them, in seconds. Nobody needs a key to ask.
+LANES_GOOD_SECONDS = 1.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
 
@@ -31,8 +33,11 @@ class Readiness(BaseModel):
     """Whether requests can be answered, and what stands in the way."""
 
     status: str
-    #: What is wrong, by what was looked at: redis, postgres; lanes, workers, clock where both of these answer.
+    #: What keeps requests from being served, by what was looked at: redis, postgres, and where this one answers, lanes
+    #: and workers.
     problems: dict[str, str]
+    #: What is wrong beside that, and keeps nothing from being served: workers, clock.
+    warnings: dict[str, str]
 
 
 @router.get("/healthz", name="healthz")
@@ -44,16 +49,12 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
     """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
-    connections = connections_of(request)
-    until = time.monotonic() + CHECK_SECONDS
-    redis, postgres, work = await asyncio.gather(
-        _problem(_check_redis(connections), until),
-        _problem(_check_schema(connections), until),
-        _problems_of_work(connections),
-    )
+    watch: Watch = request.app.state.watch
+    redis, postgres, lanes = await asyncio.gather(watch.redis.result(), watch.postgres.result(), watch.lanes.result())
+    work, warnings = _problems_of_work(lanes) if postgres is None else ({}, {})
     servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
-    problems = work | servers if postgres is None else servers
-    readiness = Readiness(status="not_ready" if problems else "ready", problems=problems)
+    problems = work | servers
+    readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200, headers={"Cache-Control": "no-store"})
 
 
@@ -61,14 +62,33 @@ async def readyz(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """Tell the numbers of this process, of the lanes and of the workers, in Prometheus's text format."""
     counted: RequestMetrics = request.app.state.request_metrics
-    lanes = exposition_of(await read_lanes(connections_of(request), CHECK_SECONDS))
-    return Response(counted.exposition() + lanes, media_type=CONTENT_TYPE_LATEST)
+    watch: Watch = request.app.state.watch
+    lanes, dead_letters = await asyncio.gather(watch.lanes.result(), watch.dead_letters.result())
+    return Response(counted.exposition() + exposition_of(lanes, dead_letters), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _problem(check: Awaitable[str | None], until: float) -> str | None:
+class Watch:
+    """What is looked at for all who ask: however many they are, one statement and one write are under way at a time."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
+        self.postgres = SharedLook(lambda: _problem(_check_schema(connections)))
+        # Half of the time for each server, which are asked one after the other.
+        self.lanes = SharedLook(lambda: read_lanes(connections, CHECK_SECONDS / 2), good_seconds=LANES_GOOD_SECONDS)
+        self.dead_letters = SharedLook(
+            lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
+        )
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for look in (self.redis, self.postgres, self.lanes, self.dead_letters):
+            await look.close()
+
+
+async def _problem(check: Awaitable[str | None]) -> str | None:
     """Return what the check says is wrong, or that it takes too long. Messages name no host and no URL."""
     try:
-        return await asyncio.wait_for(check, until - time.monotonic())
+        return await asyncio.wait_for(check, CHECK_SECONDS)
     except TimeoutError:
         return f"does not answer within {CHECK_SECONDS:g} s"
     except ConfigurationError as error:
@@ -86,20 +106,28 @@ async def _check_schema(connections: Connections) -> None:
     check_installation(rows[0] if rows else None, connections.settings.partitions)
 
 
-async def _problems_of_work(connections: Connections) -> dict[str, str]:
-    """Return what is wrong beside the servers. What cannot be told is not as it should be either."""
-    lanes = await read_lanes(connections, CHECK_SECONDS / 2)
+def _problems_of_work(lanes: Lanes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what keeps the lanes from getting on, and what is wrong beside that. What cannot be told is not well."""
     if lanes.leases is None:
-        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}
+        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}, {}
     standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
-    problems = {
-        "lanes": "; ".join(_about_lanes(lanes.leases, standing)),
-        "workers": "; ".join(
-            f"{worker.worker_id}: {problem}" for worker in lanes.workers for problem in problems_of_worker(worker)
-        ),
+    about_lanes = "; ".join(_about_lanes(lanes.leases, standing))
+    # A worker that holds no lane keeps nothing from getting on; where lanes stand, it may say why nobody takes them.
+    needed = [worker for worker in lanes.workers if about_lanes or worker.lanes]
+    problems = {"lanes": about_lanes, "workers": _about_workers(needed)}
+    warnings = {
+        "workers": _about_workers(worker for worker in lanes.workers if worker not in needed),
         "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
     }
+    return _told(problems), _told(warnings)
+
+
+def _told(problems: Mapping[str, str]) -> dict[str, str]:
     return {name: problem for name, problem in problems.items() if problem}
+
+
+def _about_workers(workers: Iterable[WorkerRecord]) -> str:
+    return "; ".join(f"{worker.public_id}: {problem}" for worker in workers for problem in problems_of_worker(worker))
 
 
 def _about_lanes(leases: Sequence[tuple[int, int, str | None]], problems: Mapping[int, str]) -> Iterator[str]:

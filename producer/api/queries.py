@@ -114,6 +114,15 @@ select coalesce((
 """  # noqa: S608
 
 
+#: The latest entry of an account that a wrong clock has left ahead of now, where the moment asked for is ahead, too.
+LATEST_AHEAD = """
+select j.balance_after::text, j.created_at from journal j
+where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq > 0
+    and %(at)s > clock_timestamp() and j.created_at > clock_timestamp()
+order by j.seq desc limit 1
+"""
+
+
 def list_transactions(*, after: bool, before: bool) -> str:
     """Return the statement for a page of the first entries of a reference's transactions."""
     conditions = ["j.store_id = %(store)s and j.reference = %(reference)s and j.seq > 0 and j.transaction_seq is null"]

@@ -27,7 +27,7 @@ from . import queries
 from .authentication import Store, authenticated_store
 from .connections import Connections
 from .errors import Problem
-from .horizon import RESOLUTION
+from .horizon import RESOLUTION, whole
 from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
@@ -132,11 +132,15 @@ class Reads:
     async def balance_at(self, account_id: str, at: datetime) -> BalanceBody | None:
         """Return the balance after everything up to and including this moment; None if there is no such account.
 
-        As of the latest moment that cannot change, where this one still can; `as_of` says which it is.
+        As of the latest moment that cannot change, where this one still can; `as_of` says which it is. In the future it
+        is the current one, also of an account that a wrong clock has left there, which still changes as of that moment.
         """
         if await self.missing_accounts([account_id]):
             return None
         moment = await self._horizon.settled(at)
+        if whole(at) > moment:
+            for balance, ahead in await self._rows(queries.LATEST_AHEAD, account=account_id[4:], at=at):
+                return BalanceBody(balance=balance, as_of=moment_text(ahead))
         # By a statement of its own: what the horizon covers is there for whoever begins to read after it was found.
         ((balance,),) = await self._rows(queries.BALANCE_BEFORE, account=account_id[4:], before=moment + RESOLUTION)
         return BalanceBody(balance=balance, as_of=moment_text(moment))

@@ -12,7 +12,7 @@ from .. import webhook_operations as operations
 from ..async_webhook_endpoints import AsyncWebhooks
 from .authentication import Store, authenticated_store
 from .connections import Connections
-from .documentation import reading
+from .documentation import changing, reading
 from .errors import Problem
 from .paging import DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS
 from .reads import parse_moment
@@ -63,7 +63,7 @@ OfStatus = Annotated[DeliveryStatus | None, Query(description="Only deliveries o
     operation_id="createWebhook",
     summary="Create an endpoint",
     description=f"Have events POSTed to a URL. The answer has the secret, this once. {LIMITS}",
-    responses=reading(WebhookBody, "webhook_limit_reached"),
+    responses=changing(WebhookBody, "webhook_limit_reached"),
 )
 async def create_webhook(body: CreateWebhook, webhooks: StoreWebhooks) -> Response:
     """Make an endpoint; what happens after the answer is told to it."""
@@ -110,7 +110,7 @@ async def get_callback_delivery(event_id: EventPath, webhooks: StoreWebhooks) ->
     "/callbacks/deliveries/{event_id}/resend",
     operation_id="resendCallbackDelivery",
     summary="Send a callback again",
-    responses=reading(DeliveryBody, "not_found"),
+    responses=changing(DeliveryBody, "not_found"),
 )
 async def resend_callback(event_id: EventPath, webhooks: StoreWebhooks) -> Response:
     """Send a callback again at once, with all of its attempts; also one that was delivered."""
@@ -121,7 +121,7 @@ async def resend_callback(event_id: EventPath, webhooks: StoreWebhooks) -> Respo
     "/callbacks/rotate-secret",
     operation_id="rotateCallbackSecret",
     summary="Make the secret of callbacks, or replace it",
-    responses=reading(SecretBody),
+    responses=changing(SecretBody),
 )
 async def rotate_callback_secret(webhooks: StoreWebhooks) -> Response:
     """Make the secret that the store's callbacks are signed with. The one before it signs beside it for a day."""
@@ -143,7 +143,7 @@ async def get_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Respo
     "/{id}",
     operation_id="updateWebhook",
     summary="Change an endpoint",
-    responses=reading(WebhookBody, "not_found"),
+    responses=changing(WebhookBody, "not_found"),
 )
 async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks: StoreWebhooks) -> Response:
     """Change what is given of an endpoint. What happens after the answer is told as it says."""
@@ -155,7 +155,7 @@ async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks:
     "/{id}",
     operation_id="deleteWebhook",
     summary="Delete an endpoint",
-    responses=reading(WebhookBody, "not_found"),
+    responses=changing(WebhookBody, "not_found"),
 )
 async def delete_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
     """Delete an endpoint for good. What it has not got is not sent any more."""
@@ -166,7 +166,7 @@ async def delete_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Re
     "/{id}/rotate-secret",
     operation_id="rotateWebhookSecret",
     summary="Replace an endpoint's secret",
-    responses=reading(WebhookBody, "not_found"),
+    responses=changing(WebhookBody, "not_found"),
 )
 async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
     """Replace the secret and show the new one, this once. For a day both of them sign."""
@@ -177,7 +177,7 @@ async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: StoreWebhooks
     "/{id}/test",
     operation_id="testWebhook",
     summary="Send a test event",
-    responses=reading(TestEvent, "not_found", "webhook_disabled"),
+    responses=changing(TestEvent, "not_found", "webhook_disabled"),
 )
 async def test_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
     """Send an event `webhook.test` to the endpoint, whatever events it wants. Its delivery tells what came of it."""
@@ -218,7 +218,7 @@ async def get_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: S
     "/{id}/deliveries/{event_id}/resend",
     operation_id="resendWebhookDelivery",
     summary="Send an event again",
-    responses=reading(DeliveryBody, "not_found", "webhook_disabled"),
+    responses=changing(DeliveryBody, "not_found", "webhook_disabled"),
 )
 async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: StoreWebhooks) -> Response:
     """Send an event again at once, under its id, with all of its attempts; also one that was delivered."""
@@ -229,7 +229,7 @@ async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks
     "/{id}/resend",
     operation_id="resendFailedWebhookDeliveries",
     summary="Send what failed again",
-    responses=reading(Resent, "not_found", "webhook_disabled"),
+    responses=changing(Resent, "not_found", "webhook_disabled"),
 )
 async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: StoreWebhooks) -> Response:
     """Send every event again that has failed, of those since a moment; oldest first."""

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from creditlane.producer.api.keys import create_key
 from creditlane.producer.api.monitoring import CHECK_SECONDS
 from creditlane.producer.async_ledger_reader import AsyncLedgerReader
 from creditlane.producer.lane_status import read_lanes
+from creditlane.producer.ledger_pool import ASK_AGAIN_SECONDS
 from creditlane.producer.ledger_reader import LedgerReader
 from creditlane.producer.postgres import CLOSE_SECONDS, READ_SECONDS
 from creditlane.schemas.errors import AccountNotFound, CreditlaneError, Unavailable, WebhookNotFound
@@ -31,6 +34,8 @@ MISSING = public_endpoint_id(UUID(int=7))
 SHORT_SECONDS = 0.5
 #: What a busy machine may add to a deadline, in seconds; a wait without one would last for ever.
 MARGIN_SECONDS = 2.0
+#: How long Postgres is away, in seconds: pauses that double would make the next one as long.
+AWAY_SECONDS = 3.5
 
 
 @pytest.fixture
@@ -86,6 +91,56 @@ def test_sessions_that_a_restart_has_cut_are_not_noticed(far_client: Client, pro
         within(READ_SECONDS, error, attempt)
         proxy.cut()
         within(READ_SECONDS, error, attempt)
+
+
+def test_reads_begin_again_soon_after_an_outage(far_settings: Settings, proxy: SilentProxy) -> None:
+    """Given Postgres was away for some seconds, when it is back, then nobody waits for as long again."""
+    reader = LedgerReader(far_settings)
+    away(proxy, lambda: reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS))
+    begun = time.monotonic()
+
+    assert reader.decisions([TICKET]) == [None]
+
+    assert time.monotonic() - begun < AWAY_SECONDS / 2
+    reader.close()
+
+
+def test_a_read_that_began_in_an_outage_notices_its_end(far_settings: Settings, proxy: SilentProxy) -> None:
+    reader = LedgerReader(far_settings)
+    assert reader.decisions([TICKET]) == [None]
+    proxy.shut()
+    with ThreadPoolExecutor(1) as caller:
+        reading = caller.submit(reader.decisions, [TICKET])
+        with pytest.raises(FutureTimeout):
+            reading.result(2.5 * ASK_AGAIN_SECONDS)
+        proxy.reopen()
+        begun = time.monotonic()
+        assert reading.result() == [None]
+    assert time.monotonic() - begun < ASK_AGAIN_SECONDS + MARGIN_SECONDS / 2
+    reader.close()
+
+
+def test_reads_begin_again_soon_after_an_outage_in_an_event_loop(far_settings: Settings, proxy: SilentProxy) -> None:
+    with asyncio.Runner() as runner:
+        reader = AsyncLedgerReader(far_settings)
+        away(proxy, lambda: runner.run(reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS)))
+        begun = time.monotonic()
+
+        assert runner.run(reader.decisions([TICKET])) == [None]
+
+        assert time.monotonic() - begun < AWAY_SECONDS / 2
+        runner.run(reader.close())
+
+
+def away(proxy: SilentProxy, read: Callable[[], list[Any]]) -> None:
+    """Read until Postgres has been away for a while."""
+    assert read() == [None]
+    proxy.shut()
+    until = time.monotonic() + AWAY_SECONDS
+    while time.monotonic() < until:
+        with pytest.raises(Unavailable):
+            read()
+    proxy.reopen()
 
 
 def test_closing_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy) -> None:

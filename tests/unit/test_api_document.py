@@ -137,3 +137,19 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
     known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert references(document) <= known
+
+
+def test_a_slow_result_is_described_as_it_is_answered(document: dict[str, Any]) -> None:
+    (slow,) = [line for line in document["info"]["description"].split("\n* ") if line.startswith("**Slow results.**")]
+    command_id = operations(document)["getCustomerCreditsCommand"][2]["parameters"][0]
+
+    assert "503 `timeout`" in slow
+    assert "202" not in slow.partition("With `Prefer: respond-async`")[0]
+    assert "error.command_id" in command_id["description"]
+
+
+def test_every_operation_that_changes_something_may_end_without_a_known_outcome(document: dict[str, Any]) -> None:
+    for name, (method, _, operation) in operations(document).items():
+        answers = operation["responses"].get("503", {}).get("content", {}).get("application/json", {})
+        if method != "get":
+            assert "timeout" in answers["examples"], name

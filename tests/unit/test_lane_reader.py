@@ -318,12 +318,25 @@ def test_one_lane_of_another_type_holds_up_no_other_and_is_named(
 
     reader.read({2: 5, 3: 5})
     assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 2)]
-    assert list(json.loads(counting.encoded())["lane_faults"]) == ["2"]
+    assert json.loads(counting.encoded())["lane_faults"] == {"2": "its key cannot be read: Redis answers WRONGTYPE"}
 
     streams.spoilt = set()
     clock.now += RECHECK_SECONDS
     assert (2, 1) in entries_of(reader.read({2: 5, 3: 5}))
     assert json.loads(counting.encoded())["lane_faults"] == {}
+
+
+def test_what_is_said_of_a_lane_names_nobody_whom_redis_names(
+    reader: LaneReader, streams: Streams, counting: Counting
+) -> None:
+    streams.lanes = {lane(2): [1], lane(3): [2]}
+    refusal = redis.exceptions.NoPermissionError("User worker-7 has no permissions to access the key 'lane'")
+    with patch.object(Answers, "xlen", lambda answers, _lane: answers._answers.append(refusal)):
+        reader._faults.find(refusal, [2])
+
+    assert json.loads(counting.encoded())["lane_faults"] == {
+        "2": "its key cannot be read: Redis answers NoPermissionError"
+    }
 
 
 def test_an_error_that_is_about_no_lane_in_particular_is_the_callers(reader: LaneReader, streams: Streams) -> None:

@@ -137,6 +137,25 @@ def test_a_moment_in_the_future_is_the_present_one(api: TestClient, ann: DirectS
 
 
 @pytest.mark.usefixtures("ann")
+def test_the_future_of_an_account_that_stands_there_is_its_current_balance(api: TestClient, database_url: str) -> None:
+    """Given an entry from while the clock was an hour ahead, then every moment in the future has it, and now not."""
+    with psycopg.connect(database_url) as connection:
+        ((ahead,),) = connection.execute(
+            "insert into journal (store_id, account_id, seq, kind, side, amount, balance_after, idempotency_key, "
+            "created_at) values (1, %s, 2, 2, 1, 5, 15, 'k', now() + interval '1 hour') returning created_at",
+            [ANN[4:]],
+        ).fetchall()
+    now = datetime.now(UTC)
+
+    assert api.get(BALANCE_OF_ANN).json()["balance"] == "15"
+    for at in (ahead + timedelta(days=1), ahead, now + timedelta(minutes=10)):
+        balance, as_of = told(api, at)
+        assert (balance, as_of) == ("15", horizon.whole(ahead))
+    balance, as_of = told(api, now)
+    assert (balance, as_of < ahead) == ("10", True)
+
+
+@pytest.mark.usefixtures("ann")
 def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient) -> None:
     assert told(api, "2020-01-01T00:00:00.1239Z") == ("0", datetime(2020, 1, 1, 0, 0, 0, 123_000, UTC))
 

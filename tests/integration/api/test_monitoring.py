@@ -4,7 +4,9 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -16,6 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from creditlane import Client, Debit, Settings
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.producer.api.connections import Connections
+from creditlane.producer.api.monitoring import LANES_GOOD_SECONDS
+from creditlane.producer.lane_problems import READ_LEASES
+from creditlane.producer.lane_status import content_calls, contents_of
 from creditlane.schemas.keys import Keys
 
 from ...faults.worker_processes import StartWorker as StartFaultyWorker
@@ -27,7 +33,7 @@ MakeApi = Callable[[Settings], TestClient]
 StartWorker = Callable[[], "subprocess.Popen[bytes]"]
 ACCOUNT = "cca_" + "5e" * 16
 AWAY = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"}
-READY = {"status": "ready", "problems": {}}
+READY = {"status": "ready", "problems": {}, "warnings": {}}
 
 
 def numbers(api: TestClient) -> dict[tuple[str, ...], float]:
@@ -53,6 +59,7 @@ def test_ready_is_who_has_servers_and_a_worker_for_every_lane(api: TestClient, s
         "problems": {
             "lanes": "8 of 8 have no living worker (0, 1, 2, 3, 4, 5, 6, 7); start `creditlane worker`",
         },
+        "warnings": {},
     }
 
     worker = start_worker()
@@ -116,6 +123,26 @@ def test_what_waits_on_the_lanes_is_seen(api: TestClient, settings: Settings) ->
     assert sum(value for key, value in seen.items() if key[0] == "creditlane_lane_owned") == 0
 
 
+def test_what_waits_is_looked_at_without_the_commands_themselves(settings: Settings) -> None:
+    """Given a large command at the head of a lane, when lanes are looked at, then its age comes and its bytes stay."""
+    keys = Keys(settings.redis_prefix)
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        client.xadd(keys.lane(1), {"c": b"x" * 200_000})
+        calls = content_calls(keys, [0, 1])
+        with client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.execute_command(*call)
+            answers = pipeline.execute()
+            time_call = calls.index(("TIME",))
+            answers[time_call] = [str(part).encode() for part in answers[time_call]]
+
+    contents = contents_of(answers, [0, 1])
+    assert (contents[0].backlog, contents[0].lag_seconds) == (0, None)
+    assert contents[1].backlog == 1
+    assert 0 <= (contents[1].lag_seconds or -1) < 60
+    assert len(repr(answers)) < 1_000
+
+
 def max_lag(seen: dict[tuple[str, ...], float]) -> float:
     return max(value for key, value in seen.items() if key[0] == "creditlane_lane_lag_seconds")
 
@@ -149,7 +176,49 @@ def test_dead_letters_are_counted(api: TestClient, database_url: str) -> None:
             "values (0, gen_random_uuid(), 0, '1-1', 'x', 'undecodable', 'r')"
         )
 
-    assert numbers(api)[("creditlane_dead_letters",)] == 1
+    assert wait_until(lambda: numbers(api)[("creditlane_dead_letters",)] == 1, seconds=10)
+
+
+def test_dead_letters_that_take_long_to_count_hide_nothing_else(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table dead_letters")
+
+        assert problems_of(api) == {}
+        seen = numbers(api)
+
+    assert ("creditlane_dead_letters",) not in seen
+    assert seen["creditlane_lane_owned", "3"] == 1
+
+
+def test_many_who_ask_at_once_cost_one_look(
+    api: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge_worker(database_url)
+    asked: list[str] = []
+    under_way: list[str] = []
+    most_under_way = 0
+    read = Connections.read
+
+    async def counted(connections: Connections, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        nonlocal most_under_way
+        asked.append(statement)
+        under_way.append(statement)
+        most_under_way = max(most_under_way, len(under_way))
+        try:
+            return await read(connections, statement, values)
+        finally:
+            under_way.remove(statement)
+
+    monkeypatch.setattr(Connections, "read", counted)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(20) as callers:
+        answers = list(callers.map(lambda _: api.get("/readyz").status_code, range(40)))
+    seconds = time.monotonic() - begun
+
+    assert answers == [200] * 40
+    assert asked.count(READ_LEASES) <= 1 + seconds / LANES_GOOD_SECONDS
+    assert most_under_way <= 2
 
 
 def test_numbers_that_can_be_had_are_shown_without_the_rest(make_api: MakeApi, settings: Settings) -> None:
@@ -181,6 +250,14 @@ def problems_of(api: TestClient) -> dict[str, str]:
     return problems
 
 
+def warnings_of(api: TestClient) -> dict[str, str]:
+    """Return what is wrong and keeps nothing from being served."""
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["problems"]) == (200, "ready", {})
+    warnings: dict[str, str] = answer.json()["warnings"]
+    return warnings
+
+
 #: Answers as a full disk does.
 REFUSE_ROWS = """
 create function refuse_rows() returns trigger language plpgsql as $$
@@ -206,6 +283,21 @@ def test_a_stage_that_does_not_get_on_is_not_ready(api: TestClient, database_url
     assert numbers(api)["creditlane_worker_trouble_seconds", "reader"] == 0
 
 
+def test_pages_without_a_key_name_no_host(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, troubles=TROUBLE)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+        connection.execute("update workers set worker_id = 'secret-host-123-0a1b', host = 'secret-host'")
+        connection.execute("update leases set worker_id = 'secret-host-123-0a1b'")
+
+    problems = problems_of(api)
+    metrics = api.get("/metrics", headers={"x-api-key": ""}).text
+
+    assert problems["workers"].startswith("123-0a1b: applier has not got on")
+    assert 'creditlane_worker_stuck{worker="123-0a1b"}' in metrics
+    assert "secret-host" not in metrics
+
+
 def test_a_stage_that_failed_a_moment_ago_is_ready(api: TestClient, database_url: str) -> None:
     forge_worker(database_url, troubles={"applier": {**TROUBLE["applier"], "seconds": 0.5}})
 
@@ -217,6 +309,24 @@ def test_a_worker_that_is_stuck_is_not_ready(api: TestClient, database_url: str)
 
     assert problems_of(api) == {"workers": "w: it does not get on, so it owns no lanes"}
     assert numbers(api)[("creditlane_worker_stuck",)] == 1
+
+
+def test_a_stuck_worker_beside_one_that_has_every_lane_is_shown_and_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, stuck=True)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+        connection.execute("update workers set worker_id = 'stuck'")
+    forge_worker(database_url)
+
+    assert warnings_of(api) == {"workers": "stuck: it does not get on, so it owns no lanes"}
+
+
+def test_a_stuck_worker_says_why_lanes_have_no_owner(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url, stuck=True)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null")
+
+    assert problems_of(api)["workers"] == "w: it does not get on, so it owns no lanes"
 
 
 def test_a_lane_of_which_nothing_gets_done_is_not_ready(api: TestClient, database_url: str) -> None:
@@ -279,7 +389,7 @@ def test_a_lease_that_ends_hours_ahead_is_nobodys_and_not_ready(api: TestClient,
     assert re.fullmatch(r"w: its lease ends 35\d\d s too late: the clock of Postgres was ahead", problems["workers"])
 
 
-def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, database_url: str) -> None:
+def test_an_entry_that_lies_ahead_of_the_clock_is_shown_and_ready(api: TestClient, database_url: str) -> None:
     forge_worker(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute(
@@ -289,7 +399,7 @@ def test_an_entry_that_lies_ahead_of_the_clock_is_not_ready(api: TestClient, dat
         )
 
     assert re.fullmatch(
-        r"the latest entry lies 3[56]\d\d s ahead: the clock of Postgres was ahead", problems_of(api)["clock"]
+        r"the latest entry lies 3[56]\d\d s ahead: the clock of Postgres was ahead", warnings_of(api)["clock"]
     )
     assert numbers(api)[("creditlane_journal_ahead_seconds",)] == pytest.approx(3_600, abs=60)
 
