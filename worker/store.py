@@ -33,6 +33,8 @@ from .row_text import copy_text, lines_of, row_of
 MAX_WRITTEN_CHARACTERS = 16_000_000
 #: Characters of rows that are handed to Postgres in one piece, about: a piece is in memory three times over meanwhile.
 WRITTEN_AT_ONCE = 4_000_000
+#: How long a statement may wait for a lock, as a share of how long it may take.
+LOCK_WAIT_SHARE = 0.8
 
 _STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
 _STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
@@ -84,7 +86,10 @@ class LedgerStore:
         self._connection = connection
         self._partitions = partitions
         self._worker_id = worker_id
-        self._timeout_ms = str(int(timeout_seconds * 1000))
+        self._limits = {
+            "timeout_ms": str(int(timeout_seconds * 1000)),
+            "lock_ms": str(int(timeout_seconds * LOCK_WAIT_SHARE * 1000)),
+        }
         self._outbox = Outbox(connection)
         self._cache = AccountCache(partitions)
         #: When the last transaction had its lanes locked, by `time.monotonic`; None if it did not get as far.
@@ -157,6 +162,24 @@ class LedgerStore:
             self._roll_back()
             raise
 
+    def is_decided(self, account: AccountKey, command: LaneCommand, epochs: Mapping[int, int]) -> bool:
+        """Tell whether the command's key is in the journal, and will stay out of it if it is not.
+
+        Every attempt holds its lane until its commit is through, also one whose session hangs there or whose client is
+        gone. So the lane is locked against them before the key is looked up. Raises as `apply` does.
+        """
+        keys = [command.idempotency_key]
+        if command.kind == "reverse":
+            keys.append(reversal_key(command.idempotency_key))
+        try:
+            self._begin(epochs, exclusive=True)
+            known = self._load_known({(account[0], key) for key in keys})
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        return bool(known)
+
     def find_stores(self, public_ids: Iterable[str]) -> dict[str, int]:
         """Return the numbers of those stores that exist."""
         records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
@@ -182,19 +205,22 @@ class LedgerStore:
         self._outbox.write(commands, verdicts, rows, self._cache.states, has_callbacks=has_callbacks)
         return verdicts
 
-    def _begin(self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = ()) -> _Locked:
+    def _begin(
+        self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = (), *, exclusive: bool = False
+    ) -> _Locked:
         """Open the transaction and lock its lanes.
 
-        With foreign partitions, all the lanes stand still until the commit: whoever owns them waits, and forgets then
-        what it remembers of their accounts.
+        With foreign partitions, or exclusively, all the lanes stand still until the commit: whoever owns them
+        waits, and forgets then what it remembers of the accounts of the foreign ones.
         """
         self.holds_lanes_since, self.written_characters = None, 0
         foreign = list(foreign_partitions)
+        statement = sql.LOCK_LANES if foreign or exclusive else sql.LOCK_LEASES
         lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
         with self._connection.pipeline():
-            begun = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
+            begun = self._connection.execute(sql.BEGIN_BATCH, self._limits)
         # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
-        leases = self._connection.execute(sql.LOCK_LANES if foreign else sql.LOCK_LEASES, lanes)
+        leases = self._connection.execute(statement, lanes)
         self.holds_lanes_since = time.monotonic()
         locked, version = leases.fetchone(), begun.fetchone()
         if locked is None or version is None:

@@ -155,7 +155,7 @@ def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -
         holder._begin({})
         holder._lock_accounts({one})
         assert waiter.apply([(other, movement_of(producer.accounts[1]))], {}, careful=True)[0].row is not None
-        with pytest.raises(psycopg.errors.QueryCanceled):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
             waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)
         first.commit()
         assert waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None

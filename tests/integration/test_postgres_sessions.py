@@ -114,7 +114,7 @@ def test_limits_of_others_do_not_cut_a_batch(url: str) -> None:
     with connect_postgres(url) as session:
         LedgerStore(session, "worker", timeout_seconds=7)._begin({})
 
-        assert session.execute(limits).fetchone() == ("0", "7s")
+        assert session.execute(limits).fetchone() == ("5600ms", "7s")
 
 
 def test_limits_of_others_cut_nothing(url: str) -> None:
