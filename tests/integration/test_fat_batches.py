@@ -10,7 +10,7 @@ import redis
 
 from creditlane import Client
 from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
-from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount
+from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount, Reverse
 from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD, Keys
 from creditlane.schemas.routing import partition_of
@@ -135,6 +135,32 @@ def test_a_lock_of_somebody_else_buries_nothing(lock: str, applier: Applier, dat
 
         assert verdict.row is not None
         assert other.execute("select count(*) from dead_letters").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("table", ["journal", "stores"])
+def test_what_is_read_before_the_lanes_are_held_has_the_same_limits_and_is_no_size(
+    table: str, store: DirectStore, database_url: str
+) -> None:
+    """Given a transaction that held lanes, when the next one waits for what it reads before it holds any, then the wait
+    ends by the worker's own limits, and it is not taken for one that held lanes."""
+    store.connection.execute("set statement_timeout = '5s'")
+    number = store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE]
+    reversal = Reverse(account_id=ACCOUNTS[0], transaction_id=f"cct_{ACCOUNTS[0][4:]}1")
+    command = decode_command(encode_command(reversal, DEFAULT_STORE))
+    hasty = LedgerStore(store.connection, "worker", timeout_seconds=0.3)
+    hasty.apply([((number, ACCOUNTS[0]), command)], {})
+    assert hasty.holds_lanes_since is not None
+    with psycopg.connect(database_url) as other:
+        other.execute(f"lock table {table} in access exclusive mode".encode())
+        reads = {
+            "stores": lambda: hasty.find_stores(["another"]),
+            "journal": lambda: hasty.apply([((number, ACCOUNTS[0]), command)], {}),
+        }
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            reads[table]()
+
+    assert hasty.holds_lanes_since is None
+    assert hasty.find_stores([DEFAULT_STORE]) == {DEFAULT_STORE: number}
 
 
 def test_a_commit_that_hangs_is_waited_for_before_its_key_is_looked_up(
