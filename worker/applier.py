@@ -36,6 +36,8 @@ _TIMEOUTS = (
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.IdleSessionTimeout,
 )
+#: SQLSTATE classes of a connection that is cut: connection exception, and operator intervention.
+_CUT_CLASSES = frozenset({"08", "57"})
 
 _log = structlog.get_logger(__name__)
 
@@ -52,12 +54,20 @@ class Applier:
     """Applies batches through one store. Errors of the environment pass through; the caller tries again."""
 
     def __init__(
-        self, store: LedgerStore, sizing: Sizing | None = None, note_progress: Callable[[], None] | None = None
+        self,
+        store: LedgerStore,
+        sizing: Sizing | None = None,
+        note_progress: Callable[[], None] | None = None,
+        note_failure: Callable[[Exception], None] | None = None,
     ) -> None:
-        """`note_progress` is called whenever what is left to do has become smaller."""
+        """`note_progress` is called when what is left to do became smaller, and `note_failure` before with the cause.
+
+        Of errors that `apply` raises as they are, the caller knows itself.
+        """
         self._store = store
         self._sizing = sizing or Sizing()
         self._note_progress = note_progress or (lambda: None)
+        self._note_failure = note_failure or (lambda _error: None)
         self._stores: dict[str, int] = {}
         # What was on a lane when this worker took it may have been decided by its last owner.
         self._careful_batches = CAREFUL_BATCHES
@@ -93,8 +103,7 @@ class Applier:
                     raise
                 self._note_too_big(part, requests[0], error)
                 if part.requests == 1 and self._sizing.note_lone_timeout(requests[0]):
-                    reason = f"{_reason(error)}; it did not get through alone either"
-                    return [self._bury(requests[0], batch.epochs, CommandDeadLettered.code, reason)]
+                    return [self._give_up(requests[0], batch.epochs, error)]
                 if not isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
                     raise
                 if part.requests == 1:
@@ -104,16 +113,20 @@ class Applier:
                 return verdicts
 
     def _is_too_big(self, error: Exception, seconds: float) -> bool:
-        """Tell whether an attempt failed because it was too much at once, and not while it waited for its lanes."""
+        """Tell whether an attempt failed because it was too much at once, and not while it waited for others.
+
+        Who waits for a lock, and finds a disk full or a server read-only, is not too big, however long it took.
+        """
         if isinstance(error, TransactionTooLarge):
             return True
         # A connection that breaks after so long was perhaps cut because of it; smaller attempts do no harm.
-        took_long = isinstance(error, psycopg.OperationalError) and seconds >= self._sizing.timeout_seconds
-        return self._store.holds_lanes_since is not None and (isinstance(error, _TIMEOUTS) or took_long)
+        was_cut = _is_cut(error) and seconds >= self._sizing.timeout_seconds
+        return self._store.holds_lanes_since is not None and (isinstance(error, _TIMEOUTS) or was_cut)
 
     def _note_too_big(self, part: Cost, first: Request, error: Exception) -> None:
         self._sizing.note_too_big(part)
         if isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+            self._note_failure(error)
             # Postgres is there. How often it may be so is bounded: halves end, and one command alone is given up.
             self._note_progress()
         # It was rolled back, or perhaps not: whatever it was, what is remembered is not worth the risk.
@@ -134,6 +147,16 @@ class Applier:
             self._sizing.note_commit(part, time.monotonic() - since, self._store.written_characters)
         if part.requests == 1:
             self._sizing.forget_lone(requests[0])
+
+    def _give_up(self, request: Request, epochs: Mapping[int, int], error: Exception) -> Verdict:
+        """Bury a request that never got through alone, unless an attempt was committed and we did not hear of it."""
+        command = request.command
+        if command is not None and command.store_id in self._stores:
+            account = self._stores[command.store_id], command.account_id
+            if self._store.is_decided(account, command, _lease_of(request, epochs)):
+                return self._attempt([request], epochs, careful=True)[0]
+        reason = f"{_reason(error)}; it did not get through alone either"
+        return self._bury(request, epochs, CommandDeadLettered.code, reason)
 
     def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
         if self._careful_batches == 0:
@@ -225,10 +248,18 @@ class Applier:
             reason,
         )
         refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
-        lease = {request.partition: epochs[request.partition]} if epochs else {}
-        self._store.bury(letter, command, refusal, lease)
+        self._store.bury(letter, command, refusal, _lease_of(request, epochs))
         _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
         return Verdict(None, refusal=refusal)
+
+
+def _lease_of(request: Request, epochs: Mapping[int, int]) -> dict[int, int]:
+    return {request.partition: epochs[request.partition]} if epochs else {}
+
+
+def _is_cut(error: Exception) -> bool:
+    """Tell whether the connection broke, and not what Postgres answered on it."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _CUT_CLASSES
 
 
 def _dead_letter_id(request: Request) -> UUID:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
 #: the limit of whole transactions came with Postgres 17.
+#: Waits for locks end a little before statements do: so the error tells a wait for others from work that is too much.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
 select (select subscriptions_version from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true),
-       set_config('lock_timeout', '0', true),
+       set_config('lock_timeout', %(lock_ms)s, true),
        case when current_setting('transaction_timeout', true) is not null
             then set_config('transaction_timeout', '0', true) end
 """

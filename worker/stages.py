@@ -329,7 +329,7 @@ class ApplyingStage:
                 partitions=self._partitions,
                 timeout_seconds=self._sizing.timeout_seconds,
             )
-            self._applier = Applier(store, self._sizing, self._work.advance)
+            self._applier = Applier(store, self._sizing, self._work.advance, self._work.fail)
         return self._applier
 
     def _disconnect(self) -> None:

@@ -33,6 +33,8 @@ from .row_text import copy_text, lines_of, row_of
 MAX_WRITTEN_CHARACTERS = 16_000_000
 #: Characters of rows that are handed to Postgres in one piece, about: a piece is in memory three times over meanwhile.
 WRITTEN_AT_ONCE = 4_000_000
+#: How long a statement may wait for a lock, as a share of how long it may take.
+LOCK_WAIT_SHARE = 0.8
 
 _STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
 _STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
@@ -84,7 +86,10 @@ class LedgerStore:
         self._connection = connection
         self._partitions = partitions
         self._worker_id = worker_id
-        self._timeout_ms = str(int(timeout_seconds * 1000))
+        self._limits = {
+            "timeout_ms": str(int(timeout_seconds * 1000)),
+            "lock_ms": str(int(timeout_seconds * LOCK_WAIT_SHARE * 1000)),
+        }
         self._outbox = Outbox(connection)
         self._cache = AccountCache(partitions)
         #: When the last transaction had its lanes locked, by `time.monotonic`; None if it did not get as far.
@@ -116,8 +121,9 @@ class LedgerStore:
         """
         reach, locked = NO_REACH, _NOTHING_LOCKED
         try:
+            version = self._open()
             reach = reach_of(self._connection, commands, epochs, self._partitions)
-            locked = self._begin(epochs, reach.foreign_partitions)
+            locked = self._lock_lanes(version, epochs, reach.foreign_partitions)
             self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
             careful = careful or reach.spans_accounts
             verdicts = [
@@ -148,7 +154,7 @@ class LedgerStore:
         names = ("store", "id", "partition", "lane_entry", "payload", "key", "code", "reason")
         store_id = letter[0]
         try:
-            self._begin(epochs)
+            self._lock_lanes(self._open(), epochs)
             self._connection.execute(sql.INSERT_DEAD_LETTER, dict(zip(names, letter, strict=True)))
             if command is not None and store_id:
                 self._outbox.write_refusal(store_id, command, refusal)
@@ -157,10 +163,33 @@ class LedgerStore:
             self._roll_back()
             raise
 
+    def is_decided(self, account: AccountKey, command: LaneCommand, epochs: Mapping[int, int]) -> bool:
+        """Tell whether the command's key is in the journal, and will stay out of it if it is not.
+
+        Every attempt holds its lane until its commit is through, also one whose session hangs there or whose client is
+        gone. So the lane is locked against them before the key is looked up. Raises as `apply` does.
+        """
+        keys = [command.idempotency_key]
+        if command.kind == "reverse":
+            keys.append(reversal_key(command.idempotency_key))
+        try:
+            self._lock_lanes(self._open(), epochs, exclusive=True)
+            known = self._load_known({(account[0], key) for key in keys})
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        return bool(known)
+
     def find_stores(self, public_ids: Iterable[str]) -> dict[str, int]:
         """Return the numbers of those stores that exist."""
-        records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
-        self._connection.commit()
+        try:
+            self._open()
+            records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
         return dict(records)
 
     def _apply_part(
@@ -182,29 +211,45 @@ class LedgerStore:
         self._outbox.write(commands, verdicts, rows, self._cache.states, has_callbacks=has_callbacks)
         return verdicts
 
-    def _begin(self, epochs: Mapping[int, int], foreign_partitions: Collection[int] = ()) -> _Locked:
-        """Open the transaction and lock its lanes.
-
-        With foreign partitions, all the lanes stand still until the commit: whoever owns them waits, and forgets then
-        what it remembers of their accounts.
-        """
+    def _open(self) -> int:
+        """Open a transaction that holds nothing yet, within limits of its own. Returns the version of subscriptions."""
         self.holds_lanes_since, self.written_characters = None, 0
-        foreign = list(foreign_partitions)
-        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
         with self._connection.pipeline():
-            begun = self._connection.execute(sql.BEGIN_BATCH, {"timeout_ms": self._timeout_ms})
-        # Not in the pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
-        leases = self._connection.execute(sql.LOCK_LANES if foreign else sql.LOCK_LEASES, lanes)
+            begun = self._connection.execute(sql.BEGIN_BATCH, self._limits)
+        record = begun.fetchone()
+        if record is None:
+            raise CreditlaneError("Postgres did not tell the version of subscriptions")
+        version: int = record[0]
+        return version
+
+    def _lock_lanes(
+        self,
+        version: int,
+        epochs: Mapping[int, int],
+        foreign_partitions: Collection[int] = (),
+        *,
+        exclusive: bool = False,
+    ) -> _Locked:
+        """Lock the lanes of the transaction, which was opened at this version of subscriptions.
+
+        With foreign partitions, or exclusively, all the lanes stand still until the commit: whoever owns them
+        waits, and forgets then what it remembers of the accounts of the foreign ones.
+        """
+        foreign = list(foreign_partitions)
+        statement = sql.LOCK_LANES if foreign or exclusive else sql.LOCK_LEASES
+        lanes = {"worker_id": self._worker_id, "partitions": [*epochs, *foreign], "foreign": foreign}
+        # Not in a pipeline: the flush that psycopg sends at a pipeline's end stops the clock of the idle timeout.
+        leases = self._connection.execute(statement, lanes)
         self.holds_lanes_since = time.monotonic()
-        locked, version = leases.fetchone(), begun.fetchone()
-        if locked is None or version is None:
+        locked = leases.fetchone()
+        if locked is None:
             raise CreditlaneError("Postgres did not tell the time")
         records, now_us = locked
         versions = {partition: LaneVersion(epoch, reached) for partition, epoch, reached in records}
         lost = [p for p, epoch in epochs.items() if p not in versions or versions[p].epoch != epoch]
         if lost:
             raise PartitionsLost(lost)
-        self._outbox.begin(version[0])
+        self._outbox.begin(version)
         return _Locked(now_us, versions)
 
     def _roll_back(self) -> None:

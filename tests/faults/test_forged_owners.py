@@ -152,10 +152,10 @@ def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -
     ):
         one, other = ((1, account) for account in producer.accounts)
         holder, waiter = LedgerStore(first, "first"), LedgerStore(second, "second", timeout_seconds=0.2)
-        holder._begin({})
+        holder._open()
         holder._lock_accounts({one})
         assert waiter.apply([(other, movement_of(producer.accounts[1]))], {}, careful=True)[0].row is not None
-        with pytest.raises(psycopg.errors.QueryCanceled):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
             waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)
         first.commit()
         assert waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None

@@ -10,15 +10,15 @@ import redis
 
 from creditlane import Client
 from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
-from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount
-from creditlane.schemas.encoding import encode_command
+from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount, Reverse
+from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD, Keys
 from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import DEFAULT_STORE, Settings
 from creditlane.worker.applier import Applier, CommandTimedOut
 from creditlane.worker.book import Verdict
 from creditlane.worker.requests import Batch, parse_request
-from creditlane.worker.sizing import MAX_LONE_TIMEOUTS, Sizing
+from creditlane.worker.sizing import MAX_LONE_TIMEOUTS, MAX_TIMEOUTS_UNPROVEN, Sizing
 from creditlane.worker.store import LedgerStore
 
 from ..faults.worker_processes import StartWorker, WorkerProcess, start_worker, wait_for
@@ -113,6 +113,76 @@ def test_a_command_that_never_gets_through_is_dead_lettered_and_the_others_are_a
     assert key == "stuck"
     assert "57014" in reason
     assert MAX_LONE_TIMEOUTS > 1
+
+
+def credit(key: str) -> Credit:
+    return Credit(account_id=ACCOUNTS[0], amount=1, reference="r", idempotency_key=key)
+
+
+@pytest.mark.parametrize("lock", ["lock table journal in share mode", "select 1 from accounts for update"])
+def test_a_lock_of_somebody_else_buries_nothing(lock: str, applier: Applier, database_url: str) -> None:
+    """Given an index that is being made, or a session left open on an account, then no command is given up for it."""
+    batch = batch_of([credit("waits")])
+    with psycopg.connect(database_url) as other:
+        other.execute(lock.encode())
+        for _ in range(MAX_TIMEOUTS_UNPROVEN + 1):
+            applier.expect_repeats()
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                applier.apply(batch)
+        other.rollback()
+
+        [verdict] = applier.apply(batch)
+
+        assert verdict.row is not None
+        assert other.execute("select count(*) from dead_letters").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("table", ["journal", "stores"])
+def test_what_is_read_before_the_lanes_are_held_has_the_same_limits_and_is_no_size(
+    table: str, store: DirectStore, database_url: str
+) -> None:
+    """Given a transaction that held lanes, when the next one waits for what it reads before it holds any, then the wait
+    ends by the worker's own limits, and it is not taken for one that held lanes."""
+    store.connection.execute("set statement_timeout = '5s'")
+    number = store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE]
+    reversal = Reverse(account_id=ACCOUNTS[0], transaction_id=f"cct_{ACCOUNTS[0][4:]}1")
+    command = decode_command(encode_command(reversal, DEFAULT_STORE))
+    hasty = LedgerStore(store.connection, "worker", timeout_seconds=0.3)
+    hasty.apply([((number, ACCOUNTS[0]), command)], {})
+    assert hasty.holds_lanes_since is not None
+    with psycopg.connect(database_url) as other:
+        other.execute(f"lock table {table} in access exclusive mode".encode())
+        reads = {
+            "stores": lambda: hasty.find_stores(["another"]),
+            "journal": lambda: hasty.apply([((number, ACCOUNTS[0]), command)], {}),
+        }
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            reads[table]()
+
+    assert hasty.holds_lanes_since is None
+    assert hasty.find_stores([DEFAULT_STORE]) == {DEFAULT_STORE: number}
+
+
+def test_a_commit_that_hangs_is_waited_for_before_its_key_is_looked_up(
+    store: DirectStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given an attempt whose commit neither ends nor fails, then nobody says of its key that it is not in the journal,
+    and once the commit is through it is found there."""
+    store.connection.execute("update leases set worker_id = 'worker', epoch = 7 where partition = 3")
+    store.connection.commit()
+    command = decode_command(encode_command(credit("hangs"), DEFAULT_STORE))
+    account = (store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE], ACCOUNTS[0])
+    with psycopg.connect(database_url) as connection:
+        later = LedgerStore(connection, "worker", timeout_seconds=0.2)
+        assert not later.is_decided(account, command, {3: 7})
+        with monkeypatch.context() as hanging:
+            hanging.setattr(store.connection, "commit", lambda: None)
+            store.ledger_store.apply([(account, command)], {3: 7})
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            later.is_decided(account, command, {3: 7})
+        store.connection.commit()
+
+        assert later.is_decided(account, command, {3: 7})
 
 
 def commands_on_lanes(settings: Settings) -> int:

@@ -130,7 +130,8 @@ def test_a_lease_cannot_be_taken_while_a_batch_under_it_is_being_stored(settings
     ):
         owner.execute("update leases set worker_id = 'me', epoch = 7")
         owner.commit()
-        LedgerStore(owner, "me")._begin({3: 7})
+        store = LedgerStore(owner, "me")
+        store._lock_lanes(store._open(), {3: 7})
         taker.execute("set lock_timeout = '50ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             taker.execute("update leases set epoch = 8 where partition = 3")
@@ -147,7 +148,8 @@ def test_a_transaction_that_stands_still_loses_its_locks_by_itself(settings: Set
     ):
         owner.execute("update leases set worker_id = 'me', epoch = 7")
         owner.commit()
-        LedgerStore(owner, "me", timeout_seconds=0.2)._begin({3: 7})
+        store = LedgerStore(owner, "me", timeout_seconds=0.2)
+        store._lock_lanes(store._open(), {3: 7})
         taker.execute("set lock_timeout = '20s'")
         assert taker.execute("update leases set epoch = 8 where partition = 3").rowcount == 1
         with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):

@@ -112,9 +112,9 @@ def test_limits_of_others_do_not_cut_a_batch(url: str) -> None:
     too."""
     limits = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
     with connect_postgres(url) as session:
-        LedgerStore(session, "worker", timeout_seconds=7)._begin({})
+        LedgerStore(session, "worker", timeout_seconds=7)._open()
 
-        assert session.execute(limits).fetchone() == ("0", "7s")
+        assert session.execute(limits).fetchone() == ("5600ms", "7s")
 
 
 def test_limits_of_others_cut_nothing(url: str) -> None:

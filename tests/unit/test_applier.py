@@ -59,6 +59,8 @@ class Store:
         self.attempts: list[int] = []
         self.committed: list[str] = []
         self.buried: list[tuple[Any, ...]] = []
+        #: Keys that are in the journal without the worker having heard of it.
+        self.decided: set[str] = set()
         self.holds_lanes_since: float | None = None
         self.written_characters = 0
         self.clock = 1_000.0
@@ -77,8 +79,15 @@ class Store:
         self.holds_lanes_since = None if self.fails_before_lanes else 0.0
         if len(keys) > self.takes or self.stuck & set(keys):
             raise self.error
+        if self.decided & set(keys):
+            return [Verdict(row_of(key), replayed=True) for key in keys]
         self.committed += keys
         return [Verdict(row_of(key)) for key in keys]
+
+    def is_decided(self, _account: object, command: LaneCommand, _epochs: Mapping[int, int]) -> bool:
+        # Whoever looks finds that what was in the way is gone.
+        self.stuck -= self.decided
+        return command.idempotency_key in self.decided
 
     def bury(self, letter: tuple[Any, ...], *_told: object) -> None:
         self.buried.append(letter)
@@ -277,6 +286,51 @@ def test_with_nothing_else_to_show_that_postgres_works_one_is_tried_for_long(app
     applier.apply(batch)
 
     assert len(store.buried) == 1
+
+
+@pytest.mark.parametrize("error", [psycopg.errors.LockNotAvailable, psycopg.errors.DiskFull])
+def test_waiting_for_others_is_no_command_s_fault_however_long_it_took(
+    error: type[psycopg.Error], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 10_000, 6))
+    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: float(next(times)))
+    applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
+    store.takes, store.error = 0, error("waiting")
+
+    for requests in (4, 1):
+        batch = Batch([movement(number) for number in range(requests)], {1: 1})
+        for _ in range(sizing.MAX_TIMEOUTS_UNPROVEN + 1):
+            with pytest.raises(error):
+                applier.apply(batch)
+
+    assert set(store.attempts) == {4, 1}
+    assert store.buried == []
+
+
+def test_what_is_in_the_journal_is_never_buried(applier: Applier, store: Store) -> None:
+    """Given a command whose commit got through without an answer, when its later attempts time out, then it is answered
+    from the journal in the end."""
+    store.stuck, store.decided = {"key 3"}, {"key 3"}
+    batch = Batch([movement(3)], {1: 1})
+    for _ in range(sizing.MAX_TIMEOUTS_UNPROVEN - 1):
+        with pytest.raises(CommandTimedOut):
+            applier.apply(batch)
+
+    [verdict] = applier.apply(batch)
+
+    assert verdict.replayed
+    assert store.buried == []
+
+
+def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
+    causes: list[Exception] = []
+    applier = Applier(cast("LedgerStore", store), Sizing(), note_failure=causes.append)
+    store.stuck = {"key 0"}
+
+    with pytest.raises(CommandTimedOut):
+        applier.apply(Batch([movement(0), movement(1)], {1: 1}))
+
+    assert causes == [store.error, store.error]
 
 
 def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
