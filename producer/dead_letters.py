@@ -15,17 +15,14 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 from ..schemas.encoding import LaneCommand, decode_command, fingerprint
 from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavailable, UndecodableCommand
 from ..schemas.installation import READ_INSTALLATION, check_installation
-from ..schemas.postgres_sessions import Limits, connect
+from ..schemas.postgres_sessions import connect
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
 from .deadlines import deadline_in
+from .ledger_pool import operator_limits
 from .outgoing import Chunk
+from .postgres import OPERATOR_SESSION_NAME
 from .session import Session
-
-#: What the session is called in Postgres.
-SESSION_NAME = "creditlane-cli"
-#: What an operator asks for may take longer than what requests wait for.
-OPERATOR_LIMITS = Limits(statement_seconds=60)
 
 _COLUMNS = """
 dead_letter_id, public_id as store_id, partition, lane_entry, payload, idempotency_key, code, reason,
@@ -99,8 +96,9 @@ class DeadLetters:
         Raises:
             ConfigurationError: the database is not set, or not migrated.
         """
+        url = settings.require_database_url()
         try:
-            with connect(settings.require_database_url(), name=SESSION_NAME, limits=OPERATOR_LIMITS) as connection:
+            with connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
                 check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
                 letters = cls(connection, settings)
                 try:

@@ -22,7 +22,14 @@ from ..schemas.postgres_sessions import (
     ServerSilent,
     session_options,
 )
-from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, STATEMENT_TIMEOUT_SECONDS, seconds_until
+from .postgres import (
+    CLOSE_SECONDS,
+    IDLE_SECONDS,
+    OPERATOR_STATEMENT_SECONDS,
+    SESSION_NAME,
+    STATEMENT_TIMEOUT_SECONDS,
+    seconds_until,
+)
 
 #: How long the pool tries to make a connection before it leaves that to whoever needs one next, in seconds: its own
 #: pauses double, and whoever comes after an outage must not wait for one.
@@ -38,6 +45,11 @@ POOL_THREADS = 3
 def read_limits() -> Limits:
     """Return what holds for statements for themselves: they only read, and not for long."""
     return Limits(statement_seconds=STATEMENT_TIMEOUT_SECONDS, read_only=True)
+
+
+def operator_limits() -> Limits:
+    """Return what holds for an operator's commands, which may take longer than what requests wait for."""
+    return Limits(statement_seconds=OPERATOR_STATEMENT_SECONDS)
 
 
 class LedgerPool:

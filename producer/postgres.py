@@ -11,6 +11,8 @@ from . import deadlines
 MAX_CONNECTIONS = 4
 #: How long one statement may take that only reads, in seconds.
 STATEMENT_TIMEOUT_SECONDS = 5
+#: How long one statement of an operator's command may take, in seconds.
+OPERATOR_STATEMENT_SECONDS = 60
 #: How long a read or an operation may take in all, from waiting for a connection to the last row, in seconds.
 READ_SECONDS = 5.0
 #: How long closing waits for connections that are being made, in seconds.
@@ -21,6 +23,8 @@ IDLE_SECONDS = 300.0
 LOOKUP_KEYS = 1_000
 #: What the sessions are called in Postgres.
 SESSION_NAME = "creditlane-client"
+#: The same for an operator's commands.
+OPERATOR_SESSION_NAME = "creditlane-cli"
 #: The clock of these limits is that of every deadline here; at 0 the pool gives out nothing, and says so.
 seconds_until = deadlines.seconds_until
 

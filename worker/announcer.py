@@ -27,7 +27,7 @@ MAX_MESSAGE_BYTES = 65_536
 #: Messages that a producer may leave unread. What is trimmed is found in Postgres.
 MAX_UNREAD_MESSAGES = 8_000
 #: Bytes that it may leave unread, about: of messages as long as the one that is added.
-MAX_UNREAD_BYTES = 80_000_000
+MAX_UNREAD_BYTES = 16_000_000
 #: How long the news for a producer that reads nothing are kept, in seconds.
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
@@ -74,6 +74,20 @@ class Announcer:
             elif isinstance(answer, Exception):
                 raise answer
         return taken
+
+    def drop_unread(self, batch: Batch) -> None:
+        """Delete what the batch's producers have not read: Redis needs the room, and they find it in Postgres.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now.
+        """
+        producers = {request.producer_id for request in batch.requests if request.producer_id is not None}
+        pipeline = self._client.pipeline(transaction=False)
+        for producer_id in producers:
+            # Not deleted: what is added later must have higher ids than what was read.
+            pipeline.xtrim(self._keys.replies(producer_id), maxlen=0, approximate=False)
+        if producers:
+            pipeline.execute(raise_on_error=False)
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         replies: defaultdict[str, list[Announcement]] = defaultdict(list)

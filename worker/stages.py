@@ -413,6 +413,7 @@ class AnnouncingStage:
     def _announce_late(self, decided: Decided) -> None:
         """Announce a batch again that was refused, once there is room. Who waits finds the results in Postgres, too."""
         try:
+            self._announcer.drop_unread(decided.batch)
             announced = self._announcer.announce(decided.batch, decided.verdicts, has_news=decided.has_news)
             cause = "Redis is out of memory"
         except RedisFault as error:

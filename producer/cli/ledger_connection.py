@@ -10,13 +10,10 @@ import psycopg
 
 from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
-from ...schemas.postgres_sessions import Limits, connect
+from ...schemas.postgres_sessions import connect
 from ...schemas.settings import Settings
-
-#: What the sessions are called in Postgres.
-SESSION_NAME = "creditlane-cli"
-#: What an operator asks for may take longer than what requests wait for.
-OPERATOR_LIMITS = Limits(statement_seconds=60)
+from ..ledger_pool import operator_limits
+from ..postgres import OPERATOR_SESSION_NAME
 
 
 @contextmanager
@@ -27,8 +24,9 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
         ConfigurationError: the database is not set, or not migrated.
         Unavailable: it cannot be reached.
     """
+    url = settings.require_database_url()
     try:
-        with connect(settings.require_database_url(), name=SESSION_NAME, limits=OPERATOR_LIMITS) as connection:
+        with connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
             yield connection
     except psycopg.errors.UndefinedTable:

@@ -121,3 +121,17 @@ def test_what_redis_has_no_memory_for_is_told() -> None:
         with patch.object(redis.client.Pipeline, "execute", return_value=[refusal]):
             assert not announcer.announce(*batch_of(range(1, 2)))
         assert announcer.announce(*batch_of(range(1, 2)))
+
+
+def test_unread_results_make_room_and_what_comes_later_is_found_behind_them() -> None:
+    with fakeredis.FakeRedis() as client:
+        announcer = Announcer(client, KEYS, result_ttl_seconds=60)
+        batch, verdicts = batch_of(range(1, 120))
+        announcer.announce(batch, verdicts)
+        read = client.xrange(KEYS.replies("p1"))[-1][0]
+
+        announcer.drop_unread(batch)
+
+        assert client.xlen(KEYS.replies("p1")) == 0
+        announcer.announce(batch, verdicts)
+        assert client.xrange(KEYS.replies("p1"), min=b"(" + read)
