@@ -115,6 +115,7 @@ class ReadingStage:
             settings.require_redis_url(), faults, answer_seconds=answer_seconds, max_answer_bytes=MAX_ANSWER_BYTES
         )
         keys = Keys(settings.redis_prefix)
+        self._write_check = keys.write_check
         raiser = EpochRaiser(
             settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2
         )
@@ -186,7 +187,8 @@ class ReadingStage:
         return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
 
     def _look(self) -> Batch:
-        self._session.client.ping()
+        # A server that takes no writes answers everything else; one that is only full allows to delete.
+        self._session.client.delete(self._write_check)
         return Batch([], {})
 
     def _read(self, read: Callable[[], Batch]) -> Batch | None:

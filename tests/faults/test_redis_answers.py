@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 import redis
 
@@ -16,11 +17,13 @@ from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from .history import History
+from .owners import owned_by
 from .producing import Producer
 from .worker_processes import NO_FAILPOINT, Failpoint, StartWorker, wait_for
 
 #: Ids that a clock gives out which is an hour ahead.
 AHEAD_MS = 3_600_000
+CANNOT_READ = "lanes cannot be read, trying again"
 
 
 @pytest.fixture
@@ -82,6 +85,28 @@ def test_a_full_redis_loses_no_fence_for_good(
     producer.open_accounts()
     History(settings).wait_until_settled()
     wait_for(lambda: client.exists(*fences) == len(fences), "the fences")
+
+
+def test_a_worker_takes_no_lanes_while_redis_takes_no_writes(
+    settings: Settings, client: redis.Redis, start_worker: StartWorker
+) -> None:
+    # Given a worker that cannot get on with its lanes, since its server has become a replica
+    worker = start_worker(settings, lease_seconds=1.0)
+    wait_for(lambda: owned_by(settings) == {worker.pid: 8}, "its lanes")
+    client.replicaof("127.0.0.1", "1")
+    with psycopg.connect(settings.require_database_url()) as connection:
+        connection.execute("update leases set epoch = epoch + 1")
+    worker.wait_for_log("a stage does not get on, giving all partitions back")
+    failed = worker.count_logged(CANNOT_READ)
+    # When it looks again and again, then it finds each time that nothing is better
+    worker.wait_for_log(CANNOT_READ, after=failed + 2)
+    assert not worker.has_logged("all stages get on again")
+    # And when the server is a primary again, then it goes on by itself
+    client.replicaof("NO", "ONE")
+    wait_for(lambda: owned_by(settings) == {worker.pid: 8}, "its lanes")
+    producer = Producer(settings)
+    producer.open_accounts()
+    History(settings).check(producer)
 
 
 def test_a_redis_that_was_silent_is_used_again_within_a_lease(
