@@ -35,6 +35,8 @@ GROWTH = 1.02
 MAX_LONE_TIMEOUTS = 4
 #: The same where nothing else was there to get through.
 MAX_TIMEOUTS_UNPROVEN = 10
+#: Requests whose time-outs are remembered: those that another worker decides are never told of.
+MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
@@ -117,6 +119,8 @@ class Sizing:
         """Count a time-out of a request that was alone. Returns whether it is to blame, and not the environment."""
         lone = self._lone.setdefault((request.partition, request.lane_entry), _Lone(0, self._commits))
         lone.timeouts += 1
+        if len(self._lone) > MAX_LONE:
+            del self._lone[next(iter(self._lone))]
         others_get_through = self._commits > lone.commits
         return lone.timeouts >= (MAX_LONE_TIMEOUTS if others_get_through else MAX_TIMEOUTS_UNPROVEN)
 

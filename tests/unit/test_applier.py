@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -355,6 +356,26 @@ def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
         applier.apply(Batch([movement(0), movement(1)], {1: 1}))
 
     assert causes == [store.error, store.error]
+
+
+def test_nothing_is_committed_before_what_is_unreadable_is_buried(store: Store, applier: Applier) -> None:
+    """Given a dead letter that cannot be stored, then the commands beside it are not committed without an answer."""
+    unreadable = Request(1, b"1-0", b"x", None, "no command", None, 0, keep=False)
+    store.bury = Mock(side_effect=psycopg.errors.LockNotAvailable("waiting"))  # type: ignore[method-assign]
+
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        applier.apply(Batch([movement(2), unreadable], {1: 1}))
+
+    assert store.committed == []
+
+
+def test_time_outs_of_commands_that_others_decide_are_not_remembered_for_ever() -> None:
+    learnt = Sizing()
+
+    for number in range(2 * sizing.MAX_LONE):
+        learnt.note_lone_timeout(movement(number))
+
+    assert len(learnt._lone) == sizing.MAX_LONE
 
 
 def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
