@@ -222,11 +222,13 @@ class Applier:
         """Do as `_attempt` does, where some requests are unreadable or of a store that is not known yet."""
         self._learn_stores(requests)
         readable = [request for request in requests if request.command and request.command.store_id in self._stores]
-        decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
         kept = set(map(id, readable))
-        return [
-            next(decided) if id(request) in kept else self._bury_unreadable(request, epochs) for request in requests
-        ]
+        # Before the others, whose verdicts would be repeats if one could not be buried. Burying twice adds nothing.
+        buried = {
+            id(request): self._bury_unreadable(request, epochs) for request in requests if id(request) not in kept
+        }
+        decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
+        return [next(decided) if id(request) in kept else buried[id(request)] for request in requests]
 
     def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:
         if request.command is None:

@@ -26,12 +26,17 @@ REVERSAL_ROWS = 10
 FIRST_ROW_BYTES = 250
 #: How long a transaction that reaches other lanes should hold them, in seconds.
 SPANNING_SECONDS = 0.1
+#: Rows below which nothing is made smaller because it took long. What so few take is the time of the commit itself,
+#: with a distant standby or a slow disk, which smaller parts would only pay more often. What times out is halved still.
+FEW_ROWS = 100
 #: What a share grows by when a full transaction got through in time: twice as much takes 35 of them.
 GROWTH = 1.02
 #: Times that a command alone may time out before it is to blame, if others get through meanwhile.
 MAX_LONE_TIMEOUTS = 4
 #: The same where nothing else was there to get through.
 MAX_TIMEOUTS_UNPROVEN = 10
+#: Requests whose time-outs are remembered: those that another worker decides are never told of.
+MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
@@ -92,10 +97,11 @@ class Sizing:
         if written:
             row_bytes = written / max(1, part.rows)
             self._row_bytes = max(row_bytes, self._row_bytes * _FORGETTING, FIRST_ROW_BYTES)
-        wanted = SPANNING_SECONDS if part.spans else self.timeout_seconds / 2
         filling, share = self._filling(part), self._shares[part.spans]
+        least = min(1.0, FEW_ROWS / self._most_rows(spans=part.spans))
+        wanted = SPANNING_SECONDS if part.spans and share > least else self.timeout_seconds / 2
         if seconds > wanted:
-            self._shrink(part, max(0.1, wanted / seconds))
+            self._shrink(part, max(0.1, wanted / seconds), least=min(share, least))
         elif filling > share / 2:
             self._shares[part.spans] = min(1.0, share * GROWTH)
 
@@ -103,15 +109,18 @@ class Sizing:
         """Learn from a part that did not get through: from now on half of it is tried."""
         self._shrink(part, 0.5)
 
-    def _shrink(self, part: Cost, factor: float) -> None:
+    def _shrink(self, part: Cost, factor: float, *, least: float = 0.0) -> None:
         # There is nothing smaller than one request, so its own size says nothing of how many would get through.
         if part.requests > 1:
-            self._shares[part.spans] = min(self._shares[part.spans], self._filling(part)) * factor
+            smaller = min(self._shares[part.spans], self._filling(part)) * factor
+            self._shares[part.spans] = max(least, smaller)
 
     def note_lone_timeout(self, request: Request) -> bool:
         """Count a time-out of a request that was alone. Returns whether it is to blame, and not the environment."""
         lone = self._lone.setdefault((request.partition, request.lane_entry), _Lone(0, self._commits))
         lone.timeouts += 1
+        if len(self._lone) > MAX_LONE:
+            del self._lone[next(iter(self._lone))]
         others_get_through = self._commits > lone.commits
         return lone.timeouts >= (MAX_LONE_TIMEOUTS if others_get_through else MAX_TIMEOUTS_UNPROVEN)
 
@@ -134,8 +143,11 @@ class Sizing:
 
     def _filling(self, part: Cost) -> float:
         """Return which share of its bounds a part fills; above 1 it is too much."""
-        most_rows = MAX_SPANNING_ROWS if part.spans else self._batch_limit
+        most_rows = self._most_rows(spans=part.spans)
         return max(part.requests / self._batch_limit, part.rows / most_rows, part.bytes / MAX_TRANSACTION_BYTES)
+
+    def _most_rows(self, *, spans: bool) -> int:
+        return MAX_SPANNING_ROWS if spans else self._batch_limit
 
 
 def spans_accounts(request: Request) -> bool:

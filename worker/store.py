@@ -69,7 +69,7 @@ _NOTHING_LOCKED = _Locked(0, {})
 
 
 class TransactionTooLarge(CreditlaneError):
-    """The rows of a transaction are more than is written at once; decide fewer commands."""
+    """A transaction has more rows than are written at once, or too many short parts; decide fewer commands."""
 
 
 class LedgerStore:
@@ -86,6 +86,7 @@ class LedgerStore:
         self._connection = connection
         self._partitions = partitions
         self._worker_id = worker_id
+        self._timeout_seconds = timeout_seconds
         self._limits = {
             "timeout_ms": str(int(timeout_seconds * 1000)),
             "lock_ms": str(int(timeout_seconds * LOCK_WAIT_SHARE * 1000)),
@@ -116,7 +117,7 @@ class LedgerStore:
             PartitionsLost: a lease is another worker's; nothing was stored.
             psycopg.errors.UniqueViolation: a key or an account's seq was there already; nothing was stored.
             StaleAccount: a status had been changed by somebody else; nothing was stored.
-            TransactionTooLarge: the rows are more than is written at once; nothing was stored. Never of one command.
+            TransactionTooLarge: it is more than is done at once; nothing was stored. Never of one command.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
         reach, locked = NO_REACH, _NOTHING_LOCKED
@@ -126,11 +127,7 @@ class LedgerStore:
             locked = self._lock_lanes(version, epochs, reach.foreign_partitions)
             self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
             careful = careful or reach.spans_accounts
-            verdicts = [
-                verdict
-                for part in parts_of(commands)
-                for verdict in self._apply_part(part, reach, locked.now_us, careful=careful)
-            ]
+            verdicts = self._apply_parts(commands, reach, locked.now_us, careful=careful)
             self._connection.commit()
         except BaseException:
             self._roll_back()
@@ -191,6 +188,18 @@ class LedgerStore:
             self._roll_back()
             raise
         return dict(records)
+
+    def _apply_parts(
+        self, commands: Sequence[AddressedCommand], reach: Reach, now_us: int, *, careful: bool
+    ) -> list[Verdict]:
+        """Apply part after part, as long as a statement may take: many short ones would hold the lanes far longer."""
+        verdicts: list[Verdict] = []
+        began = time.monotonic()
+        for part in parts_of(commands):
+            if verdicts and time.monotonic() - began > self._timeout_seconds:
+                raise TransactionTooLarge(f"{len(verdicts)} of {len(commands)} commands took too long")
+            verdicts += self._apply_part(part, reach, now_us, careful=careful)
+        return verdicts
 
     def _apply_part(
         self, commands: Sequence[AddressedCommand], reach: Reach, now_us: int, *, careful: bool

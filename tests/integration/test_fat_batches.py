@@ -2,7 +2,10 @@
 
 import signal
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -10,7 +13,7 @@ import redis
 
 from creditlane import Client
 from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
-from creditlane.schemas.commands import AnyCommand, Credit, OpenAccount, Reverse
+from creditlane.schemas.commands import AnyCommand, Close, Credit, OpenAccount, Reverse
 from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.keys import COMMAND_FIELD, Keys
 from creditlane.schemas.routing import partition_of
@@ -135,6 +138,31 @@ def test_a_lock_of_somebody_else_buries_nothing(lock: str, applier: Applier, dat
 
         assert verdict.row is not None
         assert other.execute("select count(*) from dead_letters").fetchone() == (0,)
+
+
+def test_many_short_parts_end_before_they_hold_their_lanes_for_long(
+    applier: Applier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given closings and openings in turn, of which each pair is a part of some statements, when no statement takes
+    long but all of them do, then they are applied in smaller transactions."""
+    steps = count()
+    monkeypatch.setattr(
+        "creditlane.worker.store.time", SimpleNamespace(monotonic=lambda: monotonic() + next(steps) * LEASE_SECONDS / 8)
+    )
+    commands: list[AnyCommand] = []
+    for number in range(12):
+        opened = f"cca_{1_000 + number:032x}"
+        commands += [
+            Close(account_id=ACCOUNTS[number], idempotency_key=f"close {number}"),
+            OpenAccount(account_id=opened, customer_id=opened),
+        ]
+    batch = batch_of(commands)
+
+    first = applier.apply(batch)
+
+    assert 1 < len(first) < len(commands)
+    assert len(first) + len(apply_all(applier, batch.after(len(first)))) == len(commands)
+    assert [verdict.row.rejection for verdict in first[1::2] if verdict.row] == [None] * (len(first) // 2)
 
 
 @pytest.mark.parametrize("table", ["journal", "stores"])

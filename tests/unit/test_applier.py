@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -210,6 +211,30 @@ def test_what_took_long_makes_the_next_smaller_before_it_times_out(
     assert len(applier.apply(batch)) <= 500
 
 
+@pytest.mark.parametrize(("one", "seconds"), [(post(1, 2), 0.4), (movement(1), LEASE_SECONDS / 2)])
+def test_what_every_commit_takes_makes_the_parts_no_smaller_than_a_hundred_rows(one: Request, seconds: float) -> None:
+    """Given a standby that is far away, or a slow disk, then not every command pays for a commit of its own."""
+    learnt = Sizing(lease_seconds=LEASE_SECONDS)
+    requests = [one] * 1_000
+
+    for _ in range(100):
+        learnt.note_commit(learnt.first_part(requests), seconds, 0)
+
+    assert learnt.first_part(requests).rows == sizing.FEW_ROWS
+
+
+def test_parts_that_time_outs_made_small_grow_again_where_every_commit_takes_long() -> None:
+    learnt = Sizing(lease_seconds=LEASE_SECONDS)
+    requests = [post(1, 2)] * 1_000
+    while (part := learnt.first_part(requests)).requests > 1:
+        learnt.note_too_big(part)
+
+    for _ in range(500):
+        learnt.note_commit(learnt.first_part(requests), 0.4, 0)
+
+    assert learnt.first_part(requests).rows >= sizing.FEW_ROWS - 2
+
+
 def test_a_wait_for_lanes_that_times_out_says_nothing_of_the_size(applier: Applier, store: Store) -> None:
     store.takes, store.fails_before_lanes = 0, True
     batch = Batch([movement(number) for number in range(100)], {1: 1})
@@ -331,6 +356,26 @@ def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
         applier.apply(Batch([movement(0), movement(1)], {1: 1}))
 
     assert causes == [store.error, store.error]
+
+
+def test_nothing_is_committed_before_what_is_unreadable_is_buried(store: Store, applier: Applier) -> None:
+    """Given a dead letter that cannot be stored, then the commands beside it are not committed without an answer."""
+    unreadable = Request(1, b"1-0", b"x", None, "no command", None, 0, keep=False)
+    store.bury = Mock(side_effect=psycopg.errors.LockNotAvailable("waiting"))  # type: ignore[method-assign]
+
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        applier.apply(Batch([movement(2), unreadable], {1: 1}))
+
+    assert store.committed == []
+
+
+def test_time_outs_of_commands_that_others_decide_are_not_remembered_for_ever() -> None:
+    learnt = Sizing()
+
+    for number in range(2 * sizing.MAX_LONE):
+        learnt.note_lone_timeout(movement(number))
+
+    assert len(learnt._lone) == sizing.MAX_LONE
 
 
 def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
