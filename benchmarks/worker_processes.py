@@ -17,6 +17,7 @@ import psycopg
 import redis
 
 from ..local.processes import wait_until
+from ..local.stop_signals import held_signals
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .plan import BenchmarkFailed
@@ -79,16 +80,17 @@ class WorkerProcesses:
     def _start(self) -> None:
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _kill
         package = __name__.rpartition(".benchmarks.")[0]
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.worker"],
-            env=environment_of(self._settings),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Its own session: at Ctrl-C it is told to stop once, by us.
-            start_new_session=True,
-        )
-        self._processes.append((process, log))
+        with held_signals():
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"{package}.worker"],
+                env=environment_of(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Its own session: at Ctrl-C it is told to stop once, by us.
+                start_new_session=True,
+            )
+            self._processes.append((process, log))
 
     def _wait_until_ready(self) -> None:
         with (

@@ -115,11 +115,15 @@ select coalesce((
 
 
 #: The latest entry of an account that a wrong clock has left ahead of now, where the moment asked for is ahead, too.
+#: Times do not go back along an account: if its latest entry is not ahead, none is.
 LATEST_AHEAD = """
-select j.balance_after::text, j.created_at from journal j
-where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq > 0
-    and %(at)s > clock_timestamp() and j.created_at > clock_timestamp()
-order by j.seq desc limit 1
+select latest.balance_after::text, latest.created_at
+from (
+    select j.balance_after, j.created_at from journal j
+    where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq > 0
+    order by j.seq desc limit 1
+) latest
+where %(at)s > clock_timestamp() and latest.created_at > clock_timestamp()
 """
 
 
