@@ -15,8 +15,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
+from .deadlines import seconds_until
 from .ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
-from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME, seconds_until
+from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME
 
 
 class AsyncLedgerPool:

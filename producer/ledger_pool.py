@@ -22,13 +22,13 @@ from ..schemas.postgres_sessions import (
     ServerSilent,
     session_options,
 )
+from .deadlines import seconds_until
 from .postgres import (
     CLOSE_SECONDS,
     IDLE_SECONDS,
     OPERATOR_STATEMENT_SECONDS,
     SESSION_NAME,
     STATEMENT_TIMEOUT_SECONDS,
-    seconds_until,
 )
 
 #: How long the pool tries to make a connection before it leaves that to whoever needs one next, in seconds: its own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from ..schemas.errors import Unavailable
-from . import deadlines
 
 #: Most connections that one client holds.
 MAX_CONNECTIONS = 4
@@ -25,8 +24,6 @@ LOOKUP_KEYS = 1_000
 SESSION_NAME = "creditlane-client"
 #: The same for an operator's commands.
 OPERATOR_SESSION_NAME = "creditlane-cli"
-#: The clock of these limits is that of every deadline here; at 0 the pool gives out nothing, and says so.
-seconds_until = deadlines.seconds_until
 
 
 def read_until(timeout_seconds: float | None = None) -> float:

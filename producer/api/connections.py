@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
 from ...schemas.errors import Unavailable
 from ...schemas.postgres_sessions import Row
@@ -68,9 +68,3 @@ class Connections:
         except Unavailable as error:
             # Without what it says, which may name hosts: this goes to whoever made the request.
             raise Unavailable("Postgres cannot be read, or does not answer in time; try again shortly") from error
-
-
-def connections_of(request: Request) -> Connections:
-    """Return the connections of the process: a dependency of the operations."""
-    connections: Connections = request.app.state.connections
-    return connections
