@@ -417,7 +417,6 @@ class AsyncClient:
             session.waiting.forget(number, promise)
             raise
         result = await session.waiting.wait_own(ticket, promise, started + seconds, seconds)
-        session.repeats.learn(ticket, result, time.monotonic() - started)
         result.raise_for_rejection()
         return ticket, result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
+from .clocks import Clocks
 from .operations import Operation, Rows
 from .postgres import MAX_CONNECTIONS, read_until
 from .verdict import keys_of, verdicts
@@ -32,8 +34,9 @@ class AsyncLedgerReader:
     `postgres.READ_SECONDS` where that is not given.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clocks: Clocks | None = None) -> None:
         self._settings = settings
+        self._clocks = clocks or Clocks()
         self._pool: AsyncLedgerPool | None = None
 
     async def installation(self, timeout_seconds: float | None = None) -> Installation:
@@ -47,7 +50,10 @@ class AsyncLedgerReader:
             return []
         until = read_until(timeout_seconds)
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
+        asked = time.monotonic()
         rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
+        if rows:
+            self._clocks.note_postgres(rows[-1][-1] / 1_000_000, asked)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}

@@ -12,6 +12,7 @@ from ..schemas.commands import Command
 from ..schemas.errors import CreditlaneError, Unavailable
 from ..schemas.settings import Settings
 from .async_redis_wire import AsyncRedisWire, Flight
+from .clocks import Clocks
 from .deadlines import deadline_in, part_of, seconds_until
 from .numbers import Numbers
 from .outgoing import Chunk, async_chunks_of, with_progress
@@ -32,11 +33,14 @@ class _Launched(NamedTuple):
 class AsyncSender:
     """Sends as one producer. Any number of tasks may use it."""
 
-    def __init__(self, wire: AsyncRedisWire, settings: Settings, producer_id: str, numbers: Numbers) -> None:
+    def __init__(
+        self, wire: AsyncRedisWire, settings: Settings, producer_id: str, numbers: Numbers, clocks: Clocks | None = None
+    ) -> None:
         self._wire = wire
         self._settings = settings
         self._producer_id = producer_id
         self._numbers = numbers
+        self._clocks = clocks
 
     async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
@@ -46,7 +50,7 @@ class AsyncSender:
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
-        shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
+        shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
         await self._finish(await self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
 
@@ -96,7 +100,9 @@ class AsyncSender:
                 if chunk is None:
                     return tickets
                 first_number = self._numbers.take(len(chunk))
-                shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
+                shipment = Shipment(
+                    chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks
+                )
                 launched = await self._launch(shipment, deadline_in(patience_seconds))
 
     async def _land(

@@ -17,6 +17,7 @@ from .async_listener import AsyncListener
 from .async_redis_wire import AsyncRedisWire
 from .async_sender import AsyncSender
 from .async_waiting import AsyncWaiting
+from .clocks import Clocks
 from .deadlines import seconds_until
 from .numbers import Numbers, new_producer_id
 from .repeats import Repeats
@@ -52,12 +53,13 @@ class AsyncSession:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
-        self.repeats = Repeats()
+        clocks = Clocks()
+        self.repeats = Repeats(clocks)
         self.wire = AsyncRedisWire(settings.require_redis_url())
-        self.reader = AsyncLedgerReader(settings)
+        self.reader = AsyncLedgerReader(settings, clocks)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
         self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
-        self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers)
+        self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers, clocks)
         self.waiting = AsyncWaiting(
             self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions
         )

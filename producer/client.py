@@ -415,7 +415,6 @@ class Client:
             session.waiting.forget(number, promise)
             raise
         result = session.waiting.wait_own(ticket, promise, started + seconds, seconds)
-        session.repeats.learn(ticket, result, time.monotonic() - started)
         result.raise_for_rejection()
         return ticket, result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import statements
+from .clocks import Clocks
 from .operations import Operation, Rows
 from .postgres import MAX_CONNECTIONS, read_until
 from .verdict import keys_of, verdicts
@@ -33,8 +35,9 @@ class LedgerReader:
     `postgres.READ_SECONDS` where that is not given.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clocks: Clocks | None = None) -> None:
         self._settings = settings
+        self._clocks = clocks or Clocks()
         self._lock = Lock()
         self._pool: LedgerPool | None = None
 
@@ -49,7 +52,10 @@ class LedgerReader:
             return []
         until = read_until(timeout_seconds)
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
+        asked = time.monotonic()
         rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
+        if rows:
+            self._clocks.note_postgres(rows[-1][-1] / 1_000_000, asked)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         letters = self._read(statements.FIND_DEAD_LETTERS, {"store": store, "keys": missing}, until) if missing else []

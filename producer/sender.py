@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..schemas.commands import Command
 from ..schemas.errors import CreditlaneError, Unavailable
 from ..schemas.settings import Settings
+from .clocks import Clocks
 from .deadlines import deadline_in, part_of, seconds_until
 from .numbers import Numbers
 from .outgoing import Chunk, chunks_of, with_progress
@@ -31,11 +32,14 @@ class _Launched(NamedTuple):
 class Sender:
     """Sends as one producer. Any number of threads may use it."""
 
-    def __init__(self, wire: RedisWire, settings: Settings, producer_id: str, numbers: Numbers) -> None:
+    def __init__(
+        self, wire: RedisWire, settings: Settings, producer_id: str, numbers: Numbers, clocks: Clocks | None = None
+    ) -> None:
         self._wire = wire
         self._settings = settings
         self._producer_id = producer_id
         self._numbers = numbers
+        self._clocks = clocks
 
     def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
@@ -45,7 +49,7 @@ class Sender:
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
-        shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
+        shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
         self._finish(self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
 
@@ -86,7 +90,7 @@ class Sender:
             if chunk is None:
                 return tickets
             first_number = self._numbers.take(len(chunk))
-            shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep)
+            shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
             launched = self._launch(shipment, deadline_in(patience_seconds))
 
     def _land(

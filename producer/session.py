@@ -9,6 +9,7 @@ from ..schemas.installation import Installation, check_partitions
 from ..schemas.journal import Announcement
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
+from .clocks import Clocks
 from .deadlines import seconds_until
 from .ledger_reader import LedgerReader
 from .listener import Listener
@@ -30,12 +31,13 @@ class Session:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
         self.numbers = Numbers()
-        self.repeats = Repeats()
+        clocks = Clocks()
+        self.repeats = Repeats(clocks)
         self.wire = RedisWire(settings.require_redis_url())
-        self.reader = LedgerReader(settings)
+        self.reader = LedgerReader(settings, clocks)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(Future)
         self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
-        self.sender = Sender(self.wire, settings, self.producer_id, self.numbers)
+        self.sender = Sender(self.wire, settings, self.producer_id, self.numbers, clocks)
         self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions)
         self._settings = settings
         self._partitions: int | None = None

@@ -7,6 +7,7 @@ under way, so its commands cannot overtake each other, whatever is refused or re
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from ..schemas.errors import LaneFull, OutcomeUnknown, Unavailable
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
+from .clocks import Clocks
 from .outgoing import Chunk
 from .wire import Call, refuse_errors
 
@@ -56,7 +58,16 @@ LOAD_SCRIPT: Call = ("SCRIPT", "LOAD", ENQUEUE_SCRIPT)
 class Shipment:
     """One chunk until all of it is accepted."""
 
-    def __init__(self, chunk: Chunk, settings: Settings, producer_id: str, first_number: int, *, keep: bool) -> None:
+    def __init__(
+        self,
+        chunk: Chunk,
+        settings: Settings,
+        producer_id: str,
+        first_number: int,
+        *,
+        keep: bool,
+        clocks: Clocks | None = None,
+    ) -> None:
         self.chunk = chunk
         self.first_number = first_number
         #: Ids of the lane entries, by position in the chunk.
@@ -71,6 +82,9 @@ class Shipment:
         self._keep = "1" if keep else ""
         self._waiting = dict(chunk.lanes)
         self._round: list[tuple[int, list[int]]] = []
+        #: What Redis tells the time to, and when this round was asked for.
+        self._clocks = clocks
+        self._asked = 0.0
 
     @property
     def is_done(self) -> bool:
@@ -79,6 +93,7 @@ class Shipment:
 
     def calls(self) -> list[Call]:
         """Return the next round's calls, one for each lane that still wants something."""
+        self._asked = time.monotonic()
         # More than a lane may hold could never be accepted in one piece.
         self._round = [(partition, places[: self._limit]) for partition, places in self._waiting.items()]
         return [self._call(partition, places) for partition, places in self._round]
@@ -133,6 +148,8 @@ class Shipment:
     def _accept(self, partition: int, places: list[int], entries: list[bytes]) -> None:
         for place, entry in zip(places, entries, strict=True):
             self.entries[place] = entry
+        if self._clocks is not None and entries:
+            self._clocks.note_redis(int(entries[-1].partition(b"-")[0]) / 1_000, self._asked)
         self.accepted += len(places)
         rest = self._waiting[partition][len(places) :]
         if rest:

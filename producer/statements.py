@@ -12,11 +12,11 @@ from ..schemas.identifiers import ACCOUNT_PREFIX, entry_id, position_of, transac
 from ..schemas.journal import SIDE_NAMES, JournalRow, Kind, Status
 from ..schemas.results import moment_of
 
-#: Journal rows of these keys. Walks the unique index (store_id, idempotency_key).
+#: Journal rows of these keys, and the time that it is now. Walks the unique index (store_id, idempotency_key).
 FIND_DECISIONS = """
 select j.store_id, j.account_id, j.seq, j.kind, j.side, j.amount, j.balance_after, coalesce(j.overdraft_limit, 0),
        j.idempotency_key, j.reference, j.reversal_of, (extract(epoch from j.created_at) * 1000000)::bigint,
-       j.rejection, j.content::text
+       j.rejection, j.content::text, (extract(epoch from clock_timestamp()) * 1000000)::bigint
 from stores s
 join journal j on j.store_id = s.store_id
 where s.public_id = %(store)s and j.idempotency_key = any(%(keys)s)
@@ -99,7 +99,7 @@ def account_uuid(account_id: str) -> UUID:
 
 def journal_row(row: Sequence[Any]) -> JournalRow:
     """Return the row of `FIND_DECISIONS`, with amounts as exact integers."""
-    store_id, account, seq, kind, side, amount, balance, limit, *rest = row
+    store_id, account, seq, kind, side, amount, balance, limit, *rest, _now_us = row
     return JournalRow(
         store_id,
         ACCOUNT_PREFIX + account.hex,

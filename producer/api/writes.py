@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -111,7 +110,7 @@ class Writes:
             raise unread(self._ticket) from error
 
     async def _send_and_wait(self, command: Command, deadline: float) -> Result:
-        waiting, number, started = self._session.waiting, self._session.numbers.take(), time.monotonic()
+        waiting, number = self._session.waiting, self._session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
         promise = waiting.expect(number)
         try:
@@ -119,9 +118,7 @@ class Writes:
         except BaseException:
             waiting.forget(number, promise)
             raise
-        result = await waiting.wait_own(ticket, promise, deadline, self._timeout)
-        self._session.repeats.learn(ticket, result, time.monotonic() - started)
-        return result
+        return await waiting.wait_own(ticket, promise, deadline, self._timeout)
 
     async def _send(self, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
         chunk = chunk_of(command, self._store.public_id, await self._session.partitions(deadline))

@@ -9,6 +9,7 @@ import pytest
 
 from creditlane import Ticket
 from creditlane.producer.async_waiting import AsyncWaiting
+from creditlane.producer.clocks import Clocks
 from creditlane.producer.repeats import Repeats
 from creditlane.producer.reply_desk import Inbox, ReplyDesk
 from creditlane.producer.waiting import Waiting
@@ -38,7 +39,7 @@ def test_an_interrupted_look_up_keeps_no_promise() -> None:
             raise KeyboardInterrupt
 
     desk = passed(ReplyDesk(Future))
-    parts: Any = (None, Interrupted(), desk, DeafListener(), Keys("p"), Repeats(), None)
+    parts: Any = (None, Interrupted(), desk, DeafListener(), Keys("p"), Repeats(Clocks()), None)
 
     with pytest.raises(KeyboardInterrupt):
         Waiting(*parts).wait_again(TICKET, 10.0)
@@ -55,7 +56,7 @@ async def test_a_cancelled_look_up_keeps_no_promise() -> None:
             await asyncio.Event().wait()
 
     desk = passed(ReplyDesk(asyncio.get_running_loop().create_future))
-    parts: Any = (None, Silent(), desk, DeafListener(), Keys("p"), Repeats(), None)
+    parts: Any = (None, Silent(), desk, DeafListener(), Keys("p"), Repeats(Clocks()), None)
     waiting = asyncio.create_task(AsyncWaiting(*parts).wait_again(TICKET, 10.0))
     await looking.wait()
 
