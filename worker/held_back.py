@@ -19,9 +19,9 @@ from .sizing import rows_of
 #: Bytes above which a command is heavy: a post of some fifty entries, or metadata of some pages.
 HEAVY_BYTES = 4_096
 
-#: Bytes of a part of what is held back, with so many for each row: its lanes stand for some hundredths of a second.
-HELD_BYTES = 300_000
-HELD_ROW_BYTES = 500
+#: Bytes of a part of what is held back, with so many for each row: its lanes stand for a hundredth of a second or two.
+HELD_BYTES = 30_000
+HELD_ROW_BYTES = 100
 #: The same where nobody else is at work.
 HELD_BYTES_ALONE = 3_000_000
 #: Entries to ask for at once of a lane on which something is held back: to begin with and after long ones, where nobody

@@ -24,22 +24,18 @@ from .connecting import connect_postgres
 from .counting import Counting
 from .deleter import Deleter
 from .fences import EpochRaiser, Fences
+from .held_turns import HeldTurns
 from .lane_reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .ownership import Ownership
 from .pipe import Pipe
 from .progress import Progress
 from .redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
-from .requests import Batch
+from .requests import Batch, Request
 from .sizing import Sizing
 from .store import Connection, LedgerStore, PartitionsLost
 
 #: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
-
-#: Reads that found something else after which what is held back has its turn all the same.
-MOST_READS_BEFORE_HELD = 5
-#: What is held back need not rest for others that have sent nothing for so long, in seconds.
-QUIET_SECONDS = 2.0
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
 StepListener = Callable[[str], None]
@@ -103,13 +99,7 @@ class ReadingStage:
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
-        self._reads_since_held = 0
-        #: When the last part of what is held back went into the pipe, until that is known to be done.
-        self._held_at: float | None = None
-        #: When the next part may go.
-        self._rests_until = 0.0
-        #: When there was last something that is not held back.
-        self._found_at = 0.0
+        self._turns = HeldTurns()
         self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(
             settings.require_redis_url(), faults, answer_seconds=answer_seconds, max_answer_bytes=MAX_ANSWER_BYTES
@@ -128,7 +118,7 @@ class ReadingStage:
             batch_limit=settings.batch_limit,
         )
 
-    def run(self) -> None:
+    def run(self, partitions: int) -> None:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
@@ -139,52 +129,37 @@ class ReadingStage:
                 continue
             if self._reader.holds_back and self._reader.is_at_end:
                 self._wait_for_turn()
-            found = self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block()))
-            if self._is_turn_of_held(found=found):
-                self._held_at, self._reads_since_held = time.monotonic(), 0
-                self._pass_on(partial(self._reader.read_held, epochs, alone=not self._others_are_at_work()))
+            found = bool(self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block())))
+            self._turns.note_read(found=found, more=not self._reader.is_at_end)
+            if self._reader.holds_back and self._turns.has_come(idle=not found and self._is_idle()):
+                self._turns.begin()
+                part = self._pass_on(partial(self._reader.read_held, epochs, alone=not self._turns.others_are_at_work))
+                self._turns.note_part(part, partitions / len(epochs))
         self._session.close()
         self._batches.end()
 
-    def _pass_on(self, read: Callable[[], Batch]) -> bool:
-        """Read and put the batch into the pipe. Returns whether there was one."""
+    def _pass_on(self, read: Callable[[], Batch]) -> list[Request]:
+        """Read and put the batch into the pipe. Returns what is in it, if there was one."""
         batch = self._read(read)
         if batch is None or not batch.requests:
-            return False
+            return []
         self._after_step("read")
         self._batches.put(batch)
-        return True
+        return batch.requests
 
     def _wait_for_turn(self) -> None:
-        """Wait until the batch under way is done: what comes meanwhile can go before what is held back.
-
-        Where others are at work, what is held back rests for as long as its last part took: their lanes are free then.
-        """
+        """Wait until the batch under way is done: what comes meanwhile can go before what is held back."""
         self._batches.wait_until_wanted(BLOCK_SECONDS)
-        if self._held_at is not None and self._batches.is_wanted:
-            now = time.monotonic()
-            if self._others_are_at_work():
-                self._rests_until = now + (now - self._held_at)
-            self._held_at = None
-
-    def _others_are_at_work(self) -> bool:
-        return time.monotonic() - self._found_at < QUIET_SECONDS
+        if self._batches.is_wanted:
+            self._turns.note_done()
 
     def _seconds_to_block(self) -> float:
         if self._reader.holds_back:
-            rest_seconds = self._rests_until - time.monotonic() if self._reader.is_at_end else 0.0
-            return min(BLOCK_SECONDS, max(0.0, rest_seconds))
+            return min(BLOCK_SECONDS, self._turns.rest_seconds) if self._reader.is_at_end else 0.0
         return BLOCK_SECONDS
 
-    def _is_turn_of_held(self, *, found: bool) -> bool:
-        if found:
-            self._found_at = time.monotonic()
-        self._reads_since_held += found or not self._reader.is_at_end
-        if not self._reader.holds_back:
-            return False
-        is_idle = not found and self._reader.is_at_end and self._batches.is_wanted
-        is_rested = time.monotonic() >= self._rests_until
-        return (is_idle and is_rested) or self._reads_since_held >= MOST_READS_BEFORE_HELD
+    def _is_idle(self) -> bool:
+        return self._reader.is_at_end and self._batches.is_wanted
 
     def _look(self) -> Batch:
         # A server that takes no writes answers everything else; one that is only full allows to delete.

@@ -1,0 +1,72 @@
+"""When what is held back has its turn: half of the time is for the others, as long as there are any. Pure but for time.
+
+A part of what is held back keeps this worker from everything else, and one that reaches other lanes keeps all workers
+from them. So after each part the lanes are left alone: for as long as it took, and where the other workers do the same
+to each other, for their turns too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from .requests import Request
+from .sizing import spans_accounts
+
+#: Reads that found something else after which what is held back need not wait for one that finds nothing.
+MOST_READS_BEFORE_HELD = 5
+#: What is held back need not rest for others that have sent nothing for so long, in seconds.
+QUIET_SECONDS = 2.0
+#: The longest rest, in seconds: a part that took longer waited for something else than its lanes.
+MAX_REST_SECONDS = 1.0
+
+
+class HeldTurns:
+    """Whose turn it is in one worker."""
+
+    def __init__(self) -> None:
+        self._reads_since = 0
+        #: When the last part of what is held back began, until that is known to be done.
+        self._began: float | None = None
+        #: How many times as long as that part the lanes rest.
+        self._share = 1.0
+        #: When the next part may begin.
+        self._rests_until = 0.0
+        #: When there was last something that is not held back.
+        self._found_at = 0.0
+
+    def note_read(self, *, found: bool, more: bool) -> None:
+        """Take note of a read of what is not held back, and whether there is more of it."""
+        if found:
+            self._found_at = time.monotonic()
+        self._reads_since += found or more
+
+    def begin(self) -> None:
+        """Take note that a part of what is held back is read now."""
+        self._began, self._reads_since = time.monotonic(), 0
+
+    def note_part(self, requests: Iterable[Request], workers: float) -> None:
+        """Take note of what is in the part, and of how many workers there are."""
+        self._share = 2 * workers - 1 if any(map(spans_accounts, requests)) else 1.0
+
+    def note_done(self) -> None:
+        """Take note that whatever was read is done."""
+        if self._began is not None:
+            now = time.monotonic()
+            if self.others_are_at_work:
+                self._rests_until = now + min(MAX_REST_SECONDS, self._share * (now - self._began))
+            self._began = None
+
+    @property
+    def others_are_at_work(self) -> bool:
+        """Whether there was something lately that is not held back."""
+        return time.monotonic() - self._found_at < QUIET_SECONDS
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long the lanes are still left alone."""
+        return max(0.0, self._rests_until - time.monotonic())
+
+    def has_come(self, *, idle: bool) -> bool:
+        """Whether the next part may begin; `idle` says that nothing else is to be done."""
+        return self.rest_seconds == 0.0 and (idle or self._reads_since >= MOST_READS_BEFORE_HELD)
