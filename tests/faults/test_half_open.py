@@ -1,15 +1,17 @@
 """One connection of a worker goes silent and stays open: the worker gets on within its lease, or others do instead."""
 
+import contextlib
 import logging
 import signal
 import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from creditlane.schemas.settings import Settings
 
-from .half_open import ANNOUNCER, APPLIER, KEEPER, READER, ways_of
+from ..tcp_link import TcpLink, postgres_address, redis_address
 from .history import History
 from .owners import owned_by
 from .producing import Producer
@@ -22,12 +24,43 @@ LEASE_SECONDS = 2.0
 #: How long after the lease everything flows again, in seconds, and how much more a busy machine may take.
 AFTER_LEASE_SECONDS = 2.0
 BUSY_SECONDS = 3.0
-THREADS = {"reader": READER, "applier": APPLIER, "announcer": ANNOUNCER, "keeper": KEEPER}
+#: What only the connections of one thread of a worker carry.
+THREADS = {
+    "reader": b"XREAD",
+    "applier": b"creditlane-worker ",
+    "announcer": b"XADD",
+    "keeper": b"creditlane-worker\0",
+}
 
 
 @pytest.fixture
 def brief(settings: Settings) -> Settings:
     return settings.model_copy(update={"lease_seconds": LEASE_SECONDS})
+
+
+class Ways:
+    """The ways of one worker to both servers."""
+
+    def __init__(self, settings: Settings, postgres: TcpLink, redis: TcpLink) -> None:
+        self._links = (postgres, redis)
+        database_url = postgres.postgres_url(settings.require_database_url())
+        redis_url = redis.redis_url(settings.require_redis_url())
+        self.settings = settings.model_copy(update={"database_url": database_url, "redis_url": redis_url})
+
+    def silence(self, thread: str) -> int:
+        """Let the connections of one thread be silent for ever. Returns how many there were."""
+        return sum(link.silence_open(THREADS[thread]) for link in self._links)
+
+
+@contextlib.contextmanager
+def ways_of(settings: Settings) -> Iterator[Ways]:
+    """Give the ways for a worker, with the settings that lead over them; they end with the block."""
+    marks = THREADS.values()
+    with (
+        TcpLink(postgres_address(settings.require_database_url()), marks=marks) as postgres,
+        TcpLink(redis_address(settings.require_redis_url()), marks=marks) as redis,
+    ):
+        yield Ways(settings, postgres, redis)
 
 
 def wait_until_all_flows(producer: Producer, history: History, seconds: float) -> float:
@@ -62,7 +95,7 @@ def test_a_worker_alone_gets_on_within_its_lease_when_a_connection_goes_silent(
             worker = start_worker(ways.settings)
             history.wait_for_more_rows(100)
             # When the connection of one of its threads goes silent
-            wait_for(lambda: ways.silence(THREADS[thread]), "a connection of this thread")
+            wait_for(lambda: ways.silence(thread), "a connection of this thread")
             shown = renewals(brief)
             # Then every lane flows again, and it shows life again
             seconds = wait_until_all_flows(producer, history, LEASE_SECONDS + AFTER_LEASE_SECONDS + BUSY_SECONDS)
@@ -84,7 +117,7 @@ def test_another_worker_has_the_lanes_of_one_that_does_not_get_on_and_gives_them
             wait_for(lambda: owned_by(brief) == {stuck.pid: 4, other.pid: 4}, "an equal share each")
             history.wait_for_more_rows(100)
             # When one of them no longer gets on
-            wait_for(lambda: ways.silence(THREADS[thread]), "a connection of this thread")
+            wait_for(lambda: ways.silence(thread), "a connection of this thread")
             # Then every lane flows again
             seconds = wait_until_all_flows(producer, history, LEASE_SECONDS + AFTER_LEASE_SECONDS + BUSY_SECONDS)
             log.info("every lane flowed again after %.2f s", seconds)
@@ -101,7 +134,7 @@ def test_a_worker_whose_connection_is_silent_stops_when_it_is_told(brief: Settin
     with ways_of(brief) as ways:
         worker = start_worker(ways.settings)
         history.wait_until_settled()
-        assert sum(map(ways.silence, THREADS.values())) >= 4
+        assert sum(map(ways.silence, THREADS)) >= 4
         worker.signal(signal.SIGTERM)
         assert worker.wait_for_exit() == 0
     # And what it owned is soon another's

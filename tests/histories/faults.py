@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import redis
 
-from .links import Link
+from ..tcp_link import TcpLink
 from .orders import Anomaly
 from .probes import Probes
 from .stack import Process, Stack
@@ -204,9 +204,9 @@ class Faults:
 
     def _cut(self, processes: list[Process], server: str) -> Fault:
         link = self._link(processes, server)
-        link.cut()
+        link.shut()
         yield self._loss()
-        link.heal()
+        link.reopen()
 
     def _half_open(self, server: str) -> Fault:
         """Let one connection of a worker be silent for longer than two leases, while its others work."""
@@ -215,7 +215,7 @@ class Faults:
         yield 2 * self._stack.lease_seconds + self._loss()
         end()
 
-    def _link(self, processes: list[Process], server: str) -> Link:
+    def _link(self, processes: list[Process], server: str) -> TcpLink:
         return self._choose.choice(processes).links[server]
 
 

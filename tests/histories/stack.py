@@ -9,10 +9,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -23,7 +24,7 @@ from creditlane.producer.api.keys import create_key
 from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
-from .links import Address, Link, Network, address_of
+from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 24
@@ -48,7 +49,7 @@ class Process:
         self._process: subprocess.Popen[str] | None = None
         #: How often it was started.
         self.starts = 0
-        self.links: dict[str, Link] = {}
+        self.links: dict[str, TcpLink] = {}
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it with these variables, or with those that it had before."""
@@ -115,8 +116,10 @@ class Stack:
         #: Where the servers are, also while they are not there.
         self.database_url = self.redis_url = ""
         self._api_urls: dict[str, str] = {}
-        self._api_links: list[Link] = []
+        self._api_links: list[TcpLink] = []
         self._exit = ExitStack()
+        # Those of clients are added when much runs already, and all of them end only after all processes.
+        self._links = ExitStack()
 
     def __enter__(self) -> Self:
         try:
@@ -177,14 +180,13 @@ class Stack:
             client.webhooks.create(url="https://example.com/hook")
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             self.api_key = create_key(connection, self.settings.store, "histories")
-        self._network = Network()
-        self._exit.callback(self._network.close)
+        self._exit.callback(self._links.close)
         self._exit.callback(self._stop_processes)
         for worker in self.workers:
             worker.start(self._environment_of(worker))
         for api in self.apis:
             self.start_api(api, self._environment_of(api))
-            self._api_links.append(self._network.link(lambda name=api.name: address_of(self._api_urls.get(name, ""))))  # type: ignore[misc]
+            self._api_links.append(self._link(partial(self._api_address, api.name)))
         assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
 
     def _is_ready(self) -> bool:
@@ -194,21 +196,20 @@ class Stack:
 
     def _environment_of(self, process: Process) -> dict[str, str]:
         """Return the settings of a process that reaches the servers over links of its own."""
-        links = {
-            "postgres": self._network.link(self._postgres_address),
-            "redis": self._network.link(lambda: urlsplit(self.redis_url).path),
-        }
-        process.links = links
-        parts = urlsplit(self.database_url)
-        there = f"127.0.0.1:{links['postgres'].port}"
-        database_url = f"postgresql://{parts.username}@{there}{parts.path}?sslmode=disable&gssencmode=disable"
-        settings = self._settings(database_url, f"redis://127.0.0.1:{links['redis'].port}/0")
+        postgres = self._link(lambda: postgres_address(self.database_url))
+        redis = self._link(lambda: redis_address(self.redis_url))
+        process.links = {"postgres": postgres, "redis": redis}
+        settings = self._settings(postgres.postgres_url(self.database_url), redis.redis_url(self.redis_url))
         values = settings.model_dump(exclude_none=True)
         return {f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}
 
-    def _postgres_address(self) -> Address:
-        directory = parse_qs(urlsplit(self.database_url).query)["host"][0]
-        return f"{directory}/.s.PGSQL.5432"
+    def _link(self, target: Target) -> TcpLink:
+        return self._links.enter_context(TcpLink(target))
+
+    def _api_address(self, name: str) -> Address:
+        """Return where the API is, or has been last; nowhere before it has said so."""
+        parts = urlsplit(self._api_urls.get(name, ""))
+        return parts.hostname or "127.0.0.1", parts.port or 0
 
     def _settings(self, database_url: str, redis_url: str) -> Settings:
         return Settings(

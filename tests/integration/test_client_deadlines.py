@@ -22,7 +22,7 @@ from creditlane.producer.redis_wire import RedisWire
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.routing import partition_of
 
-from .redis_proxy import RedisProxy
+from ..tcp_link import TcpLink, redis_address
 
 ACCOUNT = "cca_" + "0" * 31 + "1"
 #: The timeout of the calls here, in seconds.
@@ -69,10 +69,15 @@ def server(own_redis: Callable[[], EmbeddedRedis]) -> EmbeddedRedis:
 
 
 @pytest.fixture
-def proxy(server: EmbeddedRedis) -> Iterator[RedisProxy]:
-    made = RedisProxy(server.url)
-    yield made
-    made.close()
+def link(server: EmbeddedRedis) -> Iterator[TcpLink]:
+    with TcpLink(redis_address(server.url)) as link:
+        yield link
+
+
+@pytest.fixture
+def far(impatient: Settings, link: TcpLink, server: EmbeddedRedis) -> Settings:
+    """Settings that reach the Redis over the link, for calls that may take a second attempt."""
+    return impatient.model_copy(update={"redis_url": link.redis_url(server.url), "wait_timeout_seconds": 6.0})
 
 
 def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
@@ -200,12 +205,12 @@ def test_a_redis_that_answers_byte_by_byte_is_waited_for_until_the_deadline(answ
 
 
 def test_connections_that_fell_silent_leave_time_for_fresh_ones(
-    make_client: MakeClient, impatient: Settings, proxy: RedisProxy
+    make_client: MakeClient, far: Settings, link: TcpLink
 ) -> None:
-    client = make_client(impatient.model_copy(update={"redis_url": proxy.url, "wait_timeout_seconds": 6.0}))
+    client = make_client(far)
     warm(client)
 
-    proxy.silence()
+    link.silence_open()
     after = warm(client, "after")
 
     assert all(isinstance(ticket, Ticket) for ticket in after)
@@ -214,13 +219,12 @@ def test_connections_that_fell_silent_leave_time_for_fresh_ones(
 
 def test_a_demoted_redis_loses_its_connections_at_the_first_refusal(
     make_client: MakeClient,
-    impatient: Settings,
+    far: Settings,
     server: EmbeddedRedis,
     own_redis: Callable[[], EmbeddedRedis],
-    proxy: RedisProxy,
+    link: TcpLink,
 ) -> None:
-    settings = impatient.model_copy(update={"redis_url": proxy.url, "wait_timeout_seconds": 6.0})
-    client, other = make_client(settings), make_client(settings)
+    client, other = make_client(far), make_client(far)
     warm(client)
     other.enqueue(debit("other"))
     promoted = own_redis()
@@ -228,7 +232,7 @@ def test_a_demoted_redis_loses_its_connections_at_the_first_refusal(
     # When the server becomes a replica and its name leads to another
     with redis.Redis.from_url(server.url) as connection:
         connection.replicaof("127.0.0.1", 1)
-    proxy.lead_to(promoted.url)
+    link.lead_to(redis_address(promoted.url))
     outcomes = together(
         *(lambda key=f"after{number}": client.enqueue(debit(key)) for number in range(8)),
         lambda: len(other.enqueue_many([debit(f"bulk{number}") for number in range(100)])),
@@ -236,7 +240,7 @@ def test_a_demoted_redis_loses_its_connections_at_the_first_refusal(
 
     assert [type(outcome) for outcome, _seconds in outcomes] == [Ticket] * 8 + [int]
     with redis.Redis.from_url(promoted.url) as connection:
-        lane: Any = connection.xlen(Keys(settings.redis_prefix).lane(partition_of(ACCOUNT, settings.partitions or 0)))
+        lane: Any = connection.xlen(Keys(far.redis_prefix).lane(partition_of(ACCOUNT, far.partitions or 0)))
     assert lane == 108
 
 

@@ -21,7 +21,7 @@ from creditlane.worker.connecting import connect_postgres
 from creditlane.worker.store import LedgerStore
 
 from ..conftest import DatabaseServer
-from ..silent_proxy import SilentProxy
+from ..tcp_link import TcpLink, postgres_address
 from .direct_store import DirectStore, codes
 
 ANN = "cca_" + "a" * 32
@@ -197,14 +197,15 @@ def test_nothing_is_asked_at_the_start_that_poolers_refuse(database_url: str, mo
     """Given PgBouncer as it is shipped, which takes these parameters and no others, then every session gets through."""
     monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=50")
     taken = {"user", "database", "client_encoding", "datestyle", "timezone", "application_name"}
-    with SilentProxy(database_url) as proxy:
-        connect(proxy.url, name="test").close()
-        pool = LedgerPool(proxy.url, max_size=1)
+    with TcpLink(postgres_address(database_url)) as link:
+        far_url = link.postgres_url(database_url)
+        connect(far_url, name="test").close()
+        pool = LedgerPool(far_url, max_size=1)
         pool.rows("select 1", {}, read_until())
         pool.close()
 
-        assert len(proxy.greetings) == 2
-        for greeting in proxy.greetings:
+        assert len(link.greetings) == 2
+        for greeting in link.greetings:
             assert set(startup_parameters(greeting)) <= taken
 
 

@@ -26,7 +26,7 @@ from creditlane.schemas.errors import AccountNotFound, CreditlaneError, Unavaila
 from creditlane.schemas.events import public_endpoint_id
 from creditlane.schemas.tickets import Ticket
 
-from ..silent_proxy import SilentProxy
+from ..tcp_link import TcpLink, postgres_address
 
 ANN = "cca_" + "a" * 32
 TICKET = Ticket("store_default", ANN, "key", "1-0", "0" * 32)
@@ -39,15 +39,21 @@ AWAY_SECONDS = 3.5
 
 
 @pytest.fixture
-def proxy(database_url: str) -> Iterator[SilentProxy]:
-    with SilentProxy(database_url) as proxy:
-        yield proxy
+def link(database_url: str) -> Iterator[TcpLink]:
+    with TcpLink(postgres_address(database_url)) as link:
+        yield link
 
 
 @pytest.fixture
-def far_settings(settings: Settings, proxy: SilentProxy) -> Settings:
+def far_url(link: TcpLink, database_url: str) -> str:
+    """The URL of the database over the link."""
+    return link.postgres_url(database_url)
+
+
+@pytest.fixture
+def far_settings(settings: Settings, far_url: str) -> Settings:
     """Settings whose way to Postgres can go silent."""
-    return settings.model_copy(update={"database_url": proxy.url})
+    return settings.model_copy(update={"database_url": far_url})
 
 
 @pytest.fixture
@@ -64,39 +70,39 @@ def within(seconds: float, error: type[CreditlaneError], attempt: Callable[[], A
 
 
 @pytest.mark.parametrize("is_warm", [False, True], ids=["first read", "read like others before"])
-def test_a_read_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy, is_warm: bool) -> None:
+def test_a_read_ends_while_postgres_is_silent(far_client: Client, link: TcpLink, is_warm: bool) -> None:
     if is_warm:
         within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
 
-    proxy.freeze()
+    link.silence()
     within(READ_SECONDS, Unavailable, lambda: far_client.balance(ANN))
 
-    proxy.thaw()
+    link.heal()
     within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
 
 
-def test_what_may_write_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy) -> None:
+def test_what_may_write_ends_while_postgres_is_silent(far_client: Client, link: TcpLink) -> None:
     within(READ_SECONDS, WebhookNotFound, lambda: far_client.webhooks.update(MISSING, name="x"))
 
-    proxy.freeze()
+    link.silence()
 
     within(READ_SECONDS, Unavailable, lambda: far_client.webhooks.update(MISSING, name="x"))
 
 
-def test_sessions_that_a_restart_has_cut_are_not_noticed(far_client: Client, proxy: SilentProxy) -> None:
+def test_sessions_that_a_restart_has_cut_are_not_noticed(far_client: Client, link: TcpLink) -> None:
     for attempt, error in (
         (lambda: far_client.balance(ANN), AccountNotFound),
         (lambda: far_client.webhooks.update(MISSING, name="x"), WebhookNotFound),
     ):
         within(READ_SECONDS, error, attempt)
-        proxy.cut()
+        link.cut()
         within(READ_SECONDS, error, attempt)
 
 
-def test_reads_begin_again_soon_after_an_outage(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_reads_begin_again_soon_after_an_outage(far_settings: Settings, link: TcpLink) -> None:
     """Given Postgres was away for some seconds, when it is back, then nobody waits for as long again."""
     reader = LedgerReader(far_settings)
-    away(proxy, lambda: reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS))
+    away(link, lambda: reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS))
     begun = time.monotonic()
 
     assert reader.decisions([TICKET]) == [None]
@@ -105,25 +111,25 @@ def test_reads_begin_again_soon_after_an_outage(far_settings: Settings, proxy: S
     reader.close()
 
 
-def test_a_read_that_began_in_an_outage_notices_its_end(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_a_read_that_began_in_an_outage_notices_its_end(far_settings: Settings, link: TcpLink) -> None:
     reader = LedgerReader(far_settings)
     assert reader.decisions([TICKET]) == [None]
-    proxy.shut()
+    link.shut()
     with ThreadPoolExecutor(1) as caller:
         reading = caller.submit(reader.decisions, [TICKET])
         with pytest.raises(FutureTimeout):
             reading.result(2.5 * ASK_AGAIN_SECONDS)
-        proxy.reopen()
+        link.reopen()
         begun = time.monotonic()
         assert reading.result() == [None]
     assert time.monotonic() - begun < ASK_AGAIN_SECONDS + MARGIN_SECONDS / 2
     reader.close()
 
 
-def test_reads_begin_again_soon_after_an_outage_in_an_event_loop(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_reads_begin_again_soon_after_an_outage_in_an_event_loop(far_settings: Settings, link: TcpLink) -> None:
     with asyncio.Runner() as runner:
         reader = AsyncLedgerReader(far_settings)
-        away(proxy, lambda: runner.run(reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS)))
+        away(link, lambda: runner.run(reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS)))
         begun = time.monotonic()
 
         assert runner.run(reader.decisions([TICKET])) == [None]
@@ -132,20 +138,20 @@ def test_reads_begin_again_soon_after_an_outage_in_an_event_loop(far_settings: S
         runner.run(reader.close())
 
 
-def away(proxy: SilentProxy, read: Callable[[], list[Any]]) -> None:
+def away(link: TcpLink, read: Callable[[], list[Any]]) -> None:
     """Read until Postgres has been away for a while."""
     assert read() == [None]
-    proxy.shut()
+    link.shut()
     until = time.monotonic() + AWAY_SECONDS
     while time.monotonic() < until:
         with pytest.raises(Unavailable):
             read()
-    proxy.reopen()
+    link.reopen()
 
 
-def test_closing_ends_while_postgres_is_silent(far_client: Client, proxy: SilentProxy) -> None:
+def test_closing_ends_while_postgres_is_silent(far_client: Client, link: TcpLink) -> None:
     within(READ_SECONDS, AccountNotFound, lambda: far_client.balance(ANN))
-    proxy.freeze()
+    link.silence()
 
     begun = time.monotonic()
     far_client.close()
@@ -153,10 +159,10 @@ def test_closing_ends_while_postgres_is_silent(far_client: Client, proxy: Silent
     assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS
 
 
-def test_a_read_takes_no_longer_than_it_is_given(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_a_read_takes_no_longer_than_it_is_given(far_settings: Settings, link: TcpLink) -> None:
     reader = LedgerReader(far_settings)
     assert reader.decisions([TICKET], timeout_seconds=READ_SECONDS) == [None]
-    proxy.freeze()
+    link.silence()
 
     within(SHORT_SECONDS, Unavailable, lambda: reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS))
     within(SHORT_SECONDS, Unavailable, lambda: reader.account(ANN, timeout_seconds=SHORT_SECONDS))
@@ -164,11 +170,11 @@ def test_a_read_takes_no_longer_than_it_is_given(far_settings: Settings, proxy: 
     reader.close()
 
 
-def test_a_read_takes_no_longer_than_it_is_given_in_an_event_loop(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_a_read_takes_no_longer_than_it_is_given_in_an_event_loop(far_settings: Settings, link: TcpLink) -> None:
     async def read() -> None:
         reader = AsyncLedgerReader(far_settings)
         assert await reader.decisions([TICKET], timeout_seconds=READ_SECONDS) == [None]
-        proxy.freeze()
+        link.silence()
         begun = time.monotonic()
         with pytest.raises(Unavailable):
             await reader.decisions([TICKET], timeout_seconds=SHORT_SECONDS)
@@ -180,13 +186,13 @@ def test_a_read_takes_no_longer_than_it_is_given_in_an_event_loop(far_settings: 
     asyncio.run(read())
 
 
-def test_a_read_that_is_cancelled_ends_at_once(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_a_read_that_is_cancelled_ends_at_once(far_settings: Settings, link: TcpLink) -> None:
     """Given a silent Postgres, when the caller gives up, then nobody waits for it to take note."""
 
     async def read() -> None:
         reader = AsyncLedgerReader(far_settings)
         assert await reader.decisions([TICKET]) == [None]
-        proxy.freeze()
+        link.silence()
         begun = time.monotonic()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(SHORT_SECONDS):
@@ -197,19 +203,19 @@ def test_a_read_that_is_cancelled_ends_at_once(far_settings: Settings, proxy: Si
     asyncio.run(read())
 
 
-def test_status_ends_while_postgres_is_silent(far_settings: Settings, proxy: SilentProxy) -> None:
-    proxy.freeze()
+def test_status_ends_while_postgres_is_silent(far_settings: Settings, link: TcpLink) -> None:
+    link.silence()
 
     within(READ_SECONDS, Unavailable, lambda: read_lanes(far_settings))
 
 
-def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, proxy: SilentProxy) -> None:
-    with psycopg.connect(proxy.url, autocommit=True) as connection:
+def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, link: TcpLink) -> None:
+    with psycopg.connect(far_settings.require_database_url(), autocommit=True) as connection:
         key = create_key(connection, far_settings.store, "test")
     path = f"/v1/customer-credits/accounts/{ANN}"
     with TestClient(create_app(far_settings), headers={"x-api-key": key}, raise_server_exceptions=False) as api:
         assert api.get(path).status_code == 404
-        proxy.freeze()
+        link.silence()
 
         begun = time.monotonic()
         ready = api.get("/readyz")
@@ -226,13 +232,13 @@ def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, proxy:
     assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS
 
 
-def test_the_proof_of_the_books_ends_when_nobody_waits_for_it(far_settings: Settings, proxy: SilentProxy) -> None:
+def test_the_proof_of_the_books_ends_when_nobody_waits_for_it(far_settings: Settings, link: TcpLink) -> None:
     """Given a Postgres that falls silent in the middle of the proof, then it ends once its owner says so."""
     url = far_settings.require_database_url()
     assert verify(url).discrepancies == 0
 
-    def freeze_at_once(_silent_seconds: float) -> bool:
-        proxy.freeze()
+    def silence_at_once(_silent_seconds: float) -> bool:
+        link.silence()
         return True
 
-    within(READ_SECONDS, Unavailable, lambda: verify(url, is_overdue=freeze_at_once))
+    within(READ_SECONDS, Unavailable, lambda: verify(url, is_overdue=silence_at_once))

@@ -19,7 +19,7 @@ from creditlane.producer.postgres import read_until
 from creditlane.producer.sender import Sender
 from creditlane.schemas.errors import OutcomeUnknown, Unavailable
 
-from ..silent_proxy import SilentProxy
+from ..tcp_link import TcpLink, postgres_address
 
 MAKE_STORE = "insert into stores (public_id, name) values ('store_0000000000000abc', 'n')"
 #: Refused at the commit, by a server that goes on.
@@ -35,15 +35,21 @@ PAYLOAD = (
     + b'","idempotency_key":"k"}'
 )
 
-Spoil = Callable[[SilentProxy], None]
+Spoil = Callable[[TcpLink], None]
 #: Does a transaction of one statement, with something in between that statement and the commit, or before both.
 Attempt = Callable[[str, Callable[[], None], Callable[[], None]], None]
 
 
 @pytest.fixture
-def proxy(database_url: str) -> Iterator[SilentProxy]:
-    with SilentProxy(database_url) as proxy:
-        yield proxy
+def link(database_url: str) -> Iterator[TcpLink]:
+    with TcpLink(postgres_address(database_url)) as link:
+        yield link
+
+
+@pytest.fixture
+def far_url(link: TcpLink, database_url: str) -> str:
+    """The URL of the database over the link."""
+    return link.postgres_url(database_url)
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
@@ -81,18 +87,18 @@ def nothing() -> None:
     """What happens where nothing does."""
 
 
-@pytest.mark.parametrize("spoil", [SilentProxy.freeze, SilentProxy.cut], ids=["silent", "cut"])
-def test_a_commit_without_an_answer_is_unknown(proxy: SilentProxy, attempt: Attempt, spoil: Spoil) -> None:
+@pytest.mark.parametrize("spoil", [TcpLink.silence, TcpLink.cut], ids=["silent", "cut"])
+def test_a_commit_without_an_answer_is_unknown(link: TcpLink, far_url: str, attempt: Attempt, spoil: Spoil) -> None:
     with pytest.raises(OutcomeUnknown):
-        attempt(proxy.url, nothing, lambda: spoil(proxy))
+        attempt(far_url, nothing, lambda: spoil(link))
 
 
-@pytest.mark.parametrize("spoil", [SilentProxy.freeze, SilentProxy.cut], ids=["silent", "cut"])
+@pytest.mark.parametrize("spoil", [TcpLink.silence, TcpLink.cut], ids=["silent", "cut"])
 def test_a_transaction_that_was_not_told_to_commit_is_not_done(
-    proxy: SilentProxy, attempt: Attempt, spoil: Spoil
+    link: TcpLink, far_url: str, attempt: Attempt, spoil: Spoil
 ) -> None:
     with pytest.raises(Unavailable):
-        attempt(proxy.url, lambda: spoil(proxy), nothing)
+        attempt(far_url, lambda: spoil(link), nothing)
 
 
 def test_a_commit_that_is_refused_is_not_done(database_url: str, attempt: Attempt) -> None:
@@ -104,19 +110,19 @@ def test_a_commit_that_is_refused_is_not_done(database_url: str, attempt: Attemp
 
 
 @pytest.fixture
-def far_client(make_client: Callable[[Settings], Client], settings: Settings, proxy: SilentProxy) -> Client:
-    return make_client(settings.model_copy(update={"database_url": proxy.url}))
+def far_client(make_client: Callable[[Settings], Client], settings: Settings, far_url: str) -> Client:
+    return make_client(settings.model_copy(update={"database_url": far_url}))
 
 
 def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
-    far_client: Client, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
+    far_client: Client, link: TcpLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given Postgres goes silent after the endpoint was deleted, then that is not told as nothing done."""
     made = far_client.webhooks.create(url="https://example.com/hook")
     give_up = webhook_operations.give_up
 
     def when_silent(store: str, webhook_id: str) -> Operation[bool]:
-        proxy.freeze()
+        link.silence()
         return give_up(store, webhook_id)
 
     monkeypatch.setattr(webhook_operations, "give_up", when_silent)
@@ -128,7 +134,7 @@ def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
 @pytest.mark.parametrize(("parts_done", "error"), [(0, Unavailable), (1, OutcomeUnknown)])
 def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
     far_client: Client,
-    proxy: SilentProxy,
+    link: TcpLink,
     monkeypatch: pytest.MonkeyPatch,
     parts_done: int,
     error: type[Exception],
@@ -140,7 +146,7 @@ def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
         begun.append(after)
         if len(begun) <= parts_done:
             return Operation(["select"], {}, lambda _: webhook_operations.ResentSlice(1, after))
-        proxy.freeze()
+        link.silence()
         return resend_failed(store, webhook_id, after)
 
     monkeypatch.setattr(webhook_operations, "resend_failed", in_parts)
@@ -150,7 +156,7 @@ def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
 
 
 def test_a_dead_letter_that_is_on_its_lane_but_not_marked_is_unknown(
-    settings: Settings, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch, database_url: str
+    settings: Settings, link: TcpLink, far_url: str, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     identifier, send = uuid4(), Sender.send
     with psycopg.connect(database_url) as connection:
@@ -162,12 +168,12 @@ def test_a_dead_letter_that_is_on_its_lane_but_not_marked_is_unknown(
 
     def then_cut(sender: Sender, *arguments: Any, **options: Any) -> Any:
         shipment = send(sender, *arguments, **options)
-        proxy.cut()
+        link.cut()
         return shipment
 
     monkeypatch.setattr(Sender, "send", then_cut)
     with (
         pytest.raises(OutcomeUnknown, match="replay it again"),
-        DeadLetters.connect(settings.model_copy(update={"database_url": proxy.url})) as letters,
+        DeadLetters.connect(settings.model_copy(update={"database_url": far_url})) as letters,
     ):
         letters.replay(letters.get(str(identifier)))
