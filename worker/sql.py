@@ -134,8 +134,14 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
 #: The rows of a batch, as the text that `row_text.copy_text` makes.
 COPY_JOURNAL = """
 copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, reversal_of, created_at, rejection, content, transaction_account, transaction_seq,
+              reference, created_at, reversal_of, rejection, content, transaction_account, transaction_seq,
               entries_before) from stdin
+"""
+
+#: The same where no row has anything in the other columns: plain credits and debits that were applied.
+COPY_ENTRIES = """
+copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
+              reference, created_at) from stdin
 """
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.

@@ -331,13 +331,14 @@ class LedgerStore:
 
     def _write(self, rows: list[JournalRow], commands: int) -> None:
         """Write the rows of so many commands, in one piece unless they are very long."""
-        lines = lines_of(rows)
+        lines, are_short = lines_of(rows)
         characters = sum(map(len, lines))
         if characters > MAX_WRITTEN_CHARACTERS and commands > 1:
             raise TransactionTooLarge(f"the rows of {commands} commands have {characters} characters")
         self.written_characters += characters
         step = max(1, len(lines) * WRITTEN_AT_ONCE // max(characters, WRITTEN_AT_ONCE))
-        with self._connection.cursor() as cursor, cursor.copy(sql.COPY_JOURNAL) as copy:
+        statement = sql.COPY_ENTRIES if are_short else sql.COPY_JOURNAL
+        with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             for start in range(0, len(lines), step):
                 copy.write(copy_text(lines[start : start + step]))
 
