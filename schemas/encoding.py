@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from .amounts import MAX_AMOUNT_DIGITS
 from .commands import COMMAND_VERSION, MAX_TEXT_CHARACTERS, REVERSAL_KEY_PREFIX, WITHOUT_NUL, AnyCommand, Command, Post
 from .errors import InvalidCommand, UndecodableCommand
-from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN
+from .identifiers import ACCOUNT_PREFIX, STORE_ID_PATTERN
 
 #: Longest command on a lane, in bytes; a valid one is far shorter.
 MAX_COMMAND_BYTES = 262_144
@@ -21,7 +21,8 @@ MAX_COMMAND_BYTES = 262_144
 _adapter: TypeAdapter[AnyCommand] = TypeAdapter(Annotated[AnyCommand, Field(discriminator="kind")])
 _validate_json = _adapter.validator.validate_json
 _encode_json = msgspec.json.Encoder().encode
-_is_account_id = re.compile(ACCOUNT_ID_PATTERN.replace("$", r"\Z")).match
+_ACCOUNT_ID_CHARACTERS = len(ACCOUNT_PREFIX) + 32
+_HEX_DIGITS = "0123456789abcdef"
 #: How an encoded command ends that names a callback. No URL holds a quote or a backslash, so nothing else ends so.
 _CALLBACK = re.compile(rb',"callback_url":"[^"\\]*"}\Z')
 
@@ -132,6 +133,12 @@ def _movement_of(data: bytes) -> Movement | None:
     ):
         return Movement(found.kind, found.store_id, found.account_id, key, int(amount), reference)
     return None
+
+
+@lru_cache(maxsize=16_384)
+def _is_account_id(text: str) -> bool:
+    # What ACCOUNT_ID_PATTERN says, at half of its cost.
+    return len(text) == _ACCOUNT_ID_CHARACTERS and text.startswith(ACCOUNT_PREFIX) and not text[4:].strip(_HEX_DIGITS)
 
 
 @lru_cache(maxsize=1_024)

@@ -93,8 +93,8 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False):
     details: dict[str, Any] = {}
 
 
-class Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The news of one command, as sent to its producer or kept under its poll key."""
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The news of one command, as sent to its producer."""
 
     #: The number under which the producer sent the command; 0 in a poll key.
     number: int
@@ -102,6 +102,11 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: The row was there already: this command, or one like it, was decided before.
     replayed: bool = False
     refusal: Refusal | None = None
+
+
+class Announcement(Reply, frozen=True):
+    """The news of one command, as read: a reply, or what is kept under its poll key."""
+
     #: In a poll key: the lane entry that this is the decision on; the key is that of a request, which may have several.
     lane_entry: str = ""
 

@@ -13,7 +13,7 @@ import redis
 import structlog
 
 from ..schemas.errors import IdempotencyKeyMismatch
-from ..schemas.journal import Announcement, encode_announcements
+from ..schemas.journal import Announcement, Reply, encode_announcements
 from ..schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from . import scripts
 from .book import Verdict
@@ -90,11 +90,11 @@ class Announcer:
             pipeline.execute(raise_on_error=False)
 
     def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
-        replies: defaultdict[str, list[Announcement]] = defaultdict(list)
+        replies: defaultdict[str, list[Reply]] = defaultdict(list)
         for request, verdict in decided:
             if request.producer_id is not None:
                 replies[request.producer_id].append(
-                    Announcement(request.number, verdict.row, verdict.replayed, verdict.refusal)
+                    Reply(request.number, verdict.row, verdict.replayed, verdict.refusal)
                 )
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
@@ -125,7 +125,7 @@ class Announcer:
                 )
 
 
-def _messages_of(news: list[Announcement]) -> list[bytes]:
+def _messages_of(news: list[Reply]) -> list[bytes]:
     """Return the results as one message, or as several where that would be too long."""
     message = encode_announcements(news)
     if len(message) <= MAX_MESSAGE_BYTES or len(news) == 1:
