@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import time
 from threading import Lock
+from typing import NamedTuple
 
-#: How long what a clock showed is good, in seconds; they drift, and are set.
+#: How long what a clock showed is good, in seconds; they are set.
 GOOD_SECONDS = 60.0
+#: How fast two clocks may drift apart, in seconds a second: what NTP corrects a clock by at the most.
+DRIFT = 0.000_5
 #: How soon after it was asked for an answer must come to show a clock, in seconds.
 QUICK_SECONDS = 0.25
 #: A lane entry's time is in whole milliseconds, Postgres's in whole microseconds; both are cut off.
 _CUT_OFF_SECONDS = 0.001_001
+
+
+class _Sight(NamedTuple):
+    """A clock as it was seen."""
+
+    #: By how much it was ahead of our own, in seconds.
+    ahead: float
+    #: When that was, by our own.
+    at: float
 
 
 class Clocks:
@@ -22,36 +34,35 @@ class Clocks:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        #: By how much each is ahead of our own, Redis's at the most and Postgres's at the least; until when it is good.
-        self._redis: tuple[float, float] | None = None
-        self._postgres: tuple[float, float] | None = None
+        #: It is ahead of our own by so much at the most.
+        self._redis: _Sight | None = None
+        #: It is ahead of our own by so much at the least.
+        self._postgres: _Sight | None = None
 
     def note_redis(self, seconds: float, asked: float) -> None:
         """Note the time of an entry that Redis has made after it was asked to at that moment of our own clock."""
-        now = time.monotonic()
-        if now - asked <= QUICK_SECONDS:
+        if time.monotonic() - asked <= QUICK_SECONDS:
             with self._lock:
-                self._redis = seconds + _CUT_OFF_SECONDS - asked, now + GOOD_SECONDS
+                self._redis = _Sight(seconds + _CUT_OFF_SECONDS - asked, asked)
 
     def note_postgres(self, seconds: float, asked: float) -> None:
         """Note the time that Postgres has told, after it was asked at that moment of our own clock."""
         now = time.monotonic()
         if now - asked <= QUICK_SECONDS:
             with self._lock:
-                self._postgres = seconds - now, now + GOOD_SECONDS
+                self._postgres = _Sight(seconds - now, asked)
 
-    def least_lead(self) -> float | None:
-        """Return the seconds by which Postgres's clock is ahead at the least; None where they were not both seen."""
+    def is_older(self, decided: float, accepted: float) -> bool | None:
+        """Tell whether a moment of Postgres is known to be before one of Redis; None if the clocks were not seen."""
         now = time.monotonic()
         with self._lock:
             redis, postgres = self._redis, self._postgres
-        if redis is None or postgres is None or min(redis[1], postgres[1]) < now:
+        if redis is None or postgres is None or min(redis.at, postgres.at) + GOOD_SECONDS < now:
             return None
-        return postgres[0] - redis[0]
-
-    def is_ahead(self, seconds: float) -> bool:
-        """Whether a lane entry's time is known to be ahead of Redis's clock: so it is after that clock was set back."""
-        now = time.monotonic()
-        with self._lock:
-            redis = self._redis
-        return redis is not None and now <= redis[1] and seconds > now + redis[0]
+        # When it was accepted, by our own clock, at the earliest.
+        accepted_at = accepted - redis.ahead
+        if accepted_at > now:
+            # The lane's ids are ahead of Redis's clock, as after it was set back, and tell no time.
+            return False
+        drift = DRIFT * (now - min(redis.at, postgres.at, accepted_at))
+        return decided < accepted_at + postgres.ahead - drift

@@ -51,7 +51,9 @@ class Repeats:
         with self._lock:
             first, has_result = self._first.get(_request_of(ticket), (ticket.lane_entry, False))
             self._note_result(ticket)
-        replayed = self._was_decided_before(ticket, result.decided_at, result.replayed)
+        accepted = place_of(ticket.lane_entry)[0] / 1_000
+        is_older = self._clocks.is_older((result.decided_at - _EPOCH).total_seconds(), accepted)
+        replayed = result.replayed if is_older is None else is_older
         if has_result and place_of(first) < place_of(ticket.lane_entry):
             replayed = True
         return result if replayed == result.replayed else result.model_copy(update={"replayed": replayed})
@@ -60,14 +62,6 @@ class Repeats:
         request = _request_of(ticket)
         if request in self._first and self._first[request][0] == ticket.lane_entry:
             self._first[request] = (ticket.lane_entry, True)
-
-    def _was_decided_before(self, ticket: Ticket, decided_at: datetime, guess: bool) -> bool:
-        """Whether the decision is older than the ticket's entry of the lane, as far as the clocks tell."""
-        accepted = place_of(ticket.lane_entry)[0] / 1_000
-        if self._clocks.is_ahead(accepted):
-            return False
-        lead = self._clocks.least_lead()
-        return guess if lead is None else (decided_at - _EPOCH).total_seconds() - accepted < lead
 
 
 def _request_of(ticket: Ticket) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from creditlane.producer import clocks as module
-from creditlane.producer.clocks import GOOD_SECONDS, QUICK_SECONDS, Clocks
+from creditlane.producer.clocks import DRIFT, GOOD_SECONDS, QUICK_SECONDS, Clocks
 
 
 class OwnClock:
@@ -26,64 +26,77 @@ def own() -> Iterator[OwnClock]:
         yield clock
 
 
+def see(clocks: Clocks, own: OwnClock, *, ahead: float = 0.0) -> None:
+    """Let both clocks be seen at once: Redis's shows the time of our own, Postgres's is ahead of it."""
+    clocks.note_redis(own.now, own.now)
+    clocks.note_postgres(own.now + ahead, own.now)
+
+
 @pytest.mark.parametrize("ahead", [-30.0, 0.0, 30.0])
 @pytest.mark.parametrize(("asked_for", "told_after"), [(0.1, 0.0), (0.0, 0.1), (0.1, 0.1), (0.0, 0.0)])
-def test_the_lead_is_never_more_than_it_is(own: OwnClock, ahead: float, asked_for: float, told_after: float) -> None:
-    clocks, start = Clocks(), own.now
+def test_only_what_is_older_is_told_so(own: OwnClock, ahead: float, asked_for: float, told_after: float) -> None:
+    """Given ways that take their time, then what was decided at once is not older, and what was so before that is."""
+    clocks, accepted = Clocks(), 0.0
     for note, difference in ((clocks.note_redis, 0.0), (clocks.note_postgres, ahead)):
         asked = own.now
         own.now += asked_for
-        shown = own.now - start + difference
+        shown = own.now + difference
         own.now += told_after
         note(shown, asked)
+        accepted = accepted or shown
 
-    lead = clocks.least_lead()
-
-    assert lead is not None
-    assert ahead - asked_for - told_after - 0.01 < lead <= ahead
+    assert clocks.is_older(accepted + ahead, accepted) is False
+    assert clocks.is_older(accepted + ahead - asked_for - told_after - 0.01, accepted) is True
 
 
 def test_nothing_is_said_of_clocks_that_were_not_both_seen(own: OwnClock) -> None:
     clocks = Clocks()
-    assert clocks.least_lead() is None
-    clocks.note_postgres(7.0, own.now)
-    assert clocks.least_lead() is None
-    assert not clocks.is_ahead(1e9)
+    clocks.note_postgres(own.now, own.now)
+    assert clocks.is_older(0.0, own.now) is None
+
+    clocks = Clocks()
+    clocks.note_redis(own.now, own.now)
+    assert clocks.is_older(0.0, own.now) is None
 
 
 def test_what_was_seen_long_ago_is_nothing(own: OwnClock) -> None:
     clocks = Clocks()
-    clocks.note_redis(7.0, own.now)
+    see(clocks, own)
     own.now += GOOD_SECONDS + 1
-    clocks.note_postgres(7.0, own.now)
+    clocks.note_postgres(own.now, own.now)
 
-    assert clocks.least_lead() is None
-    assert not clocks.is_ahead(1e9)
+    assert clocks.is_older(0.0, own.now) is None
 
 
 def test_an_answer_that_was_long_in_coming_shows_nothing(own: OwnClock) -> None:
     clocks, asked = Clocks(), own.now
     own.now += QUICK_SECONDS + 0.01
-    clocks.note_redis(7.0, asked)
-    clocks.note_postgres(7.0, asked)
+    clocks.note_redis(own.now, asked)
+    clocks.note_postgres(own.now, asked)
 
-    assert clocks.least_lead() is None
+    assert clocks.is_older(0.0, own.now) is None
 
 
 def test_a_clock_that_was_set_is_as_it_was_seen_last(own: OwnClock) -> None:
     clocks = Clocks()
-    clocks.note_redis(7.0, own.now)
-    clocks.note_postgres(7.0, own.now)
+    see(clocks, own)
 
-    clocks.note_redis(3_607.0, own.now)
+    clocks.note_redis(own.now + 3_600, own.now)
 
-    assert clocks.least_lead() == pytest.approx(-3_600, abs=0.01)
+    assert clocks.is_older(own.now, own.now + 3_600) is False
 
 
-def test_an_entry_is_ahead_if_it_is_later_than_redis_can_be_by_now(own: OwnClock) -> None:
+def test_nothing_is_older_than_an_entry_ahead_of_the_clock_that_made_it(own: OwnClock) -> None:
     clocks = Clocks()
-    clocks.note_redis(7.0, own.now)
-    own.now += 5
+    see(clocks, own)
 
-    assert not clocks.is_ahead(12.0)
-    assert clocks.is_ahead(12.1)
+    assert clocks.is_older(0.0, own.now + 0.1) is False
+
+
+def test_clocks_may_have_drifted_since_an_entry_was_made(own: OwnClock) -> None:
+    clocks, accepted, hour = Clocks(), own.now, 3_600
+    own.now += hour
+    see(clocks, own)
+
+    assert clocks.is_older(accepted - hour * DRIFT + 0.1, accepted) is False
+    assert clocks.is_older(accepted - hour * DRIFT - 0.1, accepted) is True
