@@ -170,10 +170,12 @@ class LaneReader:
             lanes = dict(sorted(lanes.items(), key=lambda lane: self._turn_of(lane[0])))
         while lanes and room > 0 and len(found.requests) < self._batch_limit:
             alone = next(iter(lanes)) in suspects
-            at_once = 1 if alone else max(LANES_AT_ONCE, step // ENTRIES_A_LANE)
+            wanted = self._batch_limit - len(found.requests)
+            # No more lanes than entries: what is above the limit would be a transaction of its own.
+            at_once = 1 if alone else min(wanted, max(LANES_AT_ONCE, step // ENTRIES_A_LANE))
             group = dict(islice(lanes.items(), at_once)) if found.firsts or by_turns else lanes
             lanes = {partition: start for partition, start in lanes.items() if partition not in group}
-            count = 1 if alone else max(1, min(step, self._batch_limit - len(found.requests)) // len(group))
+            count = 1 if alone else max(1, min(step, wanted) // len(group))
             # Before the read: if that fails, the others have their turn.
             self._last_turn = max(group)
             try:

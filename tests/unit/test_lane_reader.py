@@ -400,6 +400,19 @@ def test_busy_lanes_share_a_batch_evenly(reader: LaneReader, streams: Streams) -
     assert {sum(request.partition == partition for request in batch.requests) for partition in range(4)} == {25}
 
 
+def test_a_batch_is_no_longer_than_its_limit(streams: Streams, make_reader: Callable[[int], LaneReader]) -> None:
+    """Given a lane that leaves room for one command, then it is not filled with one of each of some lanes: those above
+    the limit would be a transaction of their own."""
+    reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
+    streams.lanes = {lane(partition): list(range(1, 10_000)) for partition in epochs}
+    for _ in range(3):
+        reader.read(epochs)
+    streams.lanes = {lane(partition): list(range(10_000, 10_300)) for partition in epochs}
+    streams.lanes[lane(0)] = list(range(10_000, 10_124))
+
+    assert len(reader.read(epochs).requests) == 8_000
+
+
 def test_reads_of_short_entries_ask_for_more_and_more(
     streams: Streams, make_reader: Callable[[int], LaneReader]
 ) -> None:
