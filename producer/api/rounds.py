@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from ...schemas.errors import Unavailable
+from ..background import begin_in_background
 from ..deadlines import seconds_until
 from .read_time import UNREAD
 
@@ -40,7 +41,7 @@ class Rounds(Generic[_AskedT, _FoundT]):
         if answer is None:
             answer = self._asked[asked] = asyncio.get_running_loop().create_future()
         if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._serve(look_up))
+            self._rounds = begin_in_background(self._serve(look_up))
         # Other requests may wait for the same answer: this one's end is not theirs. A round before may take its time.
         await asyncio.wait((answer,), timeout=seconds_until(until))
         if not answer.done() or (found := answer.result()) is None:
