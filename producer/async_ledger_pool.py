@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
+from .background import begin_in_background
 from .deadlines import seconds_until
 from .ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
 from .postgres import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME
@@ -50,7 +51,9 @@ class AsyncLedgerPool:
 
     async def open(self) -> None:
         """Make the connections that are always kept; of a pool that is open, nothing. Needed before anything else."""
-        await self._pool.open(wait=False)
+        if self._pool.closed:
+            # Its tasks make connections for everybody.
+            await begin_in_background(self._pool.open(wait=False))
 
     async def rows(self, statement: str, values: Mapping[str, Any], until: float) -> list[Row]:
         """Return the rows of a statement that only reads."""

@@ -12,6 +12,7 @@ import msgspec
 from ..schemas.errors import CreditlaneError
 from ..schemas.journal import Announcement
 from .async_redis_wire import AsyncRedisWire
+from .background import begin_in_background
 from .pauses import growing_pauses
 from .replies import RECONNECT_PAUSES, ReplyStream
 from .reply_desk import ReplyDesk
@@ -36,7 +37,7 @@ class AsyncListener:
     def start(self) -> None:
         """Listen from now on, unless that was begun before."""
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="creditlane-replies")
+            self._task = begin_in_background(self._run(), "creditlane-replies")
 
     async def stop(self) -> None:
         """End the task and remove the stream, as far as Redis can be reached; in a few seconds at the most."""

@@ -1,4 +1,4 @@
-"""Amounts: positive whole numbers of any size, never a float."""
+"""Amounts: positive whole numbers of up to `MAX_AMOUNT_DIGITS` digits, never a float."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _DESCRIPTION = """
 Give each customer a balance in any unit, add to it when something good happens, take from it as it is used.
 
 * **Keys.** Send your key as the header `x-api-key`; it decides the store, and nothing of another store can be seen.
-* **Amounts** are strings of decimal digits of any size, never JSON numbers.
+* **Amounts** are strings of up to {digits} decimal digits, never JSON numbers.
 * **Idempotency.** A write with an `idempotency_key` has one effect, however often it is sent, for ever. A repeated
   request gets the first answer again, also a refusal, with the header `X-Idempotent-Replay: true`. Only 400, 401,
   404, 408, 413, 429 and 503 leave the key unused.

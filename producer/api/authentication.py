@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader
 from ...schemas.errors import Unauthorized
 from .connections import Connections
 from .keys import FIND_KEYS, KeyRow, key_id_of, matching
+from .read_time import ReadTime
 from .rounds import Rounds
 
 API_KEY_HEADER = APIKeyHeader(
@@ -37,11 +38,11 @@ class KeyDesk:
     def __init__(self) -> None:
         self._rounds: Rounds[str, list[KeyRow]] = Rounds()
 
-    async def find(self, connections: Connections, key_id: str) -> list[KeyRow]:
+    async def find(self, connections: Connections, key_id: str, until: float) -> list[KeyRow]:
         """Return the keys of this id that work.
 
         Raises:
-            Unavailable: Postgres cannot be asked.
+            Unavailable: Postgres cannot be asked, or does not answer by then.
         """
 
         async def look_up(key_ids: list[str]) -> dict[str, list[KeyRow]]:
@@ -50,13 +51,14 @@ class KeyDesk:
                 found.setdefault(row.key_id, []).append(row)
             return found
 
-        return await self._rounds.find(key_id, look_up) or []
+        return await self._rounds.find(key_id, look_up, until) or []
 
 
 async def authenticated_store(request: Request, key: Annotated[str | None, Security(API_KEY_HEADER)]) -> Store:
     """Return the store of the request's key.
 
-    The key is looked up in Postgres for every request, so that a revocation is effective at once.
+    The key is looked up in Postgres for every request, so that a revocation is effective at once. What the request
+    reads afterwards has the time that this leaves: `request.state.read_time`.
 
     Raises:
         Unauthorized: there is no key, or it is none that works.
@@ -66,7 +68,10 @@ async def authenticated_store(request: Request, key: Annotated[str | None, Secur
     state = request.app.state
     if key is None or (key_id := key_id_of(key)) is None:
         raise Unauthorized
-    row = matching(key, await state.key_desk.find(state.connections, key_id))
+    request.state.read_time = read_time = ReadTime()
+    with read_time.taken() as until:
+        rows = await state.key_desk.find(state.connections, key_id, until)
+    row = matching(key, rows)
     if row is None:
         raise Unauthorized
     request.state.store = store = Store(row.public_id, row.store_id, row.key_id)

@@ -16,6 +16,7 @@ from ..async_session import AsyncSession
 from ..postgres import read_until
 from .horizon import Horizon
 from .known_accounts import KnownAccounts
+from .read_time import UNREAD
 
 #: Most connections to Postgres; requests that find all of them taken wait for one, as long as a read may take.
 MAX_CONNECTIONS = 16
@@ -55,8 +56,8 @@ class Connections:
             await connections.session.close()
             await connections.pool.close()
 
-    async def read(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
-        """Return the rows of a statement that only reads.
+    async def read(self, statement: str, values: Mapping[str, Any], until: float | None = None) -> list[Row]:
+        """Return the rows of a statement that only reads, by then, or within the time of one read.
 
         Raises:
             ConfigurationError: the database is none that can hold a ledger.
@@ -64,7 +65,6 @@ class Connections:
             Unavailable: Postgres cannot be reached, or did not answer in time.
         """
         try:
-            return await self.pool.rows(statement, values, read_until())
+            return await self.pool.rows(statement, values, read_until() if until is None else until)
         except Unavailable as error:
-            # Without what it says, which may name hosts: this goes to whoever made the request.
-            raise Unavailable("Postgres cannot be read, or does not answer in time; try again shortly") from error
+            raise Unavailable(UNREAD) from error

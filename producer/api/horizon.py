@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.01
 #: Earlier than anything in the ledger.
 _BEFORE_ALL = datetime(1, 1, 2, tzinfo=UTC)
 
-Read = Callable[[str, Mapping[str, Any]], Awaitable[list[tuple[Any, ...]]]]
+Read = Callable[[str, Mapping[str, Any], float], Awaitable[list[tuple[Any, ...]]]]
 
 
 class Horizon:
@@ -36,52 +36,53 @@ class Horizon:
         self._complete = _BEFORE_ALL
         self._looked_at = -REMEMBERED_SECONDS
 
-    async def settled(self, at: datetime) -> datetime:
+    async def settled(self, at: datetime, until: float) -> datetime:
         """Return this moment in whole milliseconds, or the latest before it of which nothing changes any more.
 
         Of a moment in the future it is the present one: all is in it that was answered before.
 
         Raises:
-            Unavailable: nothing is known to be complete, because of a writer that goes on.
+            Unavailable: Postgres does not answer by `until`, or nothing is known to be complete, because of a writer
+                that goes on.
         """
         wanted = whole(at)
         if time.monotonic() - self._looked_at >= REMEMBERED_SECONDS or wanted > self._complete - RESOLUTION:
-            writers = await self._look()
+            writers = await self._look(until)
             if wanted > writers.moment:
                 wanted = whole(writers.moment)
-                await self._complete_up_to(wanted + RESOLUTION)
+                await self._complete_up_to(wanted + RESOLUTION, until)
         if self._complete == _BEFORE_ALL:
             raise Unavailable("the balance of this moment can still change; ask again shortly")
         return min(wanted, whole(self._complete) - RESOLUTION)
 
-    async def _look(self) -> Writers:
+    async def _look(self, until: float) -> Writers:
         """Find out what is complete now, without waiting for writers whose beginning can be seen."""
-        writers = writers_of(await self._read(READ_WRITERS, {}))
+        writers = writers_of(await self._read(READ_WRITERS, {}, until))
         if writers.moment < self._complete:
             self._complete = _BEFORE_ALL
-        if await self._are_over(writers.unseen):
+        if await self._are_over(writers.unseen, until):
             self._note(writers.horizon)
         self._looked_at = time.monotonic()
         return writers
 
-    async def _complete_up_to(self, moment: datetime) -> None:
+    async def _complete_up_to(self, moment: datetime, until: float) -> None:
         """Wait until everything before a moment is there that comes within a millisecond, if that is soon."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        writers = writers_of(await self._read(READ_WRITERS, {}))
-        while writers.moment < moment and time.monotonic() < until:
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        writers = writers_of(await self._read(READ_WRITERS, {}, until))
+        while writers.moment < moment and time.monotonic() < patient_until:
             await asyncio.sleep(RESOLUTION.total_seconds())
-            writers = writers_of(await self._read(READ_WRITERS, {}))
-        if await self._are_over(writers.transactions):
+            writers = writers_of(await self._read(READ_WRITERS, {}, until))
+        if await self._are_over(writers.transactions, until):
             self._note(writers.moment)
 
-    async def _are_over(self, transactions: list[str]) -> bool:
+    async def _are_over(self, transactions: list[str], until: float) -> bool:
         """Wait for the end of these transactions, and tell whether it came in time."""
-        until = time.monotonic() + PATIENCE_SECONDS
+        patient_until = time.monotonic() + PATIENCE_SECONDS
         while transactions:
-            ((unfinished,),) = await self._read(FIND_UNFINISHED, {"transactions": transactions})
+            ((unfinished,),) = await self._read(FIND_UNFINISHED, {"transactions": transactions}, until)
             if not unfinished:
                 break
-            if time.monotonic() >= until:
+            if time.monotonic() >= patient_until:
                 return False
             await asyncio.sleep(LOOK_SECONDS)
         return True

@@ -28,15 +28,15 @@ class KnownAccounts:
         self._known: dict[Account, None] = {}
         self._rounds: Rounds[Account, bool] = Rounds()
 
-    async def missing(self, store_id: int, account_ids: Collection[str]) -> set[str]:
+    async def missing(self, store_id: int, account_ids: Collection[str], until: float) -> set[str]:
         """Return those of the ids of which the store has no account.
 
         Raises:
-            Unavailable: Postgres cannot be asked.
+            Unavailable: Postgres cannot be asked, or does not answer by then.
         """
         unknown = {account_id for account_id in account_ids if (store_id, account_id) not in self._known}
         asked = [account_id for account_id in unknown if is_account_id(account_id)]
-        found = await asyncio.gather(*(self._rounds.find((store_id, each), self._look_up) for each in asked))
+        found = await asyncio.gather(*(self._rounds.find((store_id, each), self._look_up, until) for each in asked))
         return unknown - {account_id for account_id, is_there in zip(asked, found, strict=True) if is_there}
 
     async def _look_up(self, accounts: list[Account]) -> dict[Account, bool]:

@@ -31,6 +31,7 @@ from .horizon import RESOLUTION, whole
 from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
+from .read_time import ReadTime
 
 
 class _EntryRow(NamedTuple):
@@ -79,11 +80,12 @@ class ReversalView(NamedTuple):
 class Reads:
     """The ledger of one store, as far as the API shows it. Raises Unavailable when Postgres cannot be read."""
 
-    def __init__(self, connections: Connections, store: Store) -> None:
+    def __init__(self, connections: Connections, store: Store, read_time: ReadTime) -> None:
         self._read = connections.read
         self._known = connections.known_accounts
         self._horizon = connections.horizon
         self._store = store
+        self._read_time = read_time
 
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
         """Return those of the accounts that the store has, by id."""
@@ -97,7 +99,8 @@ class Reads:
 
     async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:
         """Return those of the ids of which the store has no account. Those that were seen before are not asked for."""
-        missing = await self._known.missing(self._store.store_id, account_ids)
+        with self._read_time.taken() as until:
+            missing = await self._known.missing(self._store.store_id, account_ids, until)
         return [account_id for account_id in account_ids if account_id in missing]
 
     async def list_accounts(self, window: Window, customer_id: str | None) -> Page[AccountBody]:
@@ -137,7 +140,8 @@ class Reads:
         """
         if await self.missing_accounts([account_id]):
             return None
-        moment = await self._horizon.settled(at)
+        with self._read_time.taken() as until:
+            moment = await self._horizon.settled(at, until)
         if whole(at) > moment:
             for balance, ahead in await self._rows(queries.LATEST_AHEAD, account=account_id[4:], at=at):
                 return BalanceBody(balance=balance, as_of=moment_text(ahead))
@@ -199,7 +203,8 @@ class Reads:
         return ReversalView(transaction, accounts, bool(decided))
 
     async def _rows(self, statement: str, **values: Any) -> list[Row]:
-        return await self._read(statement, {"store": self._store.store_id, **values})
+        with self._read_time.taken() as until:
+            return await self._read(statement, {"store": self._store.store_id, **values}, until)
 
     async def _account_moments(self, account_ids: list[str]) -> dict[str, datetime]:
         wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
@@ -294,7 +299,7 @@ def _cursor_values(name: str, row: _EntryRow | None) -> dict[str, Any]:
 # Asynchronous, or it would take a thread of a pool for every request.
 async def reads_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Reads:
     """Return the reads of the request's store: a dependency of the operations."""
-    return Reads(request.app.state.connections, store)
+    return Reads(request.app.state.connections, store, request.state.read_time)
 
 
 def parse_moment(text: str, param: str = "at") -> datetime:

@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 import structlog
 
 from ...schemas.errors import Unavailable
+from ..background import begin_in_background
+from ..deadlines import seconds_until
+from .read_time import UNREAD
 
 _AskedT = TypeVar("_AskedT")
 _FoundT = TypeVar("_FoundT")
@@ -27,22 +30,22 @@ class Rounds(Generic[_AskedT, _FoundT]):
         self._rounds: asyncio.Task[None] | None = None
 
     async def find(
-        self, asked: _AskedT, look_up: Callable[[list[_AskedT]], Awaitable[Mapping[_AskedT, _FoundT]]]
+        self, asked: _AskedT, look_up: Callable[[list[_AskedT]], Awaitable[Mapping[_AskedT, _FoundT]]], until: float
     ) -> _FoundT | None:
-        """Return what is found, by the look-up of whoever asked first.
+        """Return what is found, by the look-up of whoever asked first; `until` is on the clock of `time.monotonic`.
 
         Raises:
-            Unavailable: it cannot be looked up.
+            Unavailable: it cannot be looked up, or not by then.
         """
         answer = self._asked.get(asked)
         if answer is None:
             answer = self._asked[asked] = asyncio.get_running_loop().create_future()
         if self._rounds is None or self._rounds.done():
-            self._rounds = asyncio.create_task(self._serve(look_up))
-        # Other requests may wait for the same answer: this one's end is not theirs.
-        found = await asyncio.shield(answer)
-        if found is None:
-            raise Unavailable
+            self._rounds = begin_in_background(self._serve(look_up))
+        # Other requests may wait for the same answer: this one's end is not theirs. A round before may take its time.
+        await asyncio.wait((answer,), timeout=seconds_until(until))
+        if not answer.done() or (found := answer.result()) is None:
+            raise Unavailable(UNREAD)
         return found[0]
 
     async def _serve(self, look_up: Callable[[list[_AskedT]], Awaitable[Mapping[_AskedT, _FoundT]]]) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from ..background import begin_in_background
+
 _T = TypeVar("_T")
 
 
@@ -26,7 +28,7 @@ class SharedLook(Generic[_T]):
         """Return what the look found. Who stops waiting ends it for nobody else."""
         if self._task is None or (self._task.done() and not self._is_good(self._task)):
             self._begun_at = time.monotonic()
-            self._task = asyncio.create_task(self._look())
+            self._task = begin_in_background(self._look())
         return await asyncio.shield(self._task)
 
     async def close(self) -> None:

@@ -68,7 +68,8 @@ class ShortWay:
 
 async def _move(request: Request, target: _Target, body: Movement) -> Response:
     store = await authenticated_store(request, target.key)
-    reads, writes = Reads(request.app.state.connections, store), Writes(request, store, None, None)
+    reads = Reads(request.app.state.connections, store, request.state.read_time)
+    writes = Writes(request, store, None, None)
     return await accounts.move(_KINDS[target.kind], target.account_id, body, store, reads, writes)
 
 

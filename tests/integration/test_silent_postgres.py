@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from fastapi.testclient import TestClient
 from creditlane import Client, Settings
 from creditlane.audit.verification import verify
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.api.authentication import KeyDesk
+from creditlane.producer.api.keys import KeyRow, create_key
 from creditlane.producer.api.monitoring import CHECK_SECONDS
 from creditlane.producer.async_ledger_reader import AsyncLedgerReader
 from creditlane.producer.lane_status import read_lanes
@@ -29,6 +31,7 @@ from creditlane.schemas.tickets import Ticket
 from ..tcp_link import TcpLink, postgres_address
 
 ANN = "cca_" + "a" * 32
+ANN_S_BALANCE = f"/v1/customer-credits/accounts/{ANN}/balance"
 TICKET = Ticket("store_default", ANN, "key", "1-0", "0" * 32)
 MISSING = public_endpoint_id(UUID(int=7))
 SHORT_SECONDS = 0.5
@@ -209,12 +212,19 @@ def test_status_ends_while_postgres_is_silent(far_settings: Settings, link: TcpL
     within(READ_SECONDS, Unavailable, lambda: read_lanes(far_settings))
 
 
-def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, link: TcpLink) -> None:
+@pytest.fixture
+def far_api(far_settings: Settings) -> Callable[[], AbstractContextManager[TestClient]]:
+    """The API over the link, with a key of its store."""
     with psycopg.connect(far_settings.require_database_url(), autocommit=True) as connection:
         key = create_key(connection, far_settings.store, "test")
-    path = f"/v1/customer-credits/accounts/{ANN}"
-    with TestClient(create_app(far_settings), headers={"x-api-key": key}, raise_server_exceptions=False) as api:
-        assert api.get(path).status_code == 404
+    return lambda: TestClient(create_app(far_settings), headers={"x-api-key": key}, raise_server_exceptions=False)
+
+
+def test_the_api_answers_while_postgres_is_silent(
+    link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]]
+) -> None:
+    with far_api() as api:
+        assert api.get(ANN_S_BALANCE).status_code == 404
         link.silence()
 
         begun = time.monotonic()
@@ -224,12 +234,47 @@ def test_the_api_answers_while_postgres_is_silent(far_settings: Settings, link: 
         assert "postgres" in ready.json()["problems"]
 
         begun = time.monotonic()
-        assert api.get(path).status_code == 503
+        assert api.get(ANN_S_BALANCE).status_code == 503
         assert time.monotonic() - begun < READ_SECONDS + MARGIN_SECONDS
 
         begun = time.monotonic()
     # Its end, too.
     assert time.monotonic() - begun < CLOSE_SECONDS + MARGIN_SECONDS
+
+
+def test_a_request_waits_no_longer_when_others_wait_already(
+    link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]]
+) -> None:
+    with far_api() as api, ThreadPoolExecutor(1) as other:
+        assert api.get(ANN_S_BALANCE).status_code == 404
+        link.silence()
+        waiting = other.submit(api.get, ANN_S_BALANCE)
+        time.sleep(SHORT_SECONDS)
+
+        begun = time.monotonic()
+        assert api.get(ANN_S_BALANCE).status_code == 503
+        assert time.monotonic() - begun < READ_SECONDS + MARGIN_SECONDS
+        assert waiting.result().status_code == 503
+
+
+def test_what_is_read_has_the_time_that_the_check_of_the_key_has_left(
+    link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = KeyDesk.find
+
+    async def find_slowly(desk: KeyDesk, *asked: Any) -> list[KeyRow]:
+        rows = await find(desk, *asked)
+        await asyncio.sleep(READ_SECONDS - SHORT_SECONDS)
+        link.silence()
+        return rows
+
+    with far_api() as api:
+        assert api.get(ANN_S_BALANCE).status_code == 404
+        monkeypatch.setattr(KeyDesk, "find", find_slowly)
+
+        begun = time.monotonic()
+        assert api.get(ANN_S_BALANCE).status_code == 503
+        assert time.monotonic() - begun < READ_SECONDS + MARGIN_SECONDS
 
 
 def test_the_proof_of_the_books_ends_when_nobody_waits_for_it(far_settings: Settings, link: TcpLink) -> None:

@@ -1,6 +1,7 @@
 """Keys are looked up together, never with an answer that is older than the question."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,6 +11,9 @@ from creditlane.producer.api.authentication import KeyDesk
 from creditlane.producer.api.connections import Connections
 from creditlane.producer.api.keys import KeyRow
 from creditlane.schemas.errors import Unavailable
+
+#: How long whoever asks waits, in seconds.
+PATIENCE_SECONDS = 5.0
 
 Row = tuple[str, bytes, str, int]
 
@@ -53,12 +57,16 @@ def row_of(key_id: str) -> KeyRow:
     return KeyRow(key_id, b"h", "store_a", 1)
 
 
+def until() -> float:
+    return time.monotonic() + PATIENCE_SECONDS
+
+
 async def test_who_comes_during_a_look_up_shares_the_next_one(ledger: Ledger) -> None:
     desk, connections = KeyDesk(), cast("Connections", ledger)
-    first = asyncio.create_task(desk.find(connections, "a"))
+    first = asyncio.create_task(desk.find(connections, "a", until()))
     await ledger.is_asked()
     # The same key again: what is being read may be older than this question.
-    later = [asyncio.create_task(desk.find(connections, key_id)) for key_id in ("a", "b", "a", "c")]
+    later = [asyncio.create_task(desk.find(connections, key_id, until())) for key_id in ("a", "b", "a", "c")]
 
     ledger.answer("a")
     assert await first == [row_of("a")]
@@ -72,13 +80,13 @@ async def test_who_comes_during_a_look_up_shares_the_next_one(ledger: Ledger) ->
 async def test_a_failure_is_told_to_all_who_wait_and_to_nobody_after_them(ledger: Ledger) -> None:
     desk, connections = KeyDesk(), cast("Connections", ledger)
     for error in (Unavailable(), RuntimeError("a defect")):
-        waiting = [asyncio.create_task(desk.find(connections, key_id)) for key_id in ("a", "b")]
+        waiting = [asyncio.create_task(desk.find(connections, key_id, until())) for key_id in ("a", "b")]
         await ledger.is_asked()
         ledger.fail(error)
         told = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(answer) for answer in told] == [Unavailable, Unavailable]
 
-    after = asyncio.create_task(desk.find(connections, "a"))
+    after = asyncio.create_task(desk.find(connections, "a", until()))
     await ledger.is_asked()
     ledger.answer("a")
     assert await after == [row_of("a")]
@@ -86,7 +94,7 @@ async def test_a_failure_is_told_to_all_who_wait_and_to_nobody_after_them(ledger
 
 async def test_a_request_that_ends_takes_nobody_s_answer_away(ledger: Ledger) -> None:
     desk, connections = KeyDesk(), cast("Connections", ledger)
-    leaving, staying = (asyncio.create_task(desk.find(connections, "a")) for _ in range(2))
+    leaving, staying = (asyncio.create_task(desk.find(connections, "a", until())) for _ in range(2))
     await ledger.is_asked()
 
     leaving.cancel()
@@ -94,3 +102,19 @@ async def test_a_request_that_ends_takes_nobody_s_answer_away(ledger: Ledger) ->
 
     assert await staying == [row_of("a")]
     assert leaving.cancelled()
+
+
+async def test_who_comes_during_a_look_up_that_hangs_waits_no_longer_than_alone(ledger: Ledger) -> None:
+    """Given a Postgres that is silent, then a request's time is counted from its own beginning."""
+    desk, connections = KeyDesk(), cast("Connections", ledger)
+    first = asyncio.create_task(desk.find(connections, "a", until()))
+    await ledger.is_asked()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(Unavailable):
+            await desk.find(connections, "b", time.monotonic() + 0.05)
+
+    ledger.answer("a")
+    assert await first == [row_of("a")]
+    await ledger.is_asked()
+    ledger.answer("b")

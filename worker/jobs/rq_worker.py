@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import redis
 import structlog
+from redis.client import PubSub, PubSubWorkerThread
 from rq import Queue, SimpleWorker
-from rq.exceptions import DequeueTimeout
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.registry import StartedJobRegistry
@@ -29,6 +31,8 @@ LIFE_SECONDS = 90
 BEAT_SECONDS = 15.0
 #: How long one wait for a job takes, in seconds: so long does an idle process take to stop.
 WAIT_SECONDS = 1
+#: How long it waits before it listens for RQ's commands again, in seconds.
+LISTEN_PAUSE_SECONDS = 2.0
 #: How often it looks for jobs whose process died, in seconds.
 MAINTENANCE_SECONDS = 60
 
@@ -53,6 +57,7 @@ class JobsWorker(SimpleWorker):
             log_job_description=False,
         )
         self._stopping = stopping
+        self._leaving = threading.Event()
 
     @property
     def _stop_requested(self) -> bool:
@@ -120,11 +125,56 @@ class JobsWorker(SimpleWorker):
         )
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Do the job in this process, showing life meanwhile."""
-        execution = self.prepare_execution(job)
-        with self._showing_life(job, execution):
-            self.perform_job(job, queue, execution)
-        self.set_state(WorkerStatus.IDLE)
+        """Do the job in this process, showing life meanwhile.
+
+        Raises:
+            StopRequested: Redis was not told how it went; RQ puts the job back that shows no life.
+        """
+        try:
+            execution = self.prepare_execution(job)
+            with self._showing_life(job, execution):
+                self.perform_job(job, queue, execution)
+            self.set_state(WorkerStatus.IDLE)
+        except redis.RedisError as error:
+            # RQ would call it unhandled; the process begins with a new worker.
+            _log.warning("Redis was not told how a job went", job=job.id, error=str(error))
+            raise StopRequested from error
+
+    def teardown(self) -> None:
+        """Leave; the thread that listens for RQ's commands ends also when Redis cannot be told."""
+        self._leaving.set()
+        try:
+            super().teardown()  # type: ignore[no-untyped-call]  # RQ has no type for it
+        except redis.RedisError:
+            # RQ says that it is always None.
+            listening = cast("PubSubWorkerThread | None", self.pubsub_thread)
+            if listening is not None:
+                listening.stop()
+            raise
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:  # noqa: ARG002  # RQ's signature
+        """Go on listening for RQ's commands when Redis is there again; that it is away, the worker itself logs."""
+        if self._leaving.is_set():
+            # Its connection was closed under it, which shows as an error of any kind.
+            pubsub_thread.stop()
+        elif isinstance(exc, redis.ConnectionError | redis.TimeoutError):
+            self._leaving.wait(LISTEN_PAUSE_SECONDS)
+        else:
+            _log.warning("RQ's commands are not listened for any more", error=str(exc))
+            pubsub_thread.stop()
+
+    def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
+        """Note that the job is done, which a Redis that takes no note of it now makes no failure."""
+        backoff, until = Backoff(self._stopping), time.monotonic() + LIFE_SECONDS
+        while True:
+            try:
+                return super()._finalize_success(job, queue, execution, return_value)
+            except redis.RedisError as error:
+                _log.warning("Redis is away, trying again", job=job.id, error=str(error), failures=backoff.failures)
+                self._drop_connections()
+                # After that RQ takes the job for one whose process died, and it is done again.
+                if time.monotonic() >= until or not backoff.pause():
+                    raise
 
     def handle_job_failure(
         self,

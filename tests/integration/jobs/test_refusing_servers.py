@@ -11,12 +11,15 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from rq.exceptions import StopRequested
+from rq.job import Job, JobStatus
 from rq.suspension import suspend
 
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.queues import QueueName
 from creditlane.schemas.settings import Settings
+from creditlane.worker.backoff import Backoff
 from creditlane.worker.connecting import connect_redis
 from creditlane.worker.jobs import runs
 from creditlane.worker.jobs.database import Connection, connect
@@ -152,6 +155,69 @@ def test_a_redis_that_answers_no_ends_no_process(
         allow(client)
 
     check_all_work(own, processes)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "allow"), [(fill_memory, free_memory), (demote, promote)], ids=["out of memory", "a replica"]
+)
+def test_a_job_whose_end_redis_does_not_take_at_first_has_not_failed(
+    refuse: Refusal, allow: Refusal, own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect_redis(own.require_redis_url()) as client, connect_redis(own.require_redis_url()) as operator:
+        queue = open_queue(own, "jobs", client)
+        job = queue.enqueue("builtins.len", "abc")
+        worker = JobsWorker(queue, "refused", threading.Event())
+        taken = worker.dequeue_job_and_maintain_ttl(None)
+        assert taken is not None
+        monkeypatch.setattr(Job, "perform", lambda _job: refuse(operator))
+        monkeypatch.setattr(Backoff, "pause", lambda _backoff: allow(operator) is None)
+
+        worker.execute_job(*taken)
+
+        assert job.get_status() == JobStatus.FINISHED
+        assert queue.failed_job_registry.get_job_count() == 0
+
+
+def test_a_worker_that_redis_does_not_let_go_leaves_no_raw_error_behind(own: Settings) -> None:
+    """Given a Redis that refuses, when the worker leaves and its connections are closed, then its thread just ends."""
+    raw: list[threading.ExceptHookArgs] = []
+    usual, threading.excepthook = threading.excepthook, raw.append
+    try:
+        with connect_redis(own.require_redis_url()) as client, connect_redis(own.require_redis_url()) as operator:
+            worker = JobsWorker(open_queue(own, "jobs", client), "refused", threading.Event())
+            worker.bootstrap(logging_level=None)
+            fill_memory(operator)
+            with pytest.raises(redis.RedisError):
+                worker.teardown()
+            free_memory(operator)
+            listening = worker.pubsub_thread
+            assert listening is not None
+            assert worker.pubsub is not None
+            worker.pubsub.connection.disconnect()
+            listening.join(DEADLINE_SECONDS)
+        assert not listening.is_alive()
+        assert raw == []
+    finally:
+        threading.excepthook = usual
+
+
+def test_a_worker_whose_redis_goes_away_in_a_job_just_begins_anew(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect_redis(own.require_redis_url()) as client, connect_redis(own.require_redis_url()) as operator:
+        queue = open_queue(own, "jobs", client)
+        job = queue.enqueue("builtins.len", "abc")
+        worker = JobsWorker(queue, "refused", threading.Event())
+        taken = worker.dequeue_job_and_maintain_ttl(None)
+        assert taken is not None
+        monkeypatch.setattr(Job, "perform", lambda _job: fill_memory(operator))
+        monkeypatch.setattr(Backoff, "pause", lambda _backoff: False)
+
+        with pytest.raises(StopRequested):
+            worker.execute_job(*taken)
+
+        free_memory(operator)
+        assert job.get_status() == JobStatus.STARTED
 
 
 def test_processes_are_known_again_when_redis_was_emptied(own: Settings, processes: list[Process]) -> None:
