@@ -19,7 +19,9 @@ from .lane_problems import (
     READ_LEASES,
     READ_WORKERS,
     LaneContent,
+    LeaseRecord,
     WorkerRecord,
+    handover_seconds,
     problem_of_clock,
     problems_of_lanes,
     problems_of_worker,
@@ -50,6 +52,9 @@ class LaneStatus(BaseModel):
     partition: int
     #: The living worker that applies this lane's commands; None: nobody does.
     owner: str | None
+    #: It has no owner because one has given it back, and there are living workers to take it. One look cannot tell for
+    #: how long; more than a lease is too long.
+    between_workers: bool
     #: Grows with every change of owner.
     epoch: int
     #: Commands on the lane that are not decided, or not yet deleted.
@@ -107,14 +112,14 @@ class LanesReport(BaseModel):
 
     @property
     def without_owner(self) -> list[LaneStatus]:
-        """The lanes that nobody applies."""
-        return [lane for lane in self.lanes if lane.owner is None]
+        """The lanes that nobody applies, without those that are between workers."""
+        return [lane for lane in self.lanes if lane.owner is None and not lane.between_workers]
 
 
 class _Ledger(NamedTuple):
     """What Postgres tells."""
 
-    leases: list[tuple[int, int, str | None]]
+    leases: list[LeaseRecord]
     workers: list[WorkerRecord]
     dead_letters: int
     entries_ahead_seconds: float | None
@@ -128,18 +133,20 @@ def read_lanes(settings: Settings) -> LanesReport:
         Unavailable: Redis or Postgres cannot be reached.
     """
     ledger = _read_ledger(settings)
-    contents = _read_contents(settings, [partition for partition, _, _ in ledger.leases])
+    contents = _read_contents(settings, [lease.partition for lease in ledger.leases])
     problems = problems_of_lanes(ledger.leases, ledger.workers, contents)
+    has_takers = handover_seconds(ledger.workers) is not None
     lanes = [
         LaneStatus(
-            partition=partition,
-            owner=owner,
-            epoch=epoch,
-            backlog=contents[partition].backlog,
-            lag_seconds=contents[partition].lag_seconds,
-            problem=problems.get(partition),
+            partition=lease.partition,
+            owner=lease.owner,
+            between_workers=lease.is_nobodys and has_takers,
+            epoch=lease.epoch,
+            backlog=contents[lease.partition].backlog,
+            lag_seconds=contents[lease.partition].lag_seconds,
+            problem=problems.get(lease.partition),
         )
-        for partition, epoch, owner in ledger.leases
+        for lease in ledger.leases
     ]
     return LanesReport(
         lanes=lanes,
@@ -155,7 +162,7 @@ def _read_ledger(settings: Settings) -> _Ledger:
     try:
         with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
-            leases = connection.execute(READ_LEASES).fetchall()
+            leases = [LeaseRecord(*row) for row in connection.execute(READ_LEASES)]
             workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
             ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
             ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()

@@ -133,6 +133,26 @@ def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settin
     ]
 
 
+def test_lanes_that_are_handed_over_are_told_as_that(run: Run, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at, lease_seconds) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', 30)"
+        )
+        connection.execute("update leases set worker_id = 'w' where partition > 2")
+        connection.execute("update leases set worker_id = 'dead' where partition = 2")
+
+        lanes = status(run)["lanes"]
+        beside_a_worker = run("status").stdout.splitlines()[0]
+        connection.execute("delete from workers")
+        without_a_worker = run("status").stdout.splitlines()[0]
+
+    assert [lane["partition"] for lane in lanes if lane["owner"] is None] == [0, 1, 2]
+    assert [lane["partition"] for lane in lanes if lane["between_workers"]] == [0, 1]
+    assert beside_a_worker == "lanes         8, 1 of them without an owner, 2 between workers"
+    assert without_a_worker == "lanes         8, 8 of them without an owner"
+
+
 def test_entries_ahead_of_the_clock_are_named(run: Run, database_url: str) -> None:
     assert (status(run)["clock_problem"], run("status").stdout.splitlines()[5]) == (None, "problems      none")
     with psycopg.connect(database_url) as connection:
