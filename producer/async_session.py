@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from asyncio import Future
 
 from ..schemas.errors import Unavailable
@@ -23,25 +22,7 @@ from .numbers import Numbers, new_producer_id
 from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
-from .wire import REFUSES, mirror_call, mirrored_installation, refuse_errors, write_check_calls
-
-#: Said of a Redis that answers, and refuses to be written to.
-TAKES_NO_WRITES = "takes no writes: it is a replica, its memory is full, or it cannot save"
-#: What is said of its refusals, by what they say: a code, or the text where the library keeps the code to itself.
-_REFUSALS = (
-    (re.compile("READONLY|read only|MASTER|good replicas|NOREPLICAS|MISCONF|OOM|maxmemory"), TAKES_NO_WRITES),
-    (re.compile("LOADING|loading"), "is loading its data"),
-    (
-        re.compile("NOAUTH|WRONGPASS|NOPERM|Authentication|password|permissions"),
-        "does not let us in, or not write: look at the user and the password in its URL",
-    ),
-    (re.compile("CLUSTERDOWN|cluster|slot"), "is part of a cluster that is down"),
-)
-
-
-def refusal_told(message: str) -> str:
-    """Return what is wrong with a Redis that refuses with this message, in words for anybody: it may name a user."""
-    return next((told for said, told in _REFUSALS if said.search(message)), "answers with an error")
+from .wire import mirror_call, mirrored_installation, refusal_in, refuse_errors, write_check_calls
 
 
 class AsyncSession:
@@ -91,9 +72,7 @@ class AsyncSession:
         try:
             refuse_errors(await self.wire.exchange(write_check_calls(self.keys), deadline=deadline))
         except Unavailable as error:
-            if str(error).startswith(REFUSES):
-                return refusal_told(str(error))
-            raise
+            return refusal_in(error)
         return None
 
     async def close(self) -> None:

@@ -2,11 +2,12 @@
 
 A worker's sign of life is no proof that it works. So here are judged: what each worker reports of its stages and lanes,
 commands that wait while their owner commits nothing, keys of another type, and times that a wrong clock has written.
+And which lanes without an owner are on their way from one living worker to another, as when one joins or leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -21,9 +22,9 @@ worker.expires_at > clock_timestamp() and worker.expires_at <= clock_timestamp()
     + make_interval(secs => coalesce(worker.lease_seconds, 300) + 2)
 """
 
-#: Every partition, with its owner if that one is alive.
+#: Every partition, with its owner if that one is alive, and whether it is nobody's: not even a dead worker's.
 READ_LEASES = f"""
-select lease.partition, lease.epoch, worker.worker_id
+select lease.partition, lease.epoch, worker.worker_id, lease.worker_id is null
 from leases as lease
 left join workers as worker on worker.worker_id = lease.worker_id and {IS_ALIVE}
 order by lease.partition
@@ -48,6 +49,18 @@ select extract(epoch from max(created_at) - now())::float8 from journal where cr
 CLOCK_SLACK_SECONDS = 2.0
 #: How long a command may wait while its owner commits nothing, and a lane while nothing of it gets done, in leases.
 STANDING_LEASES = 2.0
+
+
+class LeaseRecord(NamedTuple):
+    """A row of `READ_LEASES`."""
+
+    partition: int
+    #: Grows whenever the lane is taken or given back.
+    epoch: int
+    #: Its living owner.
+    owner: str | None
+    #: Its last owner has given it back, or it never had one.
+    is_nobodys: bool
 
 
 class LaneContent(NamedTuple):
@@ -85,6 +98,40 @@ class WorkerRecord(NamedTuple):
         return msgspec.json.decode(self.numbers_text, type=WorkerNumbers)
 
 
+def handover_seconds(workers: Iterable[WorkerRecord]) -> float | None:
+    """Return how long a lane may be on its way between workers; None where no worker is there to take it.
+
+    Who takes a lane sees at its next sign of life that it is nobody's, and there are several in a lease. So after a
+    lease nobody is going to, as nobody shows life any more who has not for that long.
+    """
+    return max((worker.lease_seconds for worker in workers if worker.is_alive and not worker.is_stuck), default=None)
+
+
+class LanesWithoutOwner:
+    """Since when each lane has been seen without an owner, by the clock of who looks. For one process that looks on."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        #: By partition and epoch, which tells two hand-overs from one that lasts.
+        self._since: dict[tuple[int, int], float] = {}
+
+    def look(self, leases: Iterable[LeaseRecord], workers: Iterable[WorkerRecord]) -> list[int]:
+        """Return the lanes that nobody applies now, without those that are being handed over.
+
+        One that was not being handed over, since its owner was dead or no worker was there, is none of these again
+        before it has an owner.
+        """
+        now, patience = self._clock(), handover_seconds(workers)
+        self._since = {
+            (lease.partition, lease.epoch): self._since.get((lease.partition, lease.epoch), now)
+            if lease.is_nobodys and patience is not None
+            else float("-inf")
+            for lease in leases
+            if lease.owner is None
+        }
+        return [partition for (partition, _), since in self._since.items() if now - since > (patience or 0.0)]
+
+
 def problems_of_worker(worker: WorkerRecord) -> list[str]:
     """Return what keeps a worker from getting on, and of one that is gone, what keeps its lanes from others."""
     problems = []
@@ -102,14 +149,14 @@ def problems_of_worker(worker: WorkerRecord) -> list[str]:
 
 
 def problems_of_lanes(
-    leases: Iterable[tuple[int, int, str | None]],
+    leases: Iterable[LeaseRecord],
     workers: Iterable[WorkerRecord],
     contents: Mapping[int, LaneContent],
 ) -> dict[int, str]:
     """Return why lanes do not get on, of those that have a living owner or cannot be read."""
     reports = {worker.worker_id: (worker.lease_seconds, worker.numbers) for worker in workers if worker.is_alive}
     problems: dict[int, str] = {}
-    for partition, _, owner in leases:
+    for partition, _, owner, _ in leases:
         content = contents.get(partition, LaneContent(0, None))
         if content.problem is not None:
             problems[partition] = content.problem

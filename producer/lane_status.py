@@ -1,4 +1,4 @@
-"""How the lanes are doing: who owns them, how much waits on each and for how long. Reads Postgres and Redis once."""
+"""How the lanes are doing: who owns them, how much waits on each and for how long. Looks at Postgres and Redis once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from .lane_problems import (
     READ_LEASES,
     READ_WORKERS,
     LaneContent,
+    LeaseRecord,
     WorkerRecord,
+    handover_seconds,
     problem_of_clock,
     problems_of_lanes,
     problems_of_worker,
@@ -27,7 +29,7 @@ from .lane_problems import (
 from .ledger_pool import read_limits
 from .postgres import SESSION_NAME
 from .redis_wire import RedisWire
-from .wire import Call, refuse_errors
+from .wire import Call, refusal_in, refuse_errors, write_check_calls
 
 #: How Redis begins to say that a key holds something of another type.
 _WRONG_TYPE = "WRONGTYPE"
@@ -50,6 +52,9 @@ class LaneStatus(BaseModel):
     partition: int
     #: The living worker that applies this lane's commands; None: nobody does.
     owner: str | None
+    #: It has no owner because one has given it back, and there are living workers to take it. One look cannot tell for
+    #: how long; more than a lease is too long.
+    between_workers: bool
     #: Grows with every change of owner.
     epoch: int
     #: Commands on the lane that are not decided, or not yet deleted.
@@ -92,14 +97,18 @@ class LanesReport(BaseModel):
     backlog: int
     #: Age of the oldest command on any lane; None when all are empty.
     lag_seconds: float | None
+    #: Why Redis takes no writes; None where it does.
+    redis_problem: str | None
     #: What is wrong with the times in the journal; None where nothing is.
     clock_problem: str | None
 
     @property
     def problems(self) -> list[str]:
         """All that keeps lanes and workers from getting on."""
+        redis = [] if self.redis_problem is None else [f"redis: {self.redis_problem}"]
         clock = [] if self.clock_problem is None else [f"journal: {self.clock_problem}"]
         return [
+            *redis,
             *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None),
             *(f"worker {worker.worker_id}: {problem}" for worker in self.workers for problem in worker.problems),
             *clock,
@@ -107,14 +116,14 @@ class LanesReport(BaseModel):
 
     @property
     def without_owner(self) -> list[LaneStatus]:
-        """The lanes that nobody applies."""
-        return [lane for lane in self.lanes if lane.owner is None]
+        """The lanes that nobody applies, without those that are between workers."""
+        return [lane for lane in self.lanes if lane.owner is None and not lane.between_workers]
 
 
 class _Ledger(NamedTuple):
     """What Postgres tells."""
 
-    leases: list[tuple[int, int, str | None]]
+    leases: list[LeaseRecord]
     workers: list[WorkerRecord]
     dead_letters: int
     entries_ahead_seconds: float | None
@@ -128,18 +137,20 @@ def read_lanes(settings: Settings) -> LanesReport:
         Unavailable: Redis or Postgres cannot be reached.
     """
     ledger = _read_ledger(settings)
-    contents = _read_contents(settings, [partition for partition, _, _ in ledger.leases])
+    contents, redis_problem = _look_at_redis(settings, [lease.partition for lease in ledger.leases])
     problems = problems_of_lanes(ledger.leases, ledger.workers, contents)
+    has_takers = handover_seconds(ledger.workers) is not None
     lanes = [
         LaneStatus(
-            partition=partition,
-            owner=owner,
-            epoch=epoch,
-            backlog=contents[partition].backlog,
-            lag_seconds=contents[partition].lag_seconds,
-            problem=problems.get(partition),
+            partition=lease.partition,
+            owner=lease.owner,
+            between_workers=lease.is_nobodys and has_takers,
+            epoch=lease.epoch,
+            backlog=contents[lease.partition].backlog,
+            lag_seconds=contents[lease.partition].lag_seconds,
+            problem=problems.get(lease.partition),
         )
-        for partition, epoch, owner in ledger.leases
+        for lease in ledger.leases
     ]
     return LanesReport(
         lanes=lanes,
@@ -147,6 +158,7 @@ def read_lanes(settings: Settings) -> LanesReport:
         dead_letters=ledger.dead_letters,
         backlog=sum(lane.backlog for lane in lanes),
         lag_seconds=max((lane.lag_seconds for lane in lanes if lane.lag_seconds is not None), default=None),
+        redis_problem=redis_problem,
         clock_problem=problem_of_clock(ledger.entries_ahead_seconds),
     )
 
@@ -155,7 +167,7 @@ def _read_ledger(settings: Settings) -> _Ledger:
     try:
         with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
-            leases = connection.execute(READ_LEASES).fetchall()
+            leases = [LeaseRecord(*row) for row in connection.execute(READ_LEASES)]
             workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
             ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
             ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
@@ -179,12 +191,23 @@ def _status_of(worker: WorkerRecord) -> WorkerStatus:
     )
 
 
-def _read_contents(settings: Settings, partitions: list[int]) -> Mapping[int, LaneContent]:
-    wire = RedisWire(settings.require_redis_url())
+def _look_at_redis(settings: Settings, partitions: list[int]) -> tuple[Mapping[int, LaneContent], str | None]:
+    """Return what is on each lane, and why nothing more can be put there."""
+    wire, keys = RedisWire(settings.require_redis_url()), Keys(settings.redis_prefix)
     try:
-        return contents_of(wire.exchange(content_calls(Keys(settings.redis_prefix), partitions)), partitions)
+        contents = contents_of(wire.exchange(content_calls(keys, partitions)), partitions)
+        return contents, _write_problem(wire, keys)
     finally:
         wire.close()
+
+
+def _write_problem(wire: RedisWire, keys: Keys) -> str | None:
+    """Return why Redis takes no writes now, or None if it does: a full one and a replica answer reads too."""
+    try:
+        refuse_errors(wire.exchange(write_check_calls(keys)))
+    except Unavailable as error:
+        return refusal_in(error)
+    return None
 
 
 def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:

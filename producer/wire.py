@@ -48,6 +48,18 @@ WRITE_CHECK_MS = 1_000
 
 #: How the message begins where Redis answers, with an error.
 REFUSES = "Redis refuses"
+#: Said of a Redis that answers, and refuses to be written to.
+TAKES_NO_WRITES = "takes no writes: it is a replica, its memory is full, or it cannot save"
+#: What is said of its refusals, by what they say: a code, or the text where the library keeps the code to itself.
+_REFUSALS = (
+    (re.compile("READONLY|read only|MASTER|good replicas|NOREPLICAS|MISCONF|OOM|maxmemory"), TAKES_NO_WRITES),
+    (re.compile("LOADING|loading"), "is loading its data"),
+    (
+        re.compile("NOAUTH|WRONGPASS|NOPERM|Authentication|password|permissions"),
+        "does not let us in, or not write: look at the user and the password in its URL",
+    ),
+    (re.compile("CLUSTERDOWN|cluster|slot"), "is part of a cluster that is down"),
+)
 
 #: One command to Redis: its name and its arguments.
 Call = tuple[str | bytes | int, ...]
@@ -153,6 +165,22 @@ def refuse_errors(answers: Sequence[Any]) -> Sequence[Any]:
         if isinstance(answer, Exception):
             raise Unavailable(f"{REFUSES}: {answer}")
     return answers
+
+
+def refusal_told(message: str) -> str:
+    """Return what is wrong with a Redis that refuses with this message, in words for anybody: it may name a user."""
+    return next((told for said, told in _REFUSALS if said.search(message)), "answers with an error")
+
+
+def refusal_in(error: Unavailable) -> str:
+    """Return what is wrong with the Redis that refused, as `refusal_told` does.
+
+    Raises:
+        Unavailable: the error itself, if it is of a Redis that could not be reached.
+    """
+    if not str(error).startswith(REFUSES):
+        raise error
+    return refusal_told(str(error))
 
 
 def mirrored_installation(answers: Sequence[Any]) -> Installation | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +17,7 @@ from ..lane_problems import (
     READ_LEASES,
     READ_WORKERS,
     LaneContent,
+    LeaseRecord,
     WorkerRecord,
     problems_of_lanes,
 )
@@ -27,8 +28,7 @@ from .connections import Connections
 class Lanes(NamedTuple):
     """What was read; None where the server could not be asked."""
 
-    #: Partition and epoch, and the id of the living owner or None.
-    leases: list[tuple[int, int, str | None]] | None
+    leases: list[LeaseRecord] | None
     #: All that are on record.
     workers: list[WorkerRecord]
     #: How far the latest entry of the journal is ahead of the clock.
@@ -37,7 +37,7 @@ class Lanes(NamedTuple):
 
 
 class _Ledger(NamedTuple):
-    leases: list[tuple[Any, ...]]
+    leases: list[LeaseRecord]
     workers: list[WorkerRecord]
     entries_ahead_seconds: float
 
@@ -49,18 +49,18 @@ async def read_lanes(connections: Connections, seconds: float) -> Lanes:
             ledger = await _read_ledger(connections)
     except (CreditlaneError, TimeoutError):
         return Lanes(None, [], 0.0, None)
-    partitions = [partition for partition, _, _ in ledger.leases]
+    partitions = [lease.partition for lease in ledger.leases]
     try:
         async with asyncio.timeout(seconds):
             answers = await connections.session.wire.exchange(content_calls(connections.session.keys, partitions))
             contents = contents_of(answers, partitions)
     except (CreditlaneError, TimeoutError):
         contents = None
-    return Lanes([(int(p), int(e), owner) for p, e, owner in ledger.leases], *ledger[1:], contents)
+    return Lanes(*ledger, contents)
 
 
 async def _read_ledger(connections: Connections) -> _Ledger:
-    leases = await connections.read(READ_LEASES, {})
+    leases = [LeaseRecord(*row) for row in await connections.read(READ_LEASES, {})]
     workers = [WorkerRecord(*row) for row in await connections.read(READ_WORKERS, {})]
     ((ahead_seconds,),) = await connections.read(READ_ENTRIES_AHEAD, {})
     return _Ledger(leases, workers, ahead_seconds or 0.0)
@@ -124,7 +124,7 @@ def _reachable(lanes: Lanes) -> Metric:
 def _of_lanes(lanes: Lanes) -> Iterator[Metric]:
     owned = GaugeMetricFamily("creditlane_lane_owned", "1 if a living worker applies the lane.", labels=["lane"])
     epochs = CounterMetricFamily("creditlane_lane_epoch", "Changes of the lane's owner.", labels=["lane"])
-    for partition, epoch, owner in lanes.leases or ():
+    for partition, epoch, owner, _ in lanes.leases or ():
         owned.add_metric([str(partition)], owner is not None)
         epochs.add_metric([str(partition)], epoch)
     backlog = GaugeMetricFamily("creditlane_lane_backlog", "Commands on the lane.", labels=["lane"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,7 +15,7 @@ from pydantic import BaseModel
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ..deadlines import deadline_in
-from ..lane_problems import WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
+from ..lane_problems import LanesWithoutOwner, WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
 from .connections import Connections
 from .lane_metrics import Lanes, count_dead_letters, exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -50,8 +52,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     watch: Watch = request.app.state.watch
-    redis, postgres, lanes = await asyncio.gather(watch.redis.result(), watch.postgres.result(), watch.lanes.result())
-    work, warnings = _problems_of_work(lanes) if postgres is None else ({}, {})
+    redis, postgres, seen = await asyncio.gather(watch.redis.result(), watch.postgres.result(), watch.lanes.result())
+    work, warnings = _problems_of_work(seen) if postgres is None else ({}, {})
     servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
     problems = work | servers
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
@@ -63,8 +65,16 @@ async def metrics(request: Request) -> Response:
     """Tell the numbers of this process, of the lanes and of the workers, in Prometheus's text format."""
     counted: RequestMetrics = request.app.state.request_metrics
     watch: Watch = request.app.state.watch
-    lanes, dead_letters = await asyncio.gather(watch.lanes.result(), watch.dead_letters.result())
-    return Response(counted.exposition() + exposition_of(lanes, dead_letters), media_type=CONTENT_TYPE_LATEST)
+    seen, dead_letters = await asyncio.gather(watch.lanes.result(), watch.dead_letters.result())
+    return Response(counted.exposition() + exposition_of(seen.lanes, dead_letters), media_type=CONTENT_TYPE_LATEST)
+
+
+class LanesSeen(NamedTuple):
+    """What was read of the lanes, and what only one who has looked before can tell."""
+
+    lanes: Lanes
+    #: Those that nobody applies, without those that are being handed over.
+    without_owner: list[int]
 
 
 class Watch:
@@ -73,16 +83,24 @@ class Watch:
     def __init__(self, connections: Connections) -> None:
         self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
         self.postgres = SharedLook(lambda: _problem(_check_schema(connections)))
-        # Half of the time for each server, which are asked one after the other.
-        self.lanes = SharedLook(lambda: read_lanes(connections, CHECK_SECONDS / 2), good_seconds=LANES_GOOD_SECONDS)
+        self.lanes = SharedLook(lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS)
         self.dead_letters = SharedLook(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
+
+        self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
 
     async def close(self) -> None:
         """End what is under way."""
         for look in (self.redis, self.postgres, self.lanes, self.dead_letters):
             await look.close()
+
+    async def _look_at_lanes(self, connections: Connections) -> LanesSeen:
+        # Half of the time for each server, which are asked one after the other.
+        lanes = await read_lanes(connections, CHECK_SECONDS / 2)
+        if lanes.leases is None:
+            return LanesSeen(lanes, [])
+        return LanesSeen(lanes, self._lanes_without_owner.look(lanes.leases, lanes.workers))
 
 
 async def _problem(check: Awaitable[str | None]) -> str | None:
@@ -106,12 +124,13 @@ async def _check_schema(connections: Connections) -> None:
     check_installation(rows[0] if rows else None, connections.settings.partitions)
 
 
-def _problems_of_work(lanes: Lanes) -> tuple[dict[str, str], dict[str, str]]:
+def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:
     """Return what keeps the lanes from getting on, and what is wrong beside that. What cannot be told is not well."""
+    lanes = seen.lanes
     if lanes.leases is None:
         return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}, {}
     standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
-    about_lanes = "; ".join(_about_lanes(lanes.leases, standing))
+    about_lanes = "; ".join(_about_lanes(len(lanes.leases), seen.without_owner, standing))
     # A worker that holds no lane keeps nothing from getting on; where lanes stand, it may say why nobody takes them.
     needed = [worker for worker in lanes.workers if about_lanes or worker.lanes]
     problems = {"lanes": about_lanes, "workers": _about_workers(needed)}
@@ -130,13 +149,12 @@ def _about_workers(workers: Iterable[WorkerRecord]) -> str:
     return "; ".join(f"{worker.public_id}: {problem}" for worker in workers for problem in problems_of_worker(worker))
 
 
-def _about_lanes(leases: Sequence[tuple[int, int, str | None]], problems: Mapping[int, str]) -> Iterator[str]:
-    without_owner = [partition for partition, _, owner in leases if owner is None]
+def _about_lanes(lanes: int, without_owner: Sequence[int], problems: Mapping[int, str]) -> Iterator[str]:
     if without_owner:
         named = ", ".join(map(str, without_owner[:MAX_NAMED_LANES]))
         more = ", …" if len(without_owner) > MAX_NAMED_LANES else ""
-        yield f"{len(without_owner)} of {len(leases)} have no living worker ({named}{more}); start `creditlane worker`"
+        yield f"{len(without_owner)} of {lanes} have no living worker ({named}{more}); start `creditlane worker`"
     if problems:
         named = "; ".join(f"{partition}: {problem}" for partition, problem in list(problems.items())[:MAX_NAMED_LANES])
         more = "; …" if len(problems) > MAX_NAMED_LANES else ""
-        yield f"{len(problems)} of {len(leases)} do not get on ({named}{more})"
+        yield f"{len(problems)} of {lanes} do not get on ({named}{more})"

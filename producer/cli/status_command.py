@@ -40,7 +40,7 @@ def status_command(
 def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) -> None:
     lag = "none" if report.lag_seconds is None else f"{report.lag_seconds:.3f} s"
     alive = sum(worker.alive for worker in report.workers)
-    print_line(f"lanes         {len(report.lanes)}, {len(report.without_owner)} of them without an owner")
+    print_line(f"lanes         {_about_lanes(report)}")
     print_line(f"workers       {alive} alive, {len(report.workers) - alive} gone without a word")
     print_line(f"backlog       {report.backlog:,} commands, the oldest waiting {lag}")
     print_line(f"dead letters  {report.dead_letters:,}")
@@ -51,6 +51,12 @@ def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) 
     _print_workers(report)
     _print_lanes(report, every_lane=every_lane)
     _print_statistics(books)
+
+
+def _about_lanes(report: LanesReport) -> str:
+    told = f"{len(report.lanes)}, {len(report.without_owner)} of them without an owner"
+    between = sum(lane.between_workers for lane in report.lanes)
+    return f"{told}, {between} between workers" if between else told
 
 
 def _about_books(books: BooksReport) -> str:

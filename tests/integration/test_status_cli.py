@@ -16,6 +16,7 @@ from creditlane import Client, Debit, Settings
 from creditlane.audit.findings import CHECKS
 from creditlane.local.app import app
 from creditlane.local.processes import wait_until
+from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import SCHEMA_REVISION
 from creditlane.schemas.keys import Keys
@@ -131,6 +132,45 @@ def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settin
         "  worker w: applier has not got on for 45 s, 2 attempts failed: Postgres does not answer",
         "  worker w: it does not get on, so it owns no lanes",
     ]
+
+
+def test_lanes_that_are_handed_over_are_told_as_that(run: Run, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at, lease_seconds) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', 30)"
+        )
+        connection.execute("update leases set worker_id = 'w' where partition > 2")
+        connection.execute("update leases set worker_id = 'dead' where partition = 2")
+
+        lanes = status(run)["lanes"]
+        beside_a_worker = run("status").stdout.splitlines()[0]
+        connection.execute("delete from workers")
+        without_a_worker = run("status").stdout.splitlines()[0]
+
+    assert [lane["partition"] for lane in lanes if lane["owner"] is None] == [0, 1, 2]
+    assert [lane["partition"] for lane in lanes if lane["between_workers"]] == [0, 1]
+    assert beside_a_worker == "lanes         8, 1 of them without an owner, 2 between workers"
+    assert without_a_worker == "lanes         8, 8 of them without an owner"
+
+
+@pytest.mark.parametrize("change", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "100kb")])
+def test_a_redis_that_takes_no_writes_is_named(
+    change: tuple[str, ...], run: Run, own_redis: Callable[[], EmbeddedRedis]
+) -> None:
+    url = own_redis().url
+    report = json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)
+    assert report["redis_problem"] is None
+
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.execute_command(*change)
+    report = json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)
+    lines = run("status", CREDITLANE_REDIS_URL=url).stdout.splitlines()
+
+    told = "takes no writes: it is a replica, its memory is full, or it cannot save"
+    assert report["redis_problem"] == told
+    assert lines[5:7] == ["problems      1", f"  redis: {told}"]
 
 
 def test_entries_ahead_of_the_clock_are_named(run: Run, database_url: str) -> None:

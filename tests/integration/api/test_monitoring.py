@@ -389,6 +389,66 @@ def test_a_lease_that_ends_hours_ahead_is_nobodys_and_not_ready(api: TestClient,
     assert re.fullmatch(r"w: its lease ends 35\d\d s too late: the clock of Postgres was ahead", problems["workers"])
 
 
+def test_lanes_that_are_handed_over_are_ready_and_those_that_nobody_takes_are_not(
+    api: TestClient, database_url: str
+) -> None:
+    """Given lanes that were given back beside a living worker, then they are a problem once that lasts for a lease."""
+    forge_worker(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update leases set worker_id = null, epoch = epoch + 1 where partition in (1, 2)")
+
+        assert problems_of(api) == {}
+        assert (numbers(api)["creditlane_lane_owned", "1"], numbers(api)["creditlane_lane_owned", "3"]) == (0, 1)
+
+        connection.execute("update workers set lease_seconds = 0.5, expires_at = clock_timestamp() + interval '2 s'")
+        show_life = "update workers set expires_at = clock_timestamp() + interval '2 s'"
+        assert wait_until(lambda: connection.execute(show_life) and problems_of(api) != {}, seconds=10)
+        assert problems_of(api) == {"lanes": "2 of 8 have no living worker (1, 2); start `creditlane worker`"}
+
+
+def test_a_lane_of_a_dead_worker_beside_a_living_one_is_not_ready(api: TestClient, database_url: str) -> None:
+    forge_worker(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = 'dead' where partition = 4")
+
+    assert problems_of(api) == {"lanes": "1 of 8 have no living worker (4); start `creditlane worker`"}
+
+
+def test_workers_that_join_and_leave_are_ready_all_the_while(
+    make_api: MakeApi,
+    settings: Settings,
+    database_url: str,
+    start_faulty_worker: StartFaultyWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given a worker with every lane, and an API that looks whenever it is asked
+    monkeypatch.setattr("creditlane.producer.api.monitoring.LANES_GOOD_SECONDS", 0.0)
+    api = make_api(settings)
+    settings = settings.model_copy(update={"lease_seconds": 3.0})
+    first = start_faulty_worker(settings)
+    assert wait_until(lambda: is_ready(api), seconds=30)
+    told: list[dict[str, str]] = []
+
+    def is_shared(*shares: int) -> bool:
+        told.append(problems_of(api))
+        return lanes_by_owner(database_url) == sorted(shares)
+
+    # When another one joins, and later the first one leaves
+    start_faulty_worker(settings)
+    assert wait_until(lambda: is_shared(4, 4), seconds=30)
+    first.signal(signal.SIGTERM)
+    assert wait_until(lambda: is_shared(8) and first.has_ended, seconds=30)
+
+    # Then no request was kept away
+    assert [problems for problems in told if problems] == []
+
+
+def lanes_by_owner(database_url: str) -> list[int]:
+    """Return the number of lanes of each owner, and of those without one."""
+    with psycopg.connect(database_url) as connection:
+        return sorted(count for (count,) in connection.execute("select count(*) from leases group by worker_id"))
+
+
 def test_an_entry_that_lies_ahead_of_the_clock_is_shown_and_ready(api: TestClient, database_url: str) -> None:
     forge_worker(database_url)
     with psycopg.connect(database_url) as connection:
