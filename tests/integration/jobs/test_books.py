@@ -1,6 +1,7 @@
 """The books are proven as they grow and whole, at a cost that fits, and stores are counted; `status` shows both."""
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs import horizon
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.horizon import read_horizon
+from creditlane.worker.jobs.scheduler import Scheduler
 
 from .ledger_rows import LATELY, add_entries, run_now
 
@@ -262,6 +264,42 @@ def test_status_says_that_nothing_was_proven_yet(
     lines = status(settings, environment_of).splitlines()
 
     assert "books         not proven yet: no process of `creditlane jobs work` has run" in lines
+
+
+def test_status_says_when_the_books_are_first_proven(
+    connection: Connection, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    """Given a process of the jobs that has counted and has yet to prove, then status says when it will; and names
+    missing processes only once that time has come."""
+
+    def told() -> str:
+        (line,) = [line for line in status(settings, environment_of).splitlines() if line.startswith("books")]
+        return line.removeprefix("books         not proven yet: ")
+
+    def told_of_run(state: int) -> str:
+        connection.execute("update job_runs set owner = null, owner_until = null, finished_at = null, status = 1")
+        if state == 2:
+            connection.execute("update job_runs set status = 2, owner = 'me', owner_until = now()")
+        if state == 4:
+            connection.execute("update job_runs set status = 4, finished_at = now()")
+        return told()
+
+    Scheduler(settings, threading.Event()).sync(connection)
+    run_now(connection, "statistics")
+    set_due = "update scheduled_jobs set next_due_at = %s where name = 'verify-recent'"
+    connection.execute(set_due, [datetime(2100, 1, 1, 12, 10, tzinfo=UTC)])
+    assert told() == "`verify-recent` is due at 2100-01-01 12:10:00 UTC"
+    report = json.loads(status(settings, environment_of, "--json"))
+    assert report["next_proof"] == {"due_at": "2100-01-01T12:10:00Z", "state": "scheduled"}
+
+    late = "`verify-recent` is due since 2025-01-01 12:10:00 UTC, and no process of `creditlane jobs work --queue jobs`"
+    connection.execute(set_due, [datetime(2025, 1, 1, 12, 10, tzinfo=UTC)])
+    assert told() == f"{late} has begun it"
+    connection.execute(set_due, [datetime(2100, 1, 1, 12, 20, tzinfo=UTC)])
+    connection.execute("insert into job_runs (name, due_at) values ('verify-recent', '2025-01-01 12:10:00+00')")
+    assert told_of_run(1) == f"{late} has begun it"
+    assert told_of_run(2) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, is under way"
+    assert told_of_run(4) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, has failed; see `creditlane jobs list`"
 
 
 def statistics(connection: Connection) -> list[tuple[Any, ...]]:
