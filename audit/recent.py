@@ -2,19 +2,24 @@
 
 What only the whole of an account can tell is left to `verification`: that it was opened once, that its state is what
 its history led to, that the books balance, that no entry is reversed twice.
+
+All of a period is judged as it stood at one moment, in one repeatable-read transaction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from pydantic import BaseModel
 
 from . import recent_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
-from .verification_sql import STORES
+from .verification_sql import FUTURE, STORES
 
 #: What the rows of a period and their neighbours can tell.
 RECENT_CHECKS = {
@@ -57,17 +62,41 @@ class PeriodReport(Judged, BaseModel):
         return self.entries + self.decisions
 
 
-def verify_period(connection: psycopg.Connection[Any], since: datetime, until: datetime) -> PeriodReport:
-    """Prove the rows that were made from `since` on and before `until`, all of which must be committed."""
+def verify_period(
+    connection: psycopg.Connection[Any], since: datetime, until: datetime, *, with_future: bool = True
+) -> PeriodReport:
+    """Prove the rows that were made from `since` on and before `until`, all of which must be committed.
+
+    Rows in the future are in no period that is over: they are looked for as well, unless told otherwise. The connection
+    must be in no transaction.
+    """
     findings = Findings(RECENT_CHECKS)
     period = {"since": since, "until": until}
-    with connection.transaction():
+    with _one_snapshot(connection):
         # Compiling costs more than these statements.
         connection.execute("set local jit = off")
         entries, decisions = connection.execute(sql.COUNT_ROWS, period).fetchone() or (0, 0)
+        # The future first: it may be past when the others are through.
+        statements = [FUTURE] if with_future else []
         if entries or decisions:
+            statements += sql.CHECKS
+        if statements:
             findings.stores = dict(connection.execute(STORES).fetchall())
-            for statement in sql.CHECKS:
-                for finding in connection.cursor().stream(statement, period):
-                    findings.add(*finding)
+        for statement in statements:
+            for finding in connection.cursor().stream(statement, period):
+                findings.add(*finding)
     return PeriodReport(entries=entries, decisions=decisions, checks=findings.checks)
+
+
+@contextmanager
+def _one_snapshot(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Begin a transaction that only reads, and in which nothing moves; the connection is as before afterwards."""
+    before = connection.isolation_level, connection.read_only
+    connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+    try:
+        with connection.transaction():
+            yield
+    finally:
+        # A connection that is lost cannot be set, and is of no use any more.
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            connection.isolation_level, connection.read_only = before

@@ -349,10 +349,12 @@ select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or 
 from walked where seq > 0 and changes_now = 0 and change[2] in (5, 7)
 """  # noqa: S608
 
-#: What was decided later than now: Postgres's clock was ahead. Found by the index on created_at; a second is no matter.
+#: What was decided later than now: Postgres's clock was ahead. A second is no matter. Now is when this statement came:
+#: after whatever it sees was decided, as long as an earlier statement has taken the snapshot. The transaction may have
+#: begun long before that. Not `clock_timestamp()`, for which the index on created_at cannot be used.
 FUTURE = """
-select 'future', store_id, account_id, seq, 'not after ' || now(), created_at::text
-from journal where created_at > now() + interval '1 second'
+select 'future', store_id, account_id, seq, 'not after ' || statement_timestamp(), created_at::text
+from journal where created_at > statement_timestamp() + interval '1 second'
 """
 
 #: Every statement that returns discrepancies, by the rows that it needs to find any: all, or those of one sort.

@@ -45,6 +45,19 @@ select kind, covered_from, covered_until, finished_at, rows, discrepancies,
 from proof
 """
 
+#: How it stands with the job that proves new rows: its latest run, unless that is over, or when it is due next. No row
+#: where no process has ever looked what is due.
+READ_NEXT_PROOF = """
+select case when run.status in (1, 2, 4) then run.due_at else schedule.next_due_at end as due_at,
+    case when run.status = 2 then 'running' when run.status = 4 then 'failed'
+        when run.status = 1 or schedule.next_due_at <= clock_timestamp() then 'due' else 'scheduled' end as state
+from scheduled_jobs as schedule
+left join lateral (
+    select due_at, status from job_runs where job_runs.name = schedule.name order by run_id desc limit 1
+) as run on true
+where schedule.name = 'verify-recent'
+"""
+
 
 class StoreStatistics(BaseModel):
     """One store, as it was counted last."""
@@ -83,6 +96,16 @@ class Reconciliation(BaseModel):
     age_seconds: float
 
 
+class NextProof(BaseModel):
+    """How it stands with the proof of new rows that is next, or that was tried last and failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    due_at: datetime
+    #: `due` where its time has come and no process has begun it.
+    state: Literal["scheduled", "due", "running", "failed"]
+
+
 class BooksReport(BaseModel):
     """What is known of the books; empty while no jobs have run."""
 
@@ -90,6 +113,8 @@ class BooksReport(BaseModel):
 
     statistics: list[StoreStatistics]
     reconciliations: list[Reconciliation]
+    #: None: no process of the jobs has ever run.
+    next_proof: NextProof | None
 
 
 def read_books(settings: Settings) -> BooksReport:
@@ -103,8 +128,9 @@ def read_books(settings: Settings) -> BooksReport:
         with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
             statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
             proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
+            next_proof = connection.cursor(row_factory=class_row(NextProof)).execute(READ_NEXT_PROOF).fetchone()
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
-    return BooksReport(statistics=statistics, reconciliations=proofs)
+    return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof)

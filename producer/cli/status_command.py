@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ...schemas.settings import load_settings
-from ..books_status import BooksReport, read_books
+from ..books_status import BooksReport, NextProof, read_books
 from ..lane_status import LanesReport, WorkerStatus, read_lanes
 from .output import print_json, print_line, print_table
 
@@ -66,7 +66,20 @@ def _about_books(books: BooksReport) -> str:
         for proof in books.reconciliations
         for name in ["new since then" if proof.kind == "recent" else "the whole ledger"]
     ]
-    return "; ".join(told) or "not proven yet: no process of `creditlane jobs work` has run"
+    return "; ".join(told) or f"not proven yet: {_about_next_proof(books.next_proof)}"
+
+
+def _about_next_proof(proof: NextProof | None) -> str:
+    """Tell what a ledger that was never proven waits for."""
+    if proof is None:
+        return "no process of `creditlane jobs work` has run"
+    due = f"{proof.due_at:%F %T} UTC"
+    return {
+        "scheduled": f"`verify-recent` is due at {due}",
+        "due": f"`verify-recent` is due since {due}, and no `creditlane jobs work --queue jobs` has begun it",
+        "running": f"`verify-recent`, due at {due}, is under way",
+        "failed": f"`verify-recent`, due at {due}, has failed; see `creditlane jobs list`",
+    }[proof.state]
 
 
 def _age(seconds: float) -> str:

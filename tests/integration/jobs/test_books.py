@@ -1,6 +1,7 @@
 """The books are proven as they grow and whole, at a cost that fits, and stores are counted; `status` shows both."""
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,16 +10,19 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from creditlane.audit.findings import Judged
 from creditlane.audit.recent import RECENT_CHECKS, verify_period
+from creditlane.audit.verification import verify
 from creditlane.local.app import app
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs import horizon
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.horizon import read_horizon
+from creditlane.worker.jobs.scheduler import Scheduler
 
 from .ledger_rows import LATELY, add_entries, run_now
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 A_WHILE_AGO = LATELY - timedelta(days=2)
 
 
@@ -138,6 +142,81 @@ def test_the_cost_is_that_of_the_new_rows(database_url: str, connection: Connect
     assert cost < 10_000
 
 
+class Interrupted(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which something happens before each statement."""
+
+    statements = 0
+    #: Is told the number of the statement that comes next in this transaction.
+    before: Callable[[int], None] = staticmethod(lambda _number: None)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        self.statements += 1
+        self.before(self.statements)
+        return super().cursor(*arguments, **options)
+
+
+def now(connection: Connection) -> datetime:
+    (moment,) = connection.execute("select clock_timestamp()").fetchone() or (None,)
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def failed(report: Judged) -> list[tuple[str, int]]:
+    return [(check.name, check.discrepancies) for check in report.failed]
+
+
+def test_rows_that_are_committed_while_a_period_is_proven_are_not_in_the_future(
+    database_url: str, connection: Connection
+) -> None:
+    """Given a proof whose first statement comes late, when rows are committed before each, then none is wrong."""
+    add_entries(connection, 1, range(1, 4), LATELY)
+
+    def commit_a_row(number: int) -> None:
+        if number == 1:
+            connection.execute("select pg_sleep(1.1)")
+        add_entries(connection, 2, range(number, number + 1), now(connection))
+
+    with Interrupted.connect(database_url, autocommit=True) as opened:
+        opened.before = commit_a_row
+        report = verify_period(opened, LATELY - MINUTE, LATELY + MINUTE)
+        committed = opened.statements
+
+    assert (report.rows, failed(report)) == (3, [])
+    assert committed > 5
+
+
+def test_a_period_is_proven_as_it_stood_at_one_moment(database_url: str, connection: Connection) -> None:
+    """Given rows that are committed while a period is proven, one of them in the future, then that proof sees none of
+    them, and the next ones see them all."""
+    add_entries(connection, 1, range(1, 4), LATELY)
+
+    def commit_rows(number: int) -> None:
+        if number == 3:
+            add_entries(connection, 1, range(5, 6), LATELY)
+            add_entries(connection, 2, range(1, 2), now(connection) + HOUR)
+
+    period = (LATELY - MINUTE, LATELY + MINUTE)
+    with Interrupted.connect(database_url, autocommit=True) as opened:
+        opened.before = commit_rows
+        first, second = verify_period(opened, *period), verify_period(opened, *period)
+
+    assert (first.rows, failed(first)) == (3, [])
+    assert (second.rows, dict(failed(second))["entry_sequence"], dict(failed(second))["future"]) == (4, 1, 1)
+    assert dict(failed(verify(database_url)))["future"] == 1
+
+
+def test_a_row_in_the_future_is_told_once_a_proof(connection: Connection) -> None:
+    """Given new rows in two pieces of time, and one in the future, then that one counts once."""
+    connection.execute("update installation set created_at = %s", [LATELY - MINUTE])
+    add_entries(connection, 1, range(1, 4), LATELY)
+    add_entries(connection, 1, range(4, 6), LATELY + 15 * MINUTE)
+    add_entries(connection, 1, range(6, 7), now(connection) + HOUR)
+
+    run_now(connection, "verify-recent")
+
+    assert reconciliations(connection) == [(1, 5, 1)]
+
+
 def test_a_transaction_under_way_holds_the_horizon_back(database_url: str, connection: Connection) -> None:
     """Given a worker in the middle of a batch, then nothing after its beginning counts as settled."""
     with psycopg.connect(database_url, application_name="creditlane-worker x") as batch:
@@ -185,6 +264,42 @@ def test_status_says_that_nothing_was_proven_yet(
     lines = status(settings, environment_of).splitlines()
 
     assert "books         not proven yet: no process of `creditlane jobs work` has run" in lines
+
+
+def test_status_says_when_the_books_are_first_proven(
+    connection: Connection, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
+) -> None:
+    """Given a process of the jobs that has counted and has yet to prove, then status says when it will; and names
+    missing processes only once that time has come."""
+
+    def told() -> str:
+        (line,) = [line for line in status(settings, environment_of).splitlines() if line.startswith("books")]
+        return line.removeprefix("books         not proven yet: ")
+
+    def told_of_run(state: int) -> str:
+        connection.execute("update job_runs set owner = null, owner_until = null, finished_at = null, status = 1")
+        if state == 2:
+            connection.execute("update job_runs set status = 2, owner = 'me', owner_until = now()")
+        if state == 4:
+            connection.execute("update job_runs set status = 4, finished_at = now()")
+        return told()
+
+    Scheduler(settings, threading.Event()).sync(connection)
+    run_now(connection, "statistics")
+    set_due = "update scheduled_jobs set next_due_at = %s where name = 'verify-recent'"
+    connection.execute(set_due, [datetime(2100, 1, 1, 12, 10, tzinfo=UTC)])
+    assert told() == "`verify-recent` is due at 2100-01-01 12:10:00 UTC"
+    report = json.loads(status(settings, environment_of, "--json"))
+    assert report["next_proof"] == {"due_at": "2100-01-01T12:10:00Z", "state": "scheduled"}
+
+    late = "`verify-recent` is due since 2025-01-01 12:10:00 UTC, and no `creditlane jobs work --queue jobs`"
+    connection.execute(set_due, [datetime(2025, 1, 1, 12, 10, tzinfo=UTC)])
+    assert told() == f"{late} has begun it"
+    connection.execute(set_due, [datetime(2100, 1, 1, 12, 20, tzinfo=UTC)])
+    connection.execute("insert into job_runs (name, due_at) values ('verify-recent', '2025-01-01 12:10:00+00')")
+    assert told_of_run(1) == f"{late} has begun it"
+    assert told_of_run(2) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, is under way"
+    assert told_of_run(4) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, has failed; see `creditlane jobs list`"
 
 
 def statistics(connection: Connection) -> list[tuple[Any, ...]]:
