@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...schemas.errors import Unavailable
+from ..deadlines import deadline_in
 from ..postgres import READ_SECONDS
 
+#: What a read has at the least, in seconds, however late it comes.
+LEAST_READ_SECONDS = 0.5
 #: Told to whoever made the request: what the driver says may name hosts.
 UNREAD = "Postgres cannot be read, or does not answer in time; try again shortly"
 
@@ -16,11 +20,22 @@ UNREAD = "Postgres cannot be read, or does not answer in time; try again shortly
 class ReadTime:
     """The time that the reads of one request share, from the check of its key to the last row.
 
-    What a request waits for between two reads, as for the result of its command, takes none of it.
+    What a request waits for between two reads, as for the result of its command, takes none of it. But a request that
+    writes is over in the time of a write, with all that it reads.
     """
 
     def __init__(self) -> None:
         self._left_seconds = READ_SECONDS
+        self._begun = time.monotonic()
+        self._ends_at = math.inf
+
+    def deadline_of_write(self, seconds: float) -> float:
+        """Return when a write that may take so long is over, counted from when its request came.
+
+        What is read after it has at least a moment: without it, nobody would hear of a command that is applied.
+        """
+        self._ends_at = self._begun + seconds
+        return max(self._ends_at, deadline_in(0.0))
 
     @contextmanager
     def taken(self) -> Iterator[float]:
@@ -33,6 +48,6 @@ class ReadTime:
             raise Unavailable(UNREAD)
         begun = time.monotonic()
         try:
-            yield begun + self._left_seconds
+            yield max(min(begun + self._left_seconds, self._ends_at), begun + LEAST_READ_SECONDS)
         finally:
             self._left_seconds -= time.monotonic() - begun

@@ -15,7 +15,6 @@ from ...schemas.encoding import MAX_COMMAND_BYTES
 from ...schemas.errors import InvalidCommand, Unavailable
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
-from ..deadlines import deadline_in
 from ..outgoing import chunk_of, generated_key, make_command
 from ..verdict import unread
 from .authentication import Store, authenticated_store
@@ -86,7 +85,7 @@ class Writes:
             CreditlaneError: it was not accepted.
         """
         command = make_command(kind, **fields)
-        deadline = deadline_in(self._timeout)
+        deadline = self._request.state.read_time.deadline_of_write(self._timeout)
         if self._respond_at_once:
             return await self._send(command, self._session.numbers.take(), deadline, keep=True)
         with waiting_place(self._request):
