@@ -92,10 +92,10 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, 
     seen: list[tuple[str, Mapping[str, Any]]] = []
     read = Connections.read
 
-    async def note(self: Connections, statement: str, values: Mapping[str, Any]) -> Any:
+    async def note(self: Connections, statement: str, values: Mapping[str, Any], until: float | None = None) -> Any:
         if "api_keys" not in statement:
             seen.append((statement, values))
-        return await read(self, statement, values)
+        return await read(self, statement, values, until)
 
     monkeypatch.setattr(Connections, "read", note)
     return seen
