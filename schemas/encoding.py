@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from .amounts import MAX_AMOUNT_DIGITS
 from .commands import COMMAND_VERSION, MAX_TEXT_CHARACTERS, REVERSAL_KEY_PREFIX, WITHOUT_NUL, AnyCommand, Command, Post
 from .errors import InvalidCommand, UndecodableCommand
-from .identifiers import ACCOUNT_PREFIX, STORE_ID_PATTERN
+from .identifiers import ACCOUNT_ID_CHARACTERS, MAX_STORE_ID_CHARACTERS, STORE_ID_PATTERN, is_account_id
 
 #: Longest command on a lane, in bytes; a valid one is far shorter.
 MAX_COMMAND_BYTES = 262_144
@@ -21,8 +21,8 @@ MAX_COMMAND_BYTES = 262_144
 _adapter: TypeAdapter[AnyCommand] = TypeAdapter(Annotated[AnyCommand, Field(discriminator="kind")])
 _validate_json = _adapter.validator.validate_json
 _encode_json = msgspec.json.Encoder().encode
-_ACCOUNT_ID_CHARACTERS = len(ACCOUNT_PREFIX) + 32
-_HEX_DIGITS = "0123456789abcdef"
+#: Accounts come again and again. What is asked for has the length of an id, so what is remembered is bounded in bytes.
+_is_account_id = lru_cache(maxsize=16_384)(is_account_id)
 #: How an encoded command ends that names a callback. No URL holds a quote or a backslash, so nothing else ends so.
 _CALLBACK = re.compile(rb',"callback_url":"[^"\\]*"}\Z')
 
@@ -128,17 +128,13 @@ def _movement_of(data: bytes) -> Movement | None:
         and "\0" not in key
         and "\0" not in reference
         and not key.startswith(REVERSAL_KEY_PREFIX)
+        and len(found.account_id) == ACCOUNT_ID_CHARACTERS
         and _is_account_id(found.account_id)
+        and len(found.store_id) <= MAX_STORE_ID_CHARACTERS
         and _is_store_id(found.store_id)
     ):
         return Movement(found.kind, found.store_id, found.account_id, key, int(amount), reference)
     return None
-
-
-@lru_cache(maxsize=16_384)
-def _is_account_id(text: str) -> bool:
-    # What ACCOUNT_ID_PATTERN says, at half of its cost.
-    return len(text) == _ACCOUNT_ID_CHARACTERS and text.startswith(ACCOUNT_PREFIX) and not text[4:].strip(_HEX_DIGITS)
 
 
 @lru_cache(maxsize=1_024)

@@ -21,8 +21,17 @@ ENTRY_PREFIX = "cce_"
 _POSITION = re.compile(r"(cct_|cce_)([0-9a-f]{32})([1-9a-f][0-9a-f]{0,14})")
 
 ACCOUNT_ID_PATTERN = r"^cca_[0-9a-f]{32}$"
+ACCOUNT_ID_CHARACTERS = len(ACCOUNT_PREFIX) + 32
 TRANSACTION_ID_PATTERN = r"^cct_[0-9a-f]{32}[1-9a-f][0-9a-f]{0,14}$"
 STORE_ID_PATTERN = r"^store_[0-9A-Za-z_]{1,58}$"
+MAX_STORE_ID_CHARACTERS = 64
+
+_HEX_DIGITS = "0123456789abcdef"
+
+
+def is_account_id(text: str) -> bool:
+    """Whether this is what `ACCOUNT_ID_PATTERN` says, at half of its cost."""
+    return len(text) == ACCOUNT_ID_CHARACTERS and text.startswith(ACCOUNT_PREFIX) and not text[4:].strip(_HEX_DIGITS)
 
 
 class Position(NamedTuple):

@@ -96,7 +96,8 @@ def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
     if field is None:
         return None, 0
     name, _, number = field.rpartition(b"/")
-    producer_id = _producer_id(name)
+    # A longer one is not even remembered as none.
+    producer_id = _producer_id(name) if len(name) <= MAX_PRODUCER_ID_BYTES else None
     if producer_id is None or not number.isdigit() or len(number) > MAX_NUMBER_DIGITS:
         return None, 0
     return producer_id, int(number)
@@ -105,4 +106,4 @@ def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
 @lru_cache(maxsize=1_024)
 def _producer_id(name: bytes) -> str | None:
     """Return a producer's id, if it is one."""
-    return name.decode() if name.isalnum() and len(name) <= MAX_PRODUCER_ID_BYTES else None
+    return name.decode() if name.isalnum() else None
