@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -13,13 +12,12 @@ from pydantic import ValidationError
 from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
 from ..schemas.encoding import describe, encode_command, fingerprint, invalid_command
 from ..schemas.errors import CreditlaneError, InvalidCommand, OutcomeUnknown, Unavailable
-from ..schemas.identifiers import ACCOUNT_ID_PATTERN, derive_account_id, position_of
+from ..schemas.identifiers import derive_account_id, is_account_id, position_of
 
 #: Most commands that are encoded before they are sent. It bounds the memory of a bulk, and one write to Redis.
 CHUNK_COMMANDS = 4_000
 
 _KINDS = (OpenAccount, Credit, Debit, Post, Reverse, Freeze, Unfreeze, Close)
-_ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _CommandT = TypeVar("_CommandT", bound=Command)
 
 
@@ -46,7 +44,7 @@ def valid_account_id(account_id: str) -> str:
     Raises:
         InvalidCommand: it has not the form of one.
     """
-    if not _ACCOUNT_ID.fullmatch(str(account_id)):
+    if not is_account_id(str(account_id)):
         raise InvalidCommand("account_id: must be 'cca_' and 32 hexadecimal digits", field="account_id")
     return account_id
 

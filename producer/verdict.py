@@ -28,7 +28,7 @@ from ..schemas.commands import (
 )
 from ..schemas.encoding import encode_command, fingerprint
 from ..schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
-from ..schemas.identifiers import ACCOUNT_ID_PATTERN
+from ..schemas.identifiers import is_account_id
 from ..schemas.journal import Announcement, JournalRow, Kind, Refusal
 from ..schemas.results import Result, content_of_row, result_of_refusal, result_of_row
 from ..schemas.tickets import Ticket
@@ -47,7 +47,6 @@ _COMMANDS: dict[int, type[Command]] = {
 #: By how much the clocks of Redis and Postgres may differ, in milliseconds.
 MAX_CLOCK_DIFFERENCE_MS = 1_000
 
-_ACCOUNT_ID = re.compile(ACCOUNT_ID_PATTERN)
 _KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
 #: An id of a stream entry; both parts fit in 64 bits.
 _LANE_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
@@ -66,7 +65,7 @@ def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
     if ticket.store_id != store_id:
         raise InvalidCommand("ticket: belongs to another store", field="ticket")
     is_plausible = (
-        _ACCOUNT_ID.fullmatch(ticket.account_id)
+        is_account_id(ticket.account_id)
         and _LANE_ENTRY.fullmatch(ticket.lane_entry)
         and _KEY.fullmatch(ticket.idempotency_key)
     )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from ...schemas.identifiers import ACCOUNT_ID_PATTERN, ACCOUNT_PREFIX
+from ...schemas.identifiers import ACCOUNT_PREFIX, is_account_id
 from .queries import FIND_ACCOUNTS
 from .rounds import Rounds
 
 #: Accounts that one process remembers to exist, over all stores.
 MAX_KNOWN_ACCOUNTS = 50_000
 
-is_account_id = re.compile(ACCOUNT_ID_PATTERN.replace("$", r"\Z")).match
 
 Account = tuple[int, str]
 Read = Callable[[str, Mapping[str, Any]], Awaitable[list[tuple[Any, ...]]]]

@@ -17,6 +17,7 @@ from ...schemas.identifiers import (
     TRANSACTION_PREFIX,
     Position,
     entry_id,
+    is_account_id,
     position_of,
     transaction_id,
 )
@@ -28,7 +29,6 @@ from .authentication import Store, authenticated_store
 from .connections import Connections
 from .errors import Problem
 from .horizon import RESOLUTION, whole
-from .known_accounts import is_account_id
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
 from .read_time import ReadTime
