@@ -8,7 +8,6 @@ read when its turn comes. Only where to go on is remembered here, however much i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from operator import itemgetter
 
 import msgspec
 
@@ -40,7 +39,6 @@ class _Sender(msgspec.Struct):
     store_id: str = ""
 
 
-_second_of = itemgetter(1)
 _decode_sender = msgspec.json.Decoder(_Sender).decode
 
 
@@ -147,11 +145,7 @@ def _adapt(held: _HeldLane, entries: Sequence[Entry], room: int, left: int) -> N
 
 def lengths_of(entries: Sequence[Entry]) -> list[int]:
     """Return how long the command of each of these entries is."""
-    try:
-        return list(map(len, map(_second_of, map(_second_of, entries))))
-    except (TypeError, IndexError):
-        # There is one that was deleted while it was read.
-        return [len(fields[1]) if fields else 0 for _, fields in entries]
+    return [len(fields[1]) if fields else 0 for _, fields in entries]
 
 
 def _store_of(fields: list[bytes] | None) -> str:
