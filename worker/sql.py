@@ -131,18 +131,19 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
   and accounts.status = changed.seen
 """
 
+#: What every row has, in the order of `row_text.lines_of`.
+_ENTRY_COLUMNS = """
+store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key, reference, created_at
+"""
+
 #: The rows of a batch, as the text that `row_text.copy_text` makes.
-COPY_JOURNAL = """
-copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, created_at, reversal_of, rejection, content, transaction_account, transaction_seq,
-              entries_before) from stdin
+COPY_JOURNAL = f"""
+copy journal ({_ENTRY_COLUMNS}, reversal_of, rejection, content, transaction_account, transaction_seq, entries_before)
+from stdin
 """
 
 #: The same where no row has anything in the other columns: plain credits and debits that were applied.
-COPY_ENTRIES = """
-copy journal (store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key,
-              reference, created_at) from stdin
-"""
+COPY_ENTRIES = f"copy journal ({_ENTRY_COLUMNS}) from stdin"
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.
 LOAD_SUBSCRIPTIONS = """
