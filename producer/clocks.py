@@ -7,6 +7,7 @@ it makes, Postgres beside the decisions that it is asked for, so that nothing is
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from threading import Lock
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ class _Sight(NamedTuple):
 class Clocks:
     """What one producer has seen of the two clocks, the latest of each. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[], float] = time.monotonic) -> None:
+        self._own = own
         self._lock = Lock()
         #: It is ahead of our own by so much at the most.
         self._redis: _Sight | None = None
@@ -41,20 +43,20 @@ class Clocks:
 
     def note_redis(self, seconds: float, asked: float) -> None:
         """Note the time of an entry that Redis has made after it was asked to at that moment of our own clock."""
-        if time.monotonic() - asked <= QUICK_SECONDS:
+        if self._own() - asked <= QUICK_SECONDS:
             with self._lock:
                 self._redis = _Sight(seconds + _CUT_OFF_SECONDS - asked, asked)
 
     def note_postgres(self, seconds: float, asked: float) -> None:
         """Note the time that Postgres has told, after it was asked at that moment of our own clock."""
-        now = time.monotonic()
+        now = self._own()
         if now - asked <= QUICK_SECONDS:
             with self._lock:
                 self._postgres = _Sight(seconds - now, asked)
 
     def is_older(self, decided: float, accepted: float) -> bool | None:
         """Tell whether a moment of Postgres is known to be before one of Redis; None if the clocks were not seen."""
-        now = time.monotonic()
+        now = self._own()
         with self._lock:
             redis, postgres = self._redis, self._postgres
         if redis is None or postgres is None or min(redis.at, postgres.at) + GOOD_SECONDS < now:

@@ -1,4 +1,4 @@
-"""When what is held back has its turn: half of the time is for the others, as long as there are any. Pure but for time.
+"""When what is held back has its turn: half of the time is for the others, as long as there are any. No I/O.
 
 A part of what is held back keeps this worker from everything else, and one that reaches other lanes keeps all workers
 from them. So after each part the lanes are left alone: for as long as it took, and where the other workers do the same
@@ -8,7 +8,7 @@ to each other, for their turns too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .requests import Request
 from .sizing import spans_accounts
@@ -24,7 +24,8 @@ MAX_REST_SECONDS = 1.0
 class HeldTurns:
     """Whose turn it is in one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._reads_since = 0
         #: When the last part of what is held back began, until that is known to be done.
         self._began: float | None = None
@@ -38,12 +39,12 @@ class HeldTurns:
     def note_read(self, *, found: bool, more: bool) -> None:
         """Take note of a read of what is not held back, and whether there is more of it."""
         if found:
-            self._found_at = time.monotonic()
+            self._found_at = self._clock()
         self._reads_since += found or more
 
     def begin(self) -> None:
         """Take note that a part of what is held back is read now."""
-        self._began, self._reads_since = time.monotonic(), 0
+        self._began, self._reads_since = self._clock(), 0
 
     def note_part(self, requests: Iterable[Request], workers: float) -> None:
         """Take note of what is in the part, and of how many workers there are."""
@@ -52,7 +53,7 @@ class HeldTurns:
     def note_done(self) -> None:
         """Take note that whatever was read is done."""
         if self._began is not None:
-            now = time.monotonic()
+            now = self._clock()
             if self.others_are_at_work:
                 self._rests_until = now + min(MAX_REST_SECONDS, self._share * (now - self._began))
             self._began = None
@@ -60,12 +61,12 @@ class HeldTurns:
     @property
     def others_are_at_work(self) -> bool:
         """Whether there was something lately that is not held back."""
-        return time.monotonic() - self._found_at < QUIET_SECONDS
+        return self._clock() - self._found_at < QUIET_SECONDS
 
     @property
     def rest_seconds(self) -> float:
         """How long the lanes are still left alone."""
-        return max(0.0, self._rests_until - time.monotonic())
+        return max(0.0, self._rests_until - self._clock())
 
     def has_come(self, *, idle: bool) -> bool:
         """Whether the next part may begin; `idle` says that nothing else is to be done."""

@@ -87,7 +87,6 @@ class Watch:
         self.dead_letters = SharedLook(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
-
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
 
     async def close(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...schemas.errors import Unavailable
-from ..deadlines import deadline_in
+from ..deadlines import LEAST_SECONDS
 from ..postgres import READ_SECONDS
 
 #: What a read has at the least, in seconds, however late it comes.
@@ -24,9 +24,10 @@ class ReadTime:
     writes is over in the time of a write, with all that it reads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._left_seconds = READ_SECONDS
-        self._begun = time.monotonic()
+        self._begun = clock()
         self._ends_at = math.inf
 
     def deadline_of_write(self, seconds: float) -> float:
@@ -35,7 +36,7 @@ class ReadTime:
         What is read after it has at least a moment: without it, nobody would hear of a command that is applied.
         """
         self._ends_at = self._begun + seconds
-        return max(self._ends_at, deadline_in(0.0))
+        return max(self._ends_at, self._clock() + LEAST_SECONDS)
 
     @contextmanager
     def taken(self) -> Iterator[float]:
@@ -46,8 +47,8 @@ class ReadTime:
         """
         if self._left_seconds <= 0:
             raise Unavailable(UNREAD)
-        begun = time.monotonic()
+        begun = self._clock()
         try:
             yield max(min(begun + self._left_seconds, self._ends_at), begun + LEAST_READ_SECONDS)
         finally:
-            self._left_seconds -= time.monotonic() - begun
+            self._left_seconds -= self._clock() - begun

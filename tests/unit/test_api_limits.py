@@ -12,20 +12,14 @@ from creditlane.producer.api import limits
 from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, TokenBuckets, WaitingRoom
 from creditlane.schemas.errors import RateLimited
 
+from .moved_clock import MovedClock
+
 Messages = list[dict[str, Any]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_key_may_burst_and_then_goes_at_its_rate() -> None:
-    clock = Clock()
+    clock = MovedClock()
     buckets = TokenBuckets(2.0, 3, clock)
     for _ in range(3):
         buckets.take("a")
@@ -41,7 +35,7 @@ def test_a_key_may_burst_and_then_goes_at_its_rate() -> None:
 
 
 def test_the_time_to_wait_is_enough() -> None:
-    clock = Clock()
+    clock = MovedClock()
     buckets = TokenBuckets(0.1, 1, clock)
     buckets.take("a")
     with pytest.raises(RateLimited) as refused:
@@ -54,7 +48,7 @@ def test_the_time_to_wait_is_enough() -> None:
 
 
 def test_one_key_takes_nothing_from_another() -> None:
-    buckets = TokenBuckets(1.0, 1, Clock())
+    buckets = TokenBuckets(1.0, 1, MovedClock())
     buckets.take("a")
     buckets.take("b")
 
@@ -64,7 +58,7 @@ def test_one_key_takes_nothing_from_another() -> None:
 
 def test_buckets_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_BUCKETS", 3)
-    clock = Clock()
+    clock = MovedClock()
     buckets = TokenBuckets(1.0, 2, clock)
     for key in ("a", "b", "c"):
         buckets.take(key)

@@ -1,35 +1,20 @@
 """A request ends in its time, whatever of it the check of its key and its reads have taken."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from creditlane.producer import deadlines
-from creditlane.producer.api import read_time as module
 from creditlane.producer.api.read_time import LEAST_READ_SECONDS, ReadTime
 from creditlane.producer.postgres import READ_SECONDS
 from creditlane.schemas.errors import Unavailable
 
-
-class Clock:
-    """A clock that a test moves."""
-
-    now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from .moved_clock import MovedClock
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    with pytest.MonkeyPatch.context() as patch:
-        clock = Clock()
-        patch.setattr(module, "time", clock)
-        patch.setattr(deadlines, "time", clock)
-        yield clock
+def clock() -> MovedClock:
+    return MovedClock()
 
 
-def read(read_time: ReadTime, clock: Clock, seconds: float) -> float:
+def read(read_time: ReadTime, clock: MovedClock, seconds: float) -> float:
     """Let a read take so long, and return how long it might have taken."""
     with read_time.taken() as until:
         might = until - clock.now
@@ -37,8 +22,8 @@ def read(read_time: ReadTime, clock: Clock, seconds: float) -> float:
     return might
 
 
-def test_reads_share_their_time(clock: Clock) -> None:
-    read_time = ReadTime()
+def test_reads_share_their_time(clock: MovedClock) -> None:
+    read_time = ReadTime(clock)
 
     assert read(read_time, clock, 3.0) == READ_SECONDS
     clock.now += 60
@@ -47,15 +32,15 @@ def test_reads_share_their_time(clock: Clock) -> None:
         pass
 
 
-def test_the_time_of_a_write_counts_from_when_its_request_came(clock: Clock) -> None:
-    read_time = ReadTime()
+def test_the_time_of_a_write_counts_from_when_its_request_came(clock: MovedClock) -> None:
+    read_time = ReadTime(clock)
     read(read_time, clock, 4.0)
 
     assert read_time.deadline_of_write(10.0) == pytest.approx(clock.now + 6.0)
 
 
-def test_what_is_read_after_a_write_is_over_with_it_but_for_a_moment(clock: Clock) -> None:
-    read_time = ReadTime()
+def test_what_is_read_after_a_write_is_over_with_it_but_for_a_moment(clock: MovedClock) -> None:
+    read_time = ReadTime(clock)
     read_time.deadline_of_write(10.0)
     clock.now += 7.0
     assert read(read_time, clock, 0.0) == 3.0

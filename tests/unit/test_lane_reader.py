@@ -28,6 +28,8 @@ from creditlane.worker.ownership import Ownership
 from creditlane.worker.redis_session import AnswerTooLong
 from creditlane.worker.requests import Batch, parse_request
 
+from .moved_clock import MovedClock
+
 KEYS = Keys("test")
 
 
@@ -129,16 +131,6 @@ class Fences:
         self._standing.clear()
 
 
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def streams() -> Streams:
     return Streams()
@@ -160,13 +152,13 @@ def counting() -> Counting:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> MovedClock:
+    return MovedClock()
 
 
 @pytest.fixture
 def make_reader(
-    streams: Streams, ownership: Ownership, fences: Fences, counting: Counting, clock: Clock
+    streams: Streams, ownership: Ownership, fences: Fences, counting: Counting, clock: MovedClock
 ) -> Callable[[int], LaneReader]:
     """Makes a reader with a batch limit."""
     return lambda batch_limit: LaneReader(
@@ -278,7 +270,7 @@ def test_after_a_fault_a_lane_waits_for_what_is_under_way_and_is_read_from_its_h
 
 
 def test_a_lane_that_is_always_under_way_does_not_pass_over_lower_ids(
-    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: MovedClock
 ) -> None:
     """Given a lane under constant load, when lower ids come without any fault of the connection, then they are read
     once what was under way is done with."""
@@ -297,7 +289,7 @@ def test_a_lane_that_is_always_under_way_does_not_pass_over_lower_ids(
 
 
 def test_reading_on_under_load_without_lower_ids_never_waits(
-    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: MovedClock
 ) -> None:
     streams.lanes = {lane(2): [10]}
     reader.read({2: 5})
@@ -309,7 +301,7 @@ def test_reading_on_under_load_without_lower_ids_never_waits(
 
 
 def test_one_lane_of_another_type_holds_up_no_other_and_is_named(
-    reader: LaneReader, streams: Streams, counting: Counting, clock: Clock
+    reader: LaneReader, streams: Streams, counting: Counting, clock: MovedClock
 ) -> None:
     """Given a string where a lane should be, when the lanes are read, then the others are, it is named as long as it
     is there, and read again soon after it is gone."""
@@ -460,7 +452,7 @@ def test_after_an_answer_that_is_too_long_fewer_entries_are_asked_for(
 
 
 def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
-    streams: Streams, make_reader: Callable[[int], LaneReader], counting: Counting, clock: Clock
+    streams: Streams, make_reader: Callable[[int], LaneReader], counting: Counting, clock: MovedClock
 ) -> None:
     """Given one entry that is longer than any answer may be, when the lanes are read, then after some answers that are
     broken off all others are read, and no answer is broken off any more; it is looked at now and then, and the lane
@@ -721,7 +713,9 @@ def test_with_something_held_back_a_lane_is_read_on_from_its_place(
     assert reader.read({2: 5}).requests == []
 
 
-def test_what_was_held_back_is_not_taken_for_a_lower_id(reader: LaneReader, streams: Streams, clock: Clock) -> None:
+def test_what_was_held_back_is_not_taken_for_a_lower_id(
+    reader: LaneReader, streams: Streams, clock: MovedClock
+) -> None:
     """Given something light that went before what is held back, when both are under way, then reading goes on."""
     streams.lanes = {lane(2): [1]}
     streams.payloads = {1: command_of("store_a", 1, heavy=True)}
@@ -750,7 +744,7 @@ def test_what_was_held_back_under_a_lost_lease_is_read_again(reader: LaneReader,
 
 @pytest.mark.parametrize("is_under_way", [True, False])
 def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
-    reader: LaneReader, streams: Streams, ownership: Ownership, clock: Clock, is_under_way: bool
+    reader: LaneReader, streams: Streams, ownership: Ownership, clock: MovedClock, is_under_way: bool
 ) -> None:
     """Given a lane with something held back, when its key is something else for a while, then nothing is held back
     until it can be read, and then its store's commands come in their order."""
@@ -777,7 +771,7 @@ def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
 
 
 def test_the_heads_of_many_lanes_with_long_entries_are_looked_at(
-    streams: Streams, make_reader: Callable[[int], LaneReader], clock: Clock
+    streams: Streams, make_reader: Callable[[int], LaneReader], clock: MovedClock
 ) -> None:
     """Given many lanes under way of which the first entries together are longer than an answer may be, then they are
     looked at all the same, and lower ids are found."""

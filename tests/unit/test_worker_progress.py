@@ -10,20 +10,12 @@ from creditlane.schemas.postgres_sessions import ServerSilent
 from creditlane.schemas.worker_numbers import StageTrouble
 from creditlane.worker.progress import ENDED, NO_ANSWER, Progress, cause_of
 
-
-class Time:
-    """A clock that is told the time."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from .moved_clock import MovedClock
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> MovedClock:
+    return MovedClock()
 
 
 @pytest.fixture
@@ -32,11 +24,11 @@ def stopping() -> threading.Event:
 
 
 @pytest.fixture
-def progress(time: Time, stopping: threading.Event) -> Progress:
+def progress(time: MovedClock, stopping: threading.Event) -> Progress:
     return Progress(stopping, time)
 
 
-def test_a_stage_without_work_is_not_stuck(progress: Progress, time: Time) -> None:
+def test_a_stage_without_work_is_not_stuck(progress: Progress, time: MovedClock) -> None:
     progress.reader.begin()
     progress.reader.end()
     time.now += 100
@@ -44,7 +36,7 @@ def test_a_stage_without_work_is_not_stuck(progress: Progress, time: Time) -> No
     assert progress.stuck(10) == {}
 
 
-def test_a_stage_that_waits_for_one_answer_is_stuck_after_a_lease(progress: Progress, time: Time) -> None:
+def test_a_stage_that_waits_for_one_answer_is_stuck_after_a_lease(progress: Progress, time: MovedClock) -> None:
     progress.applier.begin()
     time.now += 10
     assert progress.stuck(10) == {}
@@ -53,7 +45,7 @@ def test_a_stage_that_waits_for_one_answer_is_stuck_after_a_lease(progress: Prog
     assert progress.stuck(10) == {"applier": StageTrouble(NO_ANSWER, 11, 0)}
 
 
-def test_attempts_that_fail_are_one_piece_of_work(progress: Progress, time: Time) -> None:
+def test_attempts_that_fail_are_one_piece_of_work(progress: Progress, time: MovedClock) -> None:
     for _ in range(3):
         progress.reader.begin()
         time.now += 4
@@ -66,7 +58,7 @@ def test_attempts_that_fail_are_one_piece_of_work(progress: Progress, time: Time
     assert progress.troubles(0) == {}
 
 
-def test_a_part_that_is_done_is_progress(progress: Progress, time: Time) -> None:
+def test_a_part_that_is_done_is_progress(progress: Progress, time: MovedClock) -> None:
     progress.applier.begin()
     for _ in range(3):
         time.now += 6
