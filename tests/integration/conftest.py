@@ -13,6 +13,8 @@ import pytest
 
 from creditlane import AsyncClient, Client, Settings
 
+from ..tcp_link import TcpLink, postgres_address
+
 #: How long a worker process may take to stop, in seconds.
 STOP_SECONDS = 20.0
 
@@ -94,6 +96,31 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[[Settings],
 def client(make_client: Callable[[Settings], Client], settings: Settings) -> Client:
     """A client of the test's settings, of each kind in turn."""
     return make_client(settings)
+
+
+@pytest.fixture
+def link(database_url: str) -> Iterator[TcpLink]:
+    """A way to Postgres that can go silent, be cut, or shut."""
+    with TcpLink(postgres_address(database_url)) as link:
+        yield link
+
+
+@pytest.fixture
+def far_url(link: TcpLink, database_url: str) -> str:
+    """The URL of the database over the link."""
+    return link.postgres_url(database_url)
+
+
+@pytest.fixture
+def far_settings(settings: Settings, far_url: str) -> Settings:
+    """Settings whose way to Postgres is the link."""
+    return settings.model_copy(update={"database_url": far_url})
+
+
+@pytest.fixture
+def far_client(make_client: Callable[[Settings], Client], far_settings: Settings) -> Client:
+    """A client that reaches Postgres over the link, of each kind in turn."""
+    return make_client(far_settings)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from creditlane.worker.connecting import connect_postgres
 from creditlane.worker.store import LedgerStore
 
 from ..conftest import DatabaseServer
-from ..tcp_link import TcpLink, postgres_address
+from ..tcp_link import TcpLink
 from .direct_store import DirectStore, codes
 
 ANN = "cca_" + "a" * 32
@@ -193,20 +193,20 @@ def test_a_server_for_reading_and_writing_is_found(database_url: str) -> None:
     pool.close()
 
 
-def test_nothing_is_asked_at_the_start_that_poolers_refuse(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_at_the_start_that_poolers_refuse(
+    link: TcpLink, far_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given PgBouncer as it is shipped, which takes these parameters and no others, then every session gets through."""
     monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=50")
     taken = {"user", "database", "client_encoding", "datestyle", "timezone", "application_name"}
-    with TcpLink(postgres_address(database_url)) as link:
-        far_url = link.postgres_url(database_url)
-        connect(far_url, name="test").close()
-        pool = LedgerPool(far_url, max_size=1)
-        pool.rows("select 1", {}, read_until())
-        pool.close()
+    connect(far_url, name="test").close()
+    pool = LedgerPool(far_url, max_size=1)
+    pool.rows("select 1", {}, read_until())
+    pool.close()
 
-        assert len(link.greetings) == 2
-        for greeting in link.greetings:
-            assert set(startup_parameters(greeting)) <= taken
+    assert len(link.greetings) == 2
+    for greeting in link.greetings:
+        assert set(startup_parameters(greeting)) <= taken
 
 
 def startup_parameters(message: bytes) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Postgres is open and silent: every wait for it ends on our side, and it is used again once it answers."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from creditlane import Client, Settings
 from creditlane.audit.verification import verify
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.authentication import KeyDesk
+from creditlane.producer.api.connections import Connections
 from creditlane.producer.api.keys import KeyRow, create_key
 from creditlane.producer.api.monitoring import CHECK_SECONDS
 from creditlane.producer.async_ledger_reader import AsyncLedgerReader
@@ -28,7 +30,7 @@ from creditlane.schemas.errors import AccountNotFound, CreditlaneError, Unavaila
 from creditlane.schemas.events import public_endpoint_id
 from creditlane.schemas.tickets import Ticket
 
-from ..tcp_link import TcpLink, postgres_address
+from ..tcp_link import TcpLink
 
 ANN = "cca_" + "a" * 32
 ANN_S_BALANCE = f"/v1/customer-credits/accounts/{ANN}/balance"
@@ -39,29 +41,6 @@ SHORT_SECONDS = 0.5
 MARGIN_SECONDS = 2.0
 #: How long Postgres is away, in seconds: pauses that double would make the next one as long.
 AWAY_SECONDS = 3.5
-
-
-@pytest.fixture
-def link(database_url: str) -> Iterator[TcpLink]:
-    with TcpLink(postgres_address(database_url)) as link:
-        yield link
-
-
-@pytest.fixture
-def far_url(link: TcpLink, database_url: str) -> str:
-    """The URL of the database over the link."""
-    return link.postgres_url(database_url)
-
-
-@pytest.fixture
-def far_settings(settings: Settings, far_url: str) -> Settings:
-    """Settings whose way to Postgres can go silent."""
-    return settings.model_copy(update={"database_url": far_url})
-
-
-@pytest.fixture
-def far_client(make_client: Callable[[Settings], Client], far_settings: Settings) -> Client:
-    return make_client(far_settings)
 
 
 def within(seconds: float, error: type[CreditlaneError], attempt: Callable[[], Any]) -> None:
@@ -243,13 +222,20 @@ def test_the_api_answers_while_postgres_is_silent(
 
 
 def test_a_request_waits_no_longer_when_others_wait_already(
-    link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]]
+    link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    read, is_read = Connections.read, threading.Event()
+
+    async def told(*asked: Any) -> Any:
+        is_read.set()
+        return await read(*asked)
+
     with far_api() as api, ThreadPoolExecutor(1) as other:
         assert api.get(ANN_S_BALANCE).status_code == 404
+        monkeypatch.setattr(Connections, "read", told)
         link.silence()
         waiting = other.submit(api.get, ANN_S_BALANCE)
-        time.sleep(SHORT_SECONDS)
+        assert is_read.wait(READ_SECONDS)
 
         begun = time.monotonic()
         assert api.get(ANN_S_BALANCE).status_code == 503

@@ -1,7 +1,7 @@
 """Postgres may have committed without saying so: nobody is told then that nothing was done."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from creditlane.producer.postgres import read_until
 from creditlane.producer.sender import Sender
 from creditlane.schemas.errors import OutcomeUnknown, Unavailable
 
-from ..tcp_link import TcpLink, postgres_address
+from ..tcp_link import TcpLink
 
 MAKE_STORE = "insert into stores (public_id, name) values ('store_0000000000000abc', 'n')"
 #: Refused at the commit, by a server that goes on.
@@ -38,18 +38,6 @@ PAYLOAD = (
 Spoil = Callable[[TcpLink], None]
 #: Does a transaction of one statement, with something in between that statement and the commit, or before both.
 Attempt = Callable[[str, Callable[[], None], Callable[[], None]], None]
-
-
-@pytest.fixture
-def link(database_url: str) -> Iterator[TcpLink]:
-    with TcpLink(postgres_address(database_url)) as link:
-        yield link
-
-
-@pytest.fixture
-def far_url(link: TcpLink, database_url: str) -> str:
-    """The URL of the database over the link."""
-    return link.postgres_url(database_url)
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
@@ -109,11 +97,6 @@ def test_a_commit_that_is_refused_is_not_done(database_url: str, attempt: Attemp
         attempt(database_url, nothing, nothing)
 
 
-@pytest.fixture
-def far_client(make_client: Callable[[Settings], Client], settings: Settings, far_url: str) -> Client:
-    return make_client(settings.model_copy(update={"database_url": far_url}))
-
-
 def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
     far_client: Client, link: TcpLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +139,7 @@ def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
 
 
 def test_a_dead_letter_that_is_on_its_lane_but_not_marked_is_unknown(
-    settings: Settings, link: TcpLink, far_url: str, monkeypatch: pytest.MonkeyPatch, database_url: str
+    far_settings: Settings, link: TcpLink, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     identifier, send = uuid4(), Sender.send
     with psycopg.connect(database_url) as connection:
@@ -174,6 +157,6 @@ def test_a_dead_letter_that_is_on_its_lane_but_not_marked_is_unknown(
     monkeypatch.setattr(Sender, "send", then_cut)
     with (
         pytest.raises(OutcomeUnknown, match="replay it again"),
-        DeadLetters.connect(settings.model_copy(update={"database_url": far_url})) as letters,
+        DeadLetters.connect(far_settings) as letters,
     ):
         letters.replay(letters.get(str(identifier)))

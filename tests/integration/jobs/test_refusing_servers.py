@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from rq import Queue
 from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
 from rq.suspension import suspend
@@ -157,6 +158,16 @@ def test_a_redis_that_answers_no_ends_no_process(
     check_all_work(own, processes)
 
 
+def with_a_job(own: Settings, client: redis.Redis) -> tuple[Queue, JobsWorker, Job]:
+    """Return a queue, a worker, and a job that it has taken from there."""
+    queue = open_queue(own, "jobs", client)
+    queue.enqueue("builtins.len", "abc")
+    worker = JobsWorker(queue, "refused", threading.Event())
+    taken = worker.dequeue_job_and_maintain_ttl(None)
+    assert taken is not None
+    return queue, worker, taken[0]
+
+
 @pytest.mark.parametrize(
     ("refuse", "allow"), [(fill_memory, free_memory), (demote, promote)], ids=["out of memory", "a replica"]
 )
@@ -164,17 +175,13 @@ def test_a_job_whose_end_redis_does_not_take_at_first_has_not_failed(
     refuse: Refusal, allow: Refusal, own: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connect_redis(own.require_redis_url()) as client, connect_redis(own.require_redis_url()) as operator:
-        queue = open_queue(own, "jobs", client)
-        job = queue.enqueue("builtins.len", "abc")
-        worker = JobsWorker(queue, "refused", threading.Event())
-        taken = worker.dequeue_job_and_maintain_ttl(None)
-        assert taken is not None
+        queue, worker, taken = with_a_job(own, client)
         monkeypatch.setattr(Job, "perform", lambda _job: refuse(operator))
         monkeypatch.setattr(Backoff, "pause", lambda _backoff: allow(operator) is None)
 
-        worker.execute_job(*taken)
+        worker.execute_job(taken, queue)
 
-        assert job.get_status() == JobStatus.FINISHED
+        assert taken.get_status() == JobStatus.FINISHED
         assert queue.failed_job_registry.get_job_count() == 0
 
 
@@ -205,19 +212,15 @@ def test_a_worker_whose_redis_goes_away_in_a_job_just_begins_anew(
     own: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connect_redis(own.require_redis_url()) as client, connect_redis(own.require_redis_url()) as operator:
-        queue = open_queue(own, "jobs", client)
-        job = queue.enqueue("builtins.len", "abc")
-        worker = JobsWorker(queue, "refused", threading.Event())
-        taken = worker.dequeue_job_and_maintain_ttl(None)
-        assert taken is not None
+        queue, worker, taken = with_a_job(own, client)
         monkeypatch.setattr(Job, "perform", lambda _job: fill_memory(operator))
         monkeypatch.setattr(Backoff, "pause", lambda _backoff: False)
 
         with pytest.raises(StopRequested):
-            worker.execute_job(*taken)
+            worker.execute_job(taken, queue)
 
         free_memory(operator)
-        assert job.get_status() == JobStatus.STARTED
+        assert taken.get_status() == JobStatus.STARTED
 
 
 def test_processes_are_known_again_when_redis_was_emptied(own: Settings, processes: list[Process]) -> None:
