@@ -53,7 +53,7 @@ class AsyncLedgerReader:
         asked = time.monotonic()
         rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         if rows:
-            self._clocks.note_postgres(rows[-1][-1] / 1_000_000, asked)
+            self._clocks.note_postgres(statements.time_told(rows), asked)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}

@@ -55,7 +55,7 @@ class LedgerReader:
         asked = time.monotonic()
         rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         if rows:
-            self._clocks.note_postgres(rows[-1][-1] / 1_000_000, asked)
+            self._clocks.note_postgres(statements.time_told(rows), asked)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         letters = self._read(statements.FIND_DEAD_LETTERS, {"store": store, "keys": missing}, until) if missing else []

@@ -113,6 +113,11 @@ def journal_row(row: Sequence[Any]) -> JournalRow:
     )
 
 
+def time_told(rows: Sequence[Sequence[Any]]) -> float:
+    """Return the time of Postgres, in seconds since 1970, that stands beside the rows of `FIND_DECISIONS`."""
+    return float(rows[-1][-1] / 1_000_000)
+
+
 def account_of(row: Sequence[Any]) -> Account:
     """Return the account in a row of `READ_ACCOUNT`."""
     account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us, *rest = row
