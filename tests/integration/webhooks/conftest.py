@@ -25,8 +25,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def sending(settings: Settings) -> Settings:
-    """Settings of a sender that may reach the receiver, and does not wait long for it."""
-    return settings.model_copy(update={"webhook_allowed_networks": "loopback", "webhook_timeout_seconds": 1.0})
+    """Settings of a sender that may reach the receiver, and waits so long that nothing times out by accident."""
+    return settings.model_copy(update={"webhook_allowed_networks": "loopback", "webhook_timeout_seconds": 20.0})
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from uuid import UUID
 import pytest
 
 from creditlane.schemas.commands import Freeze, OpenAccount
+from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import sending as sending_module
+from creditlane.worker.webhooks.rounds import deliver_round
 
 from .news import Newsroom
 from .receiver import Receiver, hang, plain
@@ -89,11 +91,11 @@ def test_a_success_after_failures_is_a_success(
 
 
 def test_an_endpoint_that_does_not_answer_in_time_has_failed(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    newsroom: Newsroom, receiver: Receiver, sending: Settings, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", hang)
 
-    deliver()
+    deliver_round(sending.model_copy(update={"webhook_timeout_seconds": 1.0}))
 
     row = delivery(newsroom, endpoint)
     assert (row["status"], row["attempts"], row["response_status"]) == (1, 1, None)
