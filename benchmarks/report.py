@@ -31,9 +31,7 @@ class Machine:
     platform: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.cores} cores, {self.platform}, Python {self.python}, Postgres {self.postgres}, Redis {self.redis}"
-        )
+        return f"{self.cores} cores, {self.platform}, Python {self.python}, Postgres {self.postgres}, {self.redis}"
 
 
 @dataclass(frozen=True, slots=True)

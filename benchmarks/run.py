@@ -154,6 +154,11 @@ def _machine(database_url: str, redis_url: str) -> Machine:
         cores=os.cpu_count() or 0,
         python=platform.python_version(),
         postgres=str(postgres[0]) if postgres else "",
-        redis=str(server["redis_version"]),
+        redis=_redis_name(server),
         platform=f"{platform.system()} {platform.machine()}",
     )
+
+
+def _redis_name(server: dict[str, object]) -> str:
+    """Return which server it is: Valkey tells under the old name which Redis it stands for."""
+    return f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"

