@@ -156,9 +156,17 @@ def _print_report(report: JobsReport) -> None:
         title="Jobs",
     )
     print_table(
-        ["queue", "in RQ", "waiting", "started", "failed", "processes"],
+        ["queue", "in RQ", "waiting", "started", "failed", "refused", "processes"],
         [
-            (queue.queue, queue.rq_name, queue.waiting, queue.started, queue.failed, len(queue.processes))
+            (
+                queue.queue,
+                queue.rq_name,
+                queue.waiting,
+                queue.started,
+                queue.failed,
+                queue.refused,
+                len(queue.processes),
+            )
             for queue in report.queues
         ],
         title="Queues",

@@ -25,6 +25,7 @@ CreditlaneError
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── TargetRefused                  target_refused: webhooks may not go to this URL or address
 ├── DeliveriesExhausted            deliveries_exhausted: every attempt to deliver these events has failed
+├── JobRefused                     job_refused: a job in RQ is none of Creditlane's
 ├── WebhookNotFound                webhook_not_found: the store has no such endpoint, or the endpoint no such event
 ├── WebhookDisabled                webhook_disabled: nothing is sent to the endpoint until it is enabled
 ├── WebhookLimitReached            webhook_limit_reached: the store has as many endpoints as it may have
@@ -222,6 +223,12 @@ class DeliveriesExhausted(CreditlaneError):
     """Every attempt to deliver these events has failed; requeue this job to have them sent again."""
 
     code = "deliveries_exhausted"
+
+
+class JobRefused(CreditlaneError):
+    """This job is none of Creditlane's and was not done; find out who can write to Redis."""
+
+    code = "job_refused"
 
 
 class WebhookNotFound(CreditlaneError):

@@ -6,6 +6,7 @@
     <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
     <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
+    <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
     <prefix>:write-check                string  written to find out whether Redis takes writes; expires
 
 The braces make all keys of a partition one slot of a Redis Cluster.
@@ -54,6 +55,11 @@ class Keys:
     def wake_deliveries(self) -> str:
         """Name of the list on which whoever delivers news waits for a hint that there are some."""
         return f"{self.prefix}:wake:deliveries"
+
+    @property
+    def refused_jobs(self) -> str:
+        """Name of the hash that counts jobs in RQ that were none of ours, by their queue."""
+        return f"{self.prefix}:refused-jobs"
 
     @property
     def write_check(self) -> str:

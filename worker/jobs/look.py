@@ -21,7 +21,7 @@ from ...schemas.settings import Settings
 from ..connecting import connect_redis
 from .database import Connection, connect
 from .kinds import KINDS
-from .queues import open_queue
+from .queues import open_queue, read_refusals
 from .rq_worker import LIFE_SECONDS
 
 _RUN = """
@@ -93,6 +93,8 @@ class QueueLook(BaseModel):
     waiting: int
     started: int
     failed: int
+    #: Jobs that were none of Creditlane's: somebody else writes to Redis.
+    refused: int
     processes: list[ProcessLook]
 
 
@@ -180,6 +182,7 @@ def _queue(settings: Settings, name: QueueName, client: redis.Redis) -> QueueLoo
         waiting=queue.count,
         started=queue.started_job_registry.get_job_count(cleanup=False),
         failed=queue.failed_job_registry.get_job_count(cleanup=False),
+        refused=read_refusals(settings, name, client),
         processes=_processes(queue),
     )
 

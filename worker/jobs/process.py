@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import psycopg
@@ -26,7 +27,8 @@ from ..backoff import Backoff
 from ..connecting import connect_redis
 from ..logs import configure_logs
 from .database import connect
-from .queues import open_queue
+from .import_path import limit_import_path
+from .queues import count_refusal, open_queue
 from .rq_worker import JobsWorker, adopt_rq_logs
 from .scheduler import Scheduler
 from .waker import Waker
@@ -104,7 +106,12 @@ class JobsProcess:
                 backoff.pause()
 
     def _work_as_long_as_redis_is_there(self, connection: redis.Redis) -> None:
-        worker = JobsWorker(open_queue(self._settings, self._queue, connection), self.name, self._stopping)
+        worker = JobsWorker(
+            open_queue(self._settings, self._queue, connection),
+            self.name,
+            self._stopping,
+            on_refusal=partial(count_refusal, self._settings, self._queue, connection),
+        )
         if connection.exists(worker.key):
             # Redis went away in the middle of something, and could not be told that this worker ended.
             worker.register_death()  # type: ignore[no-untyped-call]  # RQ has no type for it
@@ -156,6 +163,7 @@ def run_jobs_process(settings: Settings, queue: QueueName) -> None:
     Raises:
         ConfigurationError: it cannot start as it is set up.
     """
+    limit_import_path()
     configure_logs(settings.log_format)
     adopt_rq_logs()
     JobsProcess(settings, queue).run()

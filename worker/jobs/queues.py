@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import redis
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
+from ...schemas.keys import Keys
 from ...schemas.queues import QueueName, rq_name
 from ...schemas.settings import Settings
+from .checked_jobs import CheckedJob, CheckedQueue
 
 #: How often a job is put back whose process died under it. One that raised is not put back: it has failed.
 MAX_ABANDONMENTS = 10
@@ -15,7 +19,9 @@ MAX_ABANDONMENTS = 10
 
 def open_queue(settings: Settings, queue: QueueName, connection: redis.Redis) -> Queue:
     """Return the queue."""
-    return Queue(rq_name(settings, queue), connection=connection, serializer=JSONSerializer)
+    return CheckedQueue(
+        rq_name(settings, queue), connection=connection, serializer=JSONSerializer, job_class=CheckedJob
+    )
 
 
 def job_id(settings: Settings, *parts: object) -> str:
@@ -26,3 +32,13 @@ def job_id(settings: Settings, *parts: object) -> str:
 def put_back_if_abandoned() -> Retry:
     """Return what lets RQ put a job back whose process died under it."""
     return Retry(max=MAX_ABANDONMENTS)
+
+
+def count_refusal(settings: Settings, queue: QueueName, connection: redis.Redis) -> None:
+    """Count a job that was none of ours."""
+    connection.hincrby(Keys(settings.redis_prefix).refused_jobs, queue, 1)
+
+
+def read_refusals(settings: Settings, queue: QueueName, connection: redis.Redis) -> int:
+    """Return how many jobs on the queue were none of ours."""
+    return int(cast("bytes | None", connection.hget(Keys(settings.redis_prefix).refused_jobs, queue)) or 0)

@@ -6,14 +6,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import redis
 import structlog
-from redis.client import PubSub, PubSubWorkerThread
 from rq import Queue, SimpleWorker
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
@@ -24,6 +24,7 @@ from rq.worker import WorkerStatus
 
 from ..backoff import Backoff
 from ..webhooks.stopping import stop_soon
+from .checked_jobs import CheckedJob, CheckedQueue
 
 #: How long a process that shows no life counts as alive, and its job as started, in seconds.
 LIFE_SECONDS = 90
@@ -31,12 +32,14 @@ LIFE_SECONDS = 90
 BEAT_SECONDS = 15.0
 #: How long one wait for a job takes, in seconds: so long does an idle process take to stop.
 WAIT_SECONDS = 1
-#: How long it waits before it listens for RQ's commands again, in seconds.
-LISTEN_PAUSE_SECONDS = 2.0
 #: How often it looks for jobs whose process died, in seconds.
 MAINTENANCE_SECONDS = 60
 
 _log = structlog.get_logger(__name__)
+
+
+def _nothing() -> None:
+    """Outside of a jobs process nobody counts."""
 
 
 class JobsWorker(SimpleWorker):
@@ -46,10 +49,14 @@ class JobsWorker(SimpleWorker):
     take, and a signal may cut it short just after it took a job off the queue.
     """
 
-    def __init__(self, queue: Queue, name: str, stopping: threading.Event) -> None:
+    def __init__(
+        self, queue: Queue, name: str, stopping: threading.Event, *, on_refusal: Callable[[], None] = _nothing
+    ) -> None:
         super().__init__(
             [queue],
             name=name,
+            job_class=CheckedJob,
+            queue_class=CheckedQueue,
             connection=queue.connection,
             serializer=JSONSerializer,
             worker_ttl=LIFE_SECONDS - 60,
@@ -57,7 +64,7 @@ class JobsWorker(SimpleWorker):
             log_job_description=False,
         )
         self._stopping = stopping
-        self._leaving = threading.Event()
+        self._on_refusal = on_refusal
 
     @property
     def _stop_requested(self) -> bool:
@@ -115,7 +122,7 @@ class JobsWorker(SimpleWorker):
         self.heartbeat()
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()  # type: ignore[no-untyped-call]  # RQ has no type for it
-        return self.queue_class.dequeue_any(
+        found = self.queue_class.dequeue_any(
             self._ordered_queues,
             WAIT_SECONDS,
             connection=self.connection,
@@ -123,6 +130,11 @@ class JobsWorker(SimpleWorker):
             serializer=self.serializer,
             death_penalty_class=self.death_penalty_class,
         )
+        if found is not None:
+            job, queue = found
+            # What it says of itself decides neither whose registries it gets into nor whether it is taken off here.
+            job.origin = queue.name
+        return found
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Do the job in this process, showing life meanwhile.
@@ -140,28 +152,32 @@ class JobsWorker(SimpleWorker):
             _log.warning("Redis was not told how a job went", job=job.id, error=str(error))
             raise StopRequested from error
 
-    def teardown(self) -> None:
-        """Leave; the thread that listens for RQ's commands ends also when Redis cannot be told."""
-        self._leaving.set()
-        try:
-            super().teardown()  # type: ignore[no-untyped-call]  # RQ has no type for it
-        except redis.RedisError:
-            # RQ says that it is always None.
-            listening = cast("PubSubWorkerThread | None", self.pubsub_thread)
-            if listening is not None:
-                listening.stop()
-            raise
+    def subscribe(self) -> None:
+        """Listen to none of RQ's commands: they come from whoever can write to Redis, and a signal does all we need."""
 
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:  # noqa: ARG002  # RQ's signature
-        """Go on listening for RQ's commands when Redis is there again; that it is away, the worker itself logs."""
-        if self._leaving.is_set():
-            # Its connection was closed under it, which shows as an error of any kind.
-            pubsub_thread.stop()
-        elif isinstance(exc, redis.ConnectionError | redis.TimeoutError):
-            self._leaving.wait(LISTEN_PAUSE_SECONDS)
-        else:
-            _log.warning("RQ's commands are not listened for any more", error=str(exc))
-            pubsub_thread.stop()
+    def run_maintenance_tasks(self) -> None:
+        """Clean RQ's registries; what somebody else has put there ends no process.
+
+        Raises:
+            redis.RedisError: Redis is away, or refuses.
+        """
+        try:
+            super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # RQ has no type for it
+        except Exception as error:
+            if isinstance(error, redis.RedisError) and not str(error).startswith("WRONGTYPE"):
+                raise
+            _log.error(
+                "RQ's registries hold what RQ cannot read", error=f"{type(error).__name__}: {error}"
+            )  # its place in RQ tells nobody anything
+            self.last_cleaned_at = datetime.now(UTC)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Do the job, or put it into the failed registry; one that is not ours always."""
+        succeeded = super().perform_job(job, queue, execution)
+        if isinstance(job, CheckedJob) and job.refusal is not None:
+            _log.error("a job that is not ours was refused", job=job.id, function=job.func_name, reason=job.refusal)
+            self._on_refusal()
+        return succeeded
 
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
         """Note that the job is done, which a Redis that takes no note of it now makes no failure."""

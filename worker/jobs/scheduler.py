@@ -25,11 +25,10 @@ from ..connecting import connect_redis
 from . import run_sql as sql
 from .database import Connection, connect
 from .due_commands import DueCommands
+from .entry_points import PERFORM_RUN
 from .kinds import KINDS, SCHEDULED, next_due
 from .queues import job_id, open_queue, put_back_if_abandoned
 
-#: What RQ calls for a run.
-PERFORM_RUN = f"{__package__}.runs.perform_run"
 #: How often the scheduler looks, in seconds.
 LOOK_SECONDS = 1.0
 #: How long a run that is due is trusted to have its job in RQ before that is looked at again, in seconds.

@@ -20,10 +20,9 @@ from ...schemas.settings import Settings
 from ..backoff import Backoff
 from ..connecting import connect_redis
 from .database import Connection, connect
+from .entry_points import ROUND
 from .queues import job_id, open_queue, put_back_if_abandoned
 
-#: What delivers: a round of a few seconds, of everything that is due.
-ROUND = f"{__package__.removesuffix('.jobs')}.webhooks.rounds.deliver_round"
 #: How long a round may take before it counts as hung, in seconds.
 ROUND_TIMEOUT_SECONDS = 180
 #: How long to wait for a hint before looking without one, in seconds.

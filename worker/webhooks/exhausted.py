@@ -19,8 +19,6 @@ from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres, connect_redis
 from . import sql
 
-#: Most events of one job.
-EVENTS_PER_JOB = 1_000
 #: Events that the message of a job names.
 NAMED_EVENTS = 5
 #: What a job remembers of having been run before.
@@ -31,16 +29,17 @@ _log = structlog.get_logger(__name__)
 
 def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], Sequence[UUID]]) -> None:
     """Make jobs that fail and so show these deliveries; if Redis cannot be reached, Postgres alone has them."""
+    from ..jobs.entry_points import MAX_EVENTS, REPORT_EXHAUSTED
     from ..jobs.queues import open_queue
 
     try:
         with connect_redis(settings.require_redis_url()) as connection:
             queue = open_queue(settings, DELIVERIES, connection)
             for (store_id, endpoint_id), events in exhausted.items():
-                for start in range(0, len(events), EVENTS_PER_JOB):
-                    part = [str(event) for event in events[start : start + EVENTS_PER_JOB]]
+                for start in range(0, len(events), MAX_EVENTS):
+                    part = [str(event) for event in events[start : start + MAX_EVENTS]]
                     # Kept until somebody has looked at it.
-                    queue.enqueue(report_exhausted, store_id, str(endpoint_id), part, failure_ttl=-1, result_ttl=0)
+                    queue.enqueue(REPORT_EXHAUSTED, store_id, str(endpoint_id), part, failure_ttl=-1, result_ttl=0)
     except redis.RedisError as error:
         _log.warning("failed deliveries are not shown as jobs", error=str(error).strip())
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -15,12 +16,15 @@ from rq import Queue
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_redis
 from creditlane.worker.jobs.database import Connection, connect
+from creditlane.worker.jobs.entry_points import ENTRY_POINTS, EntryPoint
 from creditlane.worker.jobs.queues import open_queue
 
 from .tried_work import install
 
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
 DEADLINE_SECONDS = 40.0
+#: What jobs call that call `len`.
+LENGTH = "creditlane.worker.jobs.length_of_the_tests.length"
 RUNNER = Path(__file__).with_name("tried_work.py")
 
 StartJobs = Callable[..., "subprocess.Popen[bytes]"]
@@ -42,6 +46,16 @@ def client_of_redis(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def jobs_queue(settings: Settings, client_of_redis: redis.Redis) -> Queue:
     return open_queue(settings, "jobs", client_of_redis)
+
+
+@pytest.fixture
+def length_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that jobs may call, in this process: `len`, of a list of numbers."""
+    module = ModuleType("creditlane.worker.jobs.length_of_the_tests")
+    vars(module)["length"] = len
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    entry = EntryPoint("jobs.length_of_the_tests", "length", tuple[list[int]])
+    monkeypatch.setitem(ENTRY_POINTS, LENGTH, entry)
 
 
 @pytest.fixture

@@ -23,13 +23,14 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_redis
 from creditlane.worker.jobs import rq_worker
 from creditlane.worker.jobs.database import Connection
+from creditlane.worker.jobs.entry_points import ROUND
 from creditlane.worker.jobs.look import living_processes
 from creditlane.worker.jobs.queues import open_queue
 from creditlane.worker.jobs.rq_worker import LIFE_SECONDS, JobsWorker
 from creditlane.worker.jobs.runs import request_run
-from creditlane.worker.jobs.waker import ROUND, Waker
+from creditlane.worker.jobs.waker import Waker
 
-from .conftest import DEADLINE_SECONDS, StartJobs
+from .conftest import DEADLINE_SECONDS, LENGTH, StartJobs
 from .tried_work import COUNT, HOLD
 
 ENDPOINT = "11111111-1111-1111-1111-111111111111"
@@ -179,10 +180,11 @@ class Watched(JobsWorker):
         return super().perform_job(job, queue, execution)
 
 
+@pytest.mark.usefixtures("length_job")
 def test_a_process_shows_life_during_a_long_job(jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a job that may take hours, then its process claims to live for a minute or two, again and again."""
     monkeypatch.setattr(rq_worker, "BEAT_SECONDS", 0.01)
-    job = jobs_queue.enqueue("builtins.len", [1, 2], job_timeout=86_400)
+    job = jobs_queue.enqueue(LENGTH, [1, 2], job_timeout=86_400)
     worker = Watched(jobs_queue, "watched", threading.Event())
     worker.register_birth()
 
@@ -194,11 +196,12 @@ def test_a_process_shows_life_during_a_long_job(jobs_queue: Queue, monkeypatch: 
     assert job.get_status() == "finished"
 
 
+@pytest.mark.usefixtures("length_job")
 def test_a_job_whose_process_died_is_put_back_and_one_that_raised_is_not(jobs_queue: Queue) -> None:
     from creditlane.worker.jobs.queues import put_back_if_abandoned
 
-    dead = jobs_queue.enqueue("builtins.len", [1], retry=put_back_if_abandoned())
-    bad = jobs_queue.enqueue("builtins.len", 1, retry=put_back_if_abandoned())
+    dead = jobs_queue.enqueue(LENGTH, [1], retry=put_back_if_abandoned())
+    bad = jobs_queue.enqueue(LENGTH, 1, retry=put_back_if_abandoned())
     worker = JobsWorker(jobs_queue, "mortal", threading.Event())
     worker.register_birth()
     for job in (dead, bad):
