@@ -121,7 +121,7 @@ class JobsWorker(SimpleWorker):
             self.set_state(WorkerStatus.IDLE)
         self.heartbeat()
         if self.should_run_maintenance_tasks:
-            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]  # RQ has no type for it
+            self.run_maintenance_tasks()
         found = self.queue_class.dequeue_any(
             self._ordered_queues,
             WAIT_SECONDS,
@@ -166,10 +166,9 @@ class JobsWorker(SimpleWorker):
         except Exception as error:
             if isinstance(error, redis.RedisError) and not str(error).startswith("WRONGTYPE"):
                 raise
-            _log.error(
-                "RQ's registries hold what RQ cannot read", error=f"{type(error).__name__}: {error}"
-            )  # its place in RQ tells nobody anything
-            self.last_cleaned_at = datetime.now(UTC)
+            # Where in RQ it failed tells nobody anything.
+            _log.error("RQ's registries hold what RQ cannot read", error=f"{type(error).__name__}: {error}")
+            self.last_cleaned_at = datetime.now(UTC)  # type: ignore[assignment]  # RQ says that it is always None
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Do the job, or put it into the failed registry; one that is not ours always."""
