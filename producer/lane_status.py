@@ -10,6 +10,7 @@ import psycopg
 from pydantic import BaseModel, ConfigDict
 
 from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.evictions import SECTION, eviction_problem, memory_of
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
 from ..schemas.postgres_sessions import connect
@@ -97,7 +98,7 @@ class LanesReport(BaseModel):
     backlog: int
     #: Age of the oldest command on any lane; None when all are empty.
     lag_seconds: float | None
-    #: Why Redis takes no writes; None where it does.
+    #: Why Redis takes no writes, or may lose what it took; None where neither is known.
     redis_problem: str | None
     #: What is wrong with the times in the journal; None where nothing is.
     clock_problem: str | None
@@ -196,7 +197,7 @@ def _look_at_redis(settings: Settings, partitions: list[int]) -> tuple[Mapping[i
     wire, keys = RedisWire(settings.require_redis_url()), Keys(settings.redis_prefix)
     try:
         contents = contents_of(wire.exchange(content_calls(keys, partitions)), partitions)
-        return contents, _write_problem(wire, keys)
+        return contents, _write_problem(wire, keys) or _eviction_problem(wire)
     finally:
         wire.close()
 
@@ -208,6 +209,12 @@ def _write_problem(wire: RedisWire, keys: Keys) -> str | None:
     except Unavailable as error:
         return refusal_in(error)
     return None
+
+
+def _eviction_problem(wire: RedisWire) -> str | None:
+    """Return what is wrong with how Redis makes room; None too where it does not tell."""
+    (told,) = wire.exchange([("INFO", SECTION)])
+    return eviction_problem(memory_of(told)) if isinstance(told, bytes) else None
 
 
 def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:

@@ -26,6 +26,7 @@ import redis
 import structlog
 
 from ..schemas.errors import NotMigrated
+from ..schemas.evictions import SECTION, eviction_problem
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.keys import Keys
 from ..schemas.settings import Settings
@@ -173,6 +174,7 @@ class Worker:
         key, value = Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation)
         answer_seconds = answer_seconds_within(self._settings.lease_seconds)
         with connect_redis(self._redis_url, answer_seconds=answer_seconds) as client:
+            _warn_of_evictions(client)
             if client.type(key) == b"string" and client.get(key) == value:
                 return
             try:
@@ -183,6 +185,16 @@ class Worker:
                 # Producers that find none ask Postgres; a wrong one would lead them to wrong lanes.
                 client.delete(key)
                 _log.warning("Redis is out of memory; starting without the mirror of the installation")
+
+
+def _warn_of_evictions(client: redis.Redis) -> None:
+    try:
+        problem = eviction_problem(client.info(SECTION))
+    except redis.ResponseError:
+        # Not every server lets everybody ask.
+        return
+    if problem is not None:
+        _log.error("commands can be lost", redis=problem)
 
 
 def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -> None:

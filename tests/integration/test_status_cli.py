@@ -173,6 +173,21 @@ def test_a_redis_that_takes_no_writes_is_named(
     assert lines[5:7] == ["problems      1", f"  redis: {told}"]
 
 
+def test_a_redis_that_may_throw_away_lanes_is_named(run: Run, own_redis: Callable[[], EmbeddedRedis]) -> None:
+    """Given a cache's policy, then it is a problem; not where there is no limit, and not where it spares the lanes."""
+    url = own_redis().url
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)["redis_problem"] is None
+        client.config_set("maxmemory", "500mb")
+        report = json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)
+        client.config_set("maxmemory-policy", "volatile-lru")
+        after = json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)
+
+    assert "maxmemory-policy allkeys-lru); set maxmemory-policy to noeviction" in report["redis_problem"]
+    assert after["redis_problem"] is None
+
+
 def test_entries_ahead_of_the_clock_are_named(run: Run, database_url: str) -> None:
     assert (status(run)["clock_problem"], run("status").stdout.splitlines()[5]) == (None, "problems      none")
     with psycopg.connect(database_url) as connection:
