@@ -165,7 +165,9 @@ def fat_credits(accounts: Sequence[str], count: int) -> Iterator[Credit]:
 def measure_fat_batch(
     servers: Servers, label: str, make: Callable[[Sequence[str]], Iterator[Command]], alone_seconds: float
 ) -> Found:
-    """Measure the other store's debits alone, then beside these commands, and check the ledger.
+    """Measure the other store's debits alone, beside these commands, and alone again, and check the ledger.
+
+    Alone is before and afterwards, half each: a machine that others slow down slows down both.
 
     Raises:
         BenchmarkFailed: something was lost, refused or dead-lettered.
@@ -184,9 +186,11 @@ def measure_fat_batch(
             lines = [encode_line(command) for command in make(accounts)]
             debits = SteadyDebits(client, _open_accounts(other))
             debits.measure(lambda: time.sleep(WARM_UP_DEBITS / RATE_PER_SECOND))
-            alone = debits.measure(lambda: time.sleep(alone_seconds))
+            before = debits.measure(lambda: time.sleep(alone_seconds / 2))
             run = _Run(settings, workers, api.address, lines)
             beside = debits.measure(run.drain)
+            after = debits.measure(lambda: time.sleep(alone_seconds / 2))
+            alone = Latencies(tuple(sorted([*before.sorted_ms, *after.sorted_ms])))
             memory = workers.peak_memory_mb()
         _check(settings, len(lines))
     return Found(
@@ -282,7 +286,7 @@ def fat_batches_command(
     *,
     posts: Annotated[int, typer.Option(min=0, help="Wide posts of the first input.")] = 7_000,
     fat: Annotated[int, typer.Option("--credits", min=0, help="Fat credits of the second input.")] = 7_000,
-    alone_seconds: Annotated[float, typer.Option(min=1, help="How long the other store is measured alone.")] = 15.0,
+    alone_seconds: Annotated[float, typer.Option(min=1, help="How long the other store is measured alone.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure another store's debits beside a fat batch."""
