@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from ..schemas.networks import parse_networks
+from ..schemas.networks import network_rules
 from ..schemas.settings import Settings
 from ..schemas.webhooks import (
     Delivery,
@@ -37,7 +37,7 @@ class Webhooks:
 
     def __init__(self, settings: Settings, session: Callable[[], Session], store: str | None = None) -> None:
         self._store = store or settings.store
-        self._allowed = parse_networks(settings.webhook_allowed_networks)
+        self._networks = network_rules(settings)
         self._session = session
 
     def create(self, *, url: str, events: Iterable[str] = (), name: str | None = None) -> Webhook:
@@ -54,7 +54,7 @@ class Webhooks:
 
     def make(self, wanted: NewWebhook) -> Webhook:
         """Make an endpoint; as `create`."""
-        return self._run(operations.create(self._store, wanted, self._allowed))
+        return self._run(operations.create(self._store, wanted, self._networks))
 
     def list(self) -> list[Webhook]:
         """Return every endpoint, oldest first; there are at most 100."""
@@ -84,7 +84,7 @@ class Webhooks:
 
     def change(self, webhook_id: str, change: WebhookChange) -> Webhook:
         """Change what is given and return the endpoint; as `update`."""
-        webhook = self._run(operations.update(self._store, webhook_id, change, self._allowed))
+        webhook = self._run(operations.update(self._store, webhook_id, change, self._networks))
         self._wake()
         return webhook
 

@@ -32,7 +32,7 @@ from ..schemas.events import (
     uuid_of,
 )
 from ..schemas.journal import Status
-from ..schemas.networks import Network
+from ..schemas.networks import NetworkRules
 from ..schemas.webhooks import (
     DELIVERY_STATUSES,
     ENDPOINT_STATUSES,
@@ -84,13 +84,13 @@ def checked(model: type[_ModelT], **fields: Any) -> _ModelT:
         raise invalid_command(error) from None
 
 
-def create(store: str, wanted: NewWebhook, allowed: Sequence[Network]) -> Operation[Webhook]:
+def create(store: str, wanted: NewWebhook, networks: NetworkRules) -> Operation[Webhook]:
     """Make an endpoint.
 
     Raises:
         InvalidCommand: news may not go to this URL.
     """
-    refuse_target(wanted.url, allowed)
+    refuse_target(wanted.url, networks)
     secret = new_secret()
     values = {
         "store": store,
@@ -121,7 +121,7 @@ def get(store: str, webhook_id: str) -> Operation[Webhook]:
     return Operation((sql.GET,), _of(store, webhook_id), _one_webhook(store))
 
 
-def update(store: str, webhook_id: str, change: WebhookChange, allowed: Sequence[Network]) -> Operation[Webhook]:
+def update(store: str, webhook_id: str, change: WebhookChange, networks: NetworkRules) -> Operation[Webhook]:
     """Change what is given.
 
     Raises:
@@ -129,7 +129,7 @@ def update(store: str, webhook_id: str, change: WebhookChange, allowed: Sequence
     """
     given = change.model_fields_set
     if "url" in given:
-        refuse_target(change.url, allowed)
+        refuse_target(change.url, networks)
     values = {
         **_of(store, webhook_id),
         "url": change.url if "url" in given else None,

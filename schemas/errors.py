@@ -214,9 +214,17 @@ class UndecodableCommand(CreditlaneError):
 
 
 class TargetRefused(CreditlaneError):
-    """Webhooks may not go there; an operator can allow a network with CREDITLANE_WEBHOOK_ALLOWED_NETWORKS."""
+    """The target is refused, or its name cannot be resolved: webhooks go by https to public addresses.
+
+    That is all that its owner reads, whatever the reason: how the operator's servers resolve a name is nobody else's.
+    """
 
     code = "target_refused"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__()
+        #: What was refused and why, for the operator alone.
+        self.detail = detail
 
 
 class DeliveriesExhausted(CreditlaneError):

@@ -1,11 +1,13 @@
-"""Which addresses are public, and the networks that an operator allows beside them. Pure: nothing is resolved here."""
+"""Which addresses are public, and what an operator allows and denies beside. Pure: nothing is resolved here."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from .errors import ConfigurationError
+from .settings import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -50,7 +52,35 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = IPv6Network("::/96")
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
+@dataclass(frozen=True, slots=True)
+class NetworkRules:
+    """What an operator says of networks. What is denied is refused, whatever else is said of it."""
+
+    allowed: tuple[Network, ...] = ()
+    denied: tuple[Network, ...] = ()
+
+    def allows(self, address: Address) -> bool:
+        """Tell whether this address may be reached though it be not public, also by http."""
+        return _is_among(bare_address(address), self.allowed) and not self.denies(address)
+
+    def denies(self, address: Address) -> bool:
+        """Tell whether this address, or the one that it leads to, may not be reached."""
+        return _is_among(address, self.denied) or _is_among(bare_address(address), self.denied)
+
+
+def network_rules(settings: Settings) -> NetworkRules:
+    """Return what the settings say of networks.
+
+    Raises:
+        ConfigurationError: a part is neither a network nor `loopback` nor `private`.
+    """
+    return NetworkRules(
+        parse_networks(settings.webhook_allowed_networks),
+        parse_networks(settings.webhook_denied_networks, setting="CREDITLANE_WEBHOOK_DENIED_NETWORKS"),
+    )
+
+
+def parse_networks(text: str, *, setting: str = "CREDITLANE_WEBHOOK_ALLOWED_NETWORKS") -> tuple[Network, ...]:
     """Return the networks that the setting names.
 
     Raises:
@@ -62,7 +92,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
             networks += [ip_network(each) for each in NETWORKS_BY_NAME.get(part, (part,))]
         except ValueError as error:
             raise ConfigurationError(
-                f"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS: {error}; give networks as 10.1.0.0/16, `loopback` or `private`"
+                f"{setting}: {error}; give networks as 10.1.0.0/16, `loopback` or `private`"
             ) from None
     return tuple(networks)
 
@@ -83,6 +113,10 @@ def bare_address(address: Address) -> Address:
     if address in _NAT64 or (address in _V4_COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def _is_among(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in network for network in networks)
 
 
 def is_public(address: Address) -> bool:

@@ -60,6 +60,8 @@ class Settings(BaseSettings):
 
     #: Where webhooks may go beside public addresses: networks as 10.1.0.0/16, `loopback`, `private`; commas between.
     webhook_allowed_networks: str = Field(default="", max_length=2_000)
+    #: Where webhooks may not go, though it be public or allowed: networks as above.
+    webhook_denied_networks: str = Field(default="", max_length=2_000)
     #: How long an endpoint may take to answer, in seconds.
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
 

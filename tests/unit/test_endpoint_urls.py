@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from creditlane.producer.webhook_targets import refuse_target
 from creditlane.schemas.errors import ConfigurationError, InvalidCommand
-from creditlane.schemas.networks import parse_networks
+from creditlane.schemas.networks import NetworkRules, parse_networks
 from creditlane.schemas.webhooks import NewWebhook
 
 PUBLIC = [
@@ -87,19 +87,19 @@ MALFORMED = [
     "https://example.com/" + "a" * 2_000,
 ]
 
-EVERYWHERE = parse_networks("loopback, private")
+EVERYWHERE = NetworkRules(parse_networks("loopback, private"))
 
 
 @pytest.mark.parametrize("url", PUBLIC)
 def test_public_targets_pass(url: str) -> None:
     assert NewWebhook(url=url).url == url
-    refuse_target(url, ())
+    refuse_target(url, NetworkRules())
 
 
 @pytest.mark.parametrize("url", [*LOOPBACK, *PRIVATE, *NEVER])
 def test_everything_else_is_refused(url: str) -> None:
     with pytest.raises(InvalidCommand) as caught:
-        refuse_target(NewWebhook(url=url).url, ())
+        refuse_target(NewWebhook(url=url).url, NetworkRules())
 
     assert caught.value.field == "url"
 
@@ -109,7 +109,7 @@ def test_an_operator_can_allow_own_networks(url: str) -> None:
     refuse_target(url, EVERYWHERE)
 
     with pytest.raises(InvalidCommand):
-        refuse_target(url, parse_networks("private" if url in LOOPBACK else "loopback"))
+        refuse_target(url, NetworkRules(parse_networks("private" if url in LOOPBACK else "loopback")))
 
 
 @pytest.mark.parametrize("url", [url for url in NEVER if url != "https://[fd00:ec2::254]/"])
@@ -125,9 +125,9 @@ def test_a_url_has_one_form(url: str) -> None:
 
 
 def test_networks_are_named_or_written_out() -> None:
-    refuse_target("http://10.1.2.3/", parse_networks(" 10.1.0.0/16 ,"))
+    refuse_target("http://10.1.2.3/", NetworkRules(parse_networks(" 10.1.0.0/16 ,")))
 
     with pytest.raises(InvalidCommand):
-        refuse_target("http://10.2.2.3/", parse_networks("10.1.0.0/16"))
+        refuse_target("http://10.2.2.3/", NetworkRules(parse_networks("10.1.0.0/16")))
     with pytest.raises(ConfigurationError, match="ALLOWED_NETWORKS"):
         parse_networks("10.1.0.0/16, everywhere")

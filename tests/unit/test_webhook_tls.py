@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from creditlane.schemas.networks import parse_networks
+from creditlane.schemas.networks import NetworkRules, parse_networks
 from creditlane.worker.webhooks.sending import Outcome, Sender
 from creditlane.worker.webhooks.targets import TargetPolicy
 
@@ -50,7 +50,7 @@ async def send(host: str, port: int, *, trusting: bool = True) -> Outcome:
     context = ssl.create_default_context()
     if trusting:
         context.load_verify_locations(CERTIFICATE)
-    policy = TargetPolicy(parse_networks("loopback"))
+    policy = TargetPolicy(NetworkRules(parse_networks("loopback")))
     async with Sender(policy, timeout_seconds=5.0, lookup=lookup, ssl_context=context) as sender:
         return await sender.send(f"https://{host}:{port}/hook", {"webhook-id": "evt_1"}, b"{}")
 

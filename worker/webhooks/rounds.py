@@ -22,7 +22,7 @@ import psycopg
 import structlog
 
 from ...schemas.events import public_event_id
-from ...schemas.networks import parse_networks
+from ...schemas.networks import network_rules
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres_async
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
@@ -74,7 +74,7 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
 
 async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
     sender_id = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
-    policy = TargetPolicy(parse_networks(settings.webhook_allowed_networks))
+    policy = TargetPolicy(network_rules(settings))
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(

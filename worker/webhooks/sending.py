@@ -7,6 +7,7 @@ redirect is followed, no cookie kept, nothing unpacked, and no more read than is
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -39,7 +41,11 @@ MAX_BODY_BYTES = 16_384
 KEPT_CHARACTERS = 500
 #: Names that are resolved at once. A name whose servers are silent occupies one of them for some seconds.
 RESOLVING_THREADS = 64
+#: Refused targets that one sender logs, which lasts for a round, each once; and how much of its host.
+MAX_TOLD = 100
+MAX_HOST_CHARACTERS = 255
 
+_TLS_ERRORS = aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError
 _USER_AGENT = "creditlane-webhooks"
 _OK = range(200, 300)
 _REDIRECTS = range(300, 400)
@@ -82,10 +88,7 @@ class CheckedResolver(AbstractResolver):
         """
         found = await self._lookup(host, port, family)
         for _, address in found:
-            try:
-                self._policy.judge_address(address, is_https=self._is_https)
-            except TargetRefused as error:
-                raise TargetRefused(f"{host}: {error.message}") from None
+            self._policy.judge_address(address, is_https=self._is_https)
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=flags)
@@ -113,6 +116,8 @@ class Sender:
         self._ssl_context = ssl_context
         self._closing = AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        #: Hosts of refused targets that are in the log.
+        self._told: set[str] = set()
 
     async def __aenter__(self) -> Self:
         lookup = self._lookup or self._threaded_lookup()
@@ -133,16 +138,20 @@ class Sender:
             url = self._policy.judge_url(target)
             return await self._post(url, headers, body, began)
         except TargetRefused as error:
-            return _failure(began, error.message)
-        except TimeoutError as error:
-            reason = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
-            return _failure(began, f"{reason} in time ({time.perf_counter() - began:.1f} s)")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _failure(began, f"{type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001  # see below
-            # Whatever a stranger's answer can provoke must not end the deliveries to all others.
-            _log.exception("a delivery fails in an unknown way")
-            return _failure(began, f"{type(error).__name__}: {error}")
+            return self._refused(target, error.detail)
+        except aiohttp.ClientConnectorDNSError as error:
+            # Not told apart: whoever gives a name must not learn whether the operator's servers know it.
+            return self._refused(target, f"the name cannot be resolved: {error.os_error}")
+        except Exception as error:  # noqa: BLE001  # a stranger's answer must not end the deliveries to all others
+            return _failure(began, _reason(error, time.perf_counter() - began))
+
+    def _refused(self, target: str, detail: str) -> Outcome:
+        """Tell the operator why, and the target's owner always the same, which took no time."""
+        host = _host_of(target)
+        if host not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(host)
+            _log.warning("a webhook's target is refused", host=host, detail=detail)
+        return Outcome(False, 0, error=TargetRefused().message)
 
     async def _post(self, url: URL, headers: dict[str, str], body: bytes, began: float) -> Outcome:
         session = self._sessions[url.scheme]
@@ -195,6 +204,28 @@ class Sender:
             return [(int(kind), str(address[0])) for kind, _, _, _, address in found]
 
         return lookup
+
+
+def _reason(error: Exception, seconds: float) -> str:
+    """Return why an attempt failed, as the owner of the target may read it."""
+    if isinstance(error, TimeoutError):
+        what = "no connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "no answer"
+        return f"{what} in time ({seconds:.1f} s)"
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | ssl.CertificateError | _TLS_ERRORS):
+        # Its own text has the address that the name was resolved to.
+        return os.strerror(error.errno) if error.errno else "no connection"
+    if not isinstance(error, aiohttp.ClientError | ValueError | OSError):
+        _log.error("a delivery fails in an unknown way", exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _host_of(target: str) -> str:
+    """Return the host of a URL that may be none, to be logged."""
+    try:
+        host = urlsplit(target).hostname
+    except ValueError:
+        host = None
+    return (host or "unreadable")[:MAX_HOST_CHARACTERS]
 
 
 async def _beginning_of_body(response: aiohttp.ClientResponse) -> str | None:

@@ -1,50 +1,53 @@
 """Where webhooks may go. A receiver's URL comes from a stranger, who must not reach the operator's own network by it.
 
-`https` to public addresses; anything else only into networks that the operator allows. What is judged is what is
+`https` to public addresses; anything else only into networks that the operator allows, and nothing into those that the
+operator denies. What is judged is what is
 connected to: `sending.py` asks again for the address of every socket, so no name can change its mind in between.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
 from yarl import URL
 
 from ...schemas.errors import TargetRefused
 from ...schemas.events import MAX_URL_CHARACTERS
-from ...schemas.networks import Network, bare_address, is_number, is_public
+from ...schemas.networks import NetworkRules, bare_address, is_number, is_public
 
+_TO_ALLOW = "An operator can allow a network with CREDITLANE_WEBHOOK_ALLOWED_NETWORKS."
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 #: What no URL has: spaces, controls, and the backslash, which some take for a slash.
 _UNWANTED = re.compile(r"[\s\x00-\x20\x7f\\]")
 
 
 class TargetPolicy:
-    """Judges URLs and addresses by what the operator allows."""
+    """Judges URLs and addresses by what the operator allows and denies."""
 
-    def __init__(self, allowed: Iterable[Network] = ()) -> None:
-        self._allowed = tuple(allowed)
+    def __init__(self, rules: NetworkRules | None = None) -> None:
+        self._rules = rules or NetworkRules()
 
     def judge_address(self, text: str, *, is_https: bool) -> None:
         """Let an address pass.
 
         Raises:
-            TargetRefused: it is not public, or public and not reached by https; and not in an allowed network.
+            TargetRefused: it is denied; or it is not public, or public and not reached by https, and not allowed.
         """
         try:
-            address = bare_address(ip_address(text))
+            written = ip_address(text)
         except ValueError as error:
             raise TargetRefused(f"{text} is no address: {error}") from None
-        if isinstance(address, IPv6Address) and address.scope_id is not None:
+        if isinstance(written, IPv6Address) and written.scope_id is not None:
             raise TargetRefused(f"{text} is an address of one interface only")
-        if any(address in network for network in self._allowed):
+        if self._rules.denies(written):
+            raise TargetRefused(f"{text} is denied by CREDITLANE_WEBHOOK_DENIED_NETWORKS")
+        if self._rules.allows(written):
             return
-        if not is_public(address):
-            raise TargetRefused(f"{text} is not a public address. {TargetRefused().message}")
+        if not is_public(bare_address(written)):
+            raise TargetRefused(f"{text} is not a public address. {_TO_ALLOW}")
         if not is_https:
-            raise TargetRefused(f"http to {text} is refused; use https. {TargetRefused().message}")
+            raise TargetRefused(f"http to {text} is refused; use https. {_TO_ALLOW}")
 
     def judge_url(self, text: str) -> URL:
         """Return the URL to connect to, whose host is a name that has yet to be resolved, or an address that may pass.

@@ -112,7 +112,7 @@ def test_an_endpoint_that_is_not_there_has_failed(newsroom: Newsroom, receiver: 
 
     row = delivery(newsroom, endpoint)
     assert (row["status"], row["attempts"], row["response_status"]) == (1, 1, None)
-    assert "ClientConnectorError" in row["error"]
+    assert row["error"] == "Connection refused"
     assert receiver.received == []
 
 

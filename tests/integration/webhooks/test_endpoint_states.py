@@ -6,6 +6,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from creditlane.schemas.commands import Freeze, OpenAccount, Unfreeze
+from creditlane.schemas.errors import TargetRefused
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks.rounds import deliver_round
@@ -160,7 +161,20 @@ def test_nothing_is_sent_inside_unless_the_operator_allows_it(
 
     (row,) = newsroom.deliveries(endpoint)
     assert (done["failed"], row["status"], row["response_status"]) == (1, 1, None)
-    assert "127.0.0.1 is not a public address" in row["error"]
+    assert row["error"] == TargetRefused().message
     assert receiver.connections == 0
     newsroom.make_due(endpoint)
     assert deliver()["delivered"] == 1
+
+
+def test_nothing_is_sent_into_a_network_that_the_operator_denies(
+    newsroom: Newsroom, receiver: Receiver, sending: Settings
+) -> None:
+    """Given loopback is allowed and denied, when an event is due to an endpoint there, then it fails."""
+    endpoint = newsroom.add_endpoint(receiver.url())
+    newsroom.happen(OPEN_BOB)
+
+    done = deliver_round(sending.model_copy(update={"webhook_denied_networks": "loopback"}))
+
+    (row,) = newsroom.deliveries(endpoint)
+    assert (done["failed"], row["error"], receiver.connections) == (1, TargetRefused().message, 0)
