@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     #: Requests a second that one key may make of one API process, and how many it may make at once.
     api_requests_per_second: float = Field(default=5_000.0, gt=0)
     api_burst: int = Field(default=10_000, ge=1)
+    #: Requests a second that one address may make of one API process without a key that works; more of them wait.
+    api_keyless_requests_per_second: float = Field(default=100.0, gt=0)
+    #: Wrong keys that one address may send to one API process within a minute.
+    api_wrong_keys_per_minute: int = Field(default=60, ge=1)
 
     #: Where webhooks may go beside public addresses: networks as 10.1.0.0/16, `loopback`, `private`; commas between.
     webhook_allowed_networks: str = Field(default="", max_length=2_000)

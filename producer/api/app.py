@@ -12,6 +12,7 @@ from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
 from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
+from .docs_pages import add_docs
 from .documentation import describe
 from .errors import add_error_handlers
 from .monitoring import Watch
@@ -45,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Connections.opened(app, settings) as connections:
-            app.state.watch = watch = Watch(connections)
+            app.state.watch = watch = Watch(connections, app.state.request_metrics)
             try:
                 yield
             finally:
@@ -66,8 +67,13 @@ def create_app(settings: Settings) -> FastAPI:
         ),
         lifespan=lifespan,
         redirect_slashes=False,
+        # Its own pages load scripts from elsewhere, and its document is made anew for everybody who asks.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
     describe(app)
+    add_docs(app)
     add_error_handlers(app)
     for module in (accounts, transactions, commands, batch, webhooks):
         app.include_router(module.router)

@@ -1,4 +1,7 @@
-"""Who asks: the key in `x-api-key` decides the store. `authenticated_store` is the dependency of every operation."""
+"""Who asks: the key in `x-api-key` decides the store, before anything else of the request is looked at.
+
+`key_check` asks `authenticate` before the body is read; `authenticated_store` is how an operation learns of the store.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
 
 from ...schemas.errors import Unauthorized
+from ..postgres import read_until
 from .connections import Connections
 from .keys import FIND_KEYS, KeyRow, key_id_of, matching
 from .read_time import ReadTime
@@ -54,8 +58,8 @@ class KeyDesk:
         return await self._rounds.find(key_id, look_up, until) or []
 
 
-async def authenticated_store(request: Request, key: Annotated[str | None, Security(API_KEY_HEADER)]) -> Store:
-    """Return the store of the request's key.
+async def authenticate(request: Request, key: str | None) -> None:
+    """Let the request be its key's store's, or raise. `authenticated_store` gives the store.
 
     The key is looked up in Postgres for every request, so that a revocation is effective at once. What the request
     reads afterwards has the time that this leaves: `request.state.read_time`.
@@ -68,12 +72,31 @@ async def authenticated_store(request: Request, key: Annotated[str | None, Secur
     state = request.app.state
     if key is None or (key_id := key_id_of(key)) is None:
         raise Unauthorized
+    request.state.key_id = key_id
     request.state.read_time = read_time = ReadTime()
     with read_time.taken() as until:
         rows = await state.key_desk.find(state.connections, key_id, until)
     row = matching(key, rows)
     if row is None:
         raise Unauthorized
-    request.state.store = store = Store(row.public_id, row.store_id, row.key_id)
+    request.state.key_row = row
+    request.state.store = Store(row.public_id, row.store_id, row.key_id)
     state.limits.buckets.take(row.key_id)
+
+
+async def authenticated_store(request: Request, _shown: Annotated[str | None, Security(API_KEY_HEADER)]) -> Store:
+    """Return the store whose key the request has shown; where none was asked for there is none, which is a defect."""
+    store: Store = request.state.store
     return store
+
+
+async def check_again(request: Request) -> None:
+    """Look whether the key of a request that has gone on for a while works still.
+
+    Raises:
+        Unauthorized: it was revoked meanwhile.
+        Unavailable: Postgres cannot be asked.
+    """
+    state, row = request.app.state, request.state.key_row
+    if row not in await state.key_desk.find(state.connections, row.key_id, read_until()):
+        raise Unauthorized

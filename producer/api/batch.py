@@ -7,13 +7,15 @@ on. Nothing waits for results, and no timer gathers lines: each parcel is what h
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ...schemas.errors import CreditlaneError, LaneFull, Unavailable
+from ...schemas.errors import CreditlaneError, LaneFull, Unauthorized, Unavailable
 from ...schemas.settings import Settings
 from ...schemas.tickets import Ticket
 from ..async_session import AsyncSession
@@ -21,7 +23,7 @@ from ..deadlines import deadline_in
 from ..outgoing import Chunk
 from ..shipment import Shipment
 from . import batch_lines
-from .authentication import Store, authenticated_store
+from .authentication import Store, authenticated_store, check_again
 from .batch_documentation import BATCH_REQUEST, BATCH_RESPONSES
 from .batch_lines import LineSplitter, command_of
 from .connections import Connections
@@ -33,8 +35,13 @@ PARCEL_LINES = 2_000
 #: How many rounds of the event loop without a new line mean that the client has no more at hand.
 QUIET_ROUNDS = 3
 MEDIA_TYPE = "application/x-ndjson"
+#: How often the key is looked at while no line comes, in seconds.
+KEY_LOOK_SECONDS = 1.0
 #: Nobody of this process waits for these results: they are announced to none, and found by their tickets.
 NO_PRODUCER = ""
+
+#: Raises Unauthorized once the key of the request is revoked.
+CheckKey = Callable[[], Awaitable[None]]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,22 +61,26 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
 
     The answer has a line for each line of the request, in order, while the request is still being sent: `queued` with
     the id to ask for its result, or `refused` with the reason. A bad line never spoils its neighbours. What got no
-    answer was not accepted; sending everything again under the same keys is safe.
+    answer was not accepted; sending everything again under the same keys is safe. Once the key is revoked, the
+    next line is refused with `unauthorized` and the answer ends.
     """
     connections: Connections = request.app.state.connections
     session, settings = connections.session, connections.settings
     partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))
-    return BatchResponse(session, settings, store, partitions)
+    return BatchResponse(session, settings, store, partitions, lambda: check_again(request))
 
 
 class BatchResponse(Response):
     """Reads the request and answers it at the same time, which no ready-made response does."""
 
-    def __init__(self, session: AsyncSession, settings: Settings, store: Store, partitions: int) -> None:
+    def __init__(
+        self, session: AsyncSession, settings: Settings, store: Store, partitions: int, check_key: CheckKey
+    ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
         del self.headers["content-length"]
+        self._check_key = check_key
         self._intake = Intake(store.public_id, partitions, settings.api_batch_lines)
-        self._dispatch = Dispatch(session, settings, store.public_id)
+        self._dispatch = Dispatch(session, settings, store.public_id, check_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         """Answer the request.
@@ -86,7 +97,7 @@ class BatchResponse(Response):
             await asyncio.wait((reading,))
 
     async def _answer(self, spool: Spool, send: Send) -> None:
-        parcel = await self._intake.next()
+        parcel = await self._next()
         if parcel is None:
             raise Problem("validation_error", "The body has no line; send one command as JSON a line.")
         # Where Redis cannot be reached from the start, the whole request is answered with that.
@@ -95,10 +106,29 @@ class BatchResponse(Response):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_pour(spool, send))
             try:
-                while (parcel := await self._intake.next()) is not None:
+                while not self._dispatch.is_key_revoked and (parcel := await self._next()) is not None:
                     spool.put(await self._dispatch.next(parcel))
+            except Unauthorized as error:
+                # What stands on a lane is answered; the line that would come next is the first one refused.
+                spool.put(_refused(self._intake.next_line, problem_of(error)))
             finally:
                 spool.end()
+
+    async def _next(self) -> Parcel | None:
+        """Return the lines that have come, or None after the last; look at the key while none come.
+
+        Raises:
+            Unauthorized: the key was revoked, and no line waits for an answer.
+        """
+        coming = asyncio.ensure_future(self._intake.next())
+        try:
+            while not (await asyncio.wait((coming,), timeout=KEY_LOOK_SECONDS))[0]:
+                # While Postgres is away nothing is known of the key, and nothing is sent with it.
+                with suppress(Unavailable):
+                    await self._check_key()
+            return await coming
+        finally:
+            coming.cancel()
 
 
 async def _pour(spool: Spool, send: Send) -> None:
@@ -158,6 +188,11 @@ class Intake:
         self._emptied.set()
         return parcel if parcel.lines else None
 
+    @property
+    def next_line(self) -> int:
+        """The number of the line that comes next."""
+        return self._count + 1
+
     async def _settle(self) -> None:
         """Let the lines come that are on their way already: fewer, fuller parcels cost less."""
         quiet, before = 0, self._count
@@ -191,13 +226,19 @@ class Intake:
 class Dispatch:
     """Puts parcels on the lanes and says of each line what became of it."""
 
-    def __init__(self, session: AsyncSession, settings: Settings, store_id: str) -> None:
+    def __init__(self, session: AsyncSession, settings: Settings, store_id: str, check_key: CheckKey) -> None:
         self._session = session
+        self._check_key = check_key
         self._settings = settings
         self._store_id = store_id
         #: Why nothing more is sent.
         self._failure: CreditlaneError | None = None
         self._has_accepted = False
+
+    @property
+    def is_key_revoked(self) -> bool:
+        """Whether nothing more is sent because the key does not work any more."""
+        return isinstance(self._failure, Unauthorized)
 
     async def first(self, parcel: Parcel) -> bytes:
         """Return the answers to a parcel, as `next` does, but raise what keeps all of it from being accepted."""
@@ -208,12 +249,16 @@ class Dispatch:
         return answers
 
     async def next(self, parcel: Parcel) -> bytes:
-        """Return the answers to a parcel. Once Redis cannot be reached, nothing more of the request is tried."""
+        """Return the answers to a parcel, sent if the key works still.
+
+        Once the key is revoked, or a server cannot be reached, nothing more of the request is tried.
+        """
         shipment = Shipment(parcel.chunk, self._settings, NO_PRODUCER, 0, keep=False)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):
             try:
+                await self._check_key()
                 await self._session.sender.deliver(shipment, self._settings.wait_timeout_seconds)
             except LaneFull as error:
                 refusal = error

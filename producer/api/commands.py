@@ -13,6 +13,7 @@ from ..async_session import AsyncSession
 from ..deadlines import deadline_in
 from ..verdict import is_decided, own_ticket
 from .accounts import RequestReads, RequestStore
+from .authentication import check_again
 from .connections import Connections
 from .documentation import reading
 from .errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
@@ -64,6 +65,7 @@ async def get_command(
     if wait and not is_decided(result):
         with waiting_place(request):
             result = await _wait(session, ticket, wait) or result
+        await check_again(request)
     return body_answer(await _body_of(command_id, result, reads))
 
 

@@ -34,6 +34,10 @@ COMMANDS_PATH = "/v1/customer-credits/commands"
 REPLAY_HEADER = "X-Idempotent-Replay"
 #: How long a client should wait before it tries again, in seconds, by code.
 RETRY_SECONDS = {"lane_full": 1.0, "unavailable": 2.0, "timeout": 2.0}
+#: Fields that one answer says something of.
+MAX_NAMED_FIELDS = 20
+#: Characters of the name of a field that are repeated; clients choose the names of unknown ones.
+MAX_PATH_CHARACTERS = 200
 NOT_FOUND = "not_found"
 NOTHING_HERE = "There is nothing of this id in your store; check the id."
 #: Said of a command that is accepted, and whose result did not come or cannot be shown.
@@ -152,9 +156,11 @@ def problem_of(error: CreditlaneError) -> Problem:
 def problem_of_fields(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem for fields that break a rule, as pydantic names them. The input is not repeated."""
     lines = []
-    for item in errors:
+    for item in errors[:MAX_NAMED_FIELDS]:
         message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
         lines.append(f"{_path_of(item) or 'body'}: {message}")
+    if len(errors) > MAX_NAMED_FIELDS:
+        lines.append(f"and {len(errors) - MAX_NAMED_FIELDS} more")
     return Problem("validation_error", "; ".join(lines), param=_path_of(errors[0]) or None)
 
 
@@ -163,7 +169,8 @@ def _path_of(item: Mapping[str, Any]) -> str:
     if item["type"] == "json_invalid":
         return ""
     parts = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
-    return ".".join(str(part) for part in parts)
+    path = ".".join(str(part) for part in parts)
+    return path if len(path) <= MAX_PATH_CHARACTERS else f"{path[:MAX_PATH_CHARACTERS]}…"
 
 
 def request_id_of(request: Request) -> str:

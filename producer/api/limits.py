@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...schemas.errors import CreditlaneError, RateLimited, TooLarge, TooSlow
+from ...schemas.errors import CreditlaneError, InvalidCommand, RateLimited, TooLarge, TooSlow
 from ...schemas.settings import Settings
+from .body_fields import MAX_FIELDS, has_too_many_fields
 from .errors import error_answer, problem_of
 
 #: Buckets that are kept before the full ones, which mean nothing, are thrown away.
@@ -113,8 +114,10 @@ class BodyLimits:
         except TooLarge as error:
             await _refuse(error, scope, receive, send)
         else:
-            if body is not None:
-                await self._app(scope, _given(body, receive), send)
+            if body is not None and has_too_many_fields(body):
+                await _refuse(InvalidCommand(f"The body has more than {MAX_FIELDS} fields."), scope, receive, send)
+            elif body is not None:
+                await self._app(scope, given(body, receive), send)
 
     async def _whole(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return the body, or None if the client has left; raise TooLarge as soon as that is certain."""
@@ -149,7 +152,7 @@ def _announced_bytes(scope: Scope) -> int | None:
     return None
 
 
-def _given(body: bytes, receive: Receive) -> Receive:
+def given(body: bytes, receive: Receive) -> Receive:
     """Return what gives the body in one piece and then whatever else comes: the client's leaving."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -25,6 +25,8 @@ from .shared_look import SharedLook
 CHECK_SECONDS = 3.0
 #: How long the lanes are known from one look at them, in seconds. Nobody needs a key to ask.
 LANES_GOOD_SECONDS = 1.0
+#: How long `/metrics` tells the same, in seconds: making it anew takes many times as long as sending it.
+METRICS_GOOD_SECONDS = 1.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
 
@@ -57,16 +59,14 @@ async def readyz(request: Request) -> JSONResponse:
     servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
     problems = work | servers
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
-    return JSONResponse(readiness.model_dump(), 503 if problems else 200, headers={"Cache-Control": "no-store"})
+    return JSONResponse(readiness.model_dump(), 503 if problems else 200)
 
 
 @router.get("/metrics", name="metrics")
 async def metrics(request: Request) -> Response:
     """Tell the numbers of this process, of the lanes and of the workers, in Prometheus's text format."""
-    counted: RequestMetrics = request.app.state.request_metrics
     watch: Watch = request.app.state.watch
-    seen, dead_letters = await asyncio.gather(watch.lanes.result(), watch.dead_letters.result())
-    return Response(counted.exposition() + exposition_of(seen.lanes, dead_letters), media_type=CONTENT_TYPE_LATEST)
+    return Response(await watch.metrics.result(), media_type=CONTENT_TYPE_LATEST)
 
 
 class LanesSeen(NamedTuple):
@@ -80,19 +80,24 @@ class LanesSeen(NamedTuple):
 class Watch:
     """What is looked at for all who ask: however many they are, one statement and one write are under way at a time."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, counted: RequestMetrics) -> None:
         self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
         self.postgres = SharedLook(lambda: _problem(_check_schema(connections)))
         self.lanes = SharedLook(lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS)
         self.dead_letters = SharedLook(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
+        self.metrics = SharedLook(lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS)
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
 
     async def close(self) -> None:
         """End what is under way."""
-        for look in (self.redis, self.postgres, self.lanes, self.dead_letters):
+        for look in (self.metrics, self.redis, self.postgres, self.lanes, self.dead_letters):
             await look.close()
+
+    async def _exposition(self, counted: RequestMetrics) -> bytes:
+        seen, dead_letters = await asyncio.gather(self.lanes.result(), self.dead_letters.result())
+        return counted.exposition() + exposition_of(seen.lanes, dead_letters)
 
     async def _look_at_lanes(self, connections: Connections) -> LanesSeen:
         # Half of the time for each server, which are asked one after the other.

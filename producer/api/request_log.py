@@ -1,5 +1,7 @@
 """The outermost layer: gives every request its id, logs it in one line, and counts it. Streams are not buffered.
 
+It also gives every answer, a defect's among them, the headers that keep browsers and caches from misusing it.
+
 No header, query or body is logged, and of a key only its id.
 """
 
@@ -12,6 +14,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .request_metrics import RequestMetrics
+from .response_headers import with_safe_headers
 
 REQUEST_ID_PREFIX = "req_"
 REQUEST_ID_HEADER = b"x-request-id"
@@ -67,13 +70,14 @@ class RequestLog:
             status=status,
             duration_ms=round(1_000 * seconds, 2),
             store=store.public_id if store else None,
-            key_id=store.key_id if store else None,
+            # Also of a key that does not work: its id is no secret.
+            key_id=store.key_id if store else scope["state"].get("key_id"),
             client=scope["client"][0] if scope.get("client") else None,
         )
 
 
 class _Answer:
-    """Passes an answer on, with the request's id in its head, and remembers its status."""
+    """Passes an answer on, with the request's id and the safe headers in its head, and remembers its status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -84,7 +88,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != REQUEST_ID_HEADER]
-            message = {**message, "headers": [*headers, (REQUEST_ID_HEADER, self._request_id)]}
+            headers = [*with_safe_headers(headers), (REQUEST_ID_HEADER, self._request_id)]
+            message = {**message, "headers": headers}
         await self._send(message)
 
 

@@ -28,6 +28,12 @@ class RequestMetrics:
             buckets=SECONDS_BOUNDS,
             registry=self._registry,
         )
+        self._refused_keys = Counter(
+            "creditlane_http_refused_keys",
+            "Requests refused because their key was missing, or none that works (wrong).",
+            ["reason"],
+            registry=self._registry,
+        )
         self._in_flight = Gauge(
             "creditlane_http_requests_in_flight", "Requests that are being answered now.", registry=self._registry
         )
@@ -40,6 +46,10 @@ class RequestMetrics:
         """Count a request that is done with."""
         self._requests.labels(operation, "none" if status is None else str(status)).inc()
         self._seconds.labels(operation).observe(seconds)
+
+    def note_refused_key(self, reason: str) -> None:
+        """Count a request without a key that works: `missing` or `wrong`."""
+        self._refused_keys.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """Return the numbers in Prometheus's text format."""

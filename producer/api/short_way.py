@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...schemas.commands import Credit, Debit
 from ...schemas.errors import CreditlaneError
 from . import accounts
-from .authentication import authenticated_store
+from .authentication import Store
 from .errors import Problem, refusal_answer
 from .models import Movement
 from .reads import Reads
@@ -37,12 +37,10 @@ _ROUTES = {getattr(route, "name", ""): route for route in accounts.router.routes
 class _Target(NamedTuple):
     account_id: str
     kind: str
-    #: What stands in the header; whether it is a key is found out later.
-    key: str | None
 
 
 class ShortWay:
-    """An ASGI application around another, which gets all that is not plain. Both want bodies in one piece."""
+    """An ASGI application around another, which gets all that is not plain. Both want whole bodies and good keys."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,7 +65,7 @@ class ShortWay:
 
 
 async def _move(request: Request, target: _Target, body: Movement) -> Response:
-    store = await authenticated_store(request, target.key)
+    store: Store = request.state.store
     reads = Reads(request.app.state.connections, store, request.state.read_time)
     writes = Writes(request, store, None, None)
     return await accounts.move(_KINDS[target.kind], target.account_id, body, store, reads, writes)
@@ -86,8 +84,7 @@ def _target_of(scope: Scope) -> _Target | None:
         return None
     if not _SPECIAL_HEADERS.isdisjoint(headers):
         return None
-    key = headers.get(b"x-api-key")
-    return _Target(match[1], match[2], None if key is None else key.decode("latin-1"))
+    return _Target(match[1], match[2])
 
 
 def _body_of(message: Message) -> Movement | None:

@@ -1,4 +1,4 @@
-"""What stands around the operations: the request log, the limits, the keys' desk, and what operators' tools ask."""
+"""What stands around the operations: the request log, the check of keys, the limits, and what operators' tools ask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from starlette.types import ASGIApp
 
 from ...schemas.settings import Settings
 from . import monitoring
+from .address_limits import AddressLimits
 from .authentication import KeyDesk
+from .key_check import KeyCheck
 from .limits import BodyLimits, Limits
 from .request_log import RequestLog
 from .request_metrics import RequestMetrics
@@ -19,11 +21,14 @@ def surround(app: FastAPI, settings: Settings) -> None:
     app.state.settings = settings
     app.state.key_desk = KeyDesk()
     app.state.limits = Limits(settings)
+    app.state.address_limits = AddressLimits(settings)
     app.state.request_metrics = metrics = RequestMetrics()
     app.include_router(monitoring.router)
     # Inside the limits, so that it gets whole bodies.
     app.add_middleware(ShortWay)
     app.add_middleware(BodyLimits, settings=settings)
+    # Around both: nobody sends a body before it is known whose it is.
+    app.add_middleware(KeyCheck)
     build = app.build_middleware_stack
 
     def build_with_log() -> ASGIApp:

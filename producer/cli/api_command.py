@@ -13,7 +13,7 @@ from ..api.addresses import address_of, listening_socket
 from .output import announce
 
 #: What the API needs beside the command line.
-API_PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
+API_PACKAGES = ("fastapi", "fastapi_offline", "httptools", "prometheus_client", "uvicorn")
 
 
 def is_api_installed() -> bool:

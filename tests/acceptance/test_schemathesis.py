@@ -58,6 +58,14 @@ class Api(NamedTuple):
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    # It tries every operation without a key and with wrong ones, as fast as it can.
+    return settings.model_copy(
+        update={"api_keyless_requests_per_second": 1_000_000.0, "api_wrong_keys_per_minute": 1_000_000}
+    )
+
+
+@pytest.fixture
 def api(serve_api: Any, tmp_path: Path) -> Api:
     return Api(*serve_api(), tmp_path)
 

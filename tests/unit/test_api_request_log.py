@@ -13,6 +13,7 @@ from creditlane.producer.api.authentication import Store
 from creditlane.producer.api.errors import add_error_handlers
 from creditlane.producer.api.request_log import RequestLog
 from creditlane.producer.api.request_metrics import RequestMetrics
+from creditlane.producer.api.response_headers import SAFE_HEADERS
 from creditlane.producer.api.surroundings import surround
 
 Messages = list[dict[str, Any]]
@@ -149,5 +150,5 @@ async def test_an_answer_passes_as_it_comes_and_a_client_that_leaves_is_counted(
             send,
         )
 
-    assert [name for name, _ in seen[0]["headers"]] == [b"x-request-id"]
+    assert [name for name, _ in seen[0]["headers"]] == [*(name for name, _ in SAFE_HEADERS), b"x-request-id"]
     assert b'creditlane_http_requests_total{operation="none",status="none"} 1.0' in metrics.exposition()

@@ -1,11 +1,9 @@
 """The batch endpoint: streamed both ways, one answer a line in order, and a bad line spoils none of its neighbours."""
 
-import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,6 +13,7 @@ from creditlane.audit.verification import verify
 from creditlane.producer.api import batch, spool
 from creditlane.producer.wire import ExchangeFailed
 
+from .duplex import Duplex
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account
 
 Start = Callable[..., tuple[Any, str]]
@@ -136,31 +135,6 @@ def test_without_redis_the_whole_request_is_unavailable(
 
     assert code_of(answer, 503) == "unavailable"
     assert answer.headers["retry-after"]
-
-
-class Duplex:
-    """A connection that sends and reads as it likes."""
-
-    def __init__(self, url: str, key: str) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=DEADLINE_SECONDS)
-        self._connection.putrequest("POST", COMMANDS)
-        self._connection.putheader("x-api-key", key)
-        self._connection.putheader("Transfer-Encoding", "chunked")
-        self._connection.endheaders()
-
-    def send(self, body: bytes) -> None:
-        self._connection.send(b"%x\r\n%b\r\n" % (len(body), body))
-
-    def finish(self) -> None:
-        self._connection.send(b"0\r\n\r\n")
-
-    def response(self) -> http.client.HTTPResponse:
-        return self._connection.getresponse()
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @pytest.fixture

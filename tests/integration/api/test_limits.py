@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
@@ -54,10 +53,3 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     assert taken.status_code == 201
     assert "x-idempotent-replay" not in taken.headers
     assert room._free == 1
-
-
-@pytest.mark.parametrize("path", [ACCOUNTS, f"{ACCOUNTS}/cca_1/debit", "/v1/customer-credits/transactions"])
-def test_what_is_too_large_is_refused_before_it_is_known_who_asks(api: TestClient, path: str) -> None:
-    answer = api.post(path, content=b"x" * 1_048_577, headers={"x-api-key": "wrong"})
-
-    assert answer.status_code == 413
