@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import IsOverdue, Limits, connect, silent_for
 from . import verification_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
@@ -97,7 +98,7 @@ def verify(
     except errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 
 
 class _Verification:

@@ -37,20 +37,22 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
         from ..schemas.log_stream import adopt_standard_error
 
-        adopt_standard_error().write(f"creditlane: {_one_line(error)}\n")
+        # Also for a traceback: the stream takes passwords out.
+        stream = adopt_standard_error()
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        stream.write(f"creditlane: {_one_line(error)}\n")
         return FAILED
     return 0
 
 
 def _one_line(error: Exception) -> str:
     from ..schemas.errors import CreditlaneError
+    from ..schemas.postgres_errors import error_text
 
-    text = error.message if isinstance(error, CreditlaneError) else str(error)
-    line = " ".join(text.split())
+    line = " ".join(error.message.split()) if isinstance(error, CreditlaneError) else error_text(error)
     if isinstance(error, CreditlaneError | OSError):
         return line
     # A connection lost under redis, psycopg or SQLAlchemy; else a mistake in Creditlane.

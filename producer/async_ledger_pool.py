@@ -14,6 +14,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
 from .background import begin_in_background
 from .deadlines import seconds_until
@@ -146,4 +147,4 @@ class AsyncLedgerPool:
         except PoolTimeout as error:
             raise refused(self._making) from error
         except psycopg.Error as error:
-            raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
+            raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error

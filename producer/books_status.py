@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
 from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
 from .ledger_pool import read_limits
@@ -132,5 +133,5 @@ def read_books(settings: Settings) -> BooksReport:
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.Error as error:
-        raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
+        raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof)

@@ -12,9 +12,11 @@ import psycopg
 from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict, field_serializer
 
+from ..schemas.control_characters import visible
 from ..schemas.encoding import LaneCommand, decode_command, fingerprint
 from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavailable, UndecodableCommand
 from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
@@ -74,7 +76,7 @@ class DeadLetter(BaseModel):
 def escaped(payload: bytes) -> str:
     r"""Return bytes as printable text: what is no text, or would move a terminal's cursor, as \x.. or \u...."""
     text = payload.decode("utf-8", errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(text)
 
 
 class DeadLetters:
@@ -108,7 +110,7 @@ class DeadLetters:
         except psycopg.errors.UndefinedTable:
             raise NotMigrated from None
         except psycopg.OperationalError as error:
-            raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+            raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 
     def find(self, *, replayed: bool = False, limit: int | None = None) -> Iterator[DeadLetter]:
         """Yield the dead letters, oldest first, also those that were replayed if wanted."""
@@ -161,7 +163,7 @@ class DeadLetters:
         except psycopg.OperationalError as error:
             raise OutcomeUnknown(
                 f"dead letter {letter.dead_letter_id} is on its lane again, but Postgres did not mark it as replayed "
-                f"({error}); replay it again: it has one effect"
+                f"({error_text(error)}); replay it again: it has one effect"
             ) from error
 
     def _opened_session(self) -> Session:

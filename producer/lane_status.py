@@ -13,6 +13,7 @@ from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.evictions import SECTION, eviction_problem, memory_of
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
 from .lane_problems import (
@@ -175,7 +176,7 @@ def _read_ledger(settings: Settings) -> _Ledger:
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.Error as error:
-        raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
+        raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return _Ledger(leases, workers, dead_letters, entries_ahead_seconds)
 
 

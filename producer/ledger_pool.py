@@ -13,6 +13,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ..schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, OutcomeUnknown, Unavailable
+from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import (
     AsyncPostgresSession,
     Attempts,
@@ -169,7 +170,7 @@ class LedgerPool:
         except PoolTimeout as error:
             raise refused(self._making) from error
         except psycopg.Error as error:
-            raise Unavailable(f"Postgres cannot be read: {error}".strip()) from error
+            raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
 
 
 def was_cut(session: PostgresSession | AsyncPostgresSession, error: psycopg.OperationalError) -> bool:
@@ -181,5 +182,5 @@ def refused(making: Attempts) -> CreditlaneError:
     """Return why there is no connection: what the latest attempt to make one has met, if it has."""
     if isinstance(making.error, ConfigurationError):
         return making.error
-    reason = "no connection came free in time" if making.error is None else str(making.error)
-    return Unavailable(f"Postgres cannot be reached: {reason}".strip())
+    reason = "no connection came free in time" if making.error is None else error_text(making.error)
+    return Unavailable(f"Postgres cannot be reached: {reason}")

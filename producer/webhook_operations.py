@@ -33,6 +33,7 @@ from ..schemas.events import (
 )
 from ..schemas.journal import Status
 from ..schemas.networks import NetworkRules
+from ..schemas.postgres_errors import error_text
 from ..schemas.webhooks import (
     DELIVERY_STATUSES,
     ENDPOINT_STATUSES,
@@ -223,7 +224,7 @@ def begun(what_is_done: str | None) -> Iterator[None]:
     except Unavailable as error:
         if what_is_done is None:
             raise
-        raise OutcomeUnknown(f"{what_is_done}: {error}") from error
+        raise OutcomeUnknown(f"{what_is_done}: {error_text(error)}") from error
 
 
 def resend_failed(store: str, webhook_id: str, after: Place) -> Operation[ResentSlice]:

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .amounts import MAX_AMOUNT_DIGITS
 from .commands import COMMAND_VERSION, MAX_TEXT_CHARACTERS, REVERSAL_KEY_PREFIX, WITHOUT_NUL, AnyCommand, Command, Post
+from .control_characters import visible
 from .errors import InvalidCommand, UndecodableCommand
 from .identifiers import ACCOUNT_ID_CHARACTERS, MAX_STORE_ID_CHARACTERS, STORE_ID_PATTERN, is_account_id
 
@@ -169,12 +170,8 @@ def describe(error: ValidationError) -> str:
         path = [str(part) for part in item["loc"]]
         message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
         lines.append(f"{'.'.join(path) or 'command'}: {message}")
-    return _printable("; ".join(lines))
-
-
-def _printable(text: str) -> str:
-    """Return the text with an escape in the place of NUL and the like: an unknown field's name may hold anything."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    # An unknown field's name may hold anything.
+    return visible("; ".join(lines))
 
 
 def invalid_command(error: ValidationError) -> InvalidCommand:

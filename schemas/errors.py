@@ -40,6 +40,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from .redaction import redacted
+
 
 class CreditlaneError(Exception):
     """Something went wrong in Creditlane.
@@ -50,7 +52,8 @@ class CreditlaneError(Exception):
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        # Messages repeat what drivers say, and those repeat what they were given.
+        self.message = redacted(message) if message else (type(self).__doc__ or "").strip().splitlines()[0]
         super().__init__(self.message)
 
 

@@ -2,6 +2,9 @@
 
 The disk may be full, whoever read the log gone, or alive and no longer reading. Then lines are lost; what the process
 is for goes on.
+
+It is also the last door on the way to a terminal: whatever is written, a traceback or a child's line among it, has its
+passwords taken out and its control characters shown as escapes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ import sys
 import threading
 import time
 from typing import Any, TextIO, cast
+
+from .control_characters import visible_lines
+from .redaction import redacted
 
 #: How long to wait for a reader that falls behind before lines are lost, in seconds. Not again until it reads on.
 WAIT_SECONDS = 0.5
@@ -42,9 +48,10 @@ class LogStream(io.TextIOBase):
         return "utf-8"
 
     def write(self, text: str) -> int:
-        """Write the text or lose it; return its length."""
+        """Write the text, as it may be seen, or lose it; return its length."""
+        shown = visible_lines(redacted(text))
         with self._lock:
-            if (self._lost and not self._put(self._lost_lines())) or not self._put(text):
+            if (self._lost and not self._put(self._lost_lines())) or not self._put(shown):
                 self._lost += 1
             else:
                 self._lost = 0

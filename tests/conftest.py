@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,7 +188,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _fresh_log() -> Iterator[None]:
     """Forget what a test's command set up: the stream that it logs to is closed with the test."""
-    standard_error = sys.stderr
+    standard_error, uncaught, uncaught_of_thread = sys.stderr, sys.excepthook, threading.excepthook
     yield
     structlog.reset_defaults()
-    sys.stderr = standard_error
+    sys.stderr, sys.excepthook, threading.excepthook = standard_error, uncaught, uncaught_of_thread

@@ -16,6 +16,7 @@ import structlog
 
 from ..schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
 from ..schemas.journal import Refusal
+from ..schemas.postgres_errors import error_text
 from .book import AddressedCommand, Verdict
 from .requests import Batch, Request
 from .sizing import Cost, Sizing
@@ -283,5 +284,5 @@ def _culpable(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     """Return one line on the error, without the values of the row that Postgres would add."""
     if isinstance(error, psycopg.Error):
-        return f"{error.sqlstate or 'client'}: {error.diag.message_primary or error}"
+        return error_text(error) if error.sqlstate else f"client: {error_text(error)}"
     return f"{type(error).__name__}: {error}"

@@ -15,6 +15,7 @@ import redis
 import structlog
 
 from ..schemas.keys import Keys
+from ..schemas.postgres_errors import error_text
 from . import scripts, sql
 from .connecting import connect_postgres
 from .ownership import Ownership
@@ -161,7 +162,7 @@ class Fences:
             _log.warning(
                 "fences stand above the leases, and the epochs cannot be raised yet, trying again",
                 partitions=sorted(above),
-                error=str(error).strip(),
+                error=error_text(error),
             )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from ..schemas.postgres_errors import error_text
 from ..schemas.worker_numbers import StageTrouble
 from . import sql
 from .backoff import LONGEST_PAUSE_SECONDS, Backoff
@@ -80,7 +81,7 @@ class LeaseKeeper:
                 pause = self._tick()
             except psycopg.Error as error:
                 _log.warning(
-                    "leases cannot be renewed, trying again", error=str(error).strip(), failures=backoff.failures
+                    "leases cannot be renewed, trying again", error=error_text(error), failures=backoff.failures
                 )
                 self._disconnect()
                 # Whoever could not be seen for a while is not silent for that.
@@ -103,7 +104,7 @@ class LeaseKeeper:
                 self._disconnect()
                 self._leave()
         except psycopg.Error as error:
-            _log.warning("leases could not be given back; they run out by themselves", error=str(error).strip())
+            _log.warning("leases could not be given back; they run out by themselves", error=error_text(error))
         self._disconnect()
 
     def _leave(self) -> None:

@@ -29,12 +29,13 @@ from ..schemas.errors import NotMigrated
 from ..schemas.evictions import SECTION, eviction_problem
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.keys import Keys
+from ..schemas.logs import configure_logs
+from ..schemas.postgres_errors import error_text
 from ..schemas.settings import Settings
 from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
 from .counting import Counting
 from .leases import LeaseKeeper
-from .logs import configure_logs
 from .ownership import Ownership
 from .progress import Progress
 from .redis_session import RedisFault, RedisFaults, answer_seconds_within, is_out_of_memory
@@ -164,7 +165,7 @@ class Worker:
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
             except (psycopg.OperationalError, *RedisFault) as error:
-                _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
+                _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
             else:
                 return installation

@@ -15,6 +15,7 @@ import redis
 import structlog
 
 from ..schemas.keys import Keys
+from ..schemas.postgres_errors import error_text
 from ..schemas.settings import Settings
 from .announcer import Announcer
 from .applier import Applier, CommandTimedOut
@@ -260,7 +261,7 @@ class ApplyingStage:
             return self._try_again(batch.with_last(timed_out.partition)), None
         except psycopg.Error as error:
             _log.warning(
-                "batch cannot be applied, trying again", error=str(error).strip(), failures=self._backoff.failures
+                "batch cannot be applied, trying again", error=error_text(error), failures=self._backoff.failures
             )
             self._work.fail(error)
             self._disconnect()

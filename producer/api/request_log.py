@@ -2,13 +2,15 @@
 
 It also gives every answer, a defect's among them, the headers that keep browsers and caches from misusing it.
 
-No header, query or body is logged, and of a key only its id.
+No header, query or body is logged, of a key only its id, and of a ticket only a digest: it holds the idempotency key.
 """
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
+from hashlib import blake2b
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +22,8 @@ REQUEST_ID_PREFIX = "req_"
 REQUEST_ID_HEADER = b"x-request-id"
 #: Paths that are asked every few seconds; only what is wrong with them is worth a line.
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+#: Parts of a path that are tickets, with their prefix or without; ids of everything else are shorter.
+_TICKET = re.compile(r"cmd_[^/]*|[^/]{81,}")
 #: From this status on it is the server's fault.
 SERVER_ERROR = 500
 
@@ -64,7 +68,7 @@ class RequestLog:
         (_log.error if is_fault else _log.info)(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=logged_path(scope["path"]),
             operation=operation,
             # None: the client was gone before there was an answer.
             status=status,
@@ -74,6 +78,15 @@ class RequestLog:
             key_id=store.key_id if store else scope["state"].get("key_id"),
             client=scope["client"][0] if scope.get("client") else None,
         )
+
+
+def logged_path(path: str) -> str:
+    """Return a path with a digest in the place of each ticket, by which lines on the same one are found."""
+    return _TICKET.sub(_digest_of, path)
+
+
+def _digest_of(ticket: re.Match[str]) -> str:
+    return f"cmd_{blake2b(ticket[0].encode(errors='backslashreplace'), digest_size=8).hexdigest()}"
 
 
 class _Answer:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from ...schemas.errors import Unavailable
+from ...schemas.postgres_errors import error_text
 from ..background import begin_in_background
 from ..deadlines import seconds_until
 from .read_time import UNREAD
@@ -55,6 +56,6 @@ class Rounds(Generic[_AskedT, _FoundT]):
             try:
                 found = await look_up(list(asked))
             except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                _log.warning("a look-up failed", error=str(error).strip())
+                _log.warning("a look-up failed", error=error_text(error))
             for key, answer in asked.items():
                 answer.set_result(None if found is None else (found.get(key),))

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from ...schemas.control_characters import visible
 from ...schemas.errors import CreditlaneError, InvalidCommand, LaneFull, UndecodableCommand
 from ...schemas.settings import load_settings
 from ..dead_letters import DeadLetter, DeadLetters, escaped
-from .output import print_json, print_line, print_table, visible
+from .output import print_json, print_line, print_table
 
 dead_app = typer.Typer(
     name="dead",

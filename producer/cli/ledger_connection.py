@@ -10,6 +10,7 @@ import psycopg
 
 from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.postgres_errors import error_text
 from ...schemas.postgres_sessions import connect
 from ...schemas.settings import Settings
 from ..ledger_pool import operator_limits
@@ -32,4 +33,4 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error

@@ -12,15 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ...schemas.control_characters import visible
 from ...schemas.log_stream import LogStream
 
 #: A cell: numbers are aligned to the right, None is shown as a dash.
 Cell = str | int | float | None
-
-
-def visible(text: str) -> str:
-    """Return the text with everything escaped that would move a terminal's cursor; customers choose such texts."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_line(text: str) -> None:

@@ -8,8 +8,9 @@ import typer
 
 from ...audit.findings import CheckReport
 from ...audit.verification import VerificationReport, verify
+from ...schemas.control_characters import visible
 from ...schemas.settings import load_settings
-from .output import print_json, print_line, print_table, progress_bar, visible
+from .output import print_json, print_line, print_table, progress_bar
 
 
 def verify_command(

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
+from ...schemas.control_characters import visible
 from ...schemas.errors import OutcomeUnknown
 from ...schemas.events import EVENT_TYPES
 from ...schemas.settings import load_settings
 from ...schemas.webhooks import Delivery, DeliveryStatus, DeliveryWithBody, EndpointStatus, Webhook
 from ..client import Client
-from .output import Cell, print_json, print_line, print_table, visible
+from .output import Cell, print_json, print_line, print_table
 
 webhooks_app = typer.Typer(
     name="webhooks",

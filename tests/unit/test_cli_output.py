@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from creditlane.producer.cli.output import print_table, progress_bar, visible
+from creditlane.producer.cli.output import print_table, progress_bar
 from creditlane.producer.dead_letters import escaped
+from creditlane.schemas.control_characters import visible
 
 
 class Terminal(io.StringIO):

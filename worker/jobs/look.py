@@ -16,6 +16,7 @@ from rq.serializers import JSONSerializer
 
 from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, JOBS, QueueName, rq_name
 from ...schemas.settings import Settings
 from ..connecting import connect_redis
@@ -147,7 +148,7 @@ def reached_postgres(settings: Settings) -> Iterator[Connection]:
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error}".strip()) from error
+        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 
 
 @contextmanager

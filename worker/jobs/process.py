@@ -21,11 +21,12 @@ import structlog
 
 from ...schemas.errors import NotMigrated
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.logs import configure_logs
+from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, QueueName
 from ...schemas.settings import Settings
 from ..backoff import Backoff
 from ..connecting import connect_redis
-from ..logs import configure_logs
 from .database import connect
 from .import_path import limit_import_path
 from .queues import count_refusal, open_queue
@@ -150,7 +151,7 @@ class JobsProcess:
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
             except psycopg.Error as error:
-                _log.warning("cannot start yet, trying again", error=str(error).strip(), failures=backoff.failures)
+                _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
             else:
                 return True

@@ -22,6 +22,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
+from ...schemas.postgres_errors import without_rows
 from ..backoff import Backoff
 from ..webhooks.stopping import stop_soon
 from .checked_jobs import CheckedJob, CheckedQueue
@@ -240,6 +241,7 @@ class RqLogs(logging.Handler):
             self.handleError(record)
 
     def _traceback(self, exc_info: Any) -> str:
+        without_rows(exc_info[1])
         return logging.Formatter().formatException(exc_info)
 
 

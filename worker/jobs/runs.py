@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from rq import get_current_job
 
 from ...schemas.errors import CreditlaneError
+from ...schemas.postgres_errors import error_text
 from ...schemas.postgres_sessions import PostgresSession
 from ...schemas.settings import Settings, load_settings
 from . import run_sql as sql
@@ -129,7 +130,7 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Mark the run as failed, as long as this process owns it."""
-        text = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS].replace("\0", "")
+        text = f"{type(error).__name__}: {error_text(error)}"[:MAX_ERROR_CHARACTERS].replace("\0", "")
         with connect(self.settings) as connection:
             values = {"run_id": self.run_id, "owner": self._owner, "status": FAILED, "outcome": None, "error": text}
             connection.execute(sql.FINISH, values)
@@ -156,7 +157,7 @@ class Run:
                 with connect(self.settings, silence_seconds=BEAT_SILENCE_SECONDS) as connection:
                     self._beat(connection, done)
             except psycopg.Error as error:
-                _log.warning("Postgres is away during a run", run=self.name, error=str(error).strip())
+                _log.warning("Postgres is away during a run", run=self.name, error=error_text(error))
             if time.monotonic() - self._kept_at > LEASE_SECONDS:
                 # Whoever waits for Postgres in this run waits no longer: it is done by another, or later.
                 self._lost.set()
@@ -204,7 +205,7 @@ def perform_run(run_id: int) -> dict[str, Any]:
             return _perform(run) if run else {"run": run_id, "passed over": "it is done, or somebody else does it"}
     except AWAY as error:
         # The lease lapses, and the scheduler puts the run on the queue again once Postgres is back.
-        _log.warning("Postgres is away, the run is done later", run=run_id, error=str(error).strip())
+        _log.warning("Postgres is away, the run is done later", run=run_id, error=error_text(error))
         return {"run": run_id, "put off": "Postgres is away"}
 
 

@@ -18,6 +18,7 @@ import structlog
 from rq import Queue
 from rq.job import Job, JobStatus
 
+from ...schemas.postgres_errors import error_text
 from ...schemas.queues import JOBS
 from ...schemas.settings import Settings
 from ..backoff import Backoff
@@ -80,7 +81,7 @@ class Scheduler:
             except (psycopg.Error, redis.RedisError) as error:
                 # Also an error that is an answer, as of a server that lets nothing be written: the next connection may
                 # lead to another.
-                _log.warning("the scheduler tries again", error=str(error).strip(), failures=backoff.failures)
+                _log.warning("the scheduler tries again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
 
     def _look(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:

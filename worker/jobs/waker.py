@@ -15,6 +15,7 @@ import structlog
 from rq import Queue
 
 from ...schemas.keys import Keys
+from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES
 from ...schemas.settings import Settings
 from ..backoff import Backoff
@@ -67,7 +68,7 @@ class Waker:
                 with connect(self._settings) as connection, connect_redis(self._settings.require_redis_url()) as client:
                     self._watch(connection, client, backoff)
             except (psycopg.Error, redis.RedisError) as error:
-                _log.warning("the waker tries again", error=str(error).strip(), failures=backoff.failures)
+                _log.warning("the waker tries again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
 
     def _watch(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:

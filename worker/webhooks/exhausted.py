@@ -14,6 +14,7 @@ import structlog
 
 from ...schemas.errors import DeliveriesExhausted
 from ...schemas.events import public_endpoint_id, public_event_id
+from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres, connect_redis
@@ -41,7 +42,7 @@ def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], S
                     # Kept until somebody has looked at it.
                     queue.enqueue(REPORT_EXHAUSTED, store_id, str(endpoint_id), part, failure_ttl=-1, result_ttl=0)
     except redis.RedisError as error:
-        _log.warning("failed deliveries are not shown as jobs", error=str(error).strip())
+        _log.warning("failed deliveries are not shown as jobs", error=error_text(error))
 
 
 def report_exhausted(store_id: int, endpoint_id: str, event_ids: Sequence[str]) -> None:

@@ -164,9 +164,9 @@ async def _store_callbacks(connection: Connection, records: Sequence[Sequence[An
 
 def _tells_something(record: Sequence[Any]) -> bool:
     """Tell whether there is a row or a refusal; one without either must not hold up all others for ever."""
-    _, _, url, key, account_id, _, refusal, row_store, *_ = record
+    store_id, _, _, _, account_id, sequence, refusal, row_store, *_ = record
     if row_store is None and refusal in {None, "null"}:
-        _log.error("a callback tells of nothing", url=url, idempotency_key=key, account=account_id)
+        _log.error("a callback tells of nothing", store=store_id, account=account_id, sequence=sequence)
         return False
     return True
 

@@ -23,6 +23,7 @@ import structlog
 
 from ...schemas.events import public_event_id
 from ...schemas.networks import network_rules
+from ...schemas.postgres_errors import error_text
 from ...schemas.settings import Settings, load_settings
 from ..connecting import connect_postgres_async
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
@@ -66,7 +67,7 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
         done = asyncio.run(_deliver(chosen, results))
     except psycopg.Error as error:
         # The waker makes another round while there is something to deliver.
-        _log.warning("deliveries interrupted", error=str(error).strip())
+        _log.warning("deliveries interrupted", error=error_text(error))
     if results.exhausted:
         enqueue_exhausted(chosen, results.exhausted)
     return {**done, "delivered": results.delivered, "failed": results.failed}
