@@ -12,6 +12,7 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ..schemas.redis_urls import readable_redis_url
 from .deadlines import deadline_in, part_of, seconds_until
 from .pauses import growing_pauses
 from .wire import (
@@ -28,7 +29,6 @@ from .wire import (
     failure,
     is_of_server,
     options_of_connection,
-    readable_url,
     refusal_of_server,
 )
 
@@ -47,7 +47,7 @@ class AsyncRedisWire:
     """
 
     def __init__(self, url: str) -> None:
-        with readable_url():
+        with readable_redis_url(url):
             # It reads the URL and knows how to make connections; redis-py is only partly typed.
             self._maker: Any = ConnectionPool.from_url(url, **connection_options(url))
             self._maker.connection_kwargs = options_of_connection(self._maker.connection_kwargs)

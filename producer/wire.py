@@ -7,8 +7,7 @@ every version of server and library, and it tells a command that was never sent 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,12 +16,11 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
     TryAgainError,
 )
 
-from ..schemas.errors import ConfigurationError, CreditlaneError, OutcomeUnknown, Unavailable
+from ..schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
 from ..schemas.installation import Installation
 from ..schemas.keys import Keys
 
@@ -91,22 +89,6 @@ def connection_options(url: str) -> Mapping[str, Any]:
 def options_of_connection(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the library has read from a URL without what is for a pool of its own, which is not used."""
     return {name: value for name, value in options.items() if name not in POOL_OPTIONS}
-
-
-@contextmanager
-def readable_url() -> Iterator[None]:
-    """Turn what reading a Redis URL raises into ConfigurationError, without the URL: it may hold a password."""
-    try:
-        yield
-    except ValueError:
-        raise ConfigurationError(
-            "CREDITLANE_REDIS_URL must be like redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
-        ) from None
-    except (RedisError, TypeError):
-        # What makes a connection of the library does not know an option, or not its value.
-        raise ConfigurationError(
-            "CREDITLANE_REDIS_URL has an option after its ? that a connection to Redis does not take"
-        ) from None
 
 
 #: How a server says that not the command is wrong but that it cannot take it: it has become a replica, it starts, it

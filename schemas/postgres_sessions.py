@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction, Connection, Cursor, Transaction, waiting
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from .errors import ConfigurationError
+from .postgres_urls import readable_postgres_url
 
 #: How long a connection may take to be made, in seconds, to each of the hosts that the URL names.
 CONNECT_TIMEOUT_SECONDS = 5
@@ -89,11 +89,7 @@ def session_options(url: str, name: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: it is no URL of Postgres.
     """
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # Without what it says: that repeats the URL, which may hold a password.
-        raise ConfigurationError("CREDITLANE_DATABASE_URL must be like postgresql://user@host/database") from None
+    given = readable_postgres_url(url)
     return {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": name,

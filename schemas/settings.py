@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .encoding import describe
 from .errors import ConfigurationError
+from .redaction import keep_environment_secret
+from .redis_urls import check_redis_url
 from .routing import MAX_PARTITIONS
 
 #: The store that exists from the start, so that nothing needs to be configured.
@@ -16,7 +20,7 @@ DEFAULT_STORE = "store_default"
 class Settings(BaseSettings):
     """Settings of a producer or worker. Each field is `CREDITLANE_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="CREDITLANE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CREDITLANE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     #: Where the lanes are: redis://, rediss:// or unix://. Never printed: it may hold a password.
     redis_url: str | None = Field(default=None, repr=False)
@@ -73,29 +77,43 @@ class Settings(BaseSettings):
         """Return the Redis URL.
 
         Raises:
-            ConfigurationError: it is not set.
+            ConfigurationError: it is not set, or is none.
         """
-        return self.redis_url or _missing("CREDITLANE_REDIS_URL", "redis://localhost:6379/0")
+        url = self.redis_url or _missing("CREDITLANE_REDIS_URL", "redis://localhost:6379/0")
+        check_redis_url(url)
+        return url
 
     def require_database_url(self) -> str:
-        """Return the Postgres URL.
+        """Return the Postgres URL. Imports the driver, which alone can read one.
 
         Raises:
-            ConfigurationError: it is not set.
+            ConfigurationError: it is not set, or is none.
         """
-        return self.database_url or _missing("CREDITLANE_DATABASE_URL", "postgresql://user@localhost/creditlane")
+        from .postgres_urls import readable_postgres_url
+
+        url = self.database_url or _missing("CREDITLANE_DATABASE_URL", "postgresql://user@localhost/creditlane")
+        readable_postgres_url(url)
+        return url
 
 
 def load_settings(**values: object) -> Settings:
     """Return the settings of the environment, with these values before it.
 
     Raises:
-        ConfigurationError: a value is not allowed; the message names it.
+        ConfigurationError: a value is not allowed; the message names its variable, and does not repeat it.
     """
+    # Before anything is read of it: what cannot be read may be told, too.
+    keep_environment_secret(os.environ)
     try:
-        return Settings(**values)  # type: ignore[arg-type]  # validated right here
+        settings = Settings(**values)  # type: ignore[arg-type]  # validated right here
     except ValidationError as error:
         raise ConfigurationError(f"CREDITLANE_ settings: {describe(error)}") from None
+    # At once, and not by whichever part of a process comes to it first.
+    if settings.redis_url:
+        settings.require_redis_url()
+    if settings.database_url:
+        settings.require_database_url()
+    return settings
 
 
 def _missing(name: str, example: str) -> str:

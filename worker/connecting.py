@@ -15,6 +15,7 @@ from ..schemas.postgres_sessions import (
     PostgresSession,
     silent_for,
 )
+from ..schemas.redis_urls import readable_redis_url
 
 #: How long to wait for a connection to Redis to be made, in seconds.
 CONNECT_TIMEOUT_SECONDS = 5
@@ -63,14 +64,20 @@ def connect_redis(redis_url: str, *, answer_seconds: float = REDIS_TIMEOUT_SECON
     """Return a client that connects when first used, and gives streams as they are sent: nested lists of bytes.
 
     No answer is waited for longer than `answer_seconds`. The options are those of the driver.
+
+    Raises:
+        ConfigurationError: it is no URL of Redis.
     """
-    client = redis.Redis.from_url(
-        redis_url,
-        protocol=2,
-        decode_responses=False,
-        socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
-        socket_timeout=answer_seconds,
-        **options,
-    )
+    with readable_redis_url(redis_url):
+        client = redis.Redis.from_url(
+            redis_url,
+            protocol=2,
+            decode_responses=False,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
+            socket_timeout=answer_seconds,
+            **options,
+        )
+        # Connects to nothing, and says no to options that there are not.
+        client.connection_pool.make_connection()
     client.set_response_callback("XREAD", lambda response, **_options: response)
     return client
