@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import class_row
@@ -15,6 +15,7 @@ from ..schemas.postgres_sessions import connect
 from ..schemas.settings import Settings
 from .ledger_pool import read_limits
 from .postgres import SESSION_NAME
+from .webhook_sealing import SecretCount, count_secrets
 
 READ_STATISTICS = """
 select public_id as store_id, accounts, entries, balance, entries_last_hour, entries_last_day, outbox_rows,
@@ -116,6 +117,8 @@ class BooksReport(BaseModel):
     reconciliations: list[Reconciliation]
     #: None: no process of the jobs has ever run.
     next_proof: NextProof | None
+    #: How the signing secrets of webhooks are kept; None: the role may not look at them, or there are too many.
+    webhook_secrets: SecretCount | None
 
 
 def read_books(settings: Settings) -> BooksReport:
@@ -130,8 +133,16 @@ def read_books(settings: Settings) -> BooksReport:
             statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
             proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
             next_proof = connection.cursor(row_factory=class_row(NextProof)).execute(READ_NEXT_PROOF).fetchone()
+            secrets = _secrets(connection)
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
-    return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof)
+    return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof, webhook_secrets=secrets)
+
+
+def _secrets(connection: psycopg.Connection[tuple[Any, ...]]) -> SecretCount | None:
+    try:
+        return count_secrets(connection)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return None

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..schemas.networks import network_rules
 from ..schemas.settings import Settings
+from ..schemas.webhook_secrets import secret_keys
 from ..schemas.webhooks import (
     Delivery,
     DeliveryStatus,
@@ -38,6 +39,7 @@ class Webhooks:
     def __init__(self, settings: Settings, session: Callable[[], Session], store: str | None = None) -> None:
         self._store = store or settings.store
         self._networks = network_rules(settings)
+        self._keys = secret_keys(settings)
         self._session = session
 
     def create(self, *, url: str, events: Iterable[str] = (), name: str | None = None) -> Webhook:
@@ -54,7 +56,7 @@ class Webhooks:
 
     def make(self, wanted: NewWebhook) -> Webhook:
         """Make an endpoint; as `create`."""
-        return self._run(operations.create(self._store, wanted, self._networks))
+        return self._run(operations.create(self._store, wanted, self._networks, self._keys))
 
     def list(self) -> list[Webhook]:
         """Return every endpoint, oldest first; there are at most 100."""
@@ -98,7 +100,7 @@ class Webhooks:
 
     def rotate_secret(self, webhook_id: str) -> Webhook:
         """Replace the secret and return the endpoint with the new one, this once. For a day both of them sign."""
-        return self._run(operations.rotate_secret(self._store, webhook_id))
+        return self._run(operations.rotate_secret(self._store, webhook_id, self._keys))
 
     def send_test(self, webhook_id: str) -> str:
         """Send an event `webhook.test` to the endpoint and return its id, by which `delivery` tells what came of it.
@@ -171,7 +173,7 @@ class Webhooks:
 
         The one before it, if there was one, signs beside it for a day.
         """
-        return self._run(operations.rotate_callback_secret(self._store))
+        return self._run(operations.rotate_callback_secret(self._store, self._keys))
 
     def _run(self, operation: Operation[_T]) -> _T:
         return self._session().reader.run(operation)

@@ -34,6 +34,7 @@ from ..schemas.events import (
 from ..schemas.journal import Status
 from ..schemas.networks import NetworkRules
 from ..schemas.postgres_errors import error_text
+from ..schemas.webhook_secrets import SecretKeys
 from ..schemas.webhooks import (
     DELIVERY_STATUSES,
     ENDPOINT_STATUSES,
@@ -85,8 +86,8 @@ def checked(model: type[_ModelT], **fields: Any) -> _ModelT:
         raise invalid_command(error) from None
 
 
-def create(store: str, wanted: NewWebhook, networks: NetworkRules) -> Operation[Webhook]:
-    """Make an endpoint.
+def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretKeys) -> Operation[Webhook]:
+    """Make an endpoint, whose secret is kept sealed if there is a key.
 
     Raises:
         InvalidCommand: news may not go to this URL.
@@ -99,7 +100,7 @@ def create(store: str, wanted: NewWebhook, networks: NetworkRules) -> Operation[
         "url": wanted.url,
         "name": wanted.name,
         "events": list(wanted.events),
-        "secret": secret,
+        "secret": keys.seal(secret),
     }
 
     def outcome(rows: Rows) -> Webhook:
@@ -153,15 +154,17 @@ def give_up(store: str, webhook_id: str) -> Operation[bool]:
     return Operation((sql.GIVE_UP,), values, lambda rows: len(rows) == SLICE_DELIVERIES)
 
 
-def rotate_secret(store: str, webhook_id: str) -> Operation[Webhook]:
+def rotate_secret(store: str, webhook_id: str, keys: SecretKeys) -> Operation[Webhook]:
     """Replace the secret; the endpoint comes with the new one."""
     secret = new_secret()
-    return Operation((sql.ROTATE_SECRET,), {**_of(store, webhook_id), "secret": secret}, _one_webhook(store, secret))
+    values = {**_of(store, webhook_id), "secret": keys.seal(secret)}
+    return Operation((sql.ROTATE_SECRET,), values, _one_webhook(store, secret))
 
 
-def rotate_callback_secret(store: str) -> Operation[str]:
+def rotate_callback_secret(store: str, keys: SecretKeys) -> Operation[str]:
     """Make or replace the secret of the store's callbacks, and return it."""
-    return Operation((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": new_secret()}, lambda rows: rows[0][0])
+    secret = new_secret()
+    return Operation((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": keys.seal(secret)}, lambda _rows: secret)
 
 
 def send_test(store: str, webhook_id: str) -> Operation[str]:

@@ -24,6 +24,7 @@ CreditlaneError
 ├── Unavailable                    unavailable: Redis or Postgres cannot be reached
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── TargetRefused                  target_refused: webhooks may not go to this URL or address
+├── SecretUnreadable               secret_unreadable: a webhook's secret is sealed under a key that this process lacks
 ├── DeliveriesExhausted            deliveries_exhausted: every attempt to deliver these events has failed
 ├── JobRefused                     job_refused: a job in RQ is none of Creditlane's
 ├── WebhookNotFound                webhook_not_found: the store has no such endpoint, or the endpoint no such event
@@ -228,6 +229,12 @@ class TargetRefused(CreditlaneError):
         super().__init__()
         #: What was refused and why, for the operator alone.
         self.detail = detail
+
+
+class SecretUnreadable(CreditlaneError):
+    """The secret is sealed under a key that is not among CREDITLANE_WEBHOOK_SECRET_KEYS; add the key there."""
+
+    code = "secret_unreadable"
 
 
 class DeliveriesExhausted(CreditlaneError):

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     webhook_allowed_networks: str = Field(default="", max_length=2_000)
     #: Where webhooks may not go, though it be public or allowed: networks as above.
     webhook_denied_networks: str = Field(default="", max_length=2_000)
+    #: Keys under which the signing secrets of webhooks are kept: the first seals, all open; commas between. Never
+    #: printed.
+    webhook_secret_keys: str = Field(default="", max_length=4_000, repr=False)
     #: How long an endpoint may take to answer, in seconds.
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
 

@@ -9,8 +9,10 @@ from typing import Any, Self
 from fastapi import FastAPI
 
 from ...schemas.errors import Unavailable
+from ...schemas.networks import network_rules
 from ...schemas.postgres_sessions import Row
 from ...schemas.settings import Settings
+from ...schemas.webhook_secrets import secret_keys
 from ..async_ledger_pool import AsyncLedgerPool
 from ..async_session import AsyncSession
 from ..postgres import read_until
@@ -32,6 +34,9 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         url = settings.require_database_url()
         self.settings = settings
+        # A key that is none ends the start, and not the first request that needs it.
+        secret_keys(settings)
+        network_rules(settings)
         self.known_accounts = KnownAccounts(self.read)
         self.horizon = Horizon(self.read)
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
@@ -44,7 +49,7 @@ class Connections:
         """Hold the connections open and show them to the requests as `app.state`. Starts also while servers are down.
 
         Raises:
-            ConfigurationError: a URL is missing or wrong.
+            ConfigurationError: a URL is missing or wrong, or a setting of webhooks.
         """
         connections = cls(settings)
         await connections.pool.open()

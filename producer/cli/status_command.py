@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from ...schemas.settings import load_settings
+from ...schemas.webhook_secrets import SETTING
 from ..books_status import BooksReport, NextProof, read_books
 from ..lane_status import LanesReport, WorkerStatus, read_lanes
+from ..webhook_sealing import SecretCount
 from .output import print_json, print_line, print_table
 
 
@@ -45,6 +47,8 @@ def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) 
     print_line(f"backlog       {report.backlog:,} commands, the oldest waiting {lag}")
     print_line(f"dead letters  {report.dead_letters:,}")
     print_line(f"books         {_about_books(books)}")
+    if (secrets := _about_secrets(books.webhook_secrets)) is not None:
+        print_line(f"secrets       {secrets}")
     print_line(f"problems      {len(report.problems) or 'none'}")
     for problem in report.problems:
         print_line(f"  {problem}")
@@ -80,6 +84,16 @@ def _about_next_proof(proof: NextProof | None) -> str:
         "running": f"`verify-recent`, due at {due}, is under way",
         "failed": f"`verify-recent`, due at {due}, has failed; see `creditlane jobs list`",
     }[proof.state]
+
+
+def _about_secrets(secrets: SecretCount | None) -> str | None:
+    """Tell whether the secrets that webhooks are signed with can be read in the database; None: nothing to tell."""
+    if secrets is None or not secrets.sealed + secrets.in_the_clear:
+        return None
+    if not secrets.in_the_clear:
+        return f"of webhooks: {secrets.sealed:,} sealed, none in the clear"
+    hint = f"set {SETTING}, then `creditlane webhooks seal`"
+    return f"of webhooks: {secrets.sealed:,} sealed, {secrets.in_the_clear:,} in the clear; {hint}"
 
 
 def _age(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`creditlane webhooks create|list|show|update|delete|rotate|test|deliveries|event|resend|callback-secret`."""
+"""`creditlane webhooks …`: endpoints, what was sent to them, and the secrets that it is signed with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ...schemas.control_characters import visible
 from ...schemas.errors import OutcomeUnknown
 from ...schemas.events import EVENT_TYPES
 from ...schemas.settings import load_settings
+from ...schemas.webhook_secrets import new_key, secret_keys
 from ...schemas.webhooks import Delivery, DeliveryStatus, DeliveryWithBody, EndpointStatus, Webhook
 from ..client import Client
+from ..webhook_sealing import seal_all
+from .ledger_connection import ledger_connection
 from .output import Cell, print_json, print_line, print_table
 
 webhooks_app = typer.Typer(
@@ -273,6 +276,34 @@ def callback_secret_command(store: StoreOption = None, as_json: AsJson = False) 
         print_json(CallbackSecret(store_id=chosen, secret=secret))
     else:
         print_line(secret)
+
+
+@webhooks_app.command("seal")
+def seal_command(as_json: AsJson = False) -> None:
+    """Keep every secret encrypted under the first of CREDITLANE_WEBHOOK_SECRET_KEYS.
+
+    Also those in the clear, and those under an older key, which is not needed afterwards. Safe to repeat, and while
+    everything runs. Ends with 1 if a secret is sealed under a key that is not among them.
+
+    Example:  creditlane webhooks seal
+    """
+    settings = load_settings()
+    with ledger_connection(settings) as connection:
+        report = seal_all(connection, secret_keys(settings))
+    if as_json:
+        print_json(report)
+    else:
+        print_line(f"{report.changed:,} changed, {report.unreadable:,} under a key that is not here")
+    raise typer.Exit(1 if report.unreadable else 0)
+
+
+@webhooks_app.command("new-key")
+def new_key_command() -> None:
+    """Print a new key for CREDITLANE_WEBHOOK_SECRET_KEYS. It is kept nowhere.
+
+    Example:  creditlane webhooks new-key
+    """
+    print_line(new_key())
 
 
 def _client(store: str | None) -> Client:

@@ -22,9 +22,11 @@ import structlog
 from ...schemas.errors import NotMigrated
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.logs import configure_logs
+from ...schemas.networks import network_rules
 from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, QueueName
 from ...schemas.settings import Settings
+from ...schemas.webhook_secrets import secret_keys
 from ..backoff import Backoff
 from ..connecting import connect_redis
 from .database import connect
@@ -47,6 +49,9 @@ class JobsProcess:
 
     def __init__(self, settings: Settings, queue: QueueName) -> None:
         settings.require_database_url()
+        if queue == DELIVERIES:
+            network_rules(settings)
+            secret_keys(settings)
         self._settings = settings
         self._redis_url = settings.require_redis_url()
         self._queue = queue

@@ -10,7 +10,11 @@ from uuid import UUID
 
 import msgspec
 import psycopg
+import structlog
 
+from ...schemas.errors import SecretUnreadable
+from ...schemas.events import public_endpoint_id
+from ...schemas.webhook_secrets import SecretKeys
 from . import sql
 from .pacing import Pace
 from .signing import Signer
@@ -32,6 +36,8 @@ AT_HAND_PER_REQUEST = 8
 MUCH_AT_HAND = 10_000
 #: How long to wait before an endpoint that had nothing more due is asked about again, in seconds.
 ASK_AGAIN_SECONDS = 0.1
+
+_log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 EndpointKey = tuple[int, UUID]
@@ -59,13 +65,15 @@ class Endpoint:
         key: EndpointKey,
         kind: int,
         secrets: Secrets,
+        signer: Signer,
         *,
         failing_seconds: float | None,
     ) -> None:
         self.key = key
         self.kind = kind
+        #: As they are kept.
         self.secrets = secrets
-        self.signer = Signer(*secrets)
+        self.signer = signer
         self.pace = Pace()
         self.waiting: deque[Due] = deque()
         #: Events that are waiting, being sent, or whose result is not written yet.
@@ -96,11 +104,6 @@ class Endpoint:
         """How many deliveries to get at once."""
         return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.pace.limit)
 
-    def sign_with(self, secrets: Secrets) -> None:
-        """Sign with these from now on."""
-        if secrets != self.secrets:
-            self.secrets, self.signer = secrets, Signer(*secrets)
-
     def add(self, due: Sequence[Due], asked_for: int) -> None:
         """Put deliveries at hand; fewer than were asked for are all that there are."""
         self.waiting.extend(due)
@@ -118,9 +121,10 @@ class Endpoint:
 class EndpointLeases:
     """Takes, keeps and gives back endpoints in the name of one sender."""
 
-    def __init__(self, connection: Connection, sender: str) -> None:
+    def __init__(self, connection: Connection, sender: str, keys: SecretKeys) -> None:
         self._connection = connection
         self._sender = sender
+        self._keys = keys
         self._renew_at = time.monotonic() + RENEW_SECONDS
         self.held: dict[EndpointKey, Endpoint] = {}
 
@@ -133,9 +137,20 @@ class EndpointLeases:
         also_failing = also_failing and failing < MAX_FAILING_HELD
         values = {"limit": limit, "also_failing": also_failing, "sender": self._sender, "seconds": LEASE_SECONDS}
         records = await (await self._connection.execute(sql.TAKE_ENDPOINTS, values)).fetchall()
+        unreadable: list[EndpointKey] = []
         for store_id, endpoint_id, kind, failing_seconds, *secrets in records:
-            key = (store_id, endpoint_id)
-            self.held[key] = Endpoint(key, kind, (secrets[0], secrets[1]), failing_seconds=failing_seconds)
+            key, kept = (store_id, endpoint_id), (secrets[0], secrets[1])
+            signer = self._signer(kept)
+            if signer is None:
+                unreadable.append(key)
+            else:
+                self.held[key] = Endpoint(key, kind, kept, signer, failing_seconds=failing_seconds)
+        if unreadable:
+            # They are left to their leases, which keep them from being taken time and again.
+            first = public_endpoint_id(unreadable[0][1])
+            _log.error(
+                "endpoints get nothing", endpoints=len(unreadable), first=first, error=SecretUnreadable().message
+            )
         return len(records)
 
     async def renew(self) -> None:
@@ -163,11 +178,29 @@ class EndpointLeases:
         found: dict[EndpointKey, list[Due]] = {}
         for store_id, endpoint_id, secret, previous_secret, *due in records:
             key = (store_id, endpoint_id)
-            self.held[key].sign_with((secret, previous_secret))
-            found.setdefault(key, []).append(Due(*due))
+            if self._has_signer(self.held[key], (secret, previous_secret)):
+                found.setdefault(key, []).append(Due(*due))
         for endpoint in hungry:
             endpoint.add(found.get(endpoint.key, ()), endpoint.places)
         return len(records)
+
+    def _has_signer(self, endpoint: Endpoint, kept: Secrets) -> bool:
+        """Sign with these secrets from now on; where they cannot be read, nothing more is sent."""
+        if kept != endpoint.secrets:
+            signer = self._signer(kept)
+            if signer is None:
+                endpoint.stop()
+                return False
+            endpoint.secrets, endpoint.signer = kept, signer
+        return not endpoint.is_stopped
+
+    def _signer(self, kept: Secrets) -> Signer | None:
+        """Return what signs with these secrets, or None if they cannot be read; other endpoints do not suffer of it."""
+        secret, previous = kept
+        try:
+            return Signer(self._keys.open(secret), None if previous is None else self._keys.open(previous))
+        except SecretUnreadable:
+            return None
 
     def _hungry(self) -> list[Endpoint]:
         """Return the endpoints that want more; while there is much at hand, only those that have nothing."""

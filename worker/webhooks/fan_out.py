@@ -18,6 +18,7 @@ import structlog
 
 from ...schemas.events import EVENT_TYPES, new_secret
 from ...schemas.journal import Refusal
+from ...schemas.webhook_secrets import SecretKeys
 from ..row_text import row_of
 from . import sql
 from .event_bodies import Event, News, callback_event, events_of
@@ -35,7 +36,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Place = tuple[int, int]
 
 
-async def fan_out_part(connection: Connection) -> int:
+async def fan_out_part(connection: Connection, keys: SecretKeys) -> int:
     """Fan out the oldest part of the outbox; return how many of its rows that was.
 
     None are done when there are none, or when another process is at it. The connection must be in autocommit mode.
@@ -53,7 +54,7 @@ async def fan_out_part(connection: Connection) -> int:
         records = await (await connection.execute(sql.READ_OUTBOX, {"limit": PART_ROWS})).fetchall()
         places = _first_part(records)
         if places:
-            await _fan_out(connection, places)
+            await _fan_out(connection, keys, places)
             await connection.execute(sql.DELETE_OUTBOX, _columns(places))
     return len(places)
 
@@ -84,7 +85,7 @@ def _columns(places: Sequence[Place]) -> dict[str, list[int]]:
     return {"stores": [store_id for store_id, _ in places], "ids": [outbox_id for _, outbox_id in places]}
 
 
-async def _fan_out(connection: Connection, places: Sequence[Place]) -> None:
+async def _fan_out(connection: Connection, keys: SecretKeys, places: Sequence[Place]) -> None:
     columns = _columns(places)
     wanted = _wanted_types(await (await connection.execute(sql.READ_WANTED, columns)).fetchall())
     if wanted:
@@ -93,7 +94,7 @@ async def _fan_out(connection: Connection, places: Sequence[Place]) -> None:
     records = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
     callbacks = [record for record in records if _tells_something(record)]
     if callbacks:
-        await _store_callbacks(connection, callbacks)
+        await _store_callbacks(connection, keys, callbacks)
 
 
 def _wanted_types(records: Iterable[Sequence[Any]]) -> dict[Place, frozenset[str]]:
@@ -140,12 +141,13 @@ async def _store_news(connection: Connection, made: Sequence[tuple[int, Event]])
     )
 
 
-async def _store_callbacks(connection: Connection, records: Sequence[Sequence[Any]]) -> None:
+async def _store_callbacks(connection: Connection, keys: SecretKeys, records: Sequence[Sequence[Any]]) -> None:
     events, urls = [_callback_of(record) for record in records], [str(record[2]) for record in records]
     stores = sorted({event.store_id for event in events})
     origins = [origin_of(url) for url in urls]
     targets = sorted({(event.store_id, origin) for event, origin in zip(events, origins, strict=True)})
-    await connection.execute(sql.MAKE_CALLBACK_SECRETS, {"stores": stores, "secrets": [new_secret() for _ in stores]})
+    secrets = [keys.seal(new_secret()) for _ in stores]
+    await connection.execute(sql.MAKE_CALLBACK_SECRETS, {"stores": stores, "secrets": secrets})
     await connection.execute(
         sql.MAKE_ORIGINS,
         {"stores": [store_id for store_id, _ in targets], "origins": [origin for _, origin in targets]},

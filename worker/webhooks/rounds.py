@@ -25,6 +25,7 @@ from ...schemas.events import public_event_id
 from ...schemas.networks import network_rules
 from ...schemas.postgres_errors import error_text
 from ...schemas.settings import Settings, load_settings
+from ...schemas.webhook_secrets import SecretKeys, secret_keys
 from ..connecting import connect_postgres_async
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted
@@ -75,7 +76,7 @@ def deliver_round(settings: Settings | None = None) -> dict[str, int]:
 
 async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
     sender_id = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
-    policy = TargetPolicy(network_rules(settings))
+    policy, keys = TargetPolicy(network_rules(settings)), secret_keys(settings)
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(
@@ -86,8 +87,8 @@ async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
             for silence in (SENDING_SILENCE_SECONDS, FAN_OUT_SILENCE_SECONDS)
         ]
         sender = await stack.enter_async_context(Sender(policy, timeout_seconds=settings.webhook_timeout_seconds))
-        leases = EndpointLeases(connections[0], sender_id)
-        round_ = Round(leases, results, sender, connections[0], request_seconds=settings.webhook_timeout_seconds)
+        leases = EndpointLeases(connections[0], sender_id, keys)
+        round_ = Round(leases, results, sender, connections[0], keys, request_seconds=settings.webhook_timeout_seconds)
         return await round_.run(connections[1])
 
 
@@ -100,6 +101,7 @@ class Round:
         results: Results,
         sender: Sender,
         connection: Connection,
+        keys: SecretKeys,
         *,
         request_seconds: float,
     ) -> None:
@@ -107,6 +109,7 @@ class Round:
         self._results = results
         self._sender = sender
         self._connection = connection
+        self._keys = keys
         self._request_seconds = request_seconds
         self._places = Places()
         #: Endpoints that wait for a place of a class.
@@ -178,7 +181,7 @@ class Round:
     async def _fan_out(self, connection: Connection) -> None:
         while not self._is_closing:
             self._is_fanning_out = True
-            done = await fan_out_part(connection)
+            done = await fan_out_part(connection, self._keys)
             self._is_fanning_out = False
             if done:
                 self._fanned_out += done

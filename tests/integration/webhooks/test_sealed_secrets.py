@@ -1,0 +1,205 @@
+"""Secrets that are sealed in Postgres sign as others do; without their key nothing is sent, and others still are."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+from standardwebhooks.webhooks import Webhook
+from typer.testing import CliRunner, Result
+
+from creditlane.local.app import app
+from creditlane.schemas.commands import OpenAccount
+from creditlane.schemas.errors import ConfigurationError
+from creditlane.schemas.events import new_secret
+from creditlane.schemas.settings import Settings
+from creditlane.schemas.webhook_secrets import SEALED_PREFIX, SETTING, SecretKeys, new_key
+from creditlane.worker.jobs.process import JobsProcess
+from creditlane.worker.webhooks.rounds import deliver_round
+
+from .news import Newsroom
+from .receiver import Receiver
+
+OLD, NEW = new_key(), new_key()
+OPEN_BOB = OpenAccount(account_id="cca_" + "b" * 32, idempotency_key="open bob", customer_id="bob")
+
+Deliver = Callable[[], dict[str, int]]
+Run = Callable[..., Result]
+
+
+def with_keys(sending: Settings, *keys: str) -> Settings:
+    return sending.model_copy(update={"webhook_secret_keys": ",".join(keys)})
+
+
+@pytest.fixture
+def run(settings: Settings, environment_of: Callable[[Settings], dict[str, str]]) -> Run:
+    """Runs `creditlane webhooks` and others with these keys."""
+
+    def invoke(*arguments: str, keys: str = "") -> Result:
+        return CliRunner().invoke(app, arguments, env={**environment_of(settings), SETTING: keys})
+
+    return invoke
+
+
+def kept(newsroom: Newsroom) -> list[tuple[str, str | None]]:
+    return newsroom.database.execute(
+        "select secret, previous_secret from webhook_endpoints union all "
+        "select secret, previous_secret from callback_secrets"
+    ).fetchall()
+
+
+def is_signed_with(receiver: Receiver, secret: str) -> bool:
+    last = receiver.received[-1]
+    Webhook(secret).verify(last.body, last.headers)
+    return True
+
+
+@pytest.mark.usefixtures("deliver")
+def test_what_a_client_makes_with_a_key_is_sealed_and_signs(
+    newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+) -> None:
+    """Given a client and a sender with a key, when an endpoint is made and its secret replaced, then Postgres has no
+    secret in the clear, and what is sent is signed with those that the client was shown."""
+    settings = with_keys(sending, NEW)
+    client = make_client(settings)
+    made = client.webhooks.create(url=receiver.url("/hook"))
+    rotated = client.webhooks.rotate_secret(made.id)
+    newsroom.happen(OPEN_BOB)
+
+    deliver_round(settings)
+
+    assert all(str(secret).startswith(SEALED_PREFIX) for row in kept(newsroom) for secret in row)
+    assert is_signed_with(receiver, rotated.secret)
+    assert is_signed_with(receiver, made.secret)
+
+
+@pytest.mark.usefixtures("deliver")
+def test_callbacks_are_signed_with_a_sealed_secret(
+    newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+) -> None:
+    """Given callbacks whose secret the fan-out has made, when it is replaced, then both are sealed and both sign."""
+    settings = with_keys(sending, NEW)
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/call"))
+    deliver_round(settings)
+    first = SecretKeys(NEW).open(kept(newsroom)[-1][0])
+    assert is_signed_with(receiver, first)
+    second = make_client(settings).webhooks.rotate_callback_secret()
+    another = OPEN_BOB.model_copy(update={"account_id": "cca_" + "c" * 32, "idempotency_key": "open carol"})
+    newsroom.happen(another, callback_url=receiver.url("/call"))
+
+    deliver_round(settings)
+
+    assert is_signed_with(receiver, first)
+    assert is_signed_with(receiver, second)
+    assert all(secret is None or secret.startswith(SEALED_PREFIX) for row in kept(newsroom) for secret in row)
+
+
+@pytest.mark.usefixtures("deliver")
+@pytest.mark.parametrize("keys", [(), (OLD,)], ids=["no key", "another key"])
+def test_without_its_key_an_endpoint_gets_nothing_and_the_others_do(
+    keys: tuple[str, ...],
+    newsroom: Newsroom,
+    receiver: Receiver,
+    sending: Settings,
+) -> None:
+    """Given an endpoint whose key a process lacks, then its event waits without a failed attempt and the log names the
+    setting; once the key is there, it is sent."""
+    secret = new_secret()
+    sealed = newsroom.add_endpoint(receiver.url("/sealed"), secret=SecretKeys(NEW).seal(secret))
+    newsroom.add_endpoint(receiver.url("/clear"))
+    newsroom.happen(OPEN_BOB)
+
+    with structlog.testing.capture_logs() as lines:
+        done = deliver_round(with_keys(sending, *keys))
+
+    (line,) = [line for line in lines if line["event"] == "endpoints get nothing"]
+    assert SETTING in line["error"]
+    assert (done["delivered"], [each.path for each in receiver.received]) == (1, ["/clear"])
+    (row,) = newsroom.deliveries(sealed)
+    assert (row["status"], row["attempts"], row["error"]) == (1, 0, None)
+    newsroom.database.execute("update webhook_endpoints set sender = null, sender_until = null")
+    assert deliver_round(with_keys(sending, NEW))["delivered"] == 1
+    assert is_signed_with(receiver, secret)
+
+
+@pytest.mark.usefixtures("deliver")
+def test_seal_brings_everything_under_the_first_key(
+    newsroom: Newsroom, receiver: Receiver, sending: Settings, run: Run
+) -> None:
+    """Given secrets in the clear and under an old key, when they are sealed, then the new key alone opens them, and
+    doing it again changes nothing."""
+    clear, old, before = new_secret(), new_secret(), new_secret()
+    newsroom.add_endpoint(receiver.url("/clear"), secret=clear, previous_secret=before)
+    newsroom.add_endpoint(receiver.url("/old"), secret=SecretKeys(OLD).seal(old))
+    newsroom.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [clear])
+    newsroom.happen(OPEN_BOB)
+
+    first = json.loads(run("webhooks", "seal", "--json", keys=f"{NEW},{OLD}").stdout)
+    second = run("webhooks", "seal", keys=f"{NEW},{OLD}")
+    deliver_round(with_keys(sending, NEW))
+
+    assert first == {"sealed": 4, "in_the_clear": 0, "changed": 3, "unreadable": 0}
+    assert (second.exit_code, second.stdout) == (0, "0 changed, 0 under a key that is not here\n")
+    keys = SecretKeys(NEW)
+    opened = {None if secret is None else keys.open(secret) for row in kept(newsroom) for secret in row}
+    assert opened == {clear, old, before, None}
+    assert {each.path for each in receiver.received} == {"/clear", "/old"}
+
+
+def test_what_no_key_opens_is_left_and_told(newsroom: Newsroom, run: Run) -> None:
+    lost = SecretKeys(OLD).seal(new_secret())
+    newsroom.add_endpoint("https://example.com", secret=lost)
+    newsroom.add_endpoint("https://example.org")
+
+    done = run("webhooks", "seal", keys=NEW)
+
+    assert (done.exit_code, done.stdout) == (1, "1 changed, 1 under a key that is not here\n")
+    assert lost in {secret for secret, _ in kept(newsroom)}
+
+
+def test_seal_without_a_key_says_what_to_do(run: Run) -> None:
+    refused = run("webhooks", "seal")
+
+    assert isinstance(refused.exception, ConfigurationError)
+    assert SETTING in str(refused.exception)
+
+
+def test_status_says_how_secrets_are_kept(newsroom: Newsroom, run: Run) -> None:
+    newsroom.add_endpoint("https://example.com", secret=SecretKeys(NEW).seal(new_secret()))
+    newsroom.add_endpoint("https://example.org")
+
+    shown = run("status").stdout
+    report = json.loads(run("status", "--json").stdout)
+
+    assert f"secrets       of webhooks: 1 sealed, 1 in the clear; set {SETTING}" in shown
+    assert report["webhook_secrets"] == {"sealed": 1, "in_the_clear": 1}
+
+
+def test_a_secret_that_is_changed_while_all_are_sealed_is_left_as_it_is(
+    newsroom: Newsroom, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a secret that is replaced between the read and the change, then the new one stands."""
+    from creditlane.producer import webhook_sealing
+
+    newsroom.add_endpoint("https://example.com")
+    replaced = SecretKeys(NEW).seal(new_secret())
+    seal = webhook_sealing._sealed
+
+    def replacing(keys: SecretKeys, secret: str) -> str:
+        newsroom.database.execute("update webhook_endpoints set secret = %s", [replaced])
+        return seal(keys, secret)
+
+    monkeypatch.setattr(webhook_sealing, "_sealed", replacing)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        report = webhook_sealing.seal_all(connection, SecretKeys(NEW))
+
+    assert report.changed == 0
+    assert kept(newsroom) == [(replaced, None)]
+
+
+def test_a_deliveries_process_with_a_key_that_is_none_does_not_start(sending: Settings) -> None:
+    with pytest.raises(ConfigurationError, match=SETTING):
+        JobsProcess(with_keys(sending, "hunter2"), "deliveries")
+    JobsProcess(with_keys(sending, "hunter2"), "jobs")
