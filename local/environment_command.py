@@ -13,8 +13,9 @@ from ..producer.cli.output import print_json, print_line
 from ..schemas.errors import ConfigurationError
 from .stack_record import find_running
 
-#: Values that mean themselves to a shell, quoted or not, also where no file of such a name is: after NAME=.
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./?~^-]*")
+#: Values that mean themselves to a shell, quoted or not, also where no file of such a name is: after NAME=. Not ~,
+#: which is a home there.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./?^-]*")
 
 
 def environment_command(
@@ -25,6 +26,8 @@ def environment_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the settings of the running stack as lines for a shell. Ends with 1 when no stack runs.
+
+    A shell runs what is printed, so it comes from a folder of your own only, which nobody else can write.
 
     Example:  eval "$(creditlane env --export)"
 

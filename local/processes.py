@@ -41,16 +41,25 @@ def try_lock(path: Path) -> int | None:
 
     A child that inherits the descriptor holds the lock too, for as long as it lives.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+        is_taken = is_free(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    if is_taken:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def is_free(descriptor: int) -> bool:
+    """Take the lock of an open file, for as long as it stays open; False while another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -7,15 +7,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ..schemas.errors import ConfigurationError
-from .processes import try_lock, wait_until
+from ..schemas.settings import Settings
+from .processes import is_free, try_lock, wait_until
+from .trusted_paths import open_trusted, trusted_directory
 
 #: Where a stack keeps its data unless told otherwise.
 DATA_DIRECTORY = Path(".creditlane")
 RECORD_NAME = "stack.json"
 LOCK_NAME = "stack.lock"
+#: What other processes may be told by a record; whatever else stands in one is not repeated.
+KNOWN_SETTINGS = frozenset(
+    {*(f"CREDITLANE_{name.upper()}" for name in Settings.model_fields), "CREDITLANE_API_URL", "CREDITLANE_API_KEY"}
+)
 #: A command that only looks whether a stack runs holds the lock for a moment, in seconds.
 LOOK_SECONDS = 1.0
 
@@ -29,6 +35,12 @@ class StackRecord(BaseModel):
     workers: int
     #: The CREDITLANE_ variables with which other processes reach it.
     settings: dict[str, str]
+
+    @field_validator("settings")
+    @classmethod
+    def _only_known(cls, settings: dict[str, str]) -> dict[str, str]:
+        # Shells run the names, too.
+        return {name: value for name, value in settings.items() if name in KNOWN_SETTINGS}
 
 
 class AlreadyRunning(ConfigurationError):
@@ -44,8 +56,9 @@ def claimed(data_dir: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunning: another stack holds it.
+        UntrustedPath: it is another user's, or others may write into it.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
+    _make(data_dir)
     taken: list[int] = []
 
     def take() -> bool:
@@ -54,7 +67,8 @@ def claimed(data_dir: Path) -> Iterator[None]:
         return bool(taken)
 
     if not wait_until(take, seconds=LOOK_SECONDS):
-        record = _read(data_dir)
+        with trusted_directory(data_dir) as opened:
+            record = _read(data_dir, opened)
         by = f" by process {record.pid}" if record else ""
         raise AlreadyRunning(
             f'the stack in {data_dir} is already running{by}; use it: eval "$(creditlane env --export)"'
@@ -82,10 +96,15 @@ def recorded(data_dir: Path, workers: int, settings: Mapping[str, str]) -> Itera
 
 
 def find_running(data_dir: Path | None) -> StackRecord | None:
-    """Return the stack that runs on the data directory, or on the nearest one upwards; None if none runs."""
+    """Return the stack that runs on the data directory, or on the nearest one upwards; None if none runs.
+
+    Raises:
+        UntrustedPath: somebody else may have written what is there.
+    """
     for directory in [data_dir] if data_dir else _upwards():
-        if (directory / LOCK_NAME).exists():
-            return _read(directory) if _is_claimed(directory) else None
+        # Also a link that leads nowhere, to be told of it.
+        if os.path.lexists(directory / LOCK_NAME):
+            return _running_in(directory)
     return None
 
 
@@ -94,14 +113,34 @@ def _upwards() -> Iterator[Path]:
     return (directory / DATA_DIRECTORY for directory in (here, *here.parents))
 
 
-def _is_claimed(directory: Path) -> bool:
-    descriptor = try_lock(directory / LOCK_NAME)
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None
+def _make(data_dir: Path) -> None:
+    """Make the data directory, or make sure that it is ours; what is in it decides what root runs, for one."""
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        data_dir.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            # Only what root made itself is opened to the user who runs its servers, to pass through.
+            data_dir.chmod(0o711)
+    with trusted_directory(data_dir):
+        pass
 
 
-def _read(directory: Path) -> StackRecord | None:
+def _running_in(directory: Path) -> StackRecord | None:
+    with trusted_directory(directory) as opened:
+        lock = open_trusted(opened, directory / LOCK_NAME, os.O_RDWR)
+        try:
+            return None if is_free(lock) else _read(directory, opened)
+        finally:
+            os.close(lock)
+
+
+def _read(directory: Path, opened: int) -> StackRecord | None:
     with suppress(FileNotFoundError, ValidationError):
-        return StackRecord.model_validate_json((directory / RECORD_NAME).read_bytes())
+        file = open_trusted(opened, directory / RECORD_NAME, os.O_RDONLY)
+        return StackRecord.model_validate_json(_contents(file))
     return None
+
+
+def _contents(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()

@@ -1,5 +1,6 @@
 """Every request has its id, one line in the log and its place in the numbers; streams pass as they come."""
 
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from creditlane.producer.api.request_log import RequestLog
 from creditlane.producer.api.request_metrics import RequestMetrics
 from creditlane.producer.api.response_headers import SAFE_HEADERS
 from creditlane.producer.api.surroundings import surround
+from creditlane.schemas.tickets import Ticket
 
 Messages = list[dict[str, Any]]
 KEY = "cl_0123456789abcdef_" + "5" * 48
@@ -70,6 +72,17 @@ def test_a_request_has_one_line_with_its_id_and_no_secret(client: TestClient) ->
     assert answer.headers["x-request-id"].startswith("req_")
     for secret in (KEY, "5" * 48, "private", "body"):
         assert secret not in repr(lines)
+
+
+def test_a_ticket_is_not_logged_for_it_holds_the_idempotency_key(client: TestClient) -> None:
+    ticket = str(Ticket("store_a", "cca_" + "0" * 32, "order-4711", "1-1", "f" * 32))
+    with capture_logs() as lines:
+        for path in (ticket, ticket, ticket.removeprefix("cmd_")):
+            client.post(f"/items/{path}")
+
+    first, second, without_prefix = [line["path"] for line in lines]
+    assert first == second
+    assert all(re.fullmatch(r"/items/cmd_[0-9a-f]{16}", path) for path in (first, without_prefix))
 
 
 def test_an_id_that_a_client_sends_is_not_taken_for_ours(client: TestClient) -> None:
