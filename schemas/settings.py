@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     #: Keys under which the signing secrets of webhooks are kept: the first seals, all open; commas between. Never
     #: printed.
     webhook_secret_keys: str = Field(default="", max_length=4_000, repr=False)
+    #: Origins of a store's callbacks that are delivered to side by side; any more share a few lines.
+    webhook_callback_origins: int = Field(default=1_000, ge=0, le=100_000)
     #: How long an endpoint may take to answer, in seconds.
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
 

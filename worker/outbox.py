@@ -21,6 +21,9 @@ from .book import AccountKey, AccountState, AddressedCommand, Verdict
 from .outbox_bytes import OutboxRow, copy_bytes
 from .subscriptions import Subscriptions, Wanted
 
+#: Most news in one row, so that those of one store do not make another's wait for long.
+ROW_NEWS = 500
+
 _encode = msgspec.json.Encoder().encode
 _seq_of = attrgetter("seq")
 #: Where each new row of a part is in its account's history.
@@ -101,13 +104,13 @@ class Outbox:
         told = [
             OutboxRow(
                 store_id,
-                [row.account_id for row in of_store.rows],
-                [row.seq for row in of_store.rows],
-                of_store.sequences,
-                _encode(of_store.callbacks) if of_store.callbacks else None,
+                [row.account_id for row in of_store.rows[start : start + ROW_NEWS]],
+                [row.seq for row in of_store.rows[start : start + ROW_NEWS]],
+                of_store.sequences[start : start + ROW_NEWS],
+                _encode(callbacks) if (callbacks := of_store.callbacks[start : start + ROW_NEWS]) else None,
             )
             for store_id, of_store in news.items()
-            if of_store.rows or of_store.callbacks
+            for start in range(0, max(len(of_store.rows), len(of_store.callbacks)), ROW_NEWS)
         ]
         if not told:
             return

@@ -41,24 +41,54 @@ def test_each_failure_halves_down_to_one() -> None:
 def test_those_that_hang_do_not_take_the_places_of_the_others() -> None:
     places = Places(max_of_class=2)
 
-    taken = {kind: [places.take(kind, 0.0) for _ in range(3)] for kind in RequestClass}
+    taken = {kind: [places.take(kind, 0.0, 1) for _ in range(3)] for kind in RequestClass}
 
     assert all(each[1] is not None and each[2] is None for each in taken.values())
     assert places.taken == 6
 
 
+def test_whatever_other_stores_have_a_store_finds_a_place() -> None:
+    """Given a store that takes what it gets, then another gets as much as it needs of the rest, and one that comes when
+    there is nothing left gets one place for itself; what is given back counts no more."""
+    places = Places(max_of_class=100)
+
+    of_first = [place for _ in range(100) if (place := places.take(RequestClass.NEW, 0.0, 1)) is not None]
+    of_second = [place for _ in range(100) if (place := places.take(RequestClass.NEW, 0.0, 2)) is not None]
+    of_many = [places.take(RequestClass.NEW, 0.0, store) for store in range(3, 103)]
+
+    assert len(of_first) == 75
+    assert 15 <= len(of_second) < 25
+    assert None not in of_many
+    assert places.take(RequestClass.NEW, 0.0, 3) is None
+    for place in (*of_first, *of_second, *filter(None, of_many)):
+        places.give_back(place)
+    assert sum(places.take(RequestClass.NEW, 0.0, 3) is not None for _ in range(100)) == 75
+
+
+def test_a_slow_request_counts_among_the_slow_ones_of_its_store() -> None:
+    places = Places(max_of_class=4)
+    slow = [places.take(RequestClass.NEW, 0.0, 1) for _ in range(4)]
+
+    places.move_slow(PATIENCE_SECONDS)
+
+    assert slow[3] is None
+    assert places.take(RequestClass.SLOW, PATIENCE_SECONDS, 1) is None
+    assert places.take(RequestClass.SLOW, PATIENCE_SECONDS, 2) is not None
+    assert places.take(RequestClass.NEW, PATIENCE_SECONDS, 1) is not None
+
+
 def test_a_place_that_is_held_for_long_is_free_again_for_the_quick() -> None:
     places = Places(max_of_class=1)
-    slow = places.take(RequestClass.QUICK, 0.0)
+    slow = places.take(RequestClass.QUICK, 0.0, 1)
     assert slow is not None
-    assert places.take(RequestClass.QUICK, PATIENCE_SECONDS / 2) is None
+    assert places.take(RequestClass.QUICK, PATIENCE_SECONDS / 2, 1) is None
     assert not places.has_slow(PATIENCE_SECONDS / 2)
 
     places.move_slow(PATIENCE_SECONDS)
 
-    quick = places.take(RequestClass.QUICK, PATIENCE_SECONDS)
+    quick = places.take(RequestClass.QUICK, PATIENCE_SECONDS, 1)
     assert quick is not None
-    assert places.take(RequestClass.SLOW, PATIENCE_SECONDS) is None
+    assert places.take(RequestClass.SLOW, PATIENCE_SECONDS, 1) is None
     assert places.has_slow(PATIENCE_SECONDS)
     assert (places.give_back(slow), places.give_back(quick)) == (RequestClass.SLOW, RequestClass.QUICK)
     assert places.taken == 0

@@ -6,6 +6,7 @@ Everything goes in slices, each a transaction of its own, so that nothing waits 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -55,6 +56,21 @@ with old as (
     returning 1
 )
 select (select count(*) from gone), (select count(*) from forgotten)
+"""
+
+#: Nobody finds a delivery to an origin while those that have none are forgotten.
+LOCK_FAN_OUT = "select pg_advisory_xact_lock(hashtext('creditlane fan-out'))"
+
+#: Origins of callbacks of which nothing is kept any more; they are made again when they are called again.
+DELETE_ORIGINS = """
+delete from webhook_endpoints where (store_id, endpoint_id) in (
+    select store_id, endpoint_id from webhook_endpoints as origin
+    where kind = 2 and (sender is null or sender_until <= now()) and not exists (
+        select from deliveries
+        where deliveries.store_id = origin.store_id and deliveries.endpoint_id = origin.endpoint_id
+    )
+    limit %(slice)s
+)
 """
 
 #: Of endpoints that are gone, or that nobody fans out: nobody wants to know any more.
@@ -129,6 +145,7 @@ def perform(run: Run) -> Outcome:
         deliveries, events = retention.clear_deliveries(store, endpoint)
         gone["deliveries"] += deliveries
         gone["events"] += events
+    gone["origins"] = retention.clear(DELETE_ORIGINS, LOCK_FAN_OUT)
     gone |= {name: retention.clear(statement) for name, statement in SLICED.items()}
     if gone["outbox_rows"]:
         _log.warning("news were dropped that nobody has fanned out", outbox_rows=gone["outbox_rows"])
@@ -150,12 +167,18 @@ class _Retention:
             "slice": SLICE_ROWS,
         }
 
-    def clear(self, statement: str) -> int:
-        """Run the statement until it deletes less than a slice; return how many rows are gone."""
+    def clear(self, statement: str, lock: str | None = None) -> int:
+        """Run the statement until it deletes less than a slice; return how many rows are gone.
+
+        With a lock each slice is deleted as things stand once the lock is got.
+        """
         gone, count = 0, SLICE_ROWS
         while count == SLICE_ROWS:
             self._run.check()
-            count = self._run.connection.execute(statement, self._values).rowcount
+            with self._run.connection.transaction() if lock else nullcontext():
+                if lock:
+                    self._run.connection.execute(lock)
+                count = self._run.connection.execute(statement, self._values).rowcount
             gone += count
         return gone
 

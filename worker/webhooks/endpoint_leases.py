@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from ...schemas.errors import SecretUnreadable
 from ...schemas.events import public_endpoint_id
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .pacing import Pace
+from .pacing import Pace, share_of
 from .signing import Signer
 
 #: How long an endpoint stays this process's without a sign of life, in seconds.
@@ -67,10 +67,13 @@ class Endpoint:
         secrets: Secrets,
         signer: Signer,
         *,
+        is_shared: bool = False,
         failing_seconds: float | None,
     ) -> None:
         self.key = key
         self.kind = kind
+        #: Callbacks to several origins, of which one must not have the others wait.
+        self.is_shared = is_shared
         #: As they are kept.
         self.secrets = secrets
         self.signer = signer
@@ -126,25 +129,35 @@ class EndpointLeases:
         self._sender = sender
         self._keys = keys
         self._renew_at = time.monotonic() + RENEW_SECONDS
+        self._at_once = FIRST_TAKEN
         self.held: dict[EndpointKey, Endpoint] = {}
 
     async def take(self, *, also_failing: bool) -> int:
-        """Take endpoints that have something due, also failing ones if wanted; return how many were got."""
-        limit = min(max(FIRST_TAKEN, len(self.held)), MAX_HELD - len(self.held))
+        """Take endpoints that have something due, also failing ones if wanted; return how many were got.
+
+        In turn from each store, and of none more than its share. Twice as many as the last time when that was all that
+        were wanted: those that refuse are done with at once, however many there are.
+        """
+        limit = min(max(self._at_once, len(self.held)), MAX_HELD - len(self.held))
         if limit <= 0:
             return 0
-        failing = sum(endpoint.failing_since is not None for endpoint in self.held.values())
-        also_failing = also_failing and failing < MAX_FAILING_HELD
-        values = {"limit": limit, "also_failing": also_failing, "sender": self._sender, "seconds": LEASE_SECONDS}
+        values = {
+            **self._room(),
+            "limit": limit,
+            "also_failing": also_failing,
+            "sender": self._sender,
+            "seconds": LEASE_SECONDS,
+        }
         records = await (await self._connection.execute(sql.TAKE_ENDPOINTS, values)).fetchall()
+        self._at_once = min(2 * limit, MAX_HELD) if len(records) == limit else FIRST_TAKEN
         unreadable: list[EndpointKey] = []
-        for store_id, endpoint_id, kind, failing_seconds, *secrets in records:
+        for store_id, endpoint_id, kind, is_shared, failing_seconds, *secrets in records:
             key, kept = (store_id, endpoint_id), (secrets[0], secrets[1])
             signer = self._signer(kept)
             if signer is None:
                 unreadable.append(key)
             else:
-                self.held[key] = Endpoint(key, kind, kept, signer, failing_seconds=failing_seconds)
+                self.held[key] = Endpoint(key, kind, kept, signer, is_shared=is_shared, failing_seconds=failing_seconds)
         if unreadable:
             # They are left to their leases, which keep them from being taken time and again.
             first = public_endpoint_id(unreadable[0][1])
@@ -152,6 +165,20 @@ class EndpointLeases:
                 "endpoints get nothing", endpoints=len(unreadable), first=first, error=SecretUnreadable().message
             )
         return len(records)
+
+    def _room(self) -> dict[str, Any]:
+        """Return how many endpoints more a store may have held, and of them failing ones: each, and those with some."""
+        held = Counter(store_id for store_id, _ in self.held)
+        failing = Counter(key[0] for key, endpoint in self.held.items() if endpoint.failing_since is not None)
+        room = share_of(MAX_HELD, len(self.held))
+        failing_room = share_of(MAX_FAILING_HELD, failing.total())
+        return {
+            "room": room,
+            "failing_room": failing_room,
+            "stores": list(held),
+            "rooms": [room - count for count in held.values()],
+            "failing_rooms": [failing_room - failing[store_id] for store_id in held],
+        }
 
     async def renew(self) -> None:
         """Keep what is held, when it is time; endpoints that are no longer ours are stopped."""

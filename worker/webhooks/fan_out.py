@@ -7,7 +7,8 @@ derived from the journal. So a part is fanned out once, and news that stand in t
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ PART_ROWS = 200
 PART_NEWS = 1_000
 #: News whose bodies are made in one go: what is being sent meanwhile waits for it.
 BODIES_AT_ONCE = 200
+#: Lines that a store's callbacks to any further origins share.
+SHARED_LINES = 16
 
 _log = structlog.get_logger(__name__)
 
@@ -36,27 +39,39 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Place = tuple[int, int]
 
 
-async def fan_out_part(connection: Connection, keys: SecretKeys) -> int:
-    """Fan out the oldest part of the outbox; return how many of its rows that was.
+class FanOut:
+    """Fans out on one connection, which must be in autocommit mode; a store may have so many origins of callbacks."""
 
-    None are done when there are none, or when another process is at it. The connection must be in autocommit mode.
+    def __init__(self, connection: Connection, keys: SecretKeys, most_origins: int) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._most_origins = most_origins
+        self._fewest_first = False
 
-    Raises:
-        psycopg.Error: as Postgres gives it; nothing was done.
-    """
-    found = await (await connection.execute(sql.ANY_OUTBOX)).fetchone()
-    if found is None or not found[0]:
-        return 0
-    async with connection.transaction():
-        locked = await (await connection.execute(sql.LOCK_FAN_OUT)).fetchone()
-        if locked is None or not locked[0]:
+    async def next_part(self) -> int:
+        """Fan out a part of the outbox, of each store its oldest rows; return how many of its rows that was.
+
+        By turns the stores with the fewest news come first, and those that wait longest: so neither starves. None are
+        done when there are none, or when another process is at it.
+
+        Raises:
+            psycopg.Error: as Postgres gives it; nothing was done.
+        """
+        connection = self._connection
+        found = await (await connection.execute(sql.ANY_OUTBOX)).fetchone()
+        if found is None or not found[0]:
             return 0
-        records = await (await connection.execute(sql.READ_OUTBOX, {"limit": PART_ROWS})).fetchall()
-        places = _first_part(records)
-        if places:
-            await _fan_out(connection, keys, places)
-            await connection.execute(sql.DELETE_OUTBOX, _columns(places))
-    return len(places)
+        self._fewest_first = not self._fewest_first
+        async with connection.transaction():
+            locked = await (await connection.execute(sql.LOCK_FAN_OUT)).fetchone()
+            if locked is None or not locked[0]:
+                return 0
+            values = {"limit": PART_ROWS, "fewest_first": self._fewest_first}
+            places = _first_part(await (await connection.execute(sql.READ_OUTBOX, values)).fetchall())
+            if places:
+                await _fan_out(connection, self._keys, places, self._most_origins)
+                await connection.execute(sql.DELETE_OUTBOX, _columns(places))
+        return len(places)
 
 
 def origin_of(url: str) -> str:
@@ -85,7 +100,7 @@ def _columns(places: Sequence[Place]) -> dict[str, list[int]]:
     return {"stores": [store_id for store_id, _ in places], "ids": [outbox_id for _, outbox_id in places]}
 
 
-async def _fan_out(connection: Connection, keys: SecretKeys, places: Sequence[Place]) -> None:
+async def _fan_out(connection: Connection, keys: SecretKeys, places: Sequence[Place], most_origins: int) -> None:
     columns = _columns(places)
     wanted = _wanted_types(await (await connection.execute(sql.READ_WANTED, columns)).fetchall())
     if wanted:
@@ -94,7 +109,7 @@ async def _fan_out(connection: Connection, keys: SecretKeys, places: Sequence[Pl
     records = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
     callbacks = [record for record in records if _tells_something(record)]
     if callbacks:
-        await _store_callbacks(connection, keys, callbacks)
+        await _store_callbacks(connection, keys, callbacks, most_origins)
 
 
 def _wanted_types(records: Iterable[Sequence[Any]]) -> dict[Place, frozenset[str]]:
@@ -141,11 +156,14 @@ async def _store_news(connection: Connection, made: Sequence[tuple[int, Event]])
     )
 
 
-async def _store_callbacks(connection: Connection, keys: SecretKeys, records: Sequence[Sequence[Any]]) -> None:
+async def _store_callbacks(
+    connection: Connection, keys: SecretKeys, records: Sequence[Sequence[Any]], most_origins: int
+) -> None:
     events, urls = [_callback_of(record) for record in records], [str(record[2]) for record in records]
     stores = sorted({event.store_id for event in events})
-    origins = [origin_of(url) for url in urls]
-    targets = sorted({(event.store_id, origin) for event, origin in zip(events, origins, strict=True)})
+    wanted = [(event.store_id, origin_of(url)) for event, url in zip(events, urls, strict=True)]
+    lines = await _lines_of(connection, wanted, most_origins)
+    targets = sorted({(store_id, lines[store_id, origin]) for store_id, origin in wanted})
     secrets = [keys.seal(new_secret()) for _ in stores]
     await connection.execute(sql.MAKE_CALLBACK_SECRETS, {"stores": stores, "secrets": secrets})
     await connection.execute(
@@ -158,10 +176,33 @@ async def _store_callbacks(connection: Connection, keys: SecretKeys, records: Se
         {
             "stores": [event.store_id for event in events],
             "events": [event.event_id for event in events],
-            "origins": origins,
+            "origins": [lines[origin] for origin in wanted],
             "urls": urls,
         },
     )
+
+
+async def _lines_of(
+    connection: Connection, wanted: Sequence[tuple[int, str]], most_origins: int
+) -> dict[tuple[int, str], str]:
+    """Return for each store's origin what its callbacks are grouped by: itself, or one of the shared lines."""
+    targets = list(dict.fromkeys(wanted))
+    values = {"stores": [store_id for store_id, _ in targets], "origins": [origin for _, origin in targets]}
+    known, counts = set[tuple[int, str]](), Counter[int]()
+    for store_id, origin, count in await (await connection.execute(sql.READ_ORIGINS, values)).fetchall():
+        if origin is None:
+            counts[store_id] = count
+        else:
+            known.add((store_id, origin))
+    lines: dict[tuple[int, str], str] = {}
+    for store_id, origin in targets:
+        if (store_id, origin) in known or counts[store_id] < most_origins:
+            counts[store_id] += (store_id, origin) not in known
+            lines[store_id, origin] = origin
+        else:
+            # Always the same one, and none that an origin could be called.
+            lines[store_id, origin] = f"further origins {zlib.crc32(origin.encode()) % SHARED_LINES}"
+    return lines
 
 
 def _tells_something(record: Sequence[Any]) -> bool:

@@ -4,16 +4,22 @@ An endpoint begins with one request. Each success lets one more go beside it, ea
 that hangs holds one place and no more. Endpoints that have just shown that they work, those that have yet to, and those
 that fail have places of their own, and a request that takes long is counted among the last. However many hang, the
 others find theirs free.
+
+Of what is shared, a store may have three times what it leaves free: three quarters when it is alone, less beside each
+further one. So whatever a store's receivers do, there is room for another's.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import Enum
 
 #: Most requests to one endpoint at once.
 MAX_CONCURRENCY = 32
 #: Most requests of each class at once; each holds a socket.
 MAX_OF_CLASS = 220
+#: A store may have so many times as much of what is shared as it leaves free (Choudhury and Hahne, 1998).
+SHARE_OF_FREE = 3
 #: A request that takes longer than this gives its place back to those that are quick, in seconds.
 PATIENCE_SECONDS = 1.0
 #: An endpoint that keeps failing is left alone for this part of the time since it last worked, and so long at most.
@@ -55,8 +61,9 @@ class Places:
 
     def __init__(self, max_of_class: int = MAX_OF_CLASS) -> None:
         self._max = max_of_class
-        #: When each began, by its place, oldest first.
-        self._began: dict[RequestClass, dict[int, float]] = {each: {} for each in RequestClass}
+        #: When each began and whose it is, by its place, oldest first.
+        self._began: dict[RequestClass, dict[int, tuple[float, int]]] = {each: {} for each in RequestClass}
+        self._of_stores: dict[RequestClass, Counter[int]] = {each: Counter() for each in RequestClass}
         self._next = 0
 
     @property
@@ -64,19 +71,22 @@ class Places:
         """Requests under way."""
         return sum(map(len, self._began.values()))
 
-    def take(self, kind: RequestClass, now: float) -> int | None:
-        """Return the number of a place, or None when all of its class are taken."""
-        places = self._began[kind]
-        if len(places) >= self._max:
+    def take(self, kind: RequestClass, now: float, store_id: int) -> int | None:
+        """Return the number of a place, or None when the store has its share of this class; its first is always got."""
+        places, of_stores = self._began[kind], self._of_stores[kind]
+        if of_stores[store_id] >= share_of(self._max, len(places)):
             return None
         self._next += 1
-        places[self._next] = now
+        places[self._next] = (now, store_id)
+        of_stores[store_id] += 1
         return self._next
 
     def give_back(self, place: int) -> RequestClass:
         """Free the place, and return its class."""
         for kind, places in self._began.items():
-            if places.pop(place, None) is not None:
+            began = places.pop(place, None)
+            if began is not None:
+                self._forget(kind, began[1])
                 return kind
         raise KeyError(place)
 
@@ -84,14 +94,27 @@ class Places:
         """Count those that take long as slow, also beyond the number of those: they are there already."""
         for kind in (RequestClass.QUICK, RequestClass.NEW):
             places = self._began[kind]
-            slow = {place: began for place, began in places.items() if now - began >= PATIENCE_SECONDS}
-            for place in slow:
+            slow = {place: began for place, began in places.items() if now - began[0] >= PATIENCE_SECONDS}
+            for place, (_, store_id) in slow.items():
                 del places[place]
+                self._forget(kind, store_id)
+                self._of_stores[RequestClass.SLOW][store_id] += 1
             self._began[RequestClass.SLOW].update(slow)
 
     def has_slow(self, now: float) -> bool:
         """Tell whether one of them takes long."""
-        return any(now - began >= PATIENCE_SECONDS for places in self._began.values() for began in places.values())
+        return any(now - began >= PATIENCE_SECONDS for places in self._began.values() for began, _ in places.values())
+
+    def _forget(self, kind: RequestClass, store_id: int) -> None:
+        of_stores = self._of_stores[kind]
+        of_stores[store_id] -= 1
+        if not of_stores[store_id]:
+            del of_stores[store_id]
+
+
+def share_of(most: int, taken: int) -> int:
+    """Return how many of so many places one store may have, given how many all stores have; never less than one."""
+    return max(1, SHARE_OF_FREE * (most - taken))
 
 
 def failing_pause(failing_seconds: float) -> float:

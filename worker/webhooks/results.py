@@ -114,7 +114,12 @@ class Results:
             endpoint.failing_since = now
         if outcome.response_status in PAUSING_STATUSES:
             endpoint.put_off_until = max(endpoint.put_off_until, now + (outcome.retry_after or 0.0))
-        pause = max(failing_pause(now - endpoint.failing_since), endpoint.put_off_until - now)
+        # One origin must not put off the others; each of their deliveries has its own pauses.
+        pause = (
+            0.0
+            if endpoint.is_shared
+            else max(failing_pause(now - endpoint.failing_since), endpoint.put_off_until - now)
+        )
         health = _Health(failing=True, pause=pause, reason=_GONE_REASON if gone and not is_callbacks else None)
         before = self._health.get(endpoint.key)
         if before is not None:

@@ -13,7 +13,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections import deque
+from collections import defaultdict, deque
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -25,11 +25,11 @@ from ...schemas.events import public_event_id
 from ...schemas.networks import network_rules
 from ...schemas.postgres_errors import error_text
 from ...schemas.settings import Settings, load_settings
-from ...schemas.webhook_secrets import SecretKeys, secret_keys
+from ...schemas.webhook_secrets import secret_keys
 from ..connecting import connect_postgres_async
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted
-from .fan_out import fan_out_part
+from .fan_out import FanOut
 from .pacing import Places, RequestClass
 from .results import Results
 from .sending import Sender
@@ -88,8 +88,8 @@ async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
         ]
         sender = await stack.enter_async_context(Sender(policy, timeout_seconds=settings.webhook_timeout_seconds))
         leases = EndpointLeases(connections[0], sender_id, keys)
-        round_ = Round(leases, results, sender, connections[0], keys, request_seconds=settings.webhook_timeout_seconds)
-        return await round_.run(connections[1])
+        round_ = Round(leases, results, sender, connections[0], request_seconds=settings.webhook_timeout_seconds)
+        return await round_.run(FanOut(connections[1], keys, settings.webhook_callback_origins))
 
 
 class Round:
@@ -101,7 +101,6 @@ class Round:
         results: Results,
         sender: Sender,
         connection: Connection,
-        keys: SecretKeys,
         *,
         request_seconds: float,
     ) -> None:
@@ -109,11 +108,10 @@ class Round:
         self._results = results
         self._sender = sender
         self._connection = connection
-        self._keys = keys
         self._request_seconds = request_seconds
         self._places = Places()
-        #: Endpoints that wait for a place of a class.
-        self._queues: dict[RequestClass, deque[Endpoint]] = {kind: deque() for kind in RequestClass}
+        #: Endpoints that wait for a place of a class, by it and their store.
+        self._queues: defaultdict[tuple[RequestClass, int], deque[Endpoint]] = defaultdict(deque)
         self._requests: set[asyncio.Task[None]] = set()
         self._something_new = asyncio.Event()
         self._fanned_out = 0
@@ -121,13 +119,13 @@ class Round:
         self._is_closing = False
         self._worked_at = self._take_at = self._probing_until = self._slice_until = self._latest = 0.0
 
-    async def run(self, outbox_connection: Connection) -> dict[str, int]:
+    async def run(self, outbox: FanOut) -> dict[str, int]:
         """Work until there is nothing to do or the slice of time is over."""
         now = self._worked_at = time.monotonic()
         self._probing_until = now + SLICE_SECONDS
         self._slice_until = self._probing_until + self._request_seconds
         self._latest = self._slice_until + self._request_seconds
-        fan_out = asyncio.create_task(self._fan_out(outbox_connection))
+        fan_out = asyncio.create_task(self._fan_out(outbox))
         try:
             while not self._is_over():
                 await self._step()
@@ -178,10 +176,10 @@ class Round:
                 await self._something_new.wait()
         self._something_new.clear()
 
-    async def _fan_out(self, connection: Connection) -> None:
+    async def _fan_out(self, outbox: FanOut) -> None:
         while not self._is_closing:
             self._is_fanning_out = True
-            done = await fan_out_part(connection, self._keys)
+            done = await outbox.next_part()
             self._is_fanning_out = False
             if done:
                 self._fanned_out += done
@@ -198,11 +196,11 @@ class Round:
             return
         while endpoint.waiting and endpoint.sending < endpoint.pace.limit:
             kind = _class_of(endpoint)
-            place = self._places.take(kind, time.monotonic())
+            place = self._places.take(kind, time.monotonic(), endpoint.key[0])
             if place is None:
                 if not endpoint.is_queued:
                     endpoint.is_queued = True
-                    self._queues[kind].append(endpoint)
+                    self._queues[kind, endpoint.key[0]].append(endpoint)
                 return
             endpoint.sending += 1
             request = asyncio.create_task(self._send(endpoint, endpoint.waiting.popleft(), place))
@@ -220,12 +218,12 @@ class Round:
         finally:
             endpoint.sending -= 1
             kind = self._places.give_back(place)
-        self._pass_on(endpoint, self._queues[kind])
+        self._pass_on(endpoint, self._queues[kind, endpoint.key[0]])
         if len(self._results) >= MANY_RESULTS or not endpoint.waiting:
             self._something_new.set()
 
     def _pass_on(self, endpoint: Endpoint, queue: deque[Endpoint]) -> None:
-        """Give a place that came free to who has waited longest for one, or else to the same endpoint."""
+        """Give a place that came free to who of the store has waited longest for one, or else to the same endpoint."""
         if queue:
             longest = queue.popleft()
             longest.is_queued = False

@@ -22,11 +22,24 @@ select pg_try_advisory_xact_lock(hashtext('creditlane fan-out')),
        set_config('statement_timeout', '60s', true)
 """
 
-#: The oldest rows of the outbox.
+#: The oldest rows of the outbox of each store, those of all stores in turn: first each one's oldest, of which those
+#: with the fewest news come first if wanted, so that a store with few does not wait for one with many. Each store's are
+#: found by one descent of the key.
 READ_OUTBOX = """
-select store_id, outbox_id, cardinality(accounts) + coalesce(jsonb_array_length(callbacks), 0)
-from outbox order by outbox_id limit %(limit)s
-for update skip locked
+with recursive waiting (store_id) as (
+    (select store_id from outbox order by store_id limit 1)
+    union all
+    select (select store_id from outbox where store_id > waiting.store_id order by store_id limit 1)
+    from waiting where waiting.store_id is not null
+)
+select found.store_id, found.outbox_id, found.news
+from waiting cross join lateral (
+    select store_id, outbox_id, cardinality(accounts) + coalesce(jsonb_array_length(callbacks), 0) as news,
+           row_number() over (order by outbox_id) as turn
+    from outbox where outbox.store_id = waiting.store_id order by outbox_id limit %(limit)s
+) as found
+order by found.turn, case when %(fewest_first)s then found.news else 0 end, found.outbox_id
+limit %(limit)s
 """
 
 #: A row of the journal. The key of a further entry is on the first one of its transaction.
@@ -135,6 +148,15 @@ select * from unnest(%(stores)s::integer[], %(secrets)s::text[])
 on conflict do nothing
 """
 
+#: Which of these origins a store has, and how many in all.
+READ_ORIGINS = """
+select store_id, url, 0 from webhook_endpoints
+where kind = 2 and (store_id, url) in (select * from unnest(%(stores)s::integer[], %(origins)b::text[]))
+union all
+select store_id, null, count(*) from webhook_endpoints
+where kind = 2 and store_id = any(%(stores)s::integer[]) group by store_id
+"""
+
 #: One endpoint for each origin that callbacks go to. One that was given up gets another chance.
 MAKE_ORIGINS = """
 insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)
@@ -172,10 +194,13 @@ case endpoints.kind
 end
 """
 
-#: Takes endpoints that have something due, those that work first.
+#: Takes endpoints that have something due, in turn from each store: of a store those first that work, and of them
+#: those that have waited longest. Whoever has none held has all the room; the last lock finds again what was found.
 TAKE_ENDPOINTS = f"""
 with due as (
-    select endpoints.store_id, endpoints.endpoint_id from webhook_endpoints as endpoints
+    select endpoints.store_id, endpoints.endpoint_id, endpoints.failing_since is not null as failing,
+           coalesce(endpoints.sender_until, endpoints.created_at) as since
+    from webhook_endpoints as endpoints
     where endpoints.status = 1 and (%(also_failing)s or endpoints.failing_since is null)
       and (endpoints.paused_until is null or endpoints.paused_until <= now())
       and (endpoints.sender is null or endpoints.sender_until <= now())
@@ -184,16 +209,31 @@ with due as (
           where deliveries.store_id = endpoints.store_id and deliveries.endpoint_id = endpoints.endpoint_id
             and deliveries.status = 1 and deliveries.next_attempt_at <= now()
       )
-    order by endpoints.failing_since is not null, endpoints.sender_until nulls first
+), turns as (
+    select due.*, row_number() over (partition by store_id order by failing, since) as turn,
+           row_number() over (partition by store_id, failing order by since) as turn_of_kind
+    from due
+), chosen as (
+    select turns.store_id, turns.endpoint_id
+    from turns left join unnest(%(stores)s::integer[], %(rooms)s::integer[], %(failing_rooms)s::integer[])
+        as held (store_id, room, failing_room) using (store_id)
+    where turn <= coalesce(held.room, %(room)s)
+      and (not failing or turn_of_kind <= coalesce(held.failing_room, %(failing_room)s))
+    order by turn, failing, since
     limit %(limit)s
+), locked as (
+    select endpoints.store_id, endpoints.endpoint_id
+    from chosen join webhook_endpoints as endpoints using (store_id, endpoint_id)
+    where endpoints.status = 1 and (endpoints.sender is null or endpoints.sender_until <= now())
     for update of endpoints skip locked
 )
 update webhook_endpoints as endpoints
 set sender = %(sender)s, sender_until = now() + make_interval(secs => %(seconds)s)
-from due
-left join callback_secrets as secrets on secrets.store_id = due.store_id
-where endpoints.store_id = due.store_id and endpoints.endpoint_id = due.endpoint_id
+from locked
+left join callback_secrets as secrets on secrets.store_id = locked.store_id
+where endpoints.store_id = locked.store_id and endpoints.endpoint_id = locked.endpoint_id
 returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind,
+    endpoints.kind = 2 and position('://' in endpoints.url) = 0,
     extract(epoch from now() - endpoints.failing_since)::float8, {_SECRETS}
 """  # noqa: S608  # the fragment is the constant above
 

@@ -80,6 +80,29 @@ def test_done_again_nothing_more_goes(connection: Connection) -> None:
     assert (deliveries(connection), events(connection)) == left
 
 
+def test_origins_of_callbacks_go_with_the_last_of_their_deliveries(connection: Connection) -> None:
+    """Given endpoints and origins with and without deliveries, then of those without the origins are gone, unless a
+    process is just delivering to one."""
+    connection.execute(
+        "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret, sender, sender_until) "
+        "select 1, lpad(n::text, 32, '0')::uuid, case n when 3 then 1 else 2 end, 1, 'https://example.com:' || n, "
+        "'whsec_x', case n when 7 then 'somebody' end, case n when 7 then now() + interval '1 hour' end "
+        "from generate_series(3, 8) as n"
+    )
+    connection.execute(
+        "update webhook_endpoints set kind = 2, url = 'https://example.com' where url not like '%:%'"
+        " and endpoint_id = lpad('2', 32, '0')::uuid"
+    )
+
+    told = run_now(connection, "retention")
+
+    left = numbers(
+        connection, "select ltrim(translate(endpoint_id::text, '-', ''), '0') from webhook_endpoints order by 1"
+    )
+    assert left == [(1,), (2,), (3,), (7,)]
+    assert told["origins"] == 4
+
+
 def test_the_ledger_and_what_is_to_come_stay(connection: Connection) -> None:
     """Given old commands of which one was never put on its lane, and old news, then ledger and command stay."""
     add_entries(connection, 1, range(1, 6), LATELY)

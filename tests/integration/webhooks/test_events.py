@@ -314,7 +314,7 @@ def test_news_that_stand_in_the_outbox_twice_are_told_once(
 
 
 def test_a_large_batch_is_told_whole(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    """Given one row of the outbox with more news than one part has, and many small ones after it, then all are told."""
+    """Given a batch with more news than one part has, and many small ones after it, then all are told."""
     newsroom.add_endpoint(receiver.url(), events=("credits.granted",))
     commands = [Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]
     newsroom.store.apply(OPEN_BOB)
@@ -325,4 +325,5 @@ def test_a_large_batch_is_told_whole(newsroom: Newsroom, receiver: Receiver, del
 
     sequences = [each.event["sequence"] for each in receiver.received]
     assert sorted(sequences) == list(range(2, 1_502))
-    assert (done["fanned_out"], done["delivered"]) == (301, 1_500)
+    # The many are three rows: one has no more than so many that those of another store do not wait for long.
+    assert (done["fanned_out"], done["delivered"]) == (303, 1_500)

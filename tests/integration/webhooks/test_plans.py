@@ -39,7 +39,17 @@ STATEMENTS = {
     "next ones": (sql.READ_DUE, DUE, {"deliveries_due_idx", "events_pkey"}, WANTED),
     "endpoints": (
         sql.TAKE_ENDPOINTS,
-        {"limit": 4, "also_failing": True, "sender": "me", "seconds": 30.0},
+        {
+            "limit": 4,
+            "also_failing": True,
+            "sender": "me",
+            "seconds": 30.0,
+            "room": 750,
+            "failing_room": 375,
+            "stores": [1],
+            "rooms": [730],
+            "failing_rooms": [375],
+        },
         {"deliveries_due_idx"},
         ENDPOINTS,
     ),

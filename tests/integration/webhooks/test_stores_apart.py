@@ -1,0 +1,163 @@
+"""What one store has delivered, wherever to, does not keep another's waiting."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from creditlane.schemas.commands import OpenAccount
+from creditlane.schemas.settings import Settings
+from creditlane.schemas.webhook_secrets import SecretKeys
+from creditlane.worker.webhooks import fan_out, rounds
+from creditlane.worker.webhooks.fan_out import FanOut
+
+from ..direct_store import add_store
+from .news import Newsroom
+from .receiver import Receiver, plain
+
+Side = Callable[[Callable[[], dict[str, int]]], "Future[dict[str, int]]"]
+
+#: Origins of the one store that refuse every connection.
+ORIGINS = 1_500
+OTHER, OTHER_ID = "store_other", 2
+BOB = "cca_" + "b" * 32
+
+
+@pytest.fixture
+def side() -> Iterator[Side]:
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit
+
+
+@pytest.fixture
+def other(newsroom: Newsroom, receiver: Receiver, database_url: str) -> Newsroom:
+    """A second store, whose endpoint was delivered to lately and works."""
+    add_store(database_url, OTHER)
+    newsroom.add_endpoint(receiver.url("/other"), events=("account.created",), store_id=OTHER_ID)
+    newsroom.database.execute("update webhook_endpoints set sender_until = now()")
+    return newsroom
+
+
+def refusing(number: int) -> str:
+    """Return a URL of an origin of its own, where nobody listens."""
+    return f"http://127.{1 + number // 65_536}.{number // 256 % 256}.{number % 256}:1/hook"
+
+
+def tell_callbacks(newsroom: Newsroom, urls: list[str]) -> None:
+    """Write one row of the outbox, with a result for each of these URLs."""
+    told = [
+        {
+            "url": url,
+            "idempotency_key": f"k{number}",
+            "account_id": BOB,
+            "seq": None,
+            "sequence": None,
+            "refusal": {"code": "account_not_found", "message": "There is none.", "details": {}},
+        }
+        for number, url in enumerate(urls)
+    ]
+    newsroom.tell([], told)
+
+
+def tell_other(newsroom: Newsroom, number: int = 0) -> None:
+    """Let one thing happen in the second store."""
+    account = f"cca_{number:032x}"
+    newsroom.store.apply(
+        OpenAccount(account_id=account, idempotency_key=f"open {number}", customer_id="c"), store=OTHER
+    )
+
+
+def counted(newsroom: Newsroom, condition: str) -> int:
+    row = newsroom.database.execute(f"select count(*) from deliveries where {condition}".encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def fan_out_parts(database_url: str, parts: int) -> list[int]:
+    """Fan out so many parts; return how many rows of the outbox each was."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        outbox = FanOut(connection, SecretKeys(""), most_origins=10_000)
+        return [await outbox.next_part() for _ in range(parts)]
+
+
+async def test_new_origins_that_refuse_do_not_delay_another_store(
+    other: Newsroom, receiver: Receiver, sending: Settings, side: Side, database_url: str
+) -> None:
+    """Given callbacks to many new origins that refuse, when another store has news after them, then its endpoint has
+    them while nearly all the others are yet to be tried, and one round is enough to try all of them."""
+    attempted: list[int] = []
+
+    async def count_and_answer(writer: Any) -> None:
+        attempted.append(counted(other, "store_id = 1 and attempts > 0"))
+        await plain(200)(writer)
+
+    receiver.answer("/other", count_and_answer)
+    tell_callbacks(other, [refusing(number) for number in range(ORIGINS)])
+    await fan_out_parts(database_url, 1)
+    assert counted(other, "store_id = 1") == ORIGINS
+    tell_other(other)
+
+    done = side(lambda: rounds.deliver_round(sending))
+    receiver.wait_for(lambda: len(receiver.at("/other")) == 1)
+
+    result = done.result()
+    assert attempted[0] < ORIGINS / 3
+    assert (result["unfinished"], result["failed"], result["delivered"]) == (0, ORIGINS, 1)
+
+
+async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: Newsroom, database_url: str) -> None:
+    """Given rows of one store with many news, and then one of another with a single one, then that is fanned out with
+    the first part, and the first store's oldest with the second."""
+    for start in range(0, 8_000, 800):
+        tell_callbacks(other, [refusing(start) + f"?{number}" for number in range(800)])
+    tell_other(other)
+
+    # The first part has the oldest row of each; there is no room for the first store's next one.
+    assert await fan_out_parts(database_url, 2) == [2, 1]
+    assert counted(other, f"store_id = {OTHER_ID}") == 1
+    assert counted(other, "store_id = 1") == 1_600
+
+
+def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Newsroom) -> None:
+    accounts = [f"cca_{number:032x}" for number in range(1_200)]
+    other.store.apply(
+        *[OpenAccount(account_id=each, idempotency_key=each, customer_id=each) for each in accounts], store=OTHER
+    )
+
+    rows = other.database.execute("select accounts from outbox order by outbox_id").fetchall()
+
+    assert [len(told) for (told,) in rows] == [500, 500, 200]
+    assert [str(account).replace("-", "") for (told,) in rows for account in told] == [each[4:] for each in accounts]
+
+
+def test_origins_beyond_the_limit_share_a_few_lines(
+    newsroom: Newsroom,
+    receiver: Receiver,
+    sending: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given more origins than a store may have, of which one asks to be left alone for an hour, then the store has no
+    more rows than that and the shared ones, every other origin is told, and the first keep lines of their own."""
+    monkeypatch.setattr(fan_out, "SHARED_LINES", 1)
+    few = sending.model_copy(update={"webhook_callback_origins": 2})
+    origins = [f"http://127.0.0.{number}:{receiver.port}" for number in range(1, 9)]
+    # The receiver listens on one address only; the others refuse.
+    told = [receiver.url("/first"), refusing(1), refusing(2), receiver.url("/again"), *[f"{o}/x" for o in origins[1:3]]]
+    tell_callbacks(newsroom, told)
+    rounds.deliver_round(few)
+
+    busy = receiver.url("/busy").replace("127.0.0.1", "localhost")
+    receiver.answer("/busy", plain(503, Retry_After="3600"))
+    tell_callbacks(newsroom, [busy])
+    rounds.deliver_round(few)
+    tell_callbacks(newsroom, [receiver.url("/later").replace("127.0.0.1", "localhost")])
+    rounds.deliver_round(few)
+
+    lines = newsroom.database.execute("select url from webhook_endpoints where kind = 2 order by created_at, url")
+    urls = [url for (url,) in lines]
+    assert sorted(urls) == sorted(
+        [f"http://127.0.0.1:{receiver.port}", refusing(1).removesuffix("/hook"), "further origins 0"]
+    )
+    assert [len(receiver.at(path)) for path in ("/first", "/again", "/busy", "/later")] == [1, 1, 1, 1]
