@@ -1,14 +1,19 @@
 # One image for every process of Creditlane: worker, migrate, api. The command says which.
 
-FROM python:3.12-slim AS build
+# `make digests` pins the tags to what they mean today.
+FROM python:3.12.12-slim-trixie AS build
 WORKDIR /source
-COPY . .
-RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# Every package is one of the lock, by its hash. Before the source, so that a change of that installs none of them anew.
+COPY requirements/image.txt requirements/build.txt requirements/
 RUN python -m venv /opt/creditlane \
-    && wheel="$(ls /wheels/creditlane-*.whl)" \
-    && /opt/creditlane/bin/pip install --no-cache-dir "${wheel}[worker,api]"
+    && /opt/creditlane/bin/pip install --no-cache-dir --require-hashes --requirement requirements/image.txt \
+    && python -m pip install --no-cache-dir --require-hashes --requirement requirements/build.txt
+COPY . .
+RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /wheels . \
+    && /opt/creditlane/bin/pip install --no-cache-dir --no-deps --no-index /wheels/creditlane-*.whl \
+    && /opt/creditlane/bin/pip check
 
-FROM python:3.12-slim
+FROM python:3.12.12-slim-trixie
 # A number that no host uses by accident, and no home, shell or password.
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin creditlane
 COPY --from=build /opt/creditlane /opt/creditlane

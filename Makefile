@@ -8,14 +8,20 @@ PACKAGES := schemas audit producer worker local benchmarks
 SOURCES = $(wildcard *.py) $(shell find $(PACKAGES) -name '*.py' 2>/dev/null)
 #: Processes of the test run.
 TEST_WORKERS ?= 2
+#: What makes the locks, in an environment of its own.
+TOOLS := build/tools
+LOCK = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) \
+	--custom-compile-command "make lock"
+#: `make lock UPGRADE=--upgrade` moves everything on; without it only what must move does.
+UPGRADE ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults webhooks clean
+.PHONY: help demo test lint bench faults webhooks lock sbom advisories digests clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## Run the whole lane on a usage file: make demo [INPUT=usage.csv]
 	$(BIN)/creditlane demo $(if $(INPUT),--input "$(INPUT)")
@@ -42,6 +48,23 @@ endif
 webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]
 	$(BIN)/python -m creditlane.benchmarks.webhook_load $(if $(EVENTS),--events $(EVENTS))
 
+lock: $(TOOLS)/installed ## Lock what the image and development install, with hashes: after a change of pyproject.toml
+	cd requirements && ../$(LOCK) build.in --output-file build.txt
+	cd requirements && ../$(LOCK) tools.in --output-file tools.txt
+	$(LOCK) pyproject.toml --extra worker --extra api --output-file requirements/image.txt
+	$(LOCK) pyproject.toml --extra all --extra dev --output-file requirements/development.txt
+
+sbom: $(TOOLS)/installed ## List what is in the image, as CycloneDX: build/creditlane.cdx.json
+	$(TOOLS)/bin/python -W ignore -m cyclonedx_py requirements requirements/image.txt --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file build/creditlane.cdx.json
+
+advisories: $(TOOLS)/installed ## Look for known faults in what is locked: make advisories [COPY=advisory-database]
+	$(TOOLS)/bin/python requirements/check_advisories.py requirements/image.txt requirements/development.txt \
+		requirements/tools.txt $(if $(COPY),--copy "$(COPY)")
+
+digests: ## Pin the images of Dockerfile and compose file to the digests of today (needs Docker and a network)
+	$(PYTHON) requirements/pin_images.py Dockerfile docker-compose.yml
+
 clean: ## Remove environments, builds and caches; the data in .creditlane stays
 	rm -rf $(VENV) build dist creditlane.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -58,9 +81,16 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[all]'
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[all,dev]'
+# What the lock has comes from the lock; the second line finds everything there already.
+$(VENV)/installed-dev: pyproject.toml requirements/development.txt | $(BIN)/python
+	$(PIP) install --require-hashes --requirement requirements/development.txt
+	$(PIP) install --no-build-isolation --editable '.[all,dev]'
 	@touch $@ $(VENV)/installed
+
+$(TOOLS)/installed: requirements/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement $<
+	@touch $@
 
 # Types and boundaries are checked over what is installed: the folder itself has no importable name.
 # build/lib goes first, since setuptools would pack modules that are gone from the tree.
