@@ -59,12 +59,12 @@ class Outbox:
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._connection = connection
         self._subscriptions = Subscriptions()
-        self._wanted: Mapping[int, Wanted] = {}
+        self._version = 0
         self._has_news = False
 
     def begin(self, subscriptions_version: int) -> None:
-        """Look at the subscriptions as the transaction that has just begun sees them."""
-        self._wanted = self._subscriptions.refresh(self._connection, subscriptions_version)
+        """Look at the subscriptions as the transaction that has just begun sees them, or later."""
+        self._version = subscriptions_version
 
     def write(
         self,
@@ -76,11 +76,11 @@ class Outbox:
         has_callbacks: bool,
     ) -> None:
         """Write what a part of a batch has to tell, given its new rows in order and its accounts after all of them."""
-        listening = {row.store_id for row in rows} & self._wanted.keys() if self._wanted else None
-        if not listening and not has_callbacks:
+        wanted = self._subscriptions.of_stores(self._connection, self._version, {row.store_id for row in rows})
+        if not wanted and not has_callbacks:
             return
         sequences = sequences_of(rows, states)
-        news = news_of(rows, sequences, self._wanted) if listening else {}
+        news = news_of(rows, sequences, wanted) if wanted else {}
         if has_callbacks:
             places = {(row.store_id, row.account_id, row.seq): at for row, at in zip(rows, sequences, strict=True)}
             for ((store_id, _), command), verdict in zip(commands, verdicts, strict=True):

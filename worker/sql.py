@@ -149,7 +149,7 @@ COPY_ENTRIES = f"copy journal ({_ENTRY_COLUMNS}) from stdin"
 LOAD_SUBSCRIPTIONS = """
 select store_id, bool_or(events = '{}'), array_agg(distinct event) filter (where event is not null)
 from webhook_endpoints left join lateral unnest(events) as event on true
-where kind = 1 and status = 1
+where kind = 1 and status = 1 and store_id = any(%(stores)s)
 group by store_id
 """
 

@@ -49,20 +49,32 @@ def wanted_of(events: Iterable[str]) -> Wanted:
 
 
 class Subscriptions:
-    """The subscriptions of all stores, read again when their version has moved on."""
+    """The subscriptions of the stores that something is decided for, read again when their version has moved on.
+
+    Only of those: one store that changes its own time and again must not have everybody's read each time.
+    """
 
     def __init__(self) -> None:
         self._version: int | None = None
-        self._wanted: dict[int, Wanted] = {}
+        #: Of each store that was looked at since; None: nobody of it wants anything.
+        self._wanted: dict[int, Wanted | None] = {}
 
-    def refresh(self, connection: psycopg.Connection[tuple[Any, ...]], version: int) -> Mapping[int, Wanted]:
-        """Return what each store wants, for a transaction that has seen this version. A store without any is missing.
+    def of_stores(
+        self, connection: psycopg.Connection[tuple[Any, ...]], version: int, stores: Iterable[int]
+    ) -> dict[int, Wanted]:
+        """Return what each of these wants, for a transaction that has seen this version; one without any is missing.
 
         Whoever changed a subscription was answered after the version had moved on, so no command sent since then is
         decided by an older map.
         """
         if version != self._version:
-            records = connection.execute(sql.LOAD_SUBSCRIPTIONS).fetchall()
-            self._wanted = {store_id: wanted_of(() if takes_all else events) for store_id, takes_all, events in records}
+            self._wanted.clear()
             self._version = version
-        return self._wanted
+        stores = set(stores)
+        unknown = stores - self._wanted.keys()
+        if unknown:
+            records = connection.execute(sql.LOAD_SUBSCRIPTIONS, {"stores": list(unknown)}).fetchall()
+            self._wanted.update(dict.fromkeys(unknown))
+            for store_id, takes_all, events in records:
+                self._wanted[store_id] = wanted_of(() if takes_all else events)
+        return {store_id: wanted for store_id in stores if (wanted := self._wanted[store_id]) is not None}
