@@ -32,6 +32,10 @@ def export_command(
     ],
     output: Annotated[Path, typer.Option("--output", file_okay=False, help="The directory to write into.")] = Path(),
     export_format: Annotated[ExportFormat, typer.Option("--format", help="One CSV file, or Parquet files.")] = "csv",
+    safe_for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--safe-for-spreadsheets", help="CSV: put a ' before texts that a spreadsheet would run."),
+    ] = False,
     by_jobs: Annotated[
         bool, typer.Option("--by-jobs", help="Have a process of `jobs work --queue jobs` write it, on its own disk.")
     ] = False,
@@ -42,11 +46,18 @@ def export_command(
     The files have their name once they are whole. Interrupted, the same command goes on where it was. The period is
     that of the entries' created_at. Parquet needs the extra `parquet`. Needs CREDITLANE_DATABASE_URL.
 
+    Every text is written as it is; customers choose some of them, and a spreadsheet runs one that begins with =.
+
     Example:  creditlane export --store store_default --from 2026-01-01 --to 2026-02-01 --format csv --output exports
     """
     try:
         request = ExportRequest(
-            store=store, since=_utc(since), until=_utc(until), format=export_format, directory=output.absolute()
+            store=store,
+            since=_utc(since),
+            until=_utc(until),
+            format=export_format,
+            directory=output.absolute(),
+            safe_for_spreadsheets=safe_for_spreadsheets,
         )
     except ValidationError as error:
         raise ConfigurationError(f"export: {describe(error)}") from None
@@ -69,7 +80,11 @@ def _exported(settings: Settings, request: ExportRequest, *, by_jobs: bool) -> E
     run = run_now(settings, "export", {"store_id": started.store_id, "export_id": str(started.export_id)})
     if run.status != "done":
         raise ConfigurationError(f"The export has failed: {run.error}")
-    return Export(**request.model_dump(exclude={"directory"}), output=request.target, rows=(run.outcome or {})["rows"])
+    return Export(
+        **request.model_dump(exclude={"directory", "safe_for_spreadsheets"}),
+        output=request.target,
+        rows=(run.outcome or {})["rows"],
+    )
 
 
 def _utc(moment: datetime) -> datetime:

@@ -12,6 +12,9 @@ from .identifiers import STORE_ID_PATTERN
 
 ExportFormat = Literal["csv", "parquet"]
 
+#: What ends the name of a file in which no cell is a formula, for programs that run them. The name is all that tells.
+SPREADSHEET_SUFFIX = "-spreadsheet.csv"
+
 #: A moment, in UTC.
 Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 
@@ -31,18 +34,23 @@ class ExportRequest(BaseModel):
     format: ExportFormat
     #: The directory in which a file, or of Parquet a directory of files, is made.
     directory: Path
+    #: Put a ' before texts that a spreadsheet would take for formulas: customers choose them. Only for CSV.
+    safe_for_spreadsheets: bool = False
 
     @property
     def target(self) -> Path:
         """What is made: there once all of it is written, and not before."""
         period = "-".join(map(_in_names, (self.since, self.until)))
-        suffix = ".csv" if self.format == "csv" else ""
+        ending = SPREADSHEET_SUFFIX if self.safe_for_spreadsheets else ".csv"
+        suffix = ending if self.format == "csv" else ""
         return self.directory.absolute() / f"entries-{self.store}-{period}{suffix}"
 
     @model_validator(mode="after")
     def _check_period(self) -> Self:
         if self.since >= self.until:
             raise ValueError("the period must begin before it ends")
+        if self.safe_for_spreadsheets and self.format != "csv":
+            raise ValueError("only a CSV file is read by spreadsheets as if it were typed in")
         return self
 
 

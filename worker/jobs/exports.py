@@ -7,6 +7,7 @@ stretches of time and written in pieces, so no more than a piece is ever in memo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -118,7 +119,7 @@ def start_export(connection: Connection, request: ExportRequest) -> Started:
         raise ConfigurationError(f"There is no store {request.store}; `creditlane stores list` shows them.")
     if request.until > read_horizon(connection):
         raise ConfigurationError(f"The period must have ended some seconds ago, and {request.until:%FT%TZ} has not.")
-    if (target := request.target).exists():
+    if os.path.lexists(target := request.target):
         raise ConfigurationError(f"{target} is there already; remove it, or export into another directory.")
     values = {
         "store_id": store[0],
@@ -148,7 +149,7 @@ def write_export(settings: Settings, started: Started, progress: ExportProgress)
     """Write the export's files, from where it was interrupted if it was, and return what was made.
 
     Raises:
-        ConfigurationError: another process writes it, or a package that the format needs is not installed.
+        ConfigurationError: another process writes it, what is there is not ours, or a package of the format is missing.
     """
     with connect(settings) as connection, connect(settings, silence_seconds=READING_SILENCE_SECONDS) as reading:
         row = connection.execute(READ_EXPORT, started._asdict()).fetchone()

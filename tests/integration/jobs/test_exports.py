@@ -269,6 +269,103 @@ def test_one_process_at_a_time_writes(form: str, settings: Settings, connection:
         write_export(settings, started, lambda _rows, _share: None)
 
 
+@FORMATS
+@pytest.mark.parametrize("trap", ["link", "hard link", "link to nowhere", "writable by all", "another user's"])
+def test_nothing_is_written_to_what_somebody_else_has_put_there(
+    form: str, trap: str, settings: Settings, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a folder in which others may write, when the export's name is taken there by a trap, then it is refused and
+    what the trap leads to stays."""
+    request = request_of(tmp_path / "shared", form)
+    partial = request.target.with_name(request.target.name + ".partial")
+    partial.parent.mkdir(mode=0o777)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    if trap == "link":
+        if form == "parquet":
+            victim = tmp_path / "folder" / "part-000001.parquet"
+            victim.parent.mkdir()
+            victim.write_text("precious")
+            partial.symlink_to(victim.parent)
+        else:
+            partial.symlink_to(victim)
+    elif trap == "link to nowhere":
+        partial.symlink_to(tmp_path / "nowhere")
+    elif trap == "hard link":
+        os.link(victim, partial)
+    else:
+        partial.mkdir() if form == "parquet" else partial.write_text("")
+        partial.chmod(0o777 if trap == "writable by all" else 0o700)
+    if trap == "another user's":
+        monkeypatch.setattr("creditlane.worker.jobs.export_files.os.geteuid", lambda: os.getuid() + 1)
+    started = start_export(connection, request)
+
+    with pytest.raises(ConfigurationError, match="remove it"):
+        write_export(settings, started, lambda _rows, _share: None)
+
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+    assert not request.target.exists()
+
+
+@FORMATS
+def test_a_folder_that_is_exchanged_while_it_is_written_gets_no_name(
+    form: str, settings: Settings, connection: Connection, tmp_path: Path
+) -> None:
+    """Given somebody who may rename what is in the folder, then what is not ours is not passed off as the export."""
+    request = request_of(tmp_path, form)
+    partial = request.target.with_name(request.target.name + ".partial")
+    aside = tmp_path / "aside"
+
+    def exchange(_rows: int, _share: float) -> None:
+        if not aside.exists():
+            partial.rename(aside)
+            partial.mkdir() if form == "parquet" else partial.write_text("forged")
+
+    with pytest.raises(ConfigurationError, match="is not what was written"):
+        write_export(settings, start_export(connection, request), exchange)
+
+    # Nothing of ours went into what was put there instead.
+    assert list(request.target.iterdir()) == [] if form == "parquet" else request.target.read_text() == "forged"
+
+
+def test_a_link_in_the_place_of_the_export_is_not_written_to(connection: Connection, tmp_path: Path) -> None:
+    request = request_of(tmp_path, "csv")
+    request.target.symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(ConfigurationError, match="is there already"):
+        start_export(connection, request)
+
+
+@pytest.mark.parametrize("is_safe", [False, True])
+def test_texts_are_exact_unless_they_are_for_spreadsheets(
+    is_safe: bool, settings: Settings, connection: Connection, tmp_path: Path
+) -> None:
+    formulas = ["=cmd|'/C calc'!A0", "@SUM(1)", "+1", "-2+3", "\t=1", "\r=1", "  =1", "\uff1d1"]
+    harmless = ["'quoted", "5=5", "a-b", "x\n=1"]
+    texts = [*formulas, *harmless]
+    connection.execute(
+        "insert into journal (store_id, kind, side, seq, created_at, account_id, amount, balance_after, "
+        "overdraft_limit, idempotency_key, reference) "
+        "select 1, 3, -1, 1000 + n, '2026-03-01 23:59'::timestamptz + n * interval '1 second', "
+        "lpad('1', 32, '0')::uuid, 1, -5, 5, 'text ' || n, text from unnest(%s::text[]) with ordinality as t (text, n)",
+        [texts],
+    )
+    request = request_of(tmp_path, "csv", safe_for_spreadsheets=is_safe)
+    export(settings, connection, request)
+
+    rows = rows_of(request.target)[-len(texts) :]
+    mark = "'" if is_safe else ""
+    assert [row["reference"] for row in rows] == [*(mark + text for text in formulas), *harmless]
+    assert {row["balance_after"] for row in rows} == {"-5"}
+    assert request.target.name.endswith("-spreadsheet.csv") is is_safe
+
+
+def test_only_csv_is_for_spreadsheets(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only a CSV file"):
+        request_of(tmp_path, "parquet", safe_for_spreadsheets=True)
+
+
 def test_an_export_that_was_killed_before_it_was_noted_as_finished_is(
     settings: Settings, connection: Connection, tmp_path: Path
 ) -> None:
