@@ -12,6 +12,7 @@ from ..producer.cli.api_command import api_command
 from ..producer.cli.dead_command import dead_app
 from ..producer.cli.keys_command import keys_app
 from ..producer.cli.output import print_line
+from ..producer.cli.redis_users_command import redis_users_command
 from ..producer.cli.status_command import status_command
 from ..producer.cli.stores_command import stores_app
 from ..producer.cli.verify_command import verify_command
@@ -59,6 +60,7 @@ app.command("demo")(demo_command)
 app.command("worker")(worker_command)
 app.command("api")(api_command)
 app.command("migrate")(migrate_command)
+app.command("redis-users")(redis_users_command)
 app.command("status")(status_command)
 app.command("verify")(verify_command)
 app.command("export")(export_command)

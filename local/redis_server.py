@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Self
@@ -27,6 +27,9 @@ from .processes import (
 from .redis_program import find_program
 
 SOCKET_NAME = "redis.sock"
+ACL_NAME = "users.acl"
+#: Who has the socket may do everything.
+DEFAULT_USER = "user default on nopass sanitize-payload ~* &* +@all"
 #: A start loads the whole append-only file, in seconds.
 START_DEADLINE_SECONDS = 120.0
 STOP_DEADLINE_SECONDS = 30.0
@@ -39,11 +42,16 @@ class EmbeddedRedis:
     whose starter was killed is adopted, and two never share an append-only file.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, acl: Sequence[str] = ()) -> None:
+        """Prepare a server with these lines of an ACL file beside the user `default`, who needs no password.
+
+        Only the owner of the directory gets to the socket, and could read any password that stood beside it.
+        """
         self.data_dir = data_dir.absolute().resolve()
         self.log_path = self.data_dir.with_name(f"{self.data_dir.name}.log")
         self._lock_path = self.data_dir / "server.lock"
         self._record_path = self.data_dir / "server.json"
+        self._acl = list(acl)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_path: Path | None = None
 
@@ -136,9 +144,27 @@ class EmbeddedRedis:
         if pid is None:
             return False
         self._socket_path = Path(socket_path)
+        self._admit()
         # The starter may have been killed before it could write this down.
         self._write_record(socket=socket_path, pid=pid, server=self._writer())
         return True
+
+    def _admit(self) -> None:
+        """Tell a server that was started by somebody else of the users."""
+        if self._acl:
+            with redis.Redis.from_url(self.url) as client:
+                for line in self._acl:
+                    client.execute_command("ACL", "SETUSER", *line.split()[1:])  # type: ignore[no-untyped-call]
+
+    def _write_acl(self) -> Iterator[str]:
+        """Write the users down for a server that is about to start, and give the options with which it reads them."""
+        if not self._acl:
+            return
+        path = self.data_dir / ACL_NAME
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write("\n".join([DEFAULT_USER, *self._acl, ""]))
+        yield from ("--aclfile", str(path))
 
     def _launch(self, lock: int) -> None:
         """Start the server with the lock handed on to it, and wait until it answers."""
@@ -168,7 +194,7 @@ class EmbeddedRedis:
         with fresh_log(self.log_path) as log:
             # Its own session: Ctrl-C in the terminal must not reach it before the workers have finished with it.
             return subprocess.Popen(
-                [executable, *_options(self.data_dir, socket_path)],
+                [executable, *_options(self.data_dir, socket_path), *self._write_acl()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

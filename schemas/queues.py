@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from .settings import Settings
 
 #: Webhooks are delivered from one queue, everything else is done from the other; an RQ process listens to one of them.
 QueueName = Literal["deliveries", "jobs"]
+QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 DELIVERIES: QueueName = "deliveries"
 JOBS: QueueName = "jobs"
 

@@ -21,12 +21,14 @@ import redis
 import structlog
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
+from creditlane.schemas.keys import Keys
 from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
 from .api_processes import serve_api
+from .redis_users import _producers_as_their_user, admit, dismiss, lines_for, note_server
 
-__all__ = ["serve_api"]
+__all__ = ["_producers_as_their_user", "serve_api"]
 
 #: Few enough that several accounts share a lane in every test.
 PARTITIONS = 8
@@ -99,14 +101,15 @@ def own_postgres(workspace: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
 
 
 @pytest.fixture
-def own_redis(workspace: Path) -> Iterator[Callable[[], EmbeddedRedis]]:
-    """Starts a Redis that the test may stop and kill."""
+def own_redis(workspace: Path, own_prefix: str) -> Iterator[Callable[[], EmbeddedRedis]]:
+    """Starts a Redis that the test may stop and kill, with the users of its prefix and of the prefix left out."""
     servers: list[EmbeddedRedis] = []
 
     def start() -> EmbeddedRedis:
-        server = EmbeddedRedis(workspace / f"own-{uuid.uuid4().hex[:12]}" / "redis")
+        directory = workspace / f"own-{uuid.uuid4().hex[:12]}" / "redis"
+        server = EmbeddedRedis(directory, acl=lines_for(Keys().prefix, own_prefix))
         servers.append(server)
-        server.start()
+        note_server(server.start())
         return server
 
     yield start
@@ -161,14 +164,26 @@ def empty_database_url(database_server: DatabaseServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_prefix(redis_url: str) -> Iterator[str]:
-    """A start of keys of the test's own; its keys, and RQ's that name it, are deleted afterwards, and no others."""
-    prefix = f"test-{uuid.uuid4().hex}"
+def own_prefix() -> str:
+    """A start of keys of the test's own."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def redis_prefix(redis_url: str, own_prefix: str) -> Iterator[str]:
+    """The same on the server of `redis_url`, with users of its own.
+
+    The users, the keys, and RQ's that name it, are deleted afterwards, and no others.
+    """
+    prefix = own_prefix
+    with redis.Redis.from_url(redis_url) as client:
+        admit(client, redis_url, prefix)
     yield prefix
     with redis.Redis.from_url(redis_url) as client:
         for key in client.scan_iter(match=f"*{prefix}*", count=1_000):
             client.delete(key)
         client.srem("rq:queues", *(f"rq:queue:{prefix}-{queue}" for queue in ("deliveries", "jobs")))
+        dismiss(client, redis_url, prefix)
 
 
 @pytest.fixture

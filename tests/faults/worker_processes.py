@@ -14,6 +14,8 @@ import pytest
 from creditlane.local.processes import wait_until
 from creditlane.schemas.settings import Settings
 
+from ..redis_users import as_redis_user
+
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
 DEADLINE_SECONDS = 40.0
 RUNNER = Path(__file__).with_name("worker_with_failpoint.py")
@@ -45,7 +47,7 @@ class WorkerProcess:
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
-                env=os.environ | environment(settings),
+                env=os.environ | environment(as_redis_user("worker", settings)),
                 cwd=log_path.parent,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

@@ -13,6 +13,7 @@ import pytest
 
 from creditlane import AsyncClient, Client, Settings
 
+from ..redis_users import as_redis_user
 from ..tcp_link import TcpLink, postgres_address
 
 #: How long a worker process may take to stop, in seconds.
@@ -143,7 +144,9 @@ def start_worker(
 
     def start() -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "creditlane.worker"]
-        process = subprocess.Popen(command, env=environment_of(settings), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=environment_of(as_redis_user("worker", settings)), stdout=subprocess.DEVNULL
+        )
         processes.append(process)
         return process
 

@@ -7,7 +7,7 @@ again. This is the one place of the deliveries that knows RQ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import redis
 import structlog
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], Sequence[UUID]]) -> None:
     """Make jobs that fail and so show these deliveries; if Redis cannot be reached, Postgres alone has them."""
     from ..jobs.entry_points import MAX_EVENTS, REPORT_EXHAUSTED
-    from ..jobs.queues import open_queue
+    from ..jobs.queues import job_id, open_queue
 
     try:
         with connect_redis(settings.require_redis_url()) as connection:
@@ -40,7 +40,15 @@ def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], S
                 for start in range(0, len(events), MAX_EVENTS):
                     part = [str(event) for event in events[start : start + MAX_EVENTS]]
                     # Kept until somebody has looked at it.
-                    queue.enqueue(REPORT_EXHAUSTED, store_id, str(endpoint_id), part, failure_ttl=-1, result_ttl=0)
+                    queue.enqueue(
+                        REPORT_EXHAUSTED,
+                        store_id,
+                        str(endpoint_id),
+                        part,
+                        job_id=job_id(settings, "exhausted", uuid4().hex),
+                        failure_ttl=-1,
+                        result_ttl=0,
+                    )
     except redis.RedisError as error:
         _log.warning("failed deliveries are not shown as jobs", error=error_text(error))
 

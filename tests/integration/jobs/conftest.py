@@ -19,6 +19,7 @@ from creditlane.worker.jobs.database import Connection, connect
 from creditlane.worker.jobs.entry_points import ENTRY_POINTS, EntryPoint
 from creditlane.worker.jobs.queues import open_queue
 
+from ...redis_users import redis_url_of
 from .tried_work import install
 
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
@@ -94,7 +95,9 @@ def start_jobs(environment: dict[str, str]) -> Iterator[StartJobs]:
         real = ["-m", "creditlane.worker.jobs", "--queue", queue]
         command = [sys.executable, *([str(RUNNER), queue, *failpoint] if tried else real)]
         path = os.pathsep.join([str(RUNNER.parent), *sys.path])
-        process = subprocess.Popen(command, env={**environment, "PYTHONPATH": path}, stdout=subprocess.DEVNULL)
+        redis_url = redis_url_of("jobs", environment["CREDITLANE_REDIS_URL"], environment["CREDITLANE_REDIS_PREFIX"])
+        own = {**environment, "CREDITLANE_REDIS_URL": redis_url, "PYTHONPATH": path}
+        process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL)
         processes.append(process)
         return process
 
@@ -105,11 +108,12 @@ def start_jobs(environment: dict[str, str]) -> Iterator[StartJobs]:
 
 
 @pytest.fixture
-def rq(redis_url: str) -> Callable[..., str]:
+def rq(redis_url: str, redis_prefix: str) -> Callable[..., str]:
     """Runs RQ's own command line on the test's Redis."""
+    url = redis_url_of("operator", redis_url, redis_prefix)
 
     def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "rq.cli", *arguments, "--url", redis_url]
+        command = [sys.executable, "-m", "rq.cli", *arguments, "--url", url]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_SECONDS).stdout
 
     return run

@@ -14,6 +14,7 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.kinds import KINDS, SCHEDULED
 
+from ...redis_users import as_redis_user
 from .conftest import DEADLINE_SECONDS, StartJobs
 
 Run = Callable[..., Result]
@@ -24,7 +25,9 @@ def run(settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
     """Runs `creditlane jobs` with this test's settings, and others before them."""
 
     def invoke(*arguments: str, **environment: str) -> Result:
-        return CliRunner().invoke(app, ["jobs", *arguments], env={**environment_of(settings), **environment})
+        return CliRunner().invoke(
+            app, ["jobs", *arguments], env={**environment_of(as_redis_user("operator", settings)), **environment}
+        )
 
     return invoke
 

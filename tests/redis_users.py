@@ -1,0 +1,85 @@
+"""The users of Redis that everything under test connects as, so that a command or key that is missing fails a test.
+
+Tests look and prepare as the user of `redis_url`, who may do everything. What they test connects as its own: sessions
+of producers in this process, and processes by their settings.
+"""
+
+from typing import Any
+
+import pytest
+import redis
+
+from creditlane.producer import lane_status
+from creditlane.producer.async_session import AsyncSession
+from creditlane.producer.session import Session
+from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
+from creditlane.schemas.settings import Settings
+
+PASSWORDS: dict[RedisUser, str] = {user: f"of the tests, {user}" for user in REDIS_USERS}
+#: Where the rules that are shipped can be had.
+FIRST_VERSION = (7, 0)
+
+#: The servers that have the users.
+_servers: set[str] = set()
+
+
+def lines_for(*prefixes: str) -> list[str]:
+    """Return the lines of an ACL file with the users of these installations."""
+    secrets = {user: hashed(password) for user, password in PASSWORDS.items()}
+    return [line for prefix in prefixes for line in acl_lines(prefix, secrets)]
+
+
+def note_server(url: str) -> str:
+    """Note that this server has users, and return its URL."""
+    _servers.add(url)
+    return url
+
+
+def admit(client: redis.Redis, url: str, prefix: str) -> None:
+    """Make the users of an installation on a server that runs, if it is not too old for them."""
+    version = str(client.info("server")["redis_version"]).split(".")
+    if (int(version[0]), int(version[1])) >= FIRST_VERSION:
+        for line in lines_for(prefix):
+            client.execute_command("ACL", "SETUSER", *line.split()[1:])
+        note_server(url)
+
+
+def dismiss(client: redis.Redis, url: str, prefix: str) -> None:
+    """Remove the users of an installation, and fail if one of them was refused anything."""
+    if url not in _servers:
+        return
+    names = {user_name(user, prefix) for user in REDIS_USERS}
+    refused = [entry for entry in client.acl_log() if entry["username"] in names and entry["reason"] != "auth"]
+    client.acl_deluser(*names)
+    assert refused == [], "Redis has refused what a part needs; see schemas/redis_users.py"
+
+
+def redis_url_of(user: RedisUser, url: str, prefix: str) -> str:
+    """Return the URL with which this user reaches the server."""
+    return as_user(url, user_name(user, prefix), PASSWORDS[user]) if url in _servers else url
+
+
+def as_redis_user(user: RedisUser, settings: Settings) -> Settings:
+    """Return the settings of a process that is this user in Redis."""
+    if settings.redis_url is None:
+        return settings
+    url = redis_url_of(user, settings.redis_url, settings.redis_prefix)
+    return settings.model_copy(update={"redis_url": url})
+
+
+@pytest.fixture(autouse=True)
+def _producers_as_their_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every client and API of this process, and `status`, connect as the users that they are meant for."""
+    for session in (Session, AsyncSession):
+        monkeypatch.setattr(session, "__init__", _as_producer(session.__init__))
+    look = lane_status._look_at_redis
+    monkeypatch.setattr(
+        lane_status, "_look_at_redis", lambda settings, rest: look(as_redis_user("operator", settings), rest)
+    )
+
+
+def _as_producer(initialise: Any) -> Any:
+    def initialised(self: Any, settings: Settings, *arguments: Any, **options: Any) -> None:
+        initialise(self, as_redis_user("producer", settings), *arguments, **options)
+
+    return initialised
