@@ -1,6 +1,7 @@
 """The container files keep their promises: durable, healthy, not root, no secret, nothing published by accident."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 from creditlane.local.postgres_server import SETTINGS
+from creditlane.producer.cli.redis_users_command import variable_of
+from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, user_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,14 +50,78 @@ def test_runs_the_command(services: dict[str, Any], service: str, command: list[
 
 
 def test_redis_writes_before_it_answers_and_evicts_nothing(services: dict[str, Any]) -> None:
-    words = services["redis"]["command"]
-    options = dict(zip(words[1::2], words[2::2], strict=True))
+    words = services["redis"]["command"][4:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
     assert options == {
+        "--aclfile": "/tmp/users.acl",  # noqa: S108  memory of the container's own
         "--appendonly": "yes",
         "--appendfsync": "always",
         "--save": "",
+        "--maxmemory": "${REDIS_MAXMEMORY:-1gb}",
         "--maxmemory-policy": "noeviction",
     }
+
+
+def test_redis_starts_with_the_users_and_no_other(services: dict[str, Any], tmp_path: Path) -> None:
+    """Given the script that writes the users, then the server that it starts finds them, with their passwords."""
+    passwords = {user: f"{user}-password-of-the-test" for user in REDIS_USERS}
+    server = tmp_path / "valkey-server"
+    server.write_text(f'#!/bin/sh\necho "$@"\ncat {tmp_path}/users.acl\n')
+    server.chmod(0o700)
+    # As compose does: $$ is a $.
+    script = services["redis"]["command"][2].replace("$$", "$").replace("/tmp/", f"{tmp_path}/")  # noqa: S108  the same
+    environment = {variable_of(user): password for user, password in passwords.items()}
+    said = subprocess.run(
+        ["/bin/sh", "-euc", script, "valkey-server", "--an", "option"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    secrets = {user: f">{password}" for user, password in passwords.items()}
+    assert said == ["--an option", "user default reset off", *acl_lines("creditlane", secrets)]
+    assert (tmp_path / "users.acl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("service", "user"), [("worker", "worker"), ("deliveries", "jobs"), ("jobs", "jobs"), ("api", "producer")]
+)
+def test_each_service_is_its_own_user_in_redis(services: dict[str, Any], service: str, user: RedisUser) -> None:
+    url = services[service]["environment"]["CREDITLANE_REDIS_URL"]
+    password = f"${{{variable_of(user)}:?set it to a long random string}}"
+    assert url == f"redis://{user_name(user, 'creditlane')}:{password}@redis:6379/0"
+    others = [variable_of(other) for other in REDIS_USERS if other != user]
+    assert not any(name in yaml.safe_dump(services[service]) for name in others)
+
+
+def test_a_service_reaches_what_it_needs_and_no_more(compose: dict[str, Any]) -> None:
+    networks = {name: set(service["networks"]) for name, service in compose["services"].items()}
+    assert networks == {
+        "postgres": {"ledger"},
+        "redis": {"lanes"},
+        "migrate": {"ledger"},
+        "worker": {"ledger", "lanes"},
+        "jobs": {"ledger", "lanes"},
+        "deliveries": {"ledger", "lanes", "world"},
+        "api": {"ledger", "lanes", "front"},
+    }
+    assert {name for name, network in compose["networks"].items() if network == {"internal": True}} == {
+        "ledger",
+        "lanes",
+    }
+
+
+def test_every_service_is_hardened_and_limited(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert all("size=" in place for place in service["tmpfs"]), name
+        assert {"cpus", "mem_limit", "pids_limit"} <= service.keys(), name
+        assert service["ulimits"] == {"nofile": 65536}, name
+        # The image of ours has its user in the Dockerfile.
+        assert service.get("user") == {"postgres": "postgres", "redis": "valkey"}.get(name), name
 
 
 def test_postgres_is_set_as_the_embedded_one(services: dict[str, Any]) -> None:
@@ -86,13 +153,15 @@ def test_waits_for_healthy_servers_and_for_the_migration(services: dict[str, Any
 
 def test_passwords_come_from_the_environment_and_are_demanded(services: dict[str, Any]) -> None:
     found = [
-        value
+        (name, value)
         for service in services.values()
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert len(found) == 6
-    assert all(value.startswith("${POSTGRES_PASSWORD:?") for value in found)
+    assert len(found) == 6 + len(REDIS_USERS)
+    for name, value in found:
+        variable = "POSTGRES_PASSWORD" if name == "PGPASSWORD" else name
+        assert value.startswith(f"${{{variable}:?set "), name
 
 
 @pytest.mark.parametrize("service", ["deliveries", "jobs"])

@@ -20,7 +20,7 @@ from creditlane.worker.jobs.entry_points import ENTRY_POINTS, EntryPoint
 from creditlane.worker.jobs.queues import open_queue
 
 from ...redis_users import redis_url_of
-from .tried_work import install
+from .tried_work import TESTS_REDIS_URL, install
 
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
 DEADLINE_SECONDS = 40.0
@@ -96,7 +96,12 @@ def start_jobs(environment: dict[str, str]) -> Iterator[StartJobs]:
         command = [sys.executable, *([str(RUNNER), queue, *failpoint] if tried else real)]
         path = os.pathsep.join([str(RUNNER.parent), *sys.path])
         redis_url = redis_url_of("jobs", environment["CREDITLANE_REDIS_URL"], environment["CREDITLANE_REDIS_PREFIX"])
-        own = {**environment, "CREDITLANE_REDIS_URL": redis_url, "PYTHONPATH": path}
+        own = {
+            **environment,
+            TESTS_REDIS_URL: environment["CREDITLANE_REDIS_URL"],
+            "CREDITLANE_REDIS_URL": redis_url,
+            "PYTHONPATH": path,
+        }
         process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL)
         processes.append(process)
         return process
