@@ -154,7 +154,7 @@ class EmbeddedRedis:
         if self._acl:
             with redis.Redis.from_url(self.url) as client:
                 for line in self._acl:
-                    client.execute_command("ACL", "SETUSER", *line.split()[1:])  # type: ignore[no-untyped-call]
+                    client.execute_command("ACL", "SETUSER", *line.split()[1:])
 
     def _write_acl(self) -> Iterator[str]:
         """Write the users down for a server that is about to start, and give the options with which it reads them."""

@@ -4,6 +4,7 @@ Tests look and prepare as the user of `redis_url`, who may do everything. What t
 of producers in this process, and processes by their settings.
 """
 
+import secrets
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from creditlane.producer.session import Session
 from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
 from creditlane.schemas.settings import Settings
 
-PASSWORDS: dict[RedisUser, str] = {user: f"of the tests, {user}" for user in REDIS_USERS}
+#: No words: logs do not tell passwords, wherever these come up.
+PASSWORDS: dict[RedisUser, str] = {user: secrets.token_hex(16) for user in REDIS_USERS}
 #: Where the rules that are shipped can be had.
 FIRST_VERSION = (7, 0)
 
@@ -25,8 +27,8 @@ _servers: set[str] = set()
 
 def lines_for(*prefixes: str) -> list[str]:
     """Return the lines of an ACL file with the users of these installations."""
-    secrets = {user: hashed(password) for user, password in PASSWORDS.items()}
-    return [line for prefix in prefixes for line in acl_lines(prefix, secrets)]
+    digests = {user: hashed(password) for user, password in PASSWORDS.items()}
+    return [line for prefix in prefixes for line in acl_lines(prefix, digests)]
 
 
 def note_server(url: str) -> str:
