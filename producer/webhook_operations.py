@@ -33,7 +33,6 @@ from ..schemas.events import (
 )
 from ..schemas.journal import Status
 from ..schemas.networks import NetworkRules
-from ..schemas.postgres_errors import error_text
 from ..schemas.webhook_secrets import SecretKeys
 from ..schemas.webhooks import (
     DELIVERY_STATUSES,
@@ -227,6 +226,8 @@ def begun(what_is_done: str | None) -> Iterator[None]:
     except Unavailable as error:
         if what_is_done is None:
             raise
+        from ..schemas.postgres_errors import error_text
+
         raise OutcomeUnknown(f"{what_is_done}: {error_text(error)}") from error
 
 
