@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     api_body_seconds: float = Field(default=30.0, gt=0)
     #: Most lines that the batch endpoint takes in one request.
     api_batch_lines: int = Field(default=10_000_000, ge=1)
+    #: Answers to batches that a store has not read yet, in bytes, before no more of its lines are taken.
+    api_spool_bytes: int = Field(default=268_435_456, ge=1)
     #: Most requests of one API process that may wait for results at the same time.
     api_waits: int = Field(default=5_000, ge=1)
     #: Requests a second that one key may make of one API process, and how many it may make at once.

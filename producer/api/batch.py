@@ -15,7 +15,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ...schemas.errors import CreditlaneError, LaneFull, Unauthorized, Unavailable
+from ...schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown, Unauthorized, Unavailable
 from ...schemas.settings import Settings
 from ...schemas.tickets import Ticket
 from ..async_session import AsyncSession
@@ -28,10 +28,13 @@ from .batch_documentation import BATCH_REQUEST, BATCH_RESPONSES
 from .batch_lines import LineSplitter, command_of
 from .connections import Connections
 from .errors import COMMANDS_PATH, Problem, detail_of, problem_of
+from .limits import Limits
 from .spool import Spool
 
 #: Most lines that go to Redis together.
 PARCEL_LINES = 2_000
+#: Most bytes of their commands, beyond which no further line is added: Redis has to take a parcel in its time.
+PARCEL_BYTES = 4_194_304
 #: How many rounds of the event loop without a new line mean that the client has no more at hand.
 QUIET_ROUNDS = 3
 MEDIA_TYPE = "application/x-ndjson"
@@ -60,25 +63,35 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
     """Accept any number of commands, as newline-delimited JSON, for high-volume metering.
 
     The answer has a line for each line of the request, in order, while the request is still being sent: `queued` with
-    the id to ask for its result, or `refused` with the reason. A bad line never spoils its neighbours. What got no
-    answer was not accepted; sending everything again under the same keys is safe. Once the key is revoked, the
-    next line is refused with `unauthorized` and the answer ends.
+    the id to ask for its result, `refused` with the reason, or `unknown` if the line may have been accepted: send it
+    again as it was, under the same key. A bad line never spoils its neighbours. Sending everything again under the same
+    keys is safe. Once the key is revoked, the next line is refused with `unauthorized` and the answer ends.
     """
     connections: Connections = request.app.state.connections
     session, settings = connections.session, connections.settings
     partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))
-    return BatchResponse(session, settings, store, partitions, lambda: check_again(request))
+    limits: Limits = request.app.state.limits
+    spool = Spool(limits.spool_space, store.public_id)
+    return BatchResponse(session, settings, store, partitions, spool, lambda: check_again(request))
 
 
 class BatchResponse(Response):
     """Reads the request and answers it at the same time, which no ready-made response does."""
 
     def __init__(
-        self, session: AsyncSession, settings: Settings, store: Store, partitions: int, check_key: CheckKey
+        self,
+        session: AsyncSession,
+        settings: Settings,
+        store: Store,
+        partitions: int,
+        spool: Spool,
+        check_key: CheckKey,
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
         del self.headers["content-length"]
         self._check_key = check_key
+        self._spool = spool
+        self._seconds = settings.api_body_seconds
         self._intake = Intake(store.public_id, partitions, settings.api_batch_lines)
         self._dispatch = Dispatch(session, settings, store.public_id, check_key)
 
@@ -90,7 +103,7 @@ class BatchResponse(Response):
         """
         reading = asyncio.create_task(self._intake.read(receive))
         try:
-            with Spool() as spool:
+            with self._spool as spool:
                 await self._answer(spool, send)
         finally:
             reading.cancel()
@@ -104,15 +117,36 @@ class BatchResponse(Response):
         spool.put(await self._dispatch.first(parcel))
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pour(spool, send))
+            pouring = tasks.create_task(_pour(spool, send))
             try:
-                while not self._dispatch.is_key_revoked and (parcel := await self._next()) is not None:
+                while not self._dispatch.is_key_revoked and await self._has_room(spool):
+                    parcel = await self._next()
+                    if parcel is None:
+                        break
                     spool.put(await self._dispatch.next(parcel))
             except Unauthorized as error:
                 # What stands on a lane is answered; the line that would come next is the first one refused.
                 spool.put(_refused(self._intake.next_line, problem_of(error)))
             finally:
                 spool.end()
+            await self._read_out(spool, pouring)
+
+    async def _read_out(self, spool: Spool, pouring: asyncio.Task[None]) -> None:
+        """Wait until the client has the rest of the answers, or reads none of them any more."""
+        left = None
+        while not (await asyncio.wait((pouring,), timeout=self._seconds))[0]:
+            if spool.bytes == left:
+                pouring.cancel()
+                return
+            left = spool.bytes
+
+    async def _has_room(self, spool: Spool) -> bool:
+        """Tell whether there is room for more answers; say in the last one that there is none."""
+        if await spool.room(self._seconds):
+            return True
+        unread = f"The answers were not read for {self._seconds:g} s; read while you send, or send less at once."
+        spool.put(_refused(self._intake.next_line, Problem("too_slow", unread)))
+        return False
 
     async def _next(self) -> Parcel | None:
         """Return the lines that have come, or None after the last; look at the key while none come.
@@ -145,6 +179,13 @@ class Parcel:
         self.chunk = Chunk(partitions)
         #: By line: its command's place in the chunk, or its problem.
         self.lines: list[int | Problem] = []
+        #: Of the commands as they stand on a lane.
+        self.bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next line belongs to another parcel."""
+        return len(self.lines) >= PARCEL_LINES or self.bytes >= PARCEL_BYTES
 
 
 class Intake:
@@ -190,18 +231,19 @@ class Intake:
 
     @property
     def next_line(self) -> int:
-        """The number of the line that comes next."""
-        return self._count + 1
+        """The number of the line that comes next of those that were not given out."""
+        return self._parcel.first_line
 
     async def _settle(self) -> None:
         """Let the lines come that are on their way already: fewer, fuller parcels cost less."""
-        quiet, before = 0, self._count
-        while quiet < QUIET_ROUNDS and not self._ended and len(self._parcel.lines) < PARCEL_LINES:
+        quiet, before = 0, len(self._parcel.lines)
+        while quiet < QUIET_ROUNDS and not self._ended and not self._parcel.is_full:
             await asyncio.sleep(0)
-            quiet, before = (quiet + 1, before) if self._count == before else (0, self._count)
+            count = len(self._parcel.lines)
+            quiet, before = (quiet + 1, before) if count == before else (0, count)
 
     async def _add(self, line: bytes | None) -> None:
-        while len(self._parcel.lines) >= PARCEL_LINES:
+        while self._parcel.is_full:
             self._emptied.clear()
             await self._emptied.wait()
         self._count += 1
@@ -212,6 +254,7 @@ class Intake:
             parcel.lines.append(problem)
         else:
             parcel.lines.append(len(parcel.chunk))
+            parcel.bytes += len(ready.encoded)
             parcel.chunk.put(ready.account_id, ready.idempotency_key, ready.encoded)
         self._filled.set()
 
@@ -265,10 +308,14 @@ class Dispatch:
             except CreditlaneError as error:
                 refusal = self._failure = error
             self._has_accepted = self._has_accepted or shipment.accepted > 0
-        return self._answers(parcel, shipment, problem_of(refusal) if refusal else None)
+        return self._answers(parcel, shipment, refusal)
 
-    def _answers(self, parcel: Parcel, shipment: Shipment, refusal: Problem | None) -> bytes:
+    def _answers(self, parcel: Parcel, shipment: Shipment, refusal: CreditlaneError | None) -> bytes:
         chunk, entries = parcel.chunk, shipment.entries
+        # What was sent and not answered may stand on its lane: whoever took it for refused would send it under a new
+        # key, for a second effect.
+        status = "unknown" if isinstance(refusal, OutcomeUnknown) else "refused"
+        problem = problem_of(refusal) if refusal else Problem("internal_error")
         answers = []
         for number, line in enumerate(parcel.lines, parcel.first_line):
             if isinstance(line, Problem):
@@ -279,7 +326,7 @@ class Dispatch:
                 )
                 answers.append(b'{"line":%d,"object":"command","id":"%s","status":"queued"}\n' % (number, _id(ticket)))
             else:
-                answers.append(_refused(number, refusal or Problem("internal_error")))
+                answers.append(_refused(number, problem, status))
         return b"".join(answers)
 
 
@@ -287,6 +334,6 @@ def _id(ticket: Ticket) -> bytes:
     return str(ticket).encode()
 
 
-def _refused(number: int, problem: Problem) -> bytes:
-    answer: dict[str, Any] = {"line": number, "object": "command", "status": "refused", "error": detail_of(problem)}
+def _refused(number: int, problem: Problem, status: str = "refused") -> bytes:
+    answer: dict[str, Any] = {"line": number, "object": "command", "status": status, "error": detail_of(problem)}
     return _encode(answer) + batch_lines.NEWLINE

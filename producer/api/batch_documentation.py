@@ -48,8 +48,9 @@ BATCH_REQUEST: dict[str, Any] = {"requestBody": {"required": True, "content": {"
 
 BATCH_RESPONSES: Responses = {
     200: {
-        "description": "A line for each line of the request, in order: `queued` with the id to ask for the result, or "
-        "`refused` with the error. One request may have `CREDITLANE_API_BATCH_LINES` lines of "
+        "description": "A line for each line of the request, in order: `queued` with the id to ask for the result, "
+        "`refused` with the error, or `unknown` if it may have been accepted. One request may have "
+        "`CREDITLANE_API_BATCH_LINES` lines of "
         f"{MAX_COMMAND_BYTES} bytes.",
         "headers": headers("x-request-id"),
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _EXAMPLE_ANSWERS}},

@@ -15,6 +15,7 @@ from ...schemas.errors import CreditlaneError, InvalidCommand, RateLimited, TooL
 from ...schemas.settings import Settings
 from .body_fields import MAX_FIELDS, has_too_many_fields
 from .errors import error_answer, problem_of
+from .spool import SpoolSpace
 
 #: Buckets that are kept before the full ones, which mean nothing, are thrown away.
 MAX_BUCKETS = 10_000
@@ -77,6 +78,7 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self.buckets = TokenBuckets(settings.api_requests_per_second, settings.api_burst)
         self.waiting_room = WaitingRoom(settings.api_waits)
+        self.spool_space = SpoolSpace(settings.api_spool_bytes)
 
 
 def waiting_place(request: Request) -> AbstractContextManager[None]:

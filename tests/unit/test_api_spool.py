@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from creditlane.producer.api import spool as module
-from creditlane.producer.api.spool import Spool
+from creditlane.producer.api.spool import Spool, SpoolSpace
 
 
 async def read_all(spool: Spool) -> bytes:
@@ -16,7 +16,7 @@ async def read_all(spool: Spool) -> bytes:
 
 async def test_what_is_put_comes_out_in_order_however_late_it_is_read() -> None:
     parts = [random.Random(number).randbytes(50_000) for number in range(100)]
-    with Spool() as spool:
+    with Spool(SpoolSpace(2**60), "store_a") as spool:
         for part in parts:
             spool.put(part)
         spool.end()
@@ -31,7 +31,7 @@ async def test_reading_and_writing_may_take_turns_in_any_way() -> None:
     numbers = random.Random(5)
     parts = [numbers.randbytes(numbers.randrange(1, 200_000)) for _ in range(200)]
     got = []
-    with Spool() as spool:
+    with Spool(SpoolSpace(2**60), "store_a") as spool:
         for part in parts:
             spool.put(part)
             if numbers.random() < 0.6:
@@ -42,8 +42,33 @@ async def test_reading_and_writing_may_take_turns_in_any_way() -> None:
     assert b"".join(got) == b"".join(parts)
 
 
+async def test_a_store_has_so_much_room_in_all_its_spools_and_another_its_own() -> None:
+    """Given spools that have as much as a store may have, then there is room again for it once something is read, or a
+    spool is given up, and another store's has room all the while."""
+    space = SpoolSpace(100)
+    with Spool(space, "store_a") as first, Spool(space, "store_b") as other:
+        with Spool(space, "store_a") as second:
+            first.put(b"x" * 60)
+            second.put(b"x" * 60)
+            assert not await first.room(0.01)
+            assert await other.room(0.01)
+
+            waiting = asyncio.ensure_future(first.room(30))
+            await asyncio.sleep(0)
+            await second.take()
+            assert await waiting
+
+            second.put(b"x" * 60)
+            waiting = asyncio.ensure_future(first.room(30))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        assert await waiting
+        await first.take()
+    assert space._used == {}
+
+
 async def test_a_reader_waits_for_what_comes_and_learns_of_the_end() -> None:
-    with Spool() as spool:
+    with Spool(SpoolSpace(2**60), "store_a") as spool:
         reading = asyncio.ensure_future(read_all(spool))
         await asyncio.sleep(0)
         assert not reading.done()

@@ -12,6 +12,7 @@ from creditlane import AsyncClient, Settings
 from creditlane.audit.verification import verify
 from creditlane.producer.api import batch, spool
 from creditlane.producer.wire import ExchangeFailed
+from creditlane.schemas.errors import OutcomeUnknown
 
 from .duplex import Duplex
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account
@@ -135,6 +136,65 @@ def test_without_redis_the_whole_request_is_unavailable(
 
     assert code_of(answer, 503) == "unavailable"
     assert answer.headers["retry-after"]
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
+    make_api: Callable[[Settings], TestClient], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a parcel that is sent and of which no attempt is answered, when others were accepted before, then its lines
+    are `unknown`, those after it, which were not sent, `refused`; and the lane has those of the parcel."""
+    api = make_api(settings)
+    account = open_account(api, initial_balance="100")
+    monkeypatch.setattr(batch, "PARCEL_LINES", 2)
+    wire = api.app.state.session.wire  # type: ignore[attr-defined]
+    send, exchange, sent = wire.send, wire.exchange, []
+
+    async def send_and_lose(calls: list[Any], deadline: float) -> Any:
+        flight = await send(calls, deadline)
+        sent.append(len(calls))
+        if len(sent) != 2:
+            return flight
+        await wire.receive(flight, deadline)
+        raise ExchangeFailed(TimeoutError(), sent=True)
+
+    async def exchange_and_lose(calls: list[Any], **options: Any) -> Any:
+        if len(sent) != 2:
+            return await exchange(calls, **options)
+        raise OutcomeUnknown
+
+    monkeypatch.setattr(wire, "send", send_and_lose)
+    monkeypatch.setattr(wire, "exchange", exchange_and_lose)
+
+    lines = [debit(account, number) for number in range(6)]
+    answers = answers_of(api.post(COMMANDS, content=body_of(lines)))
+
+    monkeypatch.undo()
+    told = [(answer["status"], answer.get("error", {}).get("code")) for answer in answers]
+    assert told == [("queued", None)] * 2 + [("unknown", "timeout")] * 2 + [("refused", "unavailable")] * 2
+    again = answers_of(api.post(COMMANDS, content=body_of(lines[:4])))
+    assert {api.get(f"{COMMANDS}/{answer['id']}?wait=10").status_code for answer in again} == {200}
+    assert balance(api, account) == "96"
+
+
+def test_parcels_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given lines that are much in bytes and few in number, then no more of them go to Redis together than that."""
+    monkeypatch.setattr(batch, "PARCEL_BYTES", 1_000)
+    sizes: list[int] = []
+    deliver = api.app.state.session.sender.deliver  # type: ignore[attr-defined]
+
+    async def measured(shipment: Any, patience: float) -> None:
+        sizes.append(sum(map(len, shipment.chunk.encoded)))
+        await deliver(shipment, patience)
+
+    monkeypatch.setattr(api.app.state.session.sender, "deliver", measured)  # type: ignore[attr-defined]
+    lines = [debit({"id": "cca_" + "0" * 32}, number, metadata={"k": "v" * 400}) for number in range(20)]
+
+    answers = answers_of(api.post(COMMANDS, content=body_of(lines)))
+
+    assert {answer["status"] for answer in answers} == {"queued"}
+    assert max(sizes) < 2_000
+    assert len(sizes) >= 8
 
 
 @pytest.fixture
