@@ -272,7 +272,8 @@ with history as (
     select coalesce(history.store_id, ranged.store_id) as store_id,
         coalesce(history.account_id, ranged.account_id) as account_id,
         ranged.account_id is not null as known, coalesce(openings, 0) as openings, opening, latest_entry, status,
-        ranged.overdraft_limit, lowest_limit, highest_limit, customer_id, name, unit_label,
+        ranged.overdraft_limit, lowest_limit, highest_limit, customer_id, name, name_key, unit_label, metadata,
+        ranged.created_at as account_created_at,
         change.kind as latest_change,
         case change.kind when 5 then 2 when 7 then 3 else 1 end as expected_status
     from history
@@ -293,6 +294,10 @@ cross join lateral (values
             (content ->> 'customer_id', content ->> 'name', content ->> 'unit_label', content ->> 'overdraft_limit')
                 is distinct from (customer_id, name, unit_label, joined.overdraft_limit::text)
             or content ->> 'initial_balance' is distinct from case when opening > 0 then amount::text else '0' end
+            or coalesce(nullif(content -> 'metadata', 'null'), '{{}}') <> coalesce(metadata, '{{}}')
+            or account_created_at > opened.created_at
+            -- Where both ways of folding case agree; what must be unique is folded by Python.
+            or (name collate "C" ~ '^[ -~]*$' and name_key <> lower(btrim(name, ' ') collate "C"))
         ) and openings = 1, opening, 'what the opening asked for', 'something else'),
     ('overdraft_limit', known and (lowest_limit <> joined.overdraft_limit or highest_limit <> joined.overdraft_limit),
         null, joined.overdraft_limit::text, concat(lowest_limit, ' to ', highest_limit)),

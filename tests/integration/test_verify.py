@@ -41,6 +41,7 @@ SOUND: list[Row] = [
     (CAT, -1, FREEZE, 0, None, 10**40, 1, {"entries_before": 1}),
     (GHOST, -1, DEBIT, -1, 5, 0, 0, {"rejection": "account_not_found", "entries_before": 0}),
 ]
+METADATA = {ANN: Jsonb({"plan": "gold", "seats": "3"})}
 ACCOUNTS = [(ANN, 1, 0, 100), (BOB, 3, 50, 0), (CAT, 2, 0, 10**40)]
 
 
@@ -52,8 +53,9 @@ def ledger(database_url: str) -> Iterator[psycopg.Connection[Any]]:
             insert(connection, row)
         for account, status, limit, _initial in ACCOUNTS:
             connection.execute(
-                "insert into accounts values (1, %s, %s, 'main', 'main', 'tokens', %s, %s, now(), now())",
-                [account[4:], f"customer {account}", status, limit],
+                "insert into accounts values "
+                "(1, %s, %s, 'Main', 'main', 'tokens', %s, %s, '2025-01-01', '2025-01-01', %s)",
+                [account[4:], f"customer {account}", status, limit, METADATA.get(account)],
             )
         connection.execute("alter table journal disable trigger all")
         checks = "select conname from pg_constraint where contype = 'c' and conrelid = 'journal'::regclass"
@@ -88,10 +90,11 @@ def content_of(account: str) -> Jsonb:
     return Jsonb(
         {
             "customer_id": f"customer {account}",
-            "name": "main",
+            "name": "Main",
             "unit_label": "tokens",
             "initial_balance": str(initial),
             "overdraft_limit": str(limit),
+            **({"metadata": METADATA[account].obj} if account in METADATA else {}),
         }
     )
 
@@ -278,6 +281,31 @@ DAMAGES = [
     Damage(
         "customer changed",
         "update accounts set customer_id = 'somebody' where overdraft_limit = 50",
+        {("account_content", BOB, -1)},
+    ),
+    Damage(
+        "metadata changed",
+        'update accounts set metadata = \'{"plan": "platinum", "seats": "3"}\' where metadata is not null',
+        {("account_content", ANN, 1)},
+    ),
+    Damage(
+        "metadata removed",
+        "update accounts set metadata = null",
+        {("account_content", ANN, 1)},
+    ),
+    Damage(
+        "metadata added",
+        'update accounts set metadata = \'{"a": "b"}\' where overdraft_limit = 50',
+        {("account_content", BOB, -1)},
+    ),
+    Damage(
+        "name freed for another account",
+        "update accounts set name_key = 'other' where overdraft_limit = 50",
+        {("account_content", BOB, -1)},
+    ),
+    Damage(
+        "opened later than its opening",
+        "update accounts set created_at = '2025-01-02', updated_at = '2025-01-02' where overdraft_limit = 50",
         {("account_content", BOB, -1)},
     ),
     Damage(
