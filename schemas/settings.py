@@ -63,6 +63,15 @@ class Settings(BaseSettings):
     #: Requests a second that one key may make of one API process, and how many it may make at once.
     api_requests_per_second: float = Field(default=5_000.0, gt=0)
     api_burst: int = Field(default=10_000, ge=1)
+    #: Bytes that the head of a request may have: its first line and its headers.
+    api_head_bytes: int = Field(default=32_768, ge=1_024)
+    #: How long a client may take to send the head of a request, or its first byte, in seconds.
+    api_head_seconds: float = Field(default=10.0, gt=0)
+    #: Most connections of one API process, in all and of one address; fewer where it may open fewer files.
+    api_connections: int = Field(default=4_096, ge=1)
+    api_connections_per_address: int = Field(default=1_024, ge=1)
+    #: Whose X-Forwarded-For is believed: addresses and networks as 10.1.0.0/16, `loopback`, `private`; commas between.
+    api_trusted_proxies: str = Field(default="", max_length=2_000)
     #: Requests a second that one address may make of one API process without a key that works; more of them wait.
     api_keyless_requests_per_second: float = Field(default=100.0, gt=0)
     #: Wrong keys that one address may send to one API process within a minute.

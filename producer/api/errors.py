@@ -189,18 +189,21 @@ def detail_of(problem: Problem) -> dict[str, Any]:
 
 def error_answer(request: Request, problem: Problem) -> JSONResponse:
     """Return the response that tells of the problem."""
-    request_id = request_id_of(request)
+    return JSONResponse(error_body(problem, request_id_of(request)), problem.status, headers=problem.headers)
+
+
+def error_body(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return the one error body, of a request that has this id."""
     detail = {**detail_of(problem), "request_id": request_id}
     if problem.command_id is not None:
         detail["command_id"] = problem.command_id
-    body = {
+    return {
         "error": detail,
         "message": [problem.message],
         "status": problem.status,
         "trace_id": _trace_id_of(request_id),
         "timestamp": time.time_ns() // 1_000_000,
     }
-    return JSONResponse(body, problem.status, headers=problem.headers)
 
 
 def _trace_id_of(request_id: str) -> str:

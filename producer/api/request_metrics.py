@@ -34,6 +34,12 @@ class RequestMetrics:
             ["reason"],
             registry=self._registry,
         )
+        self._refused_connections = Counter(
+            "creditlane_http_refused_connections",
+            "Connections ended before a request of theirs came whole, or for want of room, by the limit they met.",
+            ["limit"],
+            registry=self._registry,
+        )
         self._in_flight = Gauge(
             "creditlane_http_requests_in_flight", "Requests that are being answered now.", registry=self._registry
         )
@@ -50,6 +56,10 @@ class RequestMetrics:
     def note_refused_key(self, reason: str) -> None:
         """Count a request without a key that works: `missing` or `wrong`."""
         self._refused_keys.labels(reason).inc()
+
+    def note_refused_connection(self, limit: str) -> None:
+        """Count a connection that was ended because of this limit."""
+        self._refused_connections.labels(limit).inc()
 
     def exposition(self) -> bytes:
         """Return the numbers in Prometheus's text format."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import resource
 import signal
 import socket
+from functools import partial
+from typing import cast
 
 import uvicorn
 
 from ...schemas.errors import ConfigurationError
+from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings
 from .app import create_app
+from .connection_guard import KEEP_ALIVE_SECONDS, GuardedProtocol
+from .connection_limits import OTHER_DESCRIPTORS, ConnectionLimits
 from .logs import configure_logs
 
-#: How long a connection without a request stays open, in seconds. Longer than the usual proxy keeps its own idle.
-KEEP_ALIVE_SECONDS = 75
 #: How much longer than its wait for a result a request may take at a stop, in seconds.
 STOP_MARGIN_SECONDS = 5.0
 
@@ -26,8 +31,17 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         ConfigurationError: it cannot start as it is set up.
     """
     configure_logs(settings.log_format)
+    trusted = parse_networks(settings.api_trusted_proxies, setting="CREDITLANE_API_TRUSTED_PROXIES")
+    app = create_app(settings)
+    _raise_descriptor_limit(settings.api_connections + OTHER_DESCRIPTORS)
+    limits = ConnectionLimits(settings, trusted, app.state.request_metrics)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
+        http=cast("type[asyncio.Protocol]", partial(GuardedProtocol, limits=limits)),
+        ws="none",
+        # Said in any case: by default it believes its own machine, or an environment variable.
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips=[str(network) for network in trusted],
         # The request log has a line for every request, with its id.
         access_log=False,
         log_config=None,
@@ -46,3 +60,12 @@ def serve(settings: Settings, listening: socket.socket) -> None:
     server.run(sockets=[listening])
     if not server.started:
         raise ConfigurationError("the API cannot start; its log says why")
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    """Let this process open so many files, or as many as it is allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
