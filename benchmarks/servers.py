@@ -107,6 +107,8 @@ def running_servers(database_url: str | None, redis_url: str | None) -> Iterator
     """Give the servers of these URLs, started here where there is none, and stop what was started."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="creditlane-bench-"))
+        # As root: for the user of Postgres to pass through.
+        directory.chmod(0o711)
         stack.callback(shutil.rmtree, directory)
         postgres: DatabaseServer
         if database_url is None:

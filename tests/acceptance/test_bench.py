@@ -42,6 +42,7 @@ PROC = Path("/proc")
 def directory() -> Iterator[Path]:
     """A temporary directory for one run: its path is in the environment or arguments of all that the run starts."""
     path = Path(tempfile.mkdtemp(prefix="creditlane-test-bench-"))
+    path.chmod(0o711)
     yield path
     shutil.rmtree(path)
 

@@ -302,6 +302,9 @@ def parser() -> argparse.ArgumentParser:
 def run_in(kept: Path | None, options: Options) -> Report:
     """Make a history, and tell what goes on; its directory stays if it was named, or if something was found."""
     directory = kept or Path(tempfile.mkdtemp(prefix="creditlane-history-"))
+    if kept is None:
+        # As root: for the user of Postgres to pass through.
+        directory.chmod(0o711)
     report: Report | None = None
     try:
         report = run(options, directory, say_on_stderr)

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.local import processes, redis_program, redis_server
+from creditlane.local import processes, reachable_places, redis_program, redis_server
 from creditlane.local.processes import is_running, wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.errors import ConfigurationError
@@ -185,6 +185,27 @@ class TestPostgres:
             socket_dir = Path(str(fetch_value(server.superuser_url, "SHOW unix_socket_directories")))
             assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
         assert not socket_dir.exists()
+
+    def test_no_private_folder_is_opened_and_the_data_survive(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Given a private home, whoever runs this, when a server is started, stopped and started again in it, then it
+        keeps its data, and every folder is as private as before."""
+        monkeypatch.setattr(reachable_places, "SHARED_DIRECTORY", directory / "shared")
+        home = directory / "home"
+        home.mkdir(mode=0o700)
+        (home / "notes.txt").write_text("private")
+        data_dir = home / "project" / "postgres"
+        with EmbeddedPostgres(data_dir) as server:
+            write_row(server.url)
+            assert (server.remark is not None) is (os.geteuid() == 0)
+        with EmbeddedPostgres(data_dir) as again:
+            assert fetch_value(again.url, "SELECT value FROM kept") == 42
+            assert EmbeddedPostgres(data_dir).pid == again.pid
+            assert again.remark is None
+
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert data_dir.is_symlink() is (os.geteuid() == 0)
 
     def test_a_half_made_data_directory_is_made_anew(self, directory: Path) -> None:
         draft = directory / "postgres.new"
