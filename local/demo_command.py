@@ -18,7 +18,7 @@ from ..schemas.settings import Settings, load_settings
 from .demo_run import MAX_UNDER_WAY, Answers, Plan, open_accounts, plan_of, run_debits
 from .processes import fresh_log
 from .stack import running_stack
-from .stack_record import DATA_DIRECTORY, find_running
+from .stack_record import DATA_DIRECTORY, find_running, make_data_directory
 from .stop_signals import StopSignals
 from .up_command import DataDirectory, Workers
 from .usage_file import SAMPLE, UsageFile
@@ -71,7 +71,7 @@ def _stack_settings(data_dir: Path, workers: int, signals: StopSignals) -> Itera
         values = {name.removeprefix("CREDITLANE_").lower(): value for name, value in running.settings.items()}
         yield load_settings(**values)
         return
-    data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_directory(data_dir)
     with fresh_log(data_dir / "workers.log") as log:
 
         def write_log(worker: int, line: str) -> None:

@@ -58,7 +58,7 @@ def claimed(data_dir: Path) -> Iterator[None]:
         AlreadyRunning: another stack holds it.
         UntrustedPath: it is another user's, or others may write into it.
     """
-    _make(data_dir)
+    make_data_directory(data_dir)
     taken: list[int] = []
 
     def take() -> bool:
@@ -113,8 +113,12 @@ def _upwards() -> Iterator[Path]:
     return (directory / DATA_DIRECTORY for directory in (here, *here.parents))
 
 
-def _make(data_dir: Path) -> None:
-    """Make the data directory, or make sure that it is ours; what is in it decides what root runs, for one."""
+def make_data_directory(data_dir: Path) -> None:
+    """Make the data directory, or make sure that it is ours; what is in it decides what root runs, for one.
+
+    Raises:
+        UntrustedPath: it is another user's, or others may write into it.
+    """
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         data_dir.mkdir(mode=0o700)

@@ -117,6 +117,15 @@ def test_no_stack_starts_in_a_folder_of_another_user(data_dir: Path, give_away: 
     assert (data_dir / RECORD_NAME).exists()
 
 
+def test_what_we_make_ourselves_is_believed_whatever_the_umask(data_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        with claimed(data_dir), recorded(data_dir, 1, SETTINGS):
+            assert find_running(data_dir) is not None
+    finally:
+        os.umask(before)
+
+
 def test_a_lock_that_is_a_link_makes_no_file_elsewhere(data_dir: Path, tmp_path: Path) -> None:
     data_dir.mkdir(mode=0o700)
     (data_dir / LOCK_NAME).symlink_to(tmp_path / "made")
