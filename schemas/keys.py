@@ -7,6 +7,7 @@
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
     <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
     <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
+    <prefix>:rate:<store>               string  when the store's bucket of requests is full, in microseconds; expires
     <prefix>:write-check                string  written to find out whether Redis takes writes; expires
 
 The braces make all keys of a partition one slot of a Redis Cluster.
@@ -60,6 +61,10 @@ class Keys:
     def refused_jobs(self) -> str:
         """Name of the hash that counts jobs in RQ that were none of ours, by their queue."""
         return f"{self.prefix}:refused-jobs"
+
+    def rate(self, store_id: str) -> str:
+        """Name of what is left of the requests that a store may make."""
+        return f"{self.prefix}:rate:{store_id}"
 
     @property
     def write_check(self) -> str:

@@ -99,6 +99,7 @@ class _Names:
         self.fences = f"{prefix}:{{p*}}:fence"
         self.results = f"{prefix}:{{p*}}:result:*"
         self.replies = f"{prefix}:replies:*"
+        self.rates = f"{prefix}:rate:*"
         self.installation = keys.installation
         self.wake_deliveries = keys.wake_deliveries
         self.refused_jobs = keys.refused_jobs
@@ -120,6 +121,7 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
     yield Grant("xread", (names.results,), reads=True)
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
+    yield Grant("eval evalsha get set", (names.rates,))
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 
 

@@ -60,9 +60,9 @@ class Settings(BaseSettings):
     api_spool_bytes: int = Field(default=268_435_456, ge=1)
     #: Most requests of one API process that may wait for results at the same time.
     api_waits: int = Field(default=5_000, ge=1)
-    #: Requests a second that one key may make of one API process, and how many it may make at once.
-    api_requests_per_second: float = Field(default=5_000.0, gt=0)
-    api_burst: int = Field(default=10_000, ge=1)
+    #: Requests a second that one store may make of all API processes together, and how many it may make at once.
+    api_requests_per_second: float = Field(default=1_000.0, gt=0)
+    api_burst: int = Field(default=2_000, ge=1)
     #: Bytes that the head of a request may have: its first line and its headers.
     api_head_bytes: int = Field(default=32_768, ge=1_024)
     #: How long a client may take to send the head of a request, or its first byte, in seconds.

@@ -30,8 +30,8 @@ Give each customer a balance in any unit, add to it when something good happens,
 * **Order.** What is accepted for one account is applied in the order in which it was accepted.
 * **Slow results.** A write whose result does not come in {wait:g} s answers 503 `timeout`: it is accepted and nothing
   is lost, and its id is in `error.command_id` and `Location`. With `Prefer: respond-async` a write answers 202 at once.
-* **Limits.** A body has at most {body_bytes} bytes; a key makes at most {per_second:g} requests a second, {burst} at
-  once; a page has at most {page} items, a transaction {entries} entries, an amount {digits} digits.
+* **Limits.** A body has at most {body_bytes} bytes; a store makes at most {per_second:g} requests a second, {burst}
+  at once; a page has at most {page} items, a transaction {entries} entries, an amount {digits} digits.
 * **Errors** all have one body; `code` is stable, `message` says what to do next, `request_id` finds it in the log.
 """
 

@@ -1,82 +1,61 @@
-"""What one API process takes on at most: requests of a key, waits for results, and the size and time of a body."""
+"""What one API process takes on at most: requests of a store, waits for results, and the size and time of a body."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...schemas.errors import CreditlaneError, InvalidCommand, RateLimited, TooLarge, TooSlow
+from ...schemas.fair_shares import share_of
 from ...schemas.settings import Settings
 from .body_fields import MAX_FIELDS, has_too_many_fields
 from .errors import error_answer, problem_of
 from .spool import SpoolSpace
+from .store_rates import StoreRates
 
-#: Buckets that are kept before the full ones, which mean nothing, are thrown away.
-MAX_BUCKETS = 10_000
 #: What a request may come back after when every place to wait is taken, in seconds.
 WAITS_RETRY_SECONDS = 1.0
 #: Streams its body line by line, with limits of its own on lines; only its silence is limited here.
 STREAMED_PATH = "/v1/customer-credits/commands"
 
 
-class TokenBuckets:
-    """Lets each key make so many requests a second, and so many at once. Knows the keys of this process only."""
-
-    def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_second = per_second
-        self._burst = float(burst)
-        self._clock = clock
-        #: What was left of each key's bucket, and when.
-        self._levels: dict[str, tuple[float, float]] = {}
-
-    def take(self, key_id: str) -> None:
-        """Take a token of the key, or raise RateLimited with the time until there is one."""
-        now = self._clock()
-        level = self._level(key_id, now)
-        if level < 1:
-            raise RateLimited(retry_after=math.ceil((1 - level) / self._per_second))
-        if len(self._levels) >= MAX_BUCKETS and key_id not in self._levels:
-            self._levels = {key: at for key, at in self._levels.items() if self._level(key, now) < self._burst}
-        self._levels[key_id] = (level - 1, now)
-
-    def _level(self, key_id: str, now: float) -> float:
-        level, at = self._levels.get(key_id, (self._burst, now))
-        return min(self._burst, level + (now - at) * self._per_second)
-
-
 class WaitingRoom:
-    """Has a place for so many requests that wait for a result."""
+    """Has a place for so many requests that wait for a result, of which a store may have its share."""
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._places = places
+        self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place, or raise RateLimited: nothing may have been accepted of the request yet."""
-        if self._free < 1:
+    def place(self, store_id: str) -> Iterator[None]:
+        """Take a place for the store, or raise RateLimited: nothing may have been accepted of the request yet."""
+        taken = self._taken.total()
+        if taken >= self._places or self._taken[store_id] >= share_of(self._places, taken):
             raise RateLimited(
-                "Too many requests wait for results; nothing was accepted, send the same again shortly, "
-                "or with the header Prefer: respond-async.",
+                f"Too many requests wait for results: {self._taken[store_id]} of the store, {taken} of the "
+                f"{self._places} there may be (CREDITLANE_API_WAITS); nothing was accepted, send the same again "
+                "shortly, or with the header Prefer: respond-async.",
                 retry_after=WAITS_RETRY_SECONDS,
             )
-        self._free -= 1
+        self._taken[store_id] += 1
         try:
             yield
         finally:
-            self._free += 1
+            self._taken[store_id] -= 1
+            if not self._taken[store_id]:
+                del self._taken[store_id]
 
 
 class Limits:
     """The limits of one app that requests meet by themselves: `app.state.limits`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.buckets = TokenBuckets(settings.api_requests_per_second, settings.api_burst)
+        self.store_rates = StoreRates(settings)
         self.waiting_room = WaitingRoom(settings.api_waits)
         self.spool_space = SpoolSpace(settings.api_spool_bytes)
 
@@ -88,7 +67,7 @@ def waiting_place(request: Request) -> AbstractContextManager[None]:
         RateLimited: too many requests are waiting.
     """
     limits: Limits = request.app.state.limits
-    return limits.waiting_room.place()
+    return limits.waiting_room.place(request.state.store.public_id)
 
 
 class BodyLimits:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from creditlane import Settings
-from creditlane.producer.api import limits
-from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, TokenBuckets, WaitingRoom
+from creditlane.producer.api import token_buckets
+from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, WaitingRoom
+from creditlane.producer.api.token_buckets import TokenBuckets
 from creditlane.schemas.errors import RateLimited
 
 from .moved_clock import MovedClock
@@ -18,68 +20,60 @@ Messages = list[dict[str, Any]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-def test_a_key_may_burst_and_then_goes_at_its_rate() -> None:
+def test_a_name_may_burst_and_then_goes_at_its_rate() -> None:
     clock = MovedClock()
     buckets = TokenBuckets(2.0, 3, clock)
-    for _ in range(3):
-        buckets.take("a")
-
-    with pytest.raises(RateLimited) as refused:
-        buckets.take("a")
-    assert refused.value.retry_after == 1
+    assert [buckets.try_take("a") for _ in range(4)] == [0, 0, 0, 0.5]
 
     clock.now += 0.5
-    buckets.take("a")
-    with pytest.raises(RateLimited):
-        buckets.take("a")
+    assert [buckets.try_take("a") for _ in range(2)] == [0, 0.5]
 
 
-def test_the_time_to_wait_is_enough() -> None:
-    clock = MovedClock()
-    buckets = TokenBuckets(0.1, 1, clock)
-    buckets.take("a")
-    with pytest.raises(RateLimited) as refused:
-        buckets.take("a")
-
-    clock.now += refused.value.retry_after
-    buckets.take("a")
-
-    assert refused.value.retry_after == 10
-
-
-def test_one_key_takes_nothing_from_another() -> None:
+def test_one_name_takes_nothing_from_another() -> None:
     buckets = TokenBuckets(1.0, 1, MovedClock())
-    buckets.take("a")
-    buckets.take("b")
 
-    with pytest.raises(RateLimited):
-        buckets.take("a")
+    assert [buckets.try_take(name) for name in ("a", "b", "a")] == [0, 0, 1]
 
 
 def test_buckets_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BUCKETS", 3)
+    monkeypatch.setattr(token_buckets, "MAX_BUCKETS", 3)
     clock = MovedClock()
     buckets = TokenBuckets(1.0, 2, clock)
     for key in ("a", "b", "c"):
-        buckets.take(key)
+        buckets.try_take(key)
     clock.now += 1.5
-    buckets.take("c")
-    buckets.take("c")
+    buckets.try_take("c")
+    buckets.try_take("c")
 
-    buckets.take("d")
+    buckets.try_take("d")
 
     assert set(buckets._levels) == {"c", "d"}
 
 
 def test_places_to_wait_are_given_back() -> None:
     room = WaitingRoom(1)
-    with room.place(), pytest.raises(RateLimited, match="nothing was accepted"), room.place():
+    with room.place("a"), pytest.raises(RateLimited, match="nothing was accepted"), room.place("a"):
         pass
-    with pytest.raises(ValueError, match="x"), room.place():
+    with pytest.raises(ValueError, match="x"), room.place("a"):
         raise ValueError("x")
 
-    with room.place():
-        assert room._free == 0
+    with room.place("a"):
+        assert room._taken.total() == 1
+    assert room._taken == {}
+
+
+def test_however_much_a_store_waits_another_finds_a_place() -> None:
+    """Given a store with all the places that it gets, then another gets one, and the first no more for it."""
+    room = WaitingRoom(100)
+    with ExitStack() as waiting:
+        for _ in range(75):
+            waiting.enter_context(room.place("a"))
+        with pytest.raises(RateLimited, match="75 of the store"), room.place("a"):
+            pass
+        for _ in range(15):
+            waiting.enter_context(room.place("b"))
+        with pytest.raises(RateLimited), room.place("a"):
+            pass
 
 
 class Echo:

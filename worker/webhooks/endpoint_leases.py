@@ -14,9 +14,10 @@ import structlog
 
 from ...schemas.errors import SecretUnreadable
 from ...schemas.events import public_endpoint_id
+from ...schemas.fair_shares import share_of
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .pacing import Pace, share_of
+from .pacing import Pace
 from .signing import Signer
 
 #: How long an endpoint stays this process's without a sign of life, in seconds.

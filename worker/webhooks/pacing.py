@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import Counter
 from enum import Enum
 
+from ...schemas.fair_shares import share_of
+
 #: Most requests to one endpoint at once.
 MAX_CONCURRENCY = 32
 #: Most requests of each class at once; each holds a socket.
 MAX_OF_CLASS = 220
-#: A store may have so many times as much of what is shared as it leaves free (Choudhury and Hahne, 1998).
-SHARE_OF_FREE = 3
 #: A request that takes longer than this gives its place back to those that are quick, in seconds.
 PATIENCE_SECONDS = 1.0
 #: An endpoint that keeps failing is left alone for this part of the time since it last worked, and so long at most.
@@ -110,11 +110,6 @@ class Places:
         of_stores[store_id] -= 1
         if not of_stores[store_id]:
             del of_stores[store_id]
-
-
-def share_of(most: int, taken: int) -> int:
-    """Return how many of so many places one store may have, given how many all stores have; never less than one."""
-    return max(1, SHARE_OF_FREE * (most - taken))
 
 
 def failing_pause(failing_seconds: float) -> float:

@@ -1,16 +1,23 @@
 """Over HTTP: what is too much is refused with what to do, and nothing of it was accepted."""
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
+from creditlane.producer.api.store_rates import StoreRates
+from creditlane.producer.async_redis_wire import AsyncRedisWire
+from creditlane.schemas.errors import RateLimited, Unavailable
+
+from ..direct_store import add_store
 
 MakeApi = Callable[[Settings], TestClient]
 ACCOUNTS = "/v1/customer-credits/accounts"
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_back(
+def test_a_store_that_asks_too_often_is_told_when_to_come_back(
     make_api: MakeApi, settings: Settings, make_key: Callable[..., str]
 ) -> None:
     api = make_api(settings.model_copy(update={"api_requests_per_second": 0.01, "api_burst": 2}))
@@ -21,7 +28,10 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["retry-after"]) <= 100
     assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == ("rate_limit_error", "rate_limited")
-    assert api.get(ACCOUNTS, headers={"x-api-key": make_key()}).status_code == 200
+    assert "0.01 requests a second, 2 at once" in refused.json()["error"]["message"]
+    assert api.get(ACCOUNTS, headers={"x-api-key": make_key()}).status_code == 429, "another key of the same store"
+    add_store(str(settings.database_url), "store_other")
+    assert api.get(ACCOUNTS, headers={"x-api-key": make_key("store_other")}).status_code == 200
     assert api.get("/healthz").status_code == 200
 
 
@@ -43,13 +53,96 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     account = api.post(ACCOUNTS, json={"customer_id": "c", "initial_balance": "10"}).json()["id"]
     body = {"amount": "1", "reference": "r", "idempotency_key": "k"}
     room = api.app.state.limits.waiting_room  # type: ignore[attr-defined]
-    room._free = 0
+    room._places = 0
 
     refused = api.post(f"{ACCOUNTS}/{account}/debit", json=body)
-    room._free = 1
+    room._places = 1
     taken = api.post(f"{ACCOUNTS}/{account}/debit", json=body)
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert taken.status_code == 201
     assert "x-idempotent-replay" not in taken.headers
-    assert room._free == 1
+    assert room._taken == {}
+
+
+async def served(rates: StoreRates, wire: AsyncRedisWire, wanted: int, store: str = "store_a") -> int:
+    """Return how many requests of so many the store may make at once."""
+    for number in range(wanted):
+        try:
+            await rates.take(store, wire)
+        except RateLimited:
+            return number
+    return wanted
+
+
+async def test_all_api_processes_together_let_a_store_make_so_many_requests(settings: Settings) -> None:
+    """Given two processes, then together they let a store make what it may at once, and each a twentieth of it that it
+    does not ask for; another store is not concerned; and a store that is refused is not asked about again and again."""
+    few = settings.model_copy(update={"api_requests_per_second": 0.5, "api_burst": 200})
+    wire = AsyncRedisWire(few.require_redis_url())
+    calls = []
+    exchange = wire.exchange
+
+    async def counted(asked: Any, **options: Any) -> Any:
+        calls.append(asked)
+        return await exchange(asked, **options)
+
+    wire.exchange = counted  # type: ignore[method-assign]
+    try:
+        first, second = StoreRates(few), StoreRates(few)
+        together = await served(first, wire, 150) + await served(second, wire, 1_000)
+        asked = len(calls)
+
+        # A slow machine gets one more every two seconds.
+        assert 220 <= together < 240
+        assert await served(second, wire, 100) <= 1
+        assert len(calls) <= asked + 2
+        assert await served(second, wire, 150, "store_b") == 150
+    finally:
+        await wire.close()
+
+
+async def test_who_asks_little_costs_redis_nothing_and_who_asks_much_a_call_for_many(settings: Settings) -> None:
+    """Given the rate and burst that are set, then the first hundred requests of a store are let through without Redis,
+    and the next fifty with one call."""
+    calls = []
+
+    class Wire:
+        async def exchange(self, asked: Any, **_options: Any) -> list[int]:
+            calls.append(asked)
+            return [0]
+
+    clock = [0.0]
+    rates = StoreRates(settings, lambda: clock[0])
+    burst, per_second = settings.api_burst // 20, int(settings.api_requests_per_second) // 20
+
+    assert await served(rates, Wire(), burst) == burst  # type: ignore[arg-type]
+    assert calls == []
+    assert await served(rates, Wire(), 3 * per_second) == 3 * per_second  # type: ignore[arg-type]
+    assert len(calls) == 3
+
+
+async def test_without_redis_each_process_counts_alone(settings: Settings) -> None:
+    few = settings.model_copy(update={"api_requests_per_second": 1.0, "api_burst": 100})
+    asked = []
+
+    class Silent:
+        async def exchange(self, calls: Any, **_options: Any) -> list[Any]:
+            asked.append(calls)
+            raise Unavailable
+
+    rates = StoreRates(few, lambda: 0.0)
+
+    assert await served(rates, Silent(), 1_000) == 105  # type: ignore[arg-type]
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("burst", [1, 7])
+async def test_a_small_limit_is_exact(settings: Settings, burst: int) -> None:
+    few = settings.model_copy(update={"api_requests_per_second": 0.001, "api_burst": burst})
+    wire = AsyncRedisWire(few.require_redis_url())
+    try:
+        assert await served(StoreRates(few), wire, 100) == burst
+        assert await served(StoreRates(few), wire, 100) == 0
+    finally:
+        await wire.close()
