@@ -35,6 +35,9 @@ from .spool import Spool
 PARCEL_LINES = 2_000
 #: Most bytes of their commands, beyond which no further line is added: Redis has to take a parcel in its time.
 PARCEL_BYTES = 4_194_304
+#: After so many wrong lines of a batch others get their turn for so long, in seconds: to say what is wrong with a line
+#: costs many times what a right one does, and is of no use by the thousand.
+WRONG_LINES, WRONG_PAUSE_SECONDS = 50, 0.02
 #: How many rounds of the event loop without a new line mean that the client has no more at hand.
 QUIET_ROUNDS = 3
 MEDIA_TYPE = "application/x-ndjson"
@@ -196,6 +199,8 @@ class Intake:
         self._partitions = partitions
         self._most_lines = most_lines
         self._count = 0
+        #: Wrong lines since the last pause for them.
+        self._wrong = 0
         self._parcel = Parcel(1, partitions)
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -252,11 +257,15 @@ class Intake:
             ready = command_of(self._acceptable(line), self._store_id)
         except Problem as problem:
             parcel.lines.append(problem)
+            self._wrong += 1
         else:
             parcel.lines.append(len(parcel.chunk))
             parcel.bytes += len(ready.encoded)
             parcel.chunk.put(ready.account_id, ready.idempotency_key, ready.encoded)
         self._filled.set()
+        if self._wrong >= WRONG_LINES:
+            self._wrong = 0
+            await asyncio.sleep(WRONG_PAUSE_SECONDS)
 
     def _acceptable(self, line: bytes | None) -> bytes:
         if line is None:

@@ -8,7 +8,7 @@ import pytest
 
 from creditlane import Settings
 from creditlane.producer.api.authentication import Store
-from creditlane.producer.api.batch import BatchResponse
+from creditlane.producer.api.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
 
 STORE = Store("store_a", 1, "key")
@@ -83,3 +83,28 @@ async def test_who_reads_late_is_told_where_it_ended(monkeypatch: pytest.MonkeyP
     assert [each["line"] for each in answers] == list(range(1, len(answers) + 1))
     assert {each["error"]["code"] for each in answers[:-1]} == {"validation_error"}
     assert answers[-1]["error"]["code"] == "too_slow"
+
+
+async def test_wrong_lines_leave_time_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a client that sends thousands of wrong lines at once, then there is a pause after every few of them, and
+    whoever else has something to do is not kept from it until they are done."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    intake = Intake("store_a", 8, 10**9)
+    parts = [
+        {"type": "http.request", "body": b"x\n" * 1_000, "more_body": True},
+        {"type": "http.request", "body": b"", "more_body": False},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    await intake.read(receive)  # type: ignore[arg-type]
+
+    assert pauses.count(WRONG_PAUSE_SECONDS) == 1_000 // WRONG_LINES
