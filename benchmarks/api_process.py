@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from types import TracebackType
 from typing import IO, Self
@@ -28,13 +29,20 @@ READY_DEADLINE_SECONDS = 60.0
 STOP_DEADLINE_SECONDS = 40.0
 HOST = "127.0.0.1"
 OK = 200
+#: What lets one store make all the requests that there can be, without asking Redis.
+UNLIMITED = {"CREDITLANE_API_REQUESTS_PER_SECOND": "1e9", "CREDITLANE_API_BURST": "1000000000"}
 
 
 class ApiProcess:
-    """One API process with these settings. As a context manager: ready inside, gone afterwards."""
+    """One API process with these settings. As a context manager: ready inside, gone afterwards.
 
-    def __init__(self, settings: Settings) -> None:
+    With variables of its own, or else without a limit to requests: what is measured is how fast it can be, not how fast
+    one store may be.
+    """
+
+    def __init__(self, settings: Settings, variables: Mapping[str, str] | None = None) -> None:
         self._settings = settings
+        self._variables = UNLIMITED if variables is None else variables
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _kill
         self.address = Address(HOST, 0, "")
@@ -70,8 +78,7 @@ class ApiProcess:
             self.address = Address(HOST, listening.getsockname()[1], key)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", f"{package}.local.api_child", str(listening.fileno())],
-                # What is measured is how fast it can be, not how fast one key may be.
-                env={**environment_of(self._settings), "CREDITLANE_API_REQUESTS_PER_SECOND": "1e9"},
+                env={**environment_of(self._settings), **self._variables},
                 # Its end is this process's end, see `local.starter`.
                 stdin=subprocess.PIPE,
                 stdout=self._log,
