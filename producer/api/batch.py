@@ -163,9 +163,15 @@ class BatchResponse(Response):
                 # While Postgres is away nothing is known of the key, and nothing is sent with it.
                 with suppress(Unavailable):
                     await self._check_key()
+        except Unauthorized:
+            # Lines that came meanwhile are refused each, where they would have been sent.
+            if not coming.done():
+                raise
+        else:
             return await coming
         finally:
             coming.cancel()
+        return await coming
 
 
 async def _pour(spool: Spool, send: Send) -> None:
