@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -100,16 +101,18 @@ MET = [
 @pytest.mark.timeout(300)
 def test_strangers_are_stopped_and_counted_while_others_are_answered(start_api: StartApi, settings: Settings) -> None:
     """Given what strangers do, then each meets its limit, and others are answered meanwhile."""
-    limits = {"api_connections_per_address": 50, "api_head_seconds": 0.5}
+    limits = {"api_connections_per_address": 50, "api_head_seconds": 3.0}
     url = start_api(api_settings=settings.model_copy(update=limits))[1]
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
 
-    def is_counted(limit: str) -> bool:
-        status, numbers = ask(url, "/metrics")
-        assert status == 200
-        return f'refused_connections_total{{limit="{limit}"}}' in numbers.decode()
+    def is_told(text: str, path: str) -> bool:
+        try:
+            return text in ask(url, path)[1].decode()
+        except ConnectionError:
+            # The test itself was too slow.
+            return False
 
     for together in MET:
         with contextlib.ExitStack() as strangers:
@@ -118,5 +121,6 @@ def test_strangers_are_stopped_and_counted_while_others_are_answered(start_api: 
                 strangers.enter_context(stranger(name, parts.hostname, parts.port, most_connections=connections))
 
             for limit in together.values():
-                assert wait_until(lambda limit=limit: is_counted(limit), seconds=DEADLINE_SECONDS), limit  # type: ignore[misc]
-            assert ask(url, "/healthz") == (200, b'{"status":"alive"}')
+                text = f'refused_connections_total{{limit="{limit}"}}'
+                assert wait_until(partial(is_told, text, "/metrics"), seconds=DEADLINE_SECONDS), limit
+            assert wait_until(partial(is_told, '"alive"', "/healthz"), seconds=DEADLINE_SECONDS)
