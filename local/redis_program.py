@@ -54,6 +54,11 @@ class Program(NamedTuple):
     family: str
     version: Version
 
+    @property
+    def has_selectors(self) -> bool:
+        """Whether the rules of its users may bind commands to keys, as ours do."""
+        return self.version >= (7, 0)
+
     def __str__(self) -> str:
         """Return what it is, like "Valkey 9.1"."""
         return f"{self.family} {_text(self.version)}"

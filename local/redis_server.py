@@ -52,6 +52,8 @@ class EmbeddedRedis:
         self._lock_path = self.data_dir / "server.lock"
         self._record_path = self.data_dir / "server.json"
         self._acl = list(acl)
+        #: Whether it has the users of these lines: a server before Redis 7 cannot, and everybody is `default` there.
+        self.has_users = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_path: Path | None = None
 
@@ -151,14 +153,18 @@ class EmbeddedRedis:
 
     def _admit(self) -> None:
         """Tell a server that was started by somebody else of the users."""
-        if self._acl:
-            with redis.Redis.from_url(self.url) as client:
+        with redis.Redis.from_url(self.url) as client:
+            try:
                 for line in self._acl:
                     client.execute_command("ACL", "SETUSER", *line.split()[1:])
+            except redis.ResponseError:
+                self.has_users = False
+            else:
+                self.has_users = bool(self._acl)
 
     def _write_acl(self) -> Iterator[str]:
         """Write the users down for a server that is about to start, and give the options with which it reads them."""
-        if not self._acl:
+        if not self.has_users:
             return
         path = self.data_dir / ACL_NAME
         path.unlink(missing_ok=True)
@@ -173,6 +179,7 @@ class EmbeddedRedis:
             program = find_program(self.data_dir, writer)
             socket_path = socket_directory(self.data_dir, SOCKET_NAME, os.geteuid()) / SOCKET_NAME
             self._write_record(socket=str(socket_path), server=writer)
+            self.has_users = bool(self._acl) and program.has_selectors
             process = self._spawn(program.path, socket_path, lock)
         finally:
             os.close(lock)

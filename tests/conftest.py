@@ -111,7 +111,9 @@ def own_redis(workspace: Path, own_prefix: str) -> Iterator[Callable[[], Embedde
         directory = workspace / f"own-{uuid.uuid4().hex[:12]}" / "redis"
         server = EmbeddedRedis(directory, acl=lines_for(Keys().prefix, own_prefix))
         servers.append(server)
-        note_server(server.start())
+        server.start()
+        if server.has_users:
+            note_server(server.url)
         return server
 
     yield start

@@ -31,10 +31,9 @@ def lines_for(*prefixes: str) -> list[str]:
     return [line for prefix in prefixes for line in acl_lines(prefix, digests)]
 
 
-def note_server(url: str) -> str:
-    """Note that this server has users, and return its URL."""
+def note_server(url: str) -> None:
+    """Note that this server has users."""
     _servers.add(url)
-    return url
 
 
 def admit(client: redis.Redis, url: str, prefix: str) -> None:

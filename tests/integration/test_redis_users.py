@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from typer.testing import CliRunner
 
+from creditlane.local import redis_server
 from creditlane.local.app import app
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.producer.cli.redis_users_command import variable_of
@@ -229,6 +230,22 @@ def test_the_users_are_there_again_when_the_server_starts_again(
     with redis.Redis.from_url(url, protocol=2) as client:
         assert client.ping() is True
     assert (server.data_dir / "users.acl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_that_is_too_old_for_the_rules_runs_without_users(
+    own_redis: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = redis_server.find_program
+    monkeypatch.setattr(
+        redis_server, "find_program", lambda *arguments: find(*arguments)._replace(family="Redis", version=(6, 2))
+    )
+    server = own_redis()
+    assert not server.has_users
+    assert not (server.data_dir / "users.acl").exists()
+    # Taken over by who believes that it has none: a rule that the server does not know.
+    again = EmbeddedRedis(server.data_dir, acl=["user one on nopass +no-such-command"])
+    again.start()
+    assert not again.has_users
 
 
 def test_a_server_that_somebody_else_started_is_told_of_the_users(own_redis: Callable[[], EmbeddedRedis]) -> None:
