@@ -1,0 +1,36 @@
+"""docs/security.md names only tests that there are, and says of every promise whether it is held."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "security.md").read_text()
+SOURCES = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def rows(section: str) -> Iterator[list[str]]:
+    """Give the cells of every row of the section's tables, without their heads."""
+    text = PAGE.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        for line in table.splitlines()[2:]:
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    named = set(re.findall(r"tests/[\w/]+\.py", PAGE))
+
+    assert named
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+    assert {name for name in re.findall(r"test_\w+\.py", PAGE) if name not in SOURCES} == set()
+    everything = "\n".join(SOURCES.values())
+    assert {name for name in re.findall(r"::(test_\w+)", PAGE) if f"def {name}(" not in everything} == set()
+
+
+def test_every_promise_is_held_or_plainly_not_made() -> None:
+    promises = list(rows("What is promised, and what holds it"))
+
+    assert len(promises) > 40
+    for promise, held, by in promises:
+        assert re.match(r"(yes|not promised)\b", held), promise
+        assert by, promise
