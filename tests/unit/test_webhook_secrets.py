@@ -41,7 +41,7 @@ def test_the_first_key_seals_and_all_open() -> None:
     assert [keys.is_current(kept) for kept in (before, keys.seal(secret), secret)] == [False, True, False]
 
 
-@pytest.mark.parametrize("keys", ["", OLD])
+@pytest.mark.parametrize("keys", ["", OLD], ids=["none", "another"])
 def test_without_its_key_a_sealed_secret_is_an_error_that_names_the_setting(keys: str) -> None:
     kept = SecretKeys(NEW).seal(new_secret())
 
@@ -57,7 +57,11 @@ def test_a_sealed_secret_that_was_changed_is_not_opened() -> None:
         SecretKeys(NEW).open(changed)
 
 
-@pytest.mark.parametrize("text", ["short", f"{NEW},hunter2", "ä" * 44, Fernet.generate_key().decode()[:-2]])
+@pytest.mark.parametrize(
+    "text",
+    ["short", f"{NEW},hunter2", "ä" * 44, Fernet.generate_key().decode()[:-2]],
+    ids=["short", "one of two", "not ASCII", "cut"],
+)
 def test_what_is_no_key_is_an_error_that_names_the_setting_and_tells_nothing(text: str) -> None:
     with pytest.raises(ConfigurationError, match=SETTING) as caught:
         secret_keys(Settings(webhook_secret_keys=text))
