@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import re
 
-#: Most text needs no second look: the printable part of ASCII.
-_PLAIN = re.compile(r"[\x20-\x7e]*")
-_PLAIN_LINES = re.compile(r"[\x20-\x7e\n\t]*")
 #: What a line of a log may have beside: its end, a tab, and the colours of the console's renderer, which hide nothing.
 _ALLOWED = re.compile(r"(\n|\t|\x1b\[[0-9;]*m)")
 
 
 def visible(text: str) -> str:
     """Return the text with an escape in the place of everything that is not printable, ends of lines among it."""
-    if _PLAIN.fullmatch(text):
+    if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def visible_lines(text: str) -> str:
     """Return the text of lines that are finished: as `visible`, but for ends of lines, tabs and colours."""
-    if _PLAIN_LINES.fullmatch(text):
+    if text.removesuffix("\n").isprintable():
         return text
     # The pattern is a group, so every second part is what it found.
     parts = _ALLOWED.split(text)

@@ -12,7 +12,7 @@ from creditlane.schemas.redaction import keep_environment_secret, keep_secret, r
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_known", ())
     monkeypatch.setattr(redaction, "_any_known", None)
 
 
