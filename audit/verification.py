@@ -17,6 +17,7 @@ from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import IsOverdue, Limits, connect, silent_for
+from ..schemas.roles import denied
 from . import verification_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 
@@ -88,6 +89,7 @@ def verify(
     Raises:
         ConfigurationError: it is none that can hold a ledger.
         NotMigrated: the database has not the schema that this code knows.
+        DeniedByRole: the role may not read all of it.
         Unavailable: the database cannot be reached.
     """
     try:
@@ -97,6 +99,8 @@ def verify(
                 return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
     except errors.UndefinedTable:
         raise NotMigrated from None
+    except errors.InsufficientPrivilege as error:
+        raise denied(error, "client", "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 

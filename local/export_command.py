@@ -13,7 +13,7 @@ from ..producer.cli.output import print_json, print_line, progress_bar
 from ..schemas.encoding import describe
 from ..schemas.errors import ConfigurationError
 from ..schemas.exports import Export, ExportFormat, ExportRequest
-from ..schemas.settings import Settings, load_settings
+from ..schemas.settings import Settings, load_operator_settings
 from .jobs_commands import run_now
 
 #: How moments are understood; without an offset they are in UTC.
@@ -61,7 +61,7 @@ def export_command(
         )
     except ValidationError as error:
         raise ConfigurationError(f"export: {describe(error)}") from None
-    export = _exported(load_settings(), request, by_jobs=by_jobs)
+    export = _exported(load_operator_settings(), request, by_jobs=by_jobs)
     if as_json:
         print_json(export)
     else:

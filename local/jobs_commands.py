@@ -12,7 +12,7 @@ import typer
 from ..producer.cli.output import print_json, print_line, print_table, progress_bar
 from ..schemas.errors import ConfigurationError
 from ..schemas.queues import JOBS, QueueName, rq_name
-from ..schemas.settings import Settings, load_settings
+from ..schemas.settings import Settings, load_operator_settings, load_settings
 from .jobs_pools import jobs_pool
 from .stop_signals import StopSignals
 from .up_command import print_log_line
@@ -65,7 +65,7 @@ def list_command(as_json: AsJson = False) -> None:
     """
     from ..worker.jobs.look import read_jobs
 
-    report = read_jobs(load_settings())
+    report = read_jobs(load_operator_settings())
     if as_json:
         print_json(report)
     else:
@@ -87,7 +87,7 @@ def run_command(
 
     if name not in SCHEDULED:
         raise typer.BadParameter(f"there is no such job; there are {', '.join(SCHEDULED)}")
-    run = run_now(load_settings(), name)
+    run = run_now(load_operator_settings(), name)
     if as_json:
         print_json(run)
     else:

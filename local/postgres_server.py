@@ -19,6 +19,7 @@ from psycopg import sql
 
 from ..schemas.errors import ConfigurationError
 from ..schemas.postgres_sessions import connect
+from ..schemas.roles import SESSIONS_ROLE
 from .processes import (
     POLL_SECONDS,
     fresh_log,
@@ -35,7 +36,7 @@ from .reachable_places import place_for_data, programs_for
 from .server_user import ServerUser, server_user
 
 SUPERUSER = "postgres"
-#: The role that owns the ledger; no superuser.
+#: The role that owns the databases, and makes those that own ledgers and work on them; no superuser.
 ROLE = "creditlane"
 DATABASE = "creditlane"
 #: What the sessions are called that set the server up.
@@ -178,6 +179,9 @@ class EmbeddedPostgres:
         with connect(self.superuser_url, name=SESSION_NAME, limits=None) as connection:
             if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(ROLE)))
+            connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(sql.Identifier(ROLE)))
+            let_see = "GRANT {} TO {} WITH ADMIN OPTION"
+            connection.execute(sql.SQL(let_see).format(*map(sql.Identifier, (SESSIONS_ROLE, ROLE))))
             exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
         if exists is None:
             self.create_database(DATABASE)

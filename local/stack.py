@@ -8,9 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ..schemas.database_urls import as_role
+from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api
 from .jobs_pools import QUEUES, jobs_pool
+from .role_passwords import variable_of
 from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
 from .stop_signals import StopSignals
@@ -32,7 +35,7 @@ Say = Callable[[str], None]
 class Stack(NamedTuple):
     """A stack that runs."""
 
-    #: With the URLs of its servers.
+    #: With the URLs of its servers, as a client uses them.
     settings: Settings
     workers: WorkerPool
     #: The embedded ones, by name; not those that somebody else runs.
@@ -63,6 +66,7 @@ def running_stack(
         Unavailable: a server of the environment cannot be reached.
     """
     from ..schemas.migrate import migrate
+    from ..schemas.role_setup import RoleSetup
 
     data_dir = data_dir.absolute()
     settings = load_settings()
@@ -79,26 +83,53 @@ def running_stack(
             if isinstance(server, EmbeddedPostgres) and server.remark:
                 say(server.remark)
         settings = _with_urls(settings, servers)
-        revision = migrate(settings.require_database_url(), partitions=settings.partitions)
-        say(f"The ledger is at schema {revision}")
-        reach = reaching(settings)
+        # Roles of a server that somebody else runs are theirs to make.
+        roles = RoleSetup(settings.role_prefix) if "Postgres" in servers else None
+        as_part = _settings_of_parts(settings, has_roles=roles is not None)
+        url = settings.require_database_url() if roles else as_part["owner"].require_database_url()
+        say(f"The ledger is at schema {migrate(url, partitions=settings.partitions, roles=roles)}")
         log = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
-        environment = {**ALLOWED_NETWORKS, **os.environ, **reach, **log}
-        workers = WorkerPool(processes, environment, worker_log)
+        environments = {
+            part: {**ALLOWED_NETWORKS, **_without_passwords(os.environ), **reaching(as_part[part]), **log}
+            for part in PARTS
+        }
+        workers = WorkerPool(processes, environments["worker"], worker_log)
         stack.callback(_stop_workers, workers, say)
         workers.start()
         if with_jobs:
-            _start_jobs(stack, environment, worker_log, say)
-        api = stack.enter_context(served_api(data_dir, settings, environment, worker_log)) if with_api else None
-        told = {name: environment[name] for name in ALLOWED_NETWORKS}
+            _start_jobs(stack, environments["jobs"], worker_log, say)
+        api = None
+        if with_api:
+            api = stack.enter_context(served_api(data_dir, as_part["owner"], environments["api"], worker_log))
+        told = {name: environments["client"][name] for name in ALLOWED_NETWORKS}
+        reach = reaching(as_part["client"], as_part["owner"])
         stack.enter_context(recorded(data_dir, processes, {**reach, **told, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
-        yield Stack(settings, workers, servers, api)
+        yield Stack(as_part["client"], workers, servers, api)
 
 
-def reaching(settings: Settings) -> dict[str, str]:
-    """Return the variables with which another process reaches what these settings name."""
+def _settings_of_parts(settings: Settings, *, has_roles: bool) -> dict[Part, Settings]:
+    """Return the settings of each kind of process, with the URL of its role.
+
+    Where the roles are not ours, all but the clients have the URL for operators, if there is one.
+    """
+    url = settings.require_database_url()
+    urls = {part: as_role(url, role_name(part, settings.role_prefix)) for part in PARTS} if has_roles else {}
+    other = dict.fromkeys(PARTS, settings.operator_database_url or url) | {"client": url}
+    return {part: settings.model_copy(update={"database_url": urls.get(part, other[part])}) for part in PARTS}
+
+
+def _without_passwords(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what another part connects with."""
+    hidden = {"CREDITLANE_OPERATOR_DATABASE_URL", *(variable_of(part) for part in PARTS)}
+    return {name: value for name, value in environment.items() if name not in hidden}
+
+
+def reaching(settings: Settings, operators: Settings | None = None) -> dict[str, str]:
+    """Return the variables with which another process reaches what these settings name; operators' commands, too."""
+    url = operators.require_database_url() if operators else settings.require_database_url()
     return {
+        **({"CREDITLANE_OPERATOR_DATABASE_URL": url} if url != settings.require_database_url() else {}),
         "CREDITLANE_DATABASE_URL": settings.require_database_url(),
         "CREDITLANE_REDIS_URL": settings.require_redis_url(),
         "CREDITLANE_REDIS_PREFIX": settings.redis_prefix,

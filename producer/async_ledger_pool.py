@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from ..schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import AsyncPostgresSession, Attempts, Row, session_options
+from ..schemas.roles import denied
 from .background import begin_in_background
 from .deadlines import seconds_until
 from .ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
@@ -144,6 +145,8 @@ class AsyncLedgerPool:
             yield
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise denied(error, "client", "api") from error
         except PoolTimeout as error:
             raise refused(self._making) from error
         except psycopg.Error as error:

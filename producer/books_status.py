@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ..schemas.errors import NotMigrated, Unavailable
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
+from ..schemas.roles import denied
 from ..schemas.settings import Settings
 from .ledger_pool import read_limits
 from .postgres import SESSION_NAME
@@ -136,6 +137,8 @@ def read_books(settings: Settings) -> BooksReport:
             secrets = _secrets(connection)
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise denied(error, "client", "owner") from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof, webhook_secrets=secrets)

@@ -18,6 +18,7 @@ from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavai
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
+from ..schemas.roles import denied
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
 from .deadlines import deadline_in
@@ -109,6 +110,8 @@ class DeadLetters:
                     letters._close()
         except psycopg.errors.UndefinedTable:
             raise NotMigrated from None
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise denied(error, "owner") from None
         except psycopg.OperationalError as error:
             raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 

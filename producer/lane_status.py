@@ -15,6 +15,7 @@ from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.keys import Keys
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
+from ..schemas.roles import denied
 from ..schemas.settings import Settings
 from .lane_problems import (
     READ_ENTRIES_AHEAD,
@@ -175,6 +176,8 @@ def _read_ledger(settings: Settings) -> _Ledger:
             ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise denied(error, "client", "owner") from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return _Ledger(leases, workers, dead_letters, entries_ahead_seconds)

@@ -23,6 +23,7 @@ from ..schemas.postgres_sessions import (
     ServerSilent,
     session_options,
 )
+from ..schemas.roles import denied
 from .deadlines import seconds_until
 from .postgres import (
     CLOSE_SECONDS,
@@ -167,6 +168,8 @@ class LedgerPool:
             yield
         except psycopg.errors.UndefinedTable as error:
             raise NotMigrated from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise denied(error, "client", "api") from error
         except PoolTimeout as error:
             raise refused(self._making) from error
         except psycopg.Error as error:

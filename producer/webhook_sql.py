@@ -18,8 +18,9 @@ counted as (
 )
 """
 
-#: Held while endpoints are counted, so that no two that are made at once exceed the limit. It leaves the workers alone.
-LOCK_STORE = "select store_id from stores where public_id = %(store)s for no key update"
+#: Held while endpoints are counted, so that no two that are made at once exceed the limit. Not the store's row, which
+#: takes the right to change it; the first number is any that nothing else uses.
+LOCK_STORE = "select pg_advisory_xact_lock(1903, store_id) from stores where public_id = %(store)s"
 
 #: How many endpoints there were, and the new one if there is room for it.
 CREATE = f"""

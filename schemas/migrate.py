@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from . import postgres_sessions
 from .errors import Unavailable
 from .installation import Installation, check_partitions
+from .role_setup import RoleSetup, act_as_owner, grant_rights, make_roles
+from .roles import denied
 from .routing import DEFAULT_PARTITIONS
 
 #: Any number that nothing else uses: two `migrate` at once must take turns.
@@ -23,13 +26,15 @@ _MIGRATION_LOCK = 7_306_011_901
 SESSION_NAME = "creditlane-migrate"
 
 
-def migrate(database_url: str, *, partitions: int | None = None) -> str:
+def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetup | None = None) -> str:
     """Bring the database to the current schema and return that schema's revision.
 
     Safe to run again and at the same time from several places. On an empty database, `partitions` (64 unless given)
-    is fixed for ever.
+    is fixed for ever. With `roles`, these are made, own the ledger and have their rights from now on; without, roles
+    that were made before get what is new.
 
     Raises:
+        DeniedByRole: the role of the URL may not do something; the message says what it lacks.
         ConfigurationError: the database is none that can hold a ledger.
         PartitionMismatch: `partitions` is given and the database was initialised with another number.
         Unavailable: the database cannot be reached.
@@ -39,25 +44,34 @@ def migrate(database_url: str, *, partitions: int | None = None) -> str:
     engine = create_engine("postgresql+psycopg://", creator=session, poolclass=NullPool)
     try:
         with engine.begin() as connection:
-            connection.exec_driver_sql(_limits_of(connection))
+            driver = _session_of(connection)
+            # The role's own limits must not cut this, also where it waits for another `migrate`.
+            connection.exec_driver_sql(postgres_sessions.limit_statement(driver, postgres_sessions.UNLIMITED))
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            if roles is not None:
+                make_roles(driver, roles)
+            act_as_owner(driver, roles)
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
             config.set_main_option("path_separator", "os")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             _initialise(connection, partitions)
+            grant_rights(driver, roles)
             return MigrationContext.configure(connection).get_current_revision() or ""
     except OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error.orig}") from error
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise denied(error.orig, "owner") from error
+        raise
 
 
-def _limits_of(connection: Connection) -> str:
-    """Return what keeps the role's own limits from cutting this, also where it waits for another `migrate`."""
+def _session_of(connection: Connection) -> postgres_sessions.PostgresSession:
     session = connection.connection.driver_connection
     if not isinstance(session, postgres_sessions.PostgresSession):
         raise TypeError(f"not a session of ours: {session!r}")
-    return postgres_sessions.limit_statement(session, postgres_sessions.UNLIMITED)
+    return session
 
 
 def _initialise(connection: Connection, partitions: int | None) -> None:

@@ -11,6 +11,7 @@ from .encoding import describe
 from .errors import ConfigurationError
 from .redaction import keep_environment_secret
 from .redis_urls import check_redis_url
+from .roles import DEFAULT_PREFIX, PREFIX_FORM
 from .routing import MAX_PARTITIONS
 
 #: The store that exists from the start, so that nothing needs to be configured.
@@ -26,6 +27,10 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(default=None, repr=False)
     #: Where the ledger is: postgresql://. Never printed: it may hold a password.
     database_url: str | None = Field(default=None, repr=False)
+    #: The same database for the commands of operators, as a role that may do more. Never printed.
+    operator_database_url: str | None = Field(default=None, repr=False)
+    #: Start of the names of the roles in Postgres, for several installations in one cluster.
+    role_prefix: str = Field(default=DEFAULT_PREFIX, pattern=PREFIX_FORM)
     #: The store whose accounts a client uses.
     store: str = Field(default=DEFAULT_STORE, pattern=r"^store_[0-9A-Za-z_]{1,58}$")
     #: Start of every key in Redis, for several installations on one server.
@@ -130,6 +135,17 @@ def load_settings(**values: object) -> Settings:
     if settings.database_url:
         settings.require_database_url()
     return settings
+
+
+def load_operator_settings(**values: object) -> Settings:
+    """Return the same for a command of an operator: its database URL is that for operators, where there is one.
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names it.
+    """
+    settings = load_settings(**values)
+    url = settings.operator_database_url
+    return settings if url is None else settings.model_copy(update={"database_url": url})
 
 
 def _missing(name: str, example: str) -> str:

@@ -12,10 +12,10 @@ import pytest
 
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.keys import create_key
-from creditlane.schemas.redis_users import RedisUser
+from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
-from .redis_users import as_redis_user
+from .roles import settings_of
 
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
 PATIENCE_SECONDS = 60.0
@@ -32,12 +32,9 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
     """Serves the API with so many workers, and gives its address and a key once they share all the lanes."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(user: RedisUser, *arguments: str) -> "subprocess.Popen[str]":
-        values = (
-            as_redis_user(user, settings)
-            .model_copy(update={"wait_timeout_seconds": WAIT_SECONDS})
-            .model_dump(exclude_none=True)
-        )
+    def start(part: Part, *arguments: str) -> "subprocess.Popen[str]":
+        patient = settings_of(part, settings).model_copy(update={"wait_timeout_seconds": WAIT_SECONDS})
+        values = patient.model_dump(exclude_none=True)
         environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
         processes.append(
             subprocess.Popen(
@@ -53,7 +50,7 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
     def serve(*, workers: int = 1) -> Served:
         for _ in range(workers):
             start("worker", "-m", "creditlane.worker")
-        api = start("producer", "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
+        api = start("api", "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
         assert api.stdout is not None
         url = api.stdout.readline().split()[-1]
         with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:

@@ -1,7 +1,8 @@
 """Servers, databases and key prefixes for the tests; every run, and every process of a run, has its own.
 
 With CREDITLANE_TEST_DATABASE_URL and CREDITLANE_TEST_REDIS_URL the same tests run against servers that are there
-already: the role needs CREATEDB, and nothing but databases and keys of the tests' own making is touched.
+already: the role needs CREATEDB and CREATEROLE, and nothing but databases, roles and keys of the tests' own making is
+touched.
 """
 
 import os
@@ -22,13 +23,13 @@ import structlog
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.keys import Keys
-from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
 from .api_processes import serve_api
 from .redis_users import _producers_as_their_user, admit, dismiss, lines_for, note_server
+from .roles import _sessions_as_their_roles, migrate_with_roles, roles_on
 
-__all__ = ["_producers_as_their_user", "serve_api"]
+__all__ = ["_producers_as_their_user", "_sessions_as_their_roles", "serve_api"]
 
 #: Few enough that several accounts share a lane in every test.
 PARTITIONS = 8
@@ -74,6 +75,8 @@ def workspace() -> Iterator[Path]:
 def postgres_server(workspace: Path) -> Iterator[EmbeddedPostgres]:
     """The embedded Postgres of this test process."""
     with EmbeddedPostgres(workspace / "postgres") as server:
+        # The roles are the server's, and there also for a database in which nothing is migrated.
+        migrate_with_roles(server.url, PARTITIONS)
         yield server
         server.stop(immediate=True)
 
@@ -123,12 +126,14 @@ def own_redis(workspace: Path, own_prefix: str) -> Iterator[Callable[[], Embedde
 
 
 @pytest.fixture(scope="session")
-def database_server(request: pytest.FixtureRequest) -> DatabaseServer:
+def database_server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
     given = os.environ.get("CREDITLANE_TEST_DATABASE_URL")
     if given:
-        return GivenPostgres(given)
+        with roles_on(given):
+            yield GivenPostgres(given)
+        return
     server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
-    return server
+    yield server
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +150,8 @@ def template_database(database_server: DatabaseServer) -> Iterator[str]:
     """The name of a migrated database; copying it takes a tenth of migrating another."""
     name = f"creditlane_template_{uuid.uuid4().hex}"
     try:
-        migrate(database_server.create_database(name), partitions=PARTITIONS)
+        url = database_server.create_database(name)
+        migrate_with_roles(url, PARTITIONS)
         yield name
     finally:
         database_server.drop_database(name)

@@ -28,6 +28,11 @@ def session_name(worker_id: str = "") -> str:
     return f"creditlane-worker {worker_id[-32:]}".rstrip()
 
 
+def sender_session_name(sender_id: str = "") -> str:
+    """Return what the sessions are called of who delivers webhooks, which are no worker's."""
+    return f"creditlane-jobs {sender_id[-32:]}".rstrip()
+
+
 def connect_postgres(
     database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
 ) -> PostgresSession:
@@ -50,11 +55,11 @@ def connect_postgres(
 
 
 async def connect_postgres_async(
-    database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
+    database_url: str, *, sender_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
 ) -> AsyncPostgresSession:
-    """Return a new connection for an event loop, on which Postgres may be silent for so long."""
+    """Return a new connection of a sender of news, for an event loop; Postgres may be silent on it for so long."""
     session = await postgres_sessions.connect_async(
-        database_url, name=session_name(worker_id), limits=UNLIMITED, autocommit=autocommit
+        database_url, name=sender_session_name(sender_id), limits=UNLIMITED, autocommit=autocommit
     )
     session.is_overdue = silent_for(silence_seconds)
     return session

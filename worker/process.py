@@ -31,6 +31,7 @@ from ..schemas.installation import READ_INSTALLATION, Installation, check_instal
 from ..schemas.keys import Keys
 from ..schemas.logs import configure_logs
 from ..schemas.postgres_errors import error_text
+from ..schemas.roles import FIND_MISSING, check_rights, denied, wanted_by
 from ..schemas.settings import Settings
 from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
@@ -110,7 +111,8 @@ class Worker:
         """Apply commands until told to stop.
 
         Raises:
-            ConfigurationError: the database is not migrated, or was initialised with other partitions.
+            ConfigurationError: the database is not migrated, was initialised with other partitions, or does not let
+                this role do what a worker needs.
             BaseException: whatever ended one of the threads.
         """
         installation = self._check_installation()
@@ -160,10 +162,14 @@ class Worker:
             try:
                 with connect_postgres(self._database_url, silence_seconds=START_ANSWER_SECONDS) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()
+                    missing = connection.execute(FIND_MISSING, wanted_by("worker")).fetchall()
                 installation = check_installation(row, self._settings.partitions)
+                check_rights("worker", missing)
                 self._mirror(installation)
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise denied(error, "worker") from None
             except (psycopg.OperationalError, *RedisFault) as error:
                 _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()

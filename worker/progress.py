@@ -101,7 +101,7 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, ServerSilent):
         return "Postgres does not answer"
     if isinstance(error, psycopg.Error):
-        return f"Postgres answers {error.sqlstate} ({type(error).__name__})" if error.sqlstate else "Postgres is away"
+        return _answer_of_postgres(error)
     if isinstance(error, redis.TimeoutError):
         return "Redis does not answer"
     if isinstance(error, redis.ResponseError):
@@ -111,3 +111,13 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, redis.ConnectionError):
         return "Redis is away"
     return type(error).__name__
+
+
+def _answer_of_postgres(error: psycopg.Error) -> str:
+    if error.sqlstate is None:
+        return "Postgres is away"
+    answer = f"Postgres answers {error.sqlstate} ({type(error).__name__})"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        # Nothing but somebody's hand helps.
+        return f"{answer}: the worker's role lacks a right; `creditlane migrate --roles` grants what it needs"
+    return answer

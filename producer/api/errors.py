@@ -27,6 +27,7 @@ from ...schemas.errors import (
     TooSlow,
 )
 from ...schemas.results import ErrorDetail
+from ...schemas.roles import DeniedByRole
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,10 @@ def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Probl
 
 def problem_of(error: CreditlaneError) -> Problem:
     """Return the problem for an error of the producer."""
-    code = "unavailable" if isinstance(error, ConfigurationError) else _SAME_CODES.get(error.code, error.code)
+    code = _SAME_CODES.get(error.code, error.code)
+    if isinstance(error, ConfigurationError):
+        # To send the request again helps as soon as the server can be reached, but not before somebody grants rights.
+        code = "internal_error" if isinstance(error, DeniedByRole) else "unavailable"
     if isinstance(error, Rejected):
         return problem_of_rejection(ErrorDetail(code=error.code, message=error.message))
     # What says where it cannot connect names hosts, so only these are told in their own words.

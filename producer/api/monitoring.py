@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ...schemas.errors import ConfigurationError, CreditlaneError
 from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.roles import FIND_MISSING, check_rights, wanted_by
 from ..deadlines import deadline_in
 from ..lane_problems import LanesWithoutOwner, WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
 from .connections import Connections
@@ -126,6 +127,7 @@ async def _check_redis(connections: Connections) -> str | None:
 async def _check_schema(connections: Connections) -> None:
     rows = await connections.read(READ_INSTALLATION, {})
     check_installation(rows[0] if rows else None, connections.settings.partitions)
+    check_rights("api", await connections.read(FIND_MISSING, wanted_by("api")))
 
 
 def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ...schemas.control_characters import visible
 from ...schemas.errors import CreditlaneError, InvalidCommand, LaneFull, UndecodableCommand
-from ...schemas.settings import load_settings
+from ...schemas.settings import load_operator_settings
 from ..dead_letters import DeadLetter, DeadLetters, escaped
 from .output import print_json, print_line, print_table
 
@@ -46,7 +46,7 @@ def list_command(
 
     Example:  creditlane dead list --json | jq -r '.dead_letters[].reason'
     """
-    with DeadLetters.connect(load_settings()) as letters:
+    with DeadLetters.connect(load_operator_settings()) as letters:
         found = list(letters.find(replayed=replayed, limit=limit))
     if as_json:
         print_json(DeadLetterList(dead_letters=found))
@@ -77,7 +77,7 @@ def show_command(
 
     Example:  creditlane dead show 0b9f6a3e-7d3c-4f0e-9f55-2f5f6f1c7a10
     """
-    with DeadLetters.connect(load_settings()) as letters:
+    with DeadLetters.connect(load_operator_settings()) as letters:
         letter = letters.get(dead_letter_id)
     if as_json:
         print_json(letter)
@@ -102,7 +102,7 @@ def replay_command(
     """
     if (dead_letter_id is None) == (not every_one):
         raise typer.BadParameter("name one dead letter, or --all")
-    with DeadLetters.connect(load_settings()) as letters:
+    with DeadLetters.connect(load_operator_settings()) as letters:
         wanted = list(letters.find()) if dead_letter_id is None else [letters.get(dead_letter_id)]
         report = _replay(letters, wanted)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from ...schemas.settings import load_settings
+from ...schemas.settings import load_operator_settings
 from ..api.keys import ApiKey, create_key, key_id_of, list_keys, revoke_key
 from .ledger_connection import ledger_connection
 from .output import print_json, print_line, print_table
@@ -43,7 +43,7 @@ def create_command(
 
     Example:  creditlane keys create --store store_default --name billing
     """
-    with ledger_connection(load_settings()) as connection:
+    with ledger_connection(load_operator_settings()) as connection:
         key = create_key(connection, store, name)
     if as_json:
         print_json(NewKey(key_id=key_id_of(key) or "", store_id=store, name=name, key=key))
@@ -60,7 +60,7 @@ def list_command(
 
     Example:  creditlane keys list --store store_default
     """
-    with ledger_connection(load_settings()) as connection:
+    with ledger_connection(load_operator_settings()) as connection:
         found = list_keys(connection, store)
     if as_json:
         print_json(KeyList(keys=found))
@@ -87,6 +87,6 @@ def revoke_command(key_id: Annotated[str, typer.Argument(help="Its id, as `keys 
 
     Example:  creditlane keys revoke 5f1c0a9be27d4c33
     """
-    with ledger_connection(load_settings()) as connection:
+    with ledger_connection(load_operator_settings()) as connection:
         revoke_key(connection, key_id)
     print_line(f"Key {key_id} is revoked")

@@ -12,6 +12,7 @@ from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.postgres_errors import error_text
 from ...schemas.postgres_sessions import connect
+from ...schemas.roles import denied
 from ...schemas.settings import Settings
 from ..ledger_pool import operator_limits
 from ..postgres import OPERATOR_SESSION_NAME
@@ -22,7 +23,7 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
     """Give a connection to the database of these settings; each statement is for itself.
 
     Raises:
-        ConfigurationError: the database is not set, or not migrated.
+        ConfigurationError: the database is not set, or not migrated, or does not let this role do it.
         Unavailable: it cannot be reached.
     """
     url = settings.require_database_url()
@@ -32,5 +33,7 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
             yield connection
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise denied(error, "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from ...schemas.settings import load_settings
+from ...schemas.settings import load_operator_settings
 from ..api.stores import StoreRecord, create_store, list_stores
 from .ledger_connection import ledger_connection
 from .output import print_json, print_line, print_table
@@ -34,7 +34,7 @@ def create_command(
 
     Example:  creditlane keys create --store "$(creditlane stores create shop)"
     """
-    with ledger_connection(load_settings()) as connection:
+    with ledger_connection(load_operator_settings()) as connection:
         store = create_store(connection, name)
     if as_json:
         print_json(store)
@@ -48,7 +48,7 @@ def list_command(as_json: AsJson = False) -> None:
 
     Example:  creditlane stores list --json | jq -r '.stores[].store_id'
     """
-    with ledger_connection(load_settings()) as connection:
+    with ledger_connection(load_operator_settings()) as connection:
         found = list_stores(connection)
     if as_json:
         print_json(StoreList(stores=found))

@@ -29,8 +29,10 @@ from creditlane.schemas.events import (
     EVENT_TYPES,
     TEST_EVENT,
 )
+from creditlane.schemas.roles import Part
 
 from ..integration.webhooks.receiver import Received, Receiver, plain
+from ..roles import settings_of
 
 HERE = Path(__file__).parent
 #: How long a process may take to start and to stop, in seconds.
@@ -65,12 +67,15 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def delivering(settings: Settings) -> Iterator[None]:
     """A worker, and an RQ process that delivers."""
-    values = settings.model_dump(exclude_none=True)
-    environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
-    commands = [["-m", "creditlane.worker"], ["-m", "creditlane.worker.jobs", "--queue", "deliveries"]]
-    processes = [
-        subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL) for command in commands
-    ]
+    commands: dict[Part, list[str]] = {
+        "worker": ["-m", "creditlane.worker"],
+        "jobs": ["-m", "creditlane.worker.jobs", "--queue", "deliveries"],
+    }
+    processes = []
+    for part, command in commands.items():
+        values = settings_of(part, settings).model_dump(exclude_none=True)
+        environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
+        processes.append(subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL))
     yield
     for process in processes:
         process.terminate()

@@ -8,8 +8,8 @@ import pytest
 from creditlane import Client, CreditlaneError, OutcomeUnknown, Result, Settings, Unavailable
 from creditlane.audit.verification import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
-from creditlane.schemas.migrate import migrate
 
+from ..roles import migrate_with_roles
 from .extent import SEEDS
 from .worker_processes import DEADLINE_SECONDS, StartWorker, wait_for
 
@@ -64,7 +64,7 @@ def test_each_debit_counts_once_and_every_answer_is_true(
 ) -> None:
     # Given applications at work
     postgres, redis = own_postgres(), own_redis()
-    migrate(postgres.url, partitions=PARTITIONS)
+    migrate_with_roles(postgres.url, PARTITIONS)
     settings = Settings(redis_url=redis.url, database_url=postgres.url, lease_seconds=1.0)
     worker = start_worker(settings)
     with Client(settings) as client:

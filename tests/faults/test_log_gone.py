@@ -19,9 +19,11 @@ import redis
 from creditlane import Client
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.errors import CreditlaneError
+from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.look import living_processes
 
+from ..roles import settings_of
 from .worker_processes import DEADLINE_SECONDS, RUNNER, environment, wait_for
 
 PARTS = {
@@ -30,6 +32,8 @@ PARTS = {
     "deliveries": ["-m", "creditlane.worker.jobs", "--queue", "deliveries"],
     "api": ["-c", "from creditlane.local.entry import main; main()", "api", "--port"],
 }
+#: The role of each that is no worker, by a word of its command.
+ROLES: dict[str, Part] = {"creditlane.worker.jobs": "jobs", "api": "api"}
 OWNED = "select count(*) from leases where worker_id is not null"
 
 
@@ -74,9 +78,10 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(settings: Settings, sink: Sink, *command: str) -> "subprocess.Popen[bytes]":
+        part = next((role for word, role in ROLES.items() if word in command), "worker")
         process = subprocess.Popen(
             [sys.executable, *command],
-            env=os.environ | environment(settings),
+            env=os.environ | environment(settings_of(part, settings)),
             stdin=subprocess.DEVNULL,
             stdout=sink.writing,
             stderr=sink.writing,

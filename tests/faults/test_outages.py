@@ -8,9 +8,9 @@ import pytest
 import redis
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
-from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
+from ..roles import migrate_with_roles
 from .connections import cut_postgres_connections
 from .extent import BATCH_LIMIT, LONG, SEEDS
 from .history import History
@@ -33,7 +33,7 @@ class Servers(NamedTuple):
 def servers(own_postgres: Callable[[], EmbeddedPostgres], own_redis: Callable[[], EmbeddedRedis]) -> Servers:
     """A Postgres and a Redis that may be killed."""
     postgres, redis_server = own_postgres(), own_redis()
-    migrate(postgres.url, partitions=PARTITIONS)
+    migrate_with_roles(postgres.url, PARTITIONS)
     settings = Settings(
         redis_url=redis_server.url,
         database_url=postgres.url,

@@ -13,9 +13,9 @@ from creditlane.audit.verification import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.commands import Command
 from creditlane.schemas.keys import Keys
-from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 
+from ..roles import migrate_with_roles
 from .history import History, expected_effects
 from .producing import Producer
 from .worker_processes import StartWorker, WorkerProcess
@@ -36,7 +36,7 @@ class Stack:
         self._postgres = postgres
         self._redis = redis_server
         self._start_worker = start_worker
-        migrate(postgres.url, partitions=PARTITIONS)
+        migrate_with_roles(postgres.url, PARTITIONS)
         self.producer = Producer(self.settings)
 
     @property

@@ -14,7 +14,7 @@ import pytest
 from creditlane.local.processes import wait_until
 from creditlane.schemas.settings import Settings
 
-from ..redis_users import as_redis_user
+from ..roles import settings_of
 
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
 DEADLINE_SECONDS = 40.0
@@ -47,7 +47,7 @@ class WorkerProcess:
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
-                env=os.environ | environment(as_redis_user("worker", settings)),
+                env=os.environ | environment(settings_of("worker", settings)),
                 cwd=log_path.parent,
                 stdin=subprocess.DEVNULL,
                 stderr=log,

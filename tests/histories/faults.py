@@ -50,7 +50,7 @@ LAST = float("inf")
 Fault = Generator[float, None, None]
 Say = Callable[[str], None]
 
-_BACKENDS = "application_name like 'creditlane-worker%'"
+_BACKENDS = "application_name ~ '^creditlane-(worker|jobs)'"
 
 
 class Faults:

@@ -21,9 +21,10 @@ from creditlane import Client
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.producer.api.keys import create_key
-from creditlane.schemas.migrate import migrate
+from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
+from ..roles import migrate_with_roles, settings_of, url_of
 from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +160,7 @@ class Stack:
         client = Process(name, arguments, self.directory)
         self.clients.append(client)
         more = {"HISTORY_API_URLS": ",".join(self.api_urls), "HISTORY_API_KEY": self.api_key}
-        client.start(self._environment_of(client) | more)
+        client.start(self._environment_of(client, "client") | more)
 
     def stop_clients(self) -> None:
         """Let every client finish what it is about, and end."""
@@ -174,8 +175,8 @@ class Stack:
     def _start(self) -> None:
         self._exit.callback(self._stop_servers)
         self.database_url, self.redis_url = self.postgres.start(), self.redis.start()
-        migrate(self.database_url, partitions=PARTITIONS)
-        with Client(self.settings) as client:
+        migrate_with_roles(self.database_url, PARTITIONS)
+        with Client(settings_of("client", self.settings)) as client:
             # Nothing is sent, since no jobs run: what the workers have to tell stays in the outbox.
             client.webhooks.create(url="https://example.com/hook")
         with psycopg.connect(self.database_url, autocommit=True) as connection:
@@ -183,9 +184,9 @@ class Stack:
         self._exit.callback(self._links.close)
         self._exit.callback(self._stop_processes)
         for worker in self.workers:
-            worker.start(self._environment_of(worker))
+            worker.start(self._environment_of(worker, "worker"))
         for api in self.apis:
-            self.start_api(api, self._environment_of(api))
+            self.start_api(api, self._environment_of(api, "api"))
             self._api_links.append(self._link(partial(self._api_address, api.name)))
         assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
 
@@ -194,12 +195,13 @@ class Stack:
             unowned = connection.execute(_OWNED).fetchone()
         return unowned == (0,) and all(map(is_answering, self.api_urls))
 
-    def _environment_of(self, process: Process) -> dict[str, str]:
+    def _environment_of(self, process: Process, part: Part) -> dict[str, str]:
         """Return the settings of a process that reaches the servers over links of its own."""
         postgres = self._link(lambda: postgres_address(self.database_url))
         redis = self._link(lambda: redis_address(self.redis_url))
         process.links = {"postgres": postgres, "redis": redis}
-        settings = self._settings(postgres.postgres_url(self.database_url), redis.redis_url(self.redis_url))
+        url = postgres.postgres_url(url_of(part, self.database_url))
+        settings = self._settings(url, redis.redis_url(self.redis_url))
         values = settings.model_dump(exclude_none=True)
         return {f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}
 

@@ -13,7 +13,7 @@ import pytest
 
 from creditlane import AsyncClient, Client, Settings
 
-from ..redis_users import as_redis_user
+from ..roles import settings_of
 from ..tcp_link import TcpLink, postgres_address
 
 #: How long a worker process may take to stop, in seconds.
@@ -144,9 +144,8 @@ def start_worker(
 
     def start() -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "creditlane.worker"]
-        process = subprocess.Popen(
-            command, env=environment_of(as_redis_user("worker", settings)), stdout=subprocess.DEVNULL
-        )
+        environment = environment_of(settings_of("worker", settings))
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         processes.append(process)
         return process
 

@@ -21,6 +21,8 @@ from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailabl
 from creditlane.schemas.installation import SCHEMA_REVISION
 from creditlane.schemas.keys import Keys
 
+from ..roles import settings_of
+
 ACCOUNT = "cca_" + "5e" * 16
 
 Run = Callable[..., Result]
@@ -206,7 +208,8 @@ def test_workers_share_the_lanes_and_give_them_back(
     processes: int, run: Run, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
 ) -> None:
     command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "worker"]
-    with subprocess.Popen([*command, "--processes", str(processes)], env=environment_of(settings)) as worker:
+    environment = environment_of(settings_of("worker", settings))
+    with subprocess.Popen([*command, "--processes", str(processes)], env=environment) as worker:
         shares = [8 // processes] * processes
         shared = wait_until(lambda: [each["lanes"] for each in status(run)["workers"]] == shares, seconds=40)
         worker.terminate()

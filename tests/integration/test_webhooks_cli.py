@@ -13,6 +13,7 @@ from creditlane import CreditlaneError, InvalidCommand, Settings
 from creditlane.local.app import app
 from creditlane.schemas.errors import OutcomeUnknown, WebhookNotFound
 
+from ..roles import settings_of
 from .webhooks.receiver import Receiver, plain
 
 URL = "https://example.com/hook"
@@ -61,7 +62,7 @@ def receiver() -> Iterator[Receiver]:
 def delivering(settings: Settings, environment_of: Callable[[Settings], dict[str, str]]) -> Iterator[None]:
     """An RQ process that delivers."""
     command = [sys.executable, "-m", "creditlane.worker.jobs", "--queue", "deliveries"]
-    process = subprocess.Popen(command, env=environment_of(settings), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment_of(settings_of("jobs", settings)), stdout=subprocess.DEVNULL)
     yield
     process.terminate()
     process.wait(STOP_SECONDS)

@@ -18,6 +18,7 @@ from ...schemas.errors import NotMigrated, Unavailable
 from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, JOBS, QueueName, rq_name
+from ...schemas.roles import denied
 from ...schemas.settings import Settings
 from ..connecting import connect_redis
 from .database import Connection, connect
@@ -147,6 +148,8 @@ def reached_postgres(settings: Settings) -> Iterator[Connection]:
             yield connection
     except psycopg.errors.UndefinedTable:
         raise NotMigrated from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise denied(error, "jobs", "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 

@@ -25,6 +25,7 @@ from ...schemas.logs import configure_logs
 from ...schemas.networks import network_rules
 from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, QueueName
+from ...schemas.roles import FIND_MISSING, check_rights, denied, wanted_by
 from ...schemas.settings import Settings
 from ...schemas.webhook_secrets import secret_keys
 from ..backoff import Backoff
@@ -152,9 +153,13 @@ class JobsProcess:
             try:
                 with connect(self._settings) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()
+                    missing = connection.execute(FIND_MISSING, wanted_by("jobs")).fetchall()
                 check_installation(row, self._settings.partitions)
+                check_rights("jobs", missing)
             except psycopg.errors.UndefinedTable:
                 raise NotMigrated from None
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise denied(error, "jobs") from None
             except psycopg.Error as error:
                 _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()

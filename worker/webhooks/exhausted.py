@@ -15,9 +15,10 @@ import structlog
 from ...schemas.errors import DeliveriesExhausted
 from ...schemas.events import public_endpoint_id, public_event_id
 from ...schemas.postgres_errors import error_text
+from ...schemas.postgres_sessions import SILENCE_SECONDS, connect, silent_for
 from ...schemas.queues import DELIVERIES
 from ...schemas.settings import Settings, load_settings
-from ..connecting import connect_postgres, connect_redis
+from ..connecting import connect_redis, sender_session_name
 from . import sql
 
 #: Events that the message of a job names.
@@ -72,7 +73,8 @@ def report_exhausted(store_id: int, endpoint_id: str, event_ids: Sequence[str]) 
 def rearm(settings: Settings, store_id: int, endpoint_id: UUID, event_ids: Sequence[UUID]) -> int:
     """Have failed deliveries sent again, by the whole schedule; return how many those are."""
     values = {"store": store_id, "endpoint": endpoint_id, "events": list(event_ids)}
-    with connect_postgres(settings.require_database_url(), autocommit=True) as connection:
+    with connect(settings.require_database_url(), name=sender_session_name()) as connection:
+        connection.is_overdue = silent_for(SILENCE_SECONDS)
         return connection.execute(sql.REARM, values).rowcount
 
 

@@ -81,7 +81,7 @@ async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
         connections = [
             await stack.enter_async_context(
                 await connect_postgres_async(
-                    settings.require_database_url(), worker_id=sender_id, autocommit=True, silence_seconds=silence
+                    settings.require_database_url(), sender_id=sender_id, autocommit=True, silence_seconds=silence
                 )
             )
             for silence in (SENDING_SILENCE_SECONDS, FAN_OUT_SILENCE_SECONDS)

@@ -13,7 +13,7 @@ from creditlane import Settings
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
 
-from ...redis_users import as_redis_user
+from ...roles import settings_of
 
 #: How long an API process may take to stop, in seconds.
 STOP_SECONDS = 30.0
@@ -67,7 +67,7 @@ def start_api(
 
     def start(*, api_settings: Settings = settings) -> tuple["subprocess.Popen[str]", str]:
         command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0"]
-        environment = {**os.environ, **environment_of(as_redis_user("producer", api_settings))}
+        environment = {**os.environ, **environment_of(settings_of("api", api_settings))}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None

@@ -16,8 +16,8 @@ from creditlane.audit.verification import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
-from creditlane.schemas.migrate import migrate
 
+from ...roles import migrate_with_roles
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account
 
 #: How long the API waits for a result here, in seconds.
@@ -43,7 +43,7 @@ def redis_of_test(own_redis: Callable[[], EmbeddedRedis]) -> EmbeddedRedis:
 def settings(postgres: EmbeddedPostgres, redis_of_test: EmbeddedRedis) -> Settings:
     """Settings that reach servers of this test's own."""
     url = postgres.create_database("outages")
-    migrate(url, partitions=8)
+    migrate_with_roles(url, 8)
     return Settings(redis_url=redis_of_test.url, database_url=url, wait_timeout_seconds=WAIT_SECONDS)
 
 

@@ -13,13 +13,15 @@ import pytest
 import redis
 from rq import Queue
 
+from creditlane.schemas import postgres_sessions
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_redis
-from creditlane.worker.jobs.database import Connection, connect
+from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.entry_points import ENTRY_POINTS, EntryPoint
 from creditlane.worker.jobs.queues import open_queue
 
 from ...redis_users import redis_url_of
+from ...roles import url_of
 from .tried_work import TESTS_REDIS_URL, install
 
 #: How long anything may take before the test fails: far more than it takes, since the machine may be busy.
@@ -33,8 +35,8 @@ StartJobs = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def connection(settings: Settings) -> Iterator[Connection]:
-    """A connection of the kind that the work has."""
-    with connect(settings) as opened:
+    """A connection of the kind that the work has, but of who may do everything: tests prepare with it."""
+    with postgres_sessions.connect(settings.require_database_url(), name="test") as opened:
         yield opened
 
 
@@ -100,6 +102,7 @@ def start_jobs(environment: dict[str, str]) -> Iterator[StartJobs]:
             **environment,
             TESTS_REDIS_URL: environment["CREDITLANE_REDIS_URL"],
             "CREDITLANE_REDIS_URL": redis_url,
+            "CREDITLANE_DATABASE_URL": url_of("jobs", environment["CREDITLANE_DATABASE_URL"]),
             "PYTHONPATH": path,
         }
         process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL)

@@ -18,7 +18,6 @@ from rq.suspension import resume, suspend
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.keys import Keys
-from creditlane.schemas.migrate import migrate
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connecting import connect_redis
 from creditlane.worker.jobs import rq_worker
@@ -30,6 +29,7 @@ from creditlane.worker.jobs.rq_worker import LIFE_SECONDS, JobsWorker
 from creditlane.worker.jobs.runs import request_run
 from creditlane.worker.jobs.waker import Waker
 
+from ...roles import migrate_with_roles
 from .conftest import DEADLINE_SECONDS, LENGTH, StartJobs
 from .tried_work import COUNT, HOLD
 
@@ -97,7 +97,7 @@ def test_a_process_comes_back_when_redis_and_postgres_were_away(
     next run."""
     cache, database = own_redis(), own_postgres()
     url = database.create_database("jobs")
-    migrate(url, partitions=8)
+    migrate_with_roles(url, 8)
     own = settings.model_copy(update={"redis_url": cache.url, "database_url": url})
     environment.update(environment_of(own))
     process = start_jobs(tried=False)

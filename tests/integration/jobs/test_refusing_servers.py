@@ -30,7 +30,7 @@ from creditlane.worker.jobs.queues import open_queue
 from creditlane.worker.jobs.rq_worker import JobsWorker
 from creditlane.worker.jobs.runs import Run, request_run
 
-from ...redis_users import as_redis_user
+from ...roles import settings_of
 from .conftest import DEADLINE_SECONDS
 
 #: Two of those that do the jobs, and one that delivers.
@@ -64,7 +64,7 @@ def processes(
     own: Settings, environment_of: Callable[[Settings], dict[str, str]], tmp_path: Path
 ) -> Iterator[list[Process]]:
     started = [
-        Process(environment_of(as_redis_user("jobs", own)), queue, tmp_path / f"{number}.log")
+        Process(environment_of(settings_of("jobs", own)), queue, tmp_path / f"{number}.log")
         for number, queue in enumerate(QUEUES)
     ]
     wait_for(lambda: alive(own) == sorted(each.process.pid for each in started), "all processes")

@@ -183,7 +183,7 @@ def test_a_cut_connection_to_postgres_ends_the_round_and_loses_nothing(
 
     newsroom.database.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and application_name like 'creditlane-worker%'"
+        "where datname = current_database() and application_name like 'creditlane-jobs%'"
     )
     done.result()
     receiver.let_go()
