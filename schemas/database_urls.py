@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -15,8 +16,10 @@ def as_role(url: str, role: str) -> str:
     The URL must be one that libpq takes.
     """
     if not url.startswith(("postgresql://", "postgres://")):
-        kept = {name: value for name, value in conninfo_to_dict(url).items() if name not in _OF_THE_ROLE}
-        return make_conninfo(user=role, **kept)
+        kept: dict[str, Any] = {
+            name: value for name, value in conninfo_to_dict(url).items() if name not in _OF_THE_ROLE
+        }
+        return make_conninfo("", user=role, **kept)
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2]
     query = [(name, value) for name, value in parse_qsl(parts.query) if name not in _OF_THE_ROLE]

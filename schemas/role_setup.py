@@ -271,4 +271,4 @@ def _value(session: PostgresSession, statement: str, *values: Any) -> Any:
 
 def _literal(statement: str) -> LiteralString:
     # Made of constants of this module and of `roles.py` only; the driver wants that said to the type checker.
-    return statement  # type: ignore[return-value]
+    return statement

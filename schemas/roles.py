@@ -165,7 +165,7 @@ def check_rights(part: Part, rows: list[tuple[Any, ...]]) -> None:
         DeniedByRole: the role lacks something; the message names all of it.
     """
     if rows:
-        missing = ", ".join(str(Right(*row[:2], row[2])) for row in rows)
+        missing = ", ".join(str(Right(*row)) for row in rows)
         raise DeniedByRole(
             f"The role of CREDITLANE_DATABASE_URL may not do what the part `{part}` of Creditlane needs: {missing}. "
             f"Connect as the role {role_name(part)}, which `creditlane migrate --roles` makes, or grant it."

@@ -80,6 +80,7 @@ def effects(database_url: str, environment: dict[str, str], monkeypatch: pytest.
     install(monkeypatch.setitem)
     with psycopg.connect(database_url) as opened:
         opened.execute("create table effects (name text not null, due_at timestamptz not null)")
+        opened.execute("grant all on effects to public")
 
     def read() -> list[Any]:
         with psycopg.connect(database_url) as opened:

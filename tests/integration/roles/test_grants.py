@@ -1,0 +1,262 @@
+"""Nobody but the owner can change what stands in the journal, and each role may do what it needs and no more."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from creditlane.local.servers import EmbeddedPostgres
+from creditlane.schemas.commands import Credit, OpenAccount
+from creditlane.schemas.errors import ConfigurationError
+from creditlane.schemas.installation import SCHEMA_REVISION
+from creditlane.schemas.migrate import migrate
+from creditlane.schemas.role_setup import READ_RIGHTS, RoleSetup
+from creditlane.schemas.roles import (
+    FIND_MISSING,
+    GRANTS,
+    DeniedByRole,
+    Part,
+    check_rights,
+    rights_of,
+    role_name,
+    wanted_by,
+)
+
+from ...roles import url_of
+from ..direct_store import DirectStore, codes
+
+ANN = "cca_" + "a" * 32
+PROCESSES: tuple[Part, ...] = tuple(part for part in get_args(Part) if part != "owner")
+
+#: Ways to change what stands in the journal, or to become who may.
+ATTACKS = [
+    "update journal set amount = 1",
+    "update journal set created_at = now() where false",
+    "delete from journal",
+    "truncate journal",
+    "truncate stores cascade",
+    "merge into journal using stores on false when matched then delete",
+    "insert into journal select * from journal on conflict (store_id, account_id, seq) do update set amount = 1",
+    "select * from journal for update",
+    "alter table journal disable trigger all",
+    "alter table journal disable trigger journal_is_append_only",
+    "alter table journal drop constraint journal_never_below_limit",
+    "alter table journal owner to current_user",
+    "alter table journal enable row level security",
+    "drop trigger journal_is_append_only on journal",
+    "create trigger mine before insert on journal for each row execute function my_function()",
+    "create rule mine as on insert to journal do instead nothing",
+    "create or replace function refuse_to_rewrite_history() returns trigger language plpgsql as ''",
+    "drop function refuse_to_rewrite_history() cascade",
+    "drop table journal",
+    "create table journal_of_mine (a int)",
+    "set session_replication_role = replica",
+    "set role {owner}",
+    "grant {owner} to current_user",
+    "copy journal from program 'true'",
+]
+
+
+@pytest.fixture
+def journal(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A journal with something in it, and a connection that may look."""
+    opening = OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann", initial_balance=100)
+    credit = Credit(account_id=ANN, idempotency_key="credit", amount=1, reference="r")
+    with DirectStore(database_url) as store:
+        assert codes(store.apply(opening, credit)) == ["applied", "applied"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def names_of(url: str) -> dict[Part, str]:
+    """Return what the roles of this database's server are called."""
+    return {part: str(conninfo_to_dict(url_of(part, url))["user"]) for part in get_args(Part)}
+
+
+def rights_in(url: str, part: Part) -> set[tuple[str, str, str | None]]:
+    """Return what the role of the part has been granted, as Postgres has it."""
+    with psycopg.connect(url) as connection:
+        values = {"tables": list(GRANTS), "roles": [names_of(url)[part]]}
+        return {tuple(right) for role, *right in connection.execute(READ_RIGHTS, values) if role}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("part", PROCESSES)
+def test_no_process_can_change_a_row_of_the_journal(
+    part: Part, journal: psycopg.Connection[Any], database_url: str
+) -> None:
+    """Given the role of a process, when it tries each way to change the journal, then Postgres denies it for want of a
+    right, before any trigger is asked, and every row is as it was."""
+    rows = journal.execute("select * from journal order by seq").fetchall()
+    owner = names_of(database_url)["owner"]
+
+    with psycopg.connect(url_of(part, database_url), autocommit=True) as connection:
+        answers = {attack: sqlstate_of(connection, attack.format(owner=owner)) for attack in ATTACKS}
+
+    assert answers == dict.fromkeys(ATTACKS, "42501")
+    assert len(rows) == 2
+    assert journal.execute("select * from journal order by seq").fetchall() == rows
+
+
+def sqlstate_of(connection: psycopg.Connection[Any], statement: str) -> str | None:
+    try:
+        connection.execute(statement.encode())
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
+
+
+@pytest.mark.parametrize(
+    ("part", "statement"),
+    [
+        *((part, "insert into journal select * from journal") for part in PROCESSES if part != "worker"),
+        *((part, "insert into accounts select * from accounts") for part in PROCESSES if part != "worker"),
+        *((part, "update leases set epoch = 0") for part in PROCESSES if part != "worker"),
+        *((part, "update accounts set overdraft_limit = 10") for part in PROCESSES),
+        *((part, "update accounts set customer_id = 'eve'") for part in PROCESSES),
+        *((part, "update accounts set status = 1") for part in PROCESSES if part != "worker"),
+        *((part, "update installation set partitions = 1") for part in PROCESSES),
+        *((part, "insert into api_keys select * from api_keys") for part in PROCESSES),
+        *((part, "select key_hash from api_keys") for part in PROCESSES if part != "api"),
+        *((part, "update api_keys set revoked_at = null") for part in PROCESSES),
+        *((part, "insert into stores (public_id, name) values ('store_x', 'x')") for part in PROCESSES),
+        *((part, "delete from dead_letters") for part in PROCESSES),
+        ("worker", "select secret from webhook_endpoints"),
+        ("worker", "select secret from callback_secrets"),
+        ("worker", "select accounts from outbox"),
+        ("worker", "select body from events"),
+        ("jobs", "update webhook_endpoints set url = 'https://example.com'"),
+        ("jobs", "update webhook_endpoints set secret = 'whsec_x'"),
+    ],
+)
+def test_a_process_may_not_do_what_is_none_of_its_business(part: Part, statement: str, database_url: str) -> None:
+    with psycopg.connect(url_of(part, database_url), autocommit=True) as connection:
+        assert sqlstate_of(connection, statement) == "42501"
+
+
+@pytest.mark.parametrize("part", PROCESSES)
+def test_each_role_has_what_is_written_and_nothing_else(part: Part, database_url: str) -> None:
+    assert rights_in(database_url, part) == set(rights_of(part))
+    with psycopg.connect(url_of(part, database_url)) as connection:
+        check_rights(part, connection.execute(FIND_MISSING, wanted_by(part)).fetchall())
+
+
+def test_migrating_again_gives_back_what_is_missing_and_takes_what_is_too_much(database_url: str) -> None:
+    """Given rights that somebody has taken and given, when the owner migrates, with no word of roles, then each role
+    has what is written."""
+    names = names_of(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statement in (
+            f"revoke insert on outbox from {names['worker']}",
+            f"revoke update (status) on accounts from {names['worker']}",
+            f"grant delete, update on journal to {names['jobs']}",
+            f"grant update (amount) on journal to {names['api']}",
+            "grant update on journal to public",
+        ):
+            connection.execute(statement.encode())
+
+    assert migrate(url_of("owner", database_url)) == SCHEMA_REVISION
+
+    for part in PROCESSES:
+        assert rights_in(database_url, part) == set(rights_of(part))
+        with psycopg.connect(url_of(part, database_url), autocommit=True) as connection:
+            assert sqlstate_of(connection, "update journal set amount = 1") == "42501"
+
+
+def test_a_ledger_that_is_there_gets_its_roles_and_goes_on(empty_database_url: str) -> None:
+    """Given a ledger that was made without roles, when they are made, twice, then it belongs to the owner, the worker's
+    role goes on with it, and who had it may still migrate it."""
+    migrate(empty_database_url, partitions=8)
+    opening = OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann", initial_balance=100)
+    with DirectStore(empty_database_url) as store:
+        assert codes(store.apply(opening)) == ["applied"]
+    names, setup = names_of(empty_database_url), setup_like(empty_database_url)
+
+    assert migrate(empty_database_url, roles=setup) == SCHEMA_REVISION
+    assert migrate(empty_database_url, roles=setup) == SCHEMA_REVISION
+    assert migrate(empty_database_url) == SCHEMA_REVISION
+
+    with psycopg.connect(empty_database_url) as connection:
+        owners = connection.execute(
+            "select distinct pg_get_userbyid(relowner)::text from pg_class "
+            "where relkind = 'r' and relnamespace = 'public'::regnamespace "
+            "union select distinct pg_get_userbyid(proowner)::text from pg_proc "
+            "where pronamespace = 'public'::regnamespace"
+        ).fetchall()
+    assert owners == [(names["owner"],)]
+    with DirectStore(url_of("worker", empty_database_url)) as store:
+        credit = Credit(account_id=ANN, idempotency_key="credit", amount=1, reference="r")
+        assert store.apply(credit)[0].balance == 101
+
+
+def setup_like(url: str) -> RoleSetup:
+    """Return a set-up with the roles that are on this server already."""
+    return RoleSetup(names_of(url)["owner"].removesuffix("_owner"))
+
+
+def test_whoever_may_make_no_roles_is_told_what_it_takes(empty_database_url: str) -> None:
+    """Given a role that may only connect, when it is to make roles, then the message names what it lacks, and nothing
+    is made."""
+    with pytest.raises(DeniedByRole, match=r"lacks CREATEROLE, to make the role another_owner"):
+        migrate(url_of("client", empty_database_url), roles=RoleSetup("another"))
+
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select to_regclass('journal')").fetchone() == (None,)
+
+
+def test_whoever_may_not_act_as_the_owner_is_told_whose_the_ledger_is(database_url: str) -> None:
+    names = names_of(database_url)
+    with pytest.raises(DeniedByRole, match=f"{names['worker']} lacks the right to act as {names['owner']}"):
+        migrate(url_of("worker", database_url))
+
+
+def test_a_ledger_keeps_the_names_of_its_roles(database_url: str) -> None:
+    """Given roles of one name, when others are to be made for the same ledger, then that is refused: the old ones would
+    keep their rights."""
+    prefix = names_of(database_url)["owner"].removesuffix("_owner")
+    with pytest.raises(ConfigurationError, match=f"CREDITLANE_ROLE_PREFIX={prefix}"):
+        migrate(database_url, roles=RoleSetup("another"))
+
+
+def test_two_installations_of_a_cluster_do_not_reach_each_other(postgres_server: EmbeddedPostgres) -> None:
+    """Given two databases on one server with roles of their own, then the worker of one has no right in the other."""
+    urls = {prefix: postgres_server.create_database(f"of_{prefix}") for prefix in ("first", "second")}
+    for prefix, url in urls.items():
+        migrate(url, partitions=8, roles=RoleSetup(prefix))
+
+    for mine, other in (("first", "second"), ("second", "first")):
+        url = urls[mine].replace("creditlane@", f"{role_name('worker', other)}@")
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert sqlstate_of(connection, "select * from journal") == "42501"
+            assert sqlstate_of(connection, "insert into journal select * from journal") == "42501"
+    for prefix in urls:
+        postgres_server.drop_database(f"of_{prefix}")
+
+
+def test_a_role_that_may_too_much_is_not_taken(postgres_server: EmbeddedPostgres) -> None:
+    """Given a role of the wanted name that may make databases, when the roles are made, then that is refused."""
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("create role mighty_jobs login createrole")
+    url = postgres_server.create_database("of_mighty")
+
+    with pytest.raises(ConfigurationError, match=r"mighty_jobs is there and may do more"):
+        migrate(url, roles=RoleSetup("mighty"))
+    postgres_server.drop_database("of_mighty")
+
+
+def test_passwords_are_stored_hashed_and_change_when_they_are_given_again(postgres_server: EmbeddedPostgres) -> None:
+    """Given passwords for some roles, then Postgres is told their verifiers only, and the others stay without."""
+    url = postgres_server.create_database("of_hidden")
+    stored = "select rolname::text, rolpassword from pg_authid where rolname like 'hidden%' and rolpassword is not null"
+
+    found = []
+    for password in ("p@ss:/#% wörd", "another"):
+        migrate(url, partitions=8, roles=RoleSetup("hidden", {"worker": password}))
+        with psycopg.connect(postgres_server.superuser_url) as connection:
+            found.append(connection.execute(stored).fetchall())
+
+    assert [[name for name, _ in rows] for rows in found] == [["hidden_worker"]] * 2
+    assert all(rows[0][1].startswith("SCRAM-SHA-256$") for rows in found)
+    assert found[0] != found[1]
+    postgres_server.drop_database("of_hidden")
