@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..schemas.database_urls import as_role
+from ..schemas.postgres_urls import as_role
 from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api

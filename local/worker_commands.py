@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..producer.cli.output import announce, print_line
-from ..schemas.database_urls import as_role
+from ..schemas.postgres_urls import as_role
 from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import load_operator_settings, load_settings
 from .role_passwords import read_passwords, variable_of

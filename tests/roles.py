@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from creditlane.local.postgres_server import ROLE
-from creditlane.schemas.database_urls import as_role
 from creditlane.schemas.migrate import migrate
 from creditlane.schemas.postgres_sessions import AsyncPostgresSession, PostgresSession
+from creditlane.schemas.postgres_urls import as_role
 from creditlane.schemas.redis_users import RedisUser
 from creditlane.schemas.role_setup import RoleSetup
 from creditlane.schemas.roles import PARTS, Part, role_name

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ...schemas.control_characters import visible
 from ...schemas.errors import OutcomeUnknown
 from ...schemas.events import EVENT_TYPES
-from ...schemas.settings import load_settings
+from ...schemas.settings import load_operator_settings, load_settings
 from ...schemas.webhook_secrets import new_key, secret_keys
 from ...schemas.webhooks import Delivery, DeliveryStatus, DeliveryWithBody, EndpointStatus, Webhook
 from ..client import Client
@@ -287,7 +287,7 @@ def seal_command(as_json: AsJson = False) -> None:
 
     Example:  creditlane webhooks seal
     """
-    settings = load_settings()
+    settings = load_operator_settings()
     with ledger_connection(settings) as connection:
         report = seal_all(connection, secret_keys(settings))
     if as_json:

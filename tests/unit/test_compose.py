@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from creditlane.local import role_passwords
 from creditlane.local.postgres_server import SETTINGS
 from creditlane.producer.cli.redis_users_command import variable_of
 from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, user_name
+from creditlane.schemas.roles import Part, role_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,13 +34,13 @@ def dockerfile_instructions(name: str) -> list[str]:
 
 
 def test_has_the_services_of_the_stack(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "redis", "migrate", "worker", "deliveries", "jobs", "api"}
+    assert set(services) == {"postgres", "redis", "migrate", "worker", "deliveries", "jobs", "api", "operator"}
 
 
 @pytest.mark.parametrize(
     ("service", "command"),
     [
-        ("migrate", ["creditlane", "migrate"]),
+        ("migrate", ["creditlane", "migrate", "--roles"]),
         ("worker", ["creditlane", "worker"]),
         ("deliveries", ["creditlane", "jobs", "work", "--queue", "deliveries"]),
         ("jobs", ["creditlane", "jobs", "work", "--queue", "jobs"]),
@@ -158,10 +160,34 @@ def test_passwords_come_from_the_environment_and_are_demanded(services: dict[str
         for name, value in service.get("environment", {}).items()
         if "PASSWORD" in name
     ]
-    assert len(found) == 6 + len(REDIS_USERS)
+    assert len(found) == 11 + len(REDIS_USERS)
     for name, value in found:
-        variable = "POSTGRES_PASSWORD" if name == "PGPASSWORD" else name
-        assert value.startswith(f"${{{variable}:?set "), name
+        variable = r"(CREDITLANE_[A-Z]+|POSTGRES)_PASSWORD" if name == "PGPASSWORD" else name
+        assert re.match(rf"\$\{{{variable}:\?set ", value), name
+
+
+#: The role of each service, and of nobody else.
+ROLES: dict[str, Part] = {"worker": "worker", "deliveries": "jobs", "jobs": "jobs", "api": "api", "operator": "owner"}
+
+
+@pytest.mark.parametrize(("service", "part"), list(ROLES.items()))
+def test_each_service_has_its_own_role_and_its_password_only(
+    services: dict[str, Any], service: str, part: Part
+) -> None:
+    environment = services[service]["environment"]
+    assert environment["CREDITLANE_DATABASE_URL"] == f"postgresql://{role_name(part)}@postgres:5432/creditlane"
+    passwords = {name: value.partition(":?")[0] for name, value in environment.items() if "PASSWORD" in name}
+    assert passwords == {"PGPASSWORD": f"${{{role_passwords.variable_of(part)}"}
+
+
+def test_only_the_migration_has_the_superuser_s_password(services: dict[str, Any]) -> None:
+    found = {name for name, service in services.items() if "POSTGRES_PASSWORD" in str(service.get("environment"))}
+    assert found == {"postgres", "migrate"}
+    given = services["migrate"]["environment"]
+    assert {name for name in given if name.startswith("CREDITLANE_")} == {
+        "CREDITLANE_DATABASE_URL",
+        *(role_passwords.variable_of(part) for part in ROLES.values()),
+    }
 
 
 @pytest.mark.parametrize("service", ["deliveries", "jobs"])
@@ -175,7 +201,7 @@ def test_only_the_api_is_published_and_only_on_loopback(services: dict[str, Any]
 
 
 def test_a_plain_up_starts_every_service(services: dict[str, Any]) -> None:
-    assert [name for name, service in services.items() if "profiles" in service] == []
+    assert [name for name, service in services.items() if "profiles" in service] == ["operator"]
 
 
 def test_the_api_is_healthy_when_it_says_that_it_is_ready(services: dict[str, Any]) -> None:
