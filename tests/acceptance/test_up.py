@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+
+from creditlane.local.processes import wait_until
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -36,6 +39,12 @@ import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from creditlane.local.entry import main
 main()
+"""
+
+#: What is connected, and as whom; but for who asks.
+SESSIONS = """
+select distinct split_part(application_name, ' ', 1), usename::text from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
 """
 
 
@@ -137,6 +146,24 @@ def test_whatever_of_it_is_killed_comes_back(
     assert len(workers_of(up.pid)) == 2
     assert worker not in workers_of(up.pid)
     assert use(place) == "7\n"
+
+
+def test_each_part_connects_as_its_own_role(place: "Place", start_up: StartUp, workers_of: WorkersOf) -> None:
+    """Given a stack of one's own, then no process of it owns the ledger, others are told the client's URL, and
+    operators' commands have the owner's."""
+    up = start_up()
+    workers_of(up.pid)
+    settings = settings_of(place)
+    assert use(place) == "7\n"
+
+    superuser = settings["CREDITLANE_DATABASE_URL"].replace("creditlane_client@", "postgres@")
+    with psycopg.connect(superuser, autocommit=True) as connection:
+        expected = {(f"creditlane-{part}", f"creditlane_{part}") for part in ("worker", "jobs", "api")}
+        assert wait_until(lambda: expected <= set(connection.execute(SESSIONS).fetchall()), seconds=60)
+        assert {role for _, role in connection.execute(SESSIONS)} <= {role for _, role in expected}
+        owners = "select distinct tableowner::text from pg_tables where schemaname = 'public'"
+        assert connection.execute(owners).fetchall() == [("creditlane_owner",)]
+    assert settings["CREDITLANE_OPERATOR_DATABASE_URL"] == superuser.replace("postgres@", "creditlane_owner@")
 
 
 def test_servers_that_are_given_are_used_and_left_alone(

@@ -31,6 +31,7 @@ class Clock:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         connection.execute("create table test_clock (now timestamptz not null)")
+        connection.execute("grant select on test_clock to public")
         connection.execute("insert into test_clock values (%s)", [NOON])
 
     def set(self, now: datetime) -> None:
