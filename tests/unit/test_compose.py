@@ -106,6 +106,7 @@ def test_a_service_reaches_what_it_needs_and_no_more(compose: dict[str, Any]) ->
         "jobs": {"ledger", "lanes"},
         "deliveries": {"ledger", "lanes", "world"},
         "api": {"ledger", "lanes", "front"},
+        "operator": {"ledger", "lanes"},
     }
     assert {name for name, network in compose["networks"].items() if network == {"internal": True}} == {
         "ledger",

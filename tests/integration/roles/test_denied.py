@@ -16,7 +16,7 @@ from creditlane.local.role_passwords import variable_of
 from creditlane.local.servers import EmbeddedPostgres
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
-from creditlane.producer.lane_status import read_status
+from creditlane.producer.lane_status import read_lanes
 from creditlane.schemas.errors import Unavailable
 from creditlane.schemas.roles import PARTS, DeniedByRole, Part
 from creditlane.schemas.settings import Settings
@@ -89,7 +89,7 @@ def test_a_right_that_is_taken_while_a_worker_works_is_told(
 
 def problems_of(settings: Settings) -> str:
     try:
-        return read_status(settings).model_dump_json()
+        return read_lanes(settings).model_dump_json()
     except Unavailable:
         return ""
 
@@ -98,7 +98,9 @@ def problems_of(settings: Settings) -> str:
 def api(settings: Settings, database_url: str) -> Iterator[TestClient]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         key = create_key(connection, settings.store, "test")
-    with TestClient(create_app(settings), headers={"x-api-key": key}, raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(settings_of("api", settings)), headers={"x-api-key": key}, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -119,9 +121,7 @@ def test_the_api_says_what_its_role_lacks_to_the_operator_only(
     assert "insert on webhook_endpoints" in ready.text
 
 
-@pytest.mark.parametrize(
-    "arguments", [["keys", "create", "--store", "store_default"], ["stores", "create", "--name", "x"]]
-)
+@pytest.mark.parametrize("arguments", [["keys", "create", "--store", "store_default"], ["stores", "create", "x"]])
 def test_a_command_as_the_wrong_role_names_the_right_one(arguments: list[str], settings: Settings) -> None:
     """Given the URL of a client, when it is used for a command of an operator, then that says which role it takes."""
     result = run(settings_of("client", settings), *arguments)
