@@ -64,7 +64,7 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
         "api": "select, insert, update (url, name, events, status, secret, previous_secret, previous_secret_until, "
         "disabled_reason, failing_since, paused_until, updated_at)",
         "jobs": "select, insert, update (status, disabled_reason, failing_since, paused_until, sender, sender_until, "
-        "updated_at)",
+        "updated_at), delete",
         "client": "select, insert, update (url, name, events, status, secret, previous_secret, previous_secret_until, "
         "disabled_reason, failing_since, paused_until, updated_at)",
     },
