@@ -1,7 +1,7 @@
 # One image for every process of Creditlane: worker, migrate, api. The command says which.
 
 # `make digests` pins the tags to what they mean today.
-FROM python:3.12.12-slim-trixie AS build
+FROM python:3.12.16-slim-trixie AS build
 WORKDIR /source
 # Every package is one of the lock, by its hash. Before the source, so that a change of that installs none of them anew.
 COPY requirements/image.txt requirements/build.txt requirements/
@@ -13,7 +13,7 @@ RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index
     && /opt/creditlane/bin/pip install --no-cache-dir --no-deps --no-index /wheels/creditlane-*.whl \
     && /opt/creditlane/bin/pip check
 
-FROM python:3.12.12-slim-trixie
+FROM python:3.12.16-slim-trixie
 # A number that no host uses by accident, and no home, shell or password.
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin creditlane
 COPY --from=build /opt/creditlane /opt/creditlane

@@ -101,8 +101,17 @@ def test_the_image_installs_by_hash_and_nothing_else() -> None:
 
 
 def test_images_are_named_by_their_full_version() -> None:
-    for image in re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE):
+    """Of the servers, those that the tests run on; a digest may stand behind."""
+    built_on = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    servers = re.findall(
+        r"^ +image: (?!creditlane:)(\S+)", (ROOT / "docker-compose.yml").read_text(), flags=re.MULTILINE
+    )
+
+    assert len(built_on) == len(servers) == 2
+    for image in built_on:
         assert re.search(r":\d+\.\d+\.\d+-\w+-\w+(@sha256:[0-9a-f]{64})?$", image)
+    for image in servers:
+        assert re.search(r":\d+\.\d+(\.\d+)?(@sha256:[0-9a-f]{64})?$", image)
 
 
 ADVISORY = """
