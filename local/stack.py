@@ -13,6 +13,7 @@ from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api
 from .jobs_pools import QUEUES, jobs_pool
+from .redis_logins import RedisLogins
 from .role_passwords import variable_of
 from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
@@ -72,7 +73,8 @@ def running_stack(
     settings = load_settings()
     with ExitStack() as stack:
         stack.enter_context(claimed(data_dir))
-        servers = _embedded(data_dir, settings)
+        logins = RedisLogins(settings.redis_prefix)
+        servers = _embedded(data_dir, settings, logins)
         if os.geteuid() == 0:
             say(AS_ROOT)
         for name, server in servers.items():
@@ -86,6 +88,7 @@ def running_stack(
         # Roles of a server that somebody else runs are theirs to make.
         roles = RoleSetup(settings.role_prefix) if "Postgres" in servers else None
         as_part = _settings_of_parts(settings, has_roles=roles is not None)
+        as_part = logins.settings_of_parts(as_part, servers.get("Redis"))
         url = settings.require_database_url() if roles else as_part["owner"].require_database_url()
         say(f"The ledger is at schema {migrate(url, partitions=settings.partitions, roles=roles)}")
         log = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
@@ -136,13 +139,13 @@ def reaching(settings: Settings, operators: Settings | None = None) -> dict[str,
     }
 
 
-def _embedded(data_dir: Path, settings: Settings) -> dict[str, EmbeddedPostgres | EmbeddedRedis]:
+def _embedded(data_dir: Path, settings: Settings, logins: RedisLogins) -> dict[str, EmbeddedPostgres | EmbeddedRedis]:
     """Return the servers that the settings do not name."""
     servers: dict[str, EmbeddedPostgres | EmbeddedRedis] = {}
     if settings.database_url is None:
         servers["Postgres"] = EmbeddedPostgres(data_dir / "postgres")
     if settings.redis_url is None:
-        servers["Redis"] = EmbeddedRedis(data_dir / "redis")
+        servers["Redis"] = EmbeddedRedis(data_dir / "redis", acl=logins.acl)
     return servers
 
 

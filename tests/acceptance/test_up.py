@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import redis
 
 from creditlane.local.processes import wait_until
 
@@ -135,12 +138,12 @@ def test_whatever_of_it_is_killed_comes_back(
     place: "Place", start_up: StartUp, workers_of: WorkersOf, read_lines: ReadLines
 ) -> None:
     up = start_up()
-    worker, redis = workers_of(up.pid)[0], place.servers()[1]
-    assert redis is not None
+    worker, redis_id = workers_of(up.pid)[0], place.servers()[1]
+    assert redis_id is not None
 
     os.kill(worker, signal.SIGKILL)
     read_lines(up, "ended with -9; starts again")
-    os.kill(redis, signal.SIGKILL)
+    os.kill(redis_id, signal.SIGKILL)
     read_lines(up, "Redis is gone; it starts again")
 
     assert len(workers_of(up.pid)) == 2
@@ -163,6 +166,22 @@ def test_each_part_connects_as_its_own_role(place: "Place", start_up: StartUp, w
         assert {role for _, role in connection.execute(SESSIONS)} <= {role for _, role in expected}
         owners = "select distinct tableowner::text from pg_tables where schemaname = 'public'"
         assert connection.execute(owners).fetchall() == [("creditlane_owner",)]
+
+    # And in Redis its own user, while others have what the system user has.
+    with redis.Redis.from_url(settings["CREDITLANE_REDIS_URL"], protocol=2) as client:
+
+        def users() -> set[str]:
+            # The API connects when it is asked for something.
+            try:
+                urllib.request.urlopen(f"{settings['CREDITLANE_API_URL']}/readyz", timeout=60).close()  # noqa: S310
+            except urllib.error.HTTPError as error:
+                error.close()
+            return {one["user"] for one in client.client_list()} - {"default"}
+
+        assert "@" not in settings["CREDITLANE_REDIS_URL"]
+        assert wait_until(
+            lambda: users() == {f"creditlane_{user}" for user in ("worker", "jobs", "producer")}, seconds=60
+        )
     assert settings["CREDITLANE_OPERATOR_DATABASE_URL"] == superuser.replace("postgres@", "creditlane_owner@")
 
 

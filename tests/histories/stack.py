@@ -21,10 +21,12 @@ from creditlane import Client
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.producer.api.keys import create_key
+from creditlane.schemas.keys import Keys
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
-from ..roles import migrate_with_roles, settings_of, url_of
+from ..redis_users import lines_for, note_server, redis_url_of
+from ..roles import REDIS_USERS_OF, migrate_with_roles, settings_of, url_of
 from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +111,7 @@ class Stack:
         self.timeout = timeout
         self.lease_seconds = lease_seconds
         self.postgres = EmbeddedPostgres(directory / "postgres")
-        self.redis = EmbeddedRedis(directory / "redis")
+        self.redis = EmbeddedRedis(directory / "redis", acl=lines_for(Keys().prefix))
         self.workers = [Process(f"worker-{number}", lambda _: _WORKER, directory) for number in range(workers)]
         self.apis = [Process(f"api-{number}", lambda _: _API, directory, speaks=True) for number in range(apis)]
         self.clients: list[Process] = []
@@ -175,6 +177,8 @@ class Stack:
     def _start(self) -> None:
         self._exit.callback(self._stop_servers)
         self.database_url, self.redis_url = self.postgres.start(), self.redis.start()
+        if self.redis.has_users:
+            note_server(self.redis_url)
         migrate_with_roles(self.database_url, PARTITIONS)
         with Client(settings_of("client", self.settings)) as client:
             # Nothing is sent, since no jobs run: what the workers have to tell stays in the outbox.
@@ -201,7 +205,9 @@ class Stack:
         redis = self._link(lambda: redis_address(self.redis_url))
         process.links = {"postgres": postgres, "redis": redis}
         url = postgres.postgres_url(url_of(part, self.database_url))
-        settings = self._settings(url, redis.redis_url(self.redis_url))
+        settings = self._settings(
+            url, redis.redis_url(redis_url_of(REDIS_USERS_OF[part], self.redis_url, Keys().prefix))
+        )
         values = settings.model_dump(exclude_none=True)
         return {f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}
 
