@@ -79,7 +79,7 @@ def test_a_job_that_fails_says_why(run: Run, start_jobs: StartJobs, connection: 
     failed = run("run", "retention")
 
     assert failed.exit_code == 1
-    assert failed.stdout.startswith('retention failed: UndefinedTable: relation "outbox" does not exist')
+    assert failed.stdout.startswith('retention failed: UndefinedTable: 42P01: relation "outbox" does not exist')
     queues = {queue["queue"]: queue for queue in report_of(run)["queues"]}
     # At a full minute the statistics fail of it, too.
     assert wait_until(lambda: report_of(run)["queues"][1]["failed"] >= 1, seconds=DEADLINE_SECONDS)
