@@ -222,3 +222,10 @@ def test_the_build_context_has_every_file_of_the_wheel() -> None:
     allowed = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert allowed >= packages | {"pyproject.toml", "README.md", "LICENSE", "py.typed", "__init__.py"}
+
+
+def test_the_keys_of_webhook_secrets_are_with_who_seals_and_who_signs(services: dict[str, Any]) -> None:
+    found = {name for name, service in services.items() if "CREDITLANE_WEBHOOK_SECRET_KEYS" in str(service)}
+
+    assert found == {"api", "deliveries", "operator"}
+    assert services["jobs"]["environment"].items() <= services["deliveries"]["environment"].items()
