@@ -11,6 +11,7 @@ from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.settings import Settings
 from creditlane.schemas.webhook_secrets import SecretKeys
 from creditlane.worker.webhooks import fan_out, rounds
+from creditlane.worker.webhooks.endpoint_leases import EndpointLeases
 from creditlane.worker.webhooks.fan_out import FanOut
 
 from ..direct_store import add_store
@@ -83,11 +84,25 @@ async def fan_out_parts(database_url: str, parts: int) -> list[int]:
 
 
 async def test_new_origins_that_refuse_do_not_delay_another_store(
-    other: Newsroom, receiver: Receiver, sending: Settings, side: Side, database_url: str
+    other: Newsroom,
+    receiver: Receiver,
+    sending: Settings,
+    side: Side,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Given callbacks to many new origins that refuse, when another store has news after them, then its endpoint has
-    them while nearly all the others are yet to be tried, and one round is enough to try all of them."""
+    them while nearly all the others are yet to be tried, and these are taken more and more at once, until all are."""
     attempted: list[int] = []
+    taken: list[int] = []
+    take = EndpointLeases.take
+
+    async def noted(leases: EndpointLeases, *, also_failing: bool) -> int:
+        count = await take(leases, also_failing=also_failing)
+        taken.extend([count] if count else [])
+        return count
+
+    monkeypatch.setattr(EndpointLeases, "take", noted)
 
     async def count_and_answer(writer: Any) -> None:
         attempted.append(counted(other, "store_id = 1 and attempts > 0"))
@@ -102,9 +117,15 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
     done = side(lambda: rounds.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.at("/other")) == 1)
 
-    result = done.result()
+    done.result()
     assert attempted[0] < ORIGINS / 3
-    assert (result["unfinished"], result["failed"], result["delivered"]) == (0, ORIGINS, 1)
+    # Where a slow machine ends a slice before that, the next one goes on.
+    rounds_left = 5
+    while counted(other, "store_id = 1 and attempts = 0") and rounds_left:
+        rounds.deliver_round(sending)
+        rounds_left -= 1
+    assert counted(other, "store_id = 1 and attempts = 0") == 0
+    assert len(taken) < ORIGINS / 4 / 3, "taken four at a time"
 
 
 async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: Newsroom, database_url: str) -> None:
