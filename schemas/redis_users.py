@@ -133,6 +133,7 @@ def _of_worker(prefix: str) -> Iterator[Grant]:
     yield Grant("xadd xtrim expire", (names.replies,))
     yield Grant("eval evalsha del xadd expire", (names.results,))
     yield Grant("get set del type", (names.installation,))
+    yield Grant("del", (names.write_check,))
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 
 
@@ -161,10 +162,11 @@ def _of_rq(names: _Names, prefix: str) -> Iterator[Grant]:
     )
     yield Grant(
         "del exists expire hdel hget hgetall hset persist smembers watch",
-        (f"rq:job:{jobs}", f"rq:job::{jobs}"),
+        # A job is deleted with its results in one command, whose keys are looked for in one pair of parentheses.
+        (f"rq:job:{jobs}", f"rq:job::{jobs}", f"rq:results:{jobs}"),
     )
     yield Grant("del expire hgetall hset", (f"rq:execution:{jobs}",))
-    yield Grant("del expire zadd zcard zrange zrem", (f"rq:executions:{jobs}",))
+    yield Grant("del expire zadd zcard zrange zrem zremrangebyscore", (f"rq:executions:{jobs}",))
     yield Grant("del expire xadd xlen xrevrange xtrim", (f"rq:results:{jobs}",))
     yield Grant(
         "del exists expire hexists hget hgetall hincrby hincrbyfloat hset sadd scard smembers srem", ("rq:worker:*",)

@@ -52,7 +52,7 @@ def dismiss(client: redis.Redis, url: str, prefix: str) -> None:
     names = {user_name(user, prefix) for user in REDIS_USERS}
     refused = [entry for entry in client.acl_log() if entry["username"] in names and entry["reason"] != "auth"]
     client.acl_deluser(*names)
-    assert refused == [], "Redis has refused what a part needs; see schemas/redis_users.py"
+    assert refused == [], f"Redis has refused what a part needs; see schemas/redis_users.py: {refused}"
 
 
 def redis_url_of(user: RedisUser, url: str, prefix: str) -> str:
