@@ -22,6 +22,7 @@ import redis
 import structlog
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
+from creditlane.schemas import redaction
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
 
@@ -208,6 +209,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("CREDITLANE_") and not name.startswith("CREDITLANE_TEST_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget afterwards what a test's URLs had for passwords: some are words that others' messages have, too."""
+    monkeypatch.setattr(redaction, "_known", redaction._known)
+    monkeypatch.setattr(redaction, "_any_known", redaction._any_known)
 
 
 @pytest.fixture(autouse=True)

@@ -175,6 +175,8 @@ def test_the_url_s_own_search_path_holds(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("create schema ledger")
         connection.execute("create table ledger.here as select 7 as number")
+        # The pool's sessions are the client's.
+        connection.execute("grant usage on schema ledger to public; grant select on ledger.here to public")
     own = f"{database_url}{'&' if '?' in database_url else '?'}options=-csearch_path%3Dledger"
 
     with connect(own, name="test") as session:

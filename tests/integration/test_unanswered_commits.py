@@ -40,6 +40,13 @@ Spoil = Callable[[TcpLink], None]
 Attempt = Callable[[str, Callable[[], None], Callable[[], None]], None]
 
 
+@pytest.fixture(autouse=True)
+def _everybody_makes_stores(database_url: str) -> None:
+    """Let the pools' role do the statement, which stands for any."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("grant insert on stores to public")
+
+
 @pytest.fixture(params=["blocking", "asyncio"])
 def attempt(request: pytest.FixtureRequest) -> Attempt:
     return in_turn if request.param == "blocking" else in_a_loop

@@ -80,9 +80,9 @@ def test_the_guide_names_every_setting_of_the_api_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(CREDITLANE_API_\w+)` \| ([\d,]+)", GUIDE.read_text(), flags=re.MULTILINE))
     settings = Settings()
     defaults = {
-        f"CREDITLANE_{name.upper()}": f"{getattr(settings, name):,.0f}"
-        for name in Settings.model_fields
-        if name.startswith("api_")
+        f"CREDITLANE_{name.upper()}": f"{value:,.0f}"
+        for name, value in settings
+        if name.startswith("api_") and not isinstance(value, str)
     }
 
     assert rows == defaults
