@@ -75,15 +75,7 @@ def running_stack(
         stack.enter_context(claimed(data_dir))
         logins = RedisLogins(settings.redis_prefix)
         servers = _embedded(data_dir, settings, logins)
-        if os.geteuid() == 0:
-            say(AS_ROOT)
-        for name, server in servers.items():
-            # Before the start, so that an interrupted one leaves nothing behind either.
-            stack.callback(_stop, name, server, say)
-            server.start()
-            say(f"{name} runs as process {server.pid}")
-            if isinstance(server, EmbeddedPostgres) and server.remark:
-                say(server.remark)
+        _start_servers(stack, servers, say)
         settings = _with_urls(settings, servers)
         # Roles of a server that somebody else runs are theirs to make.
         roles = RoleSetup(settings.role_prefix) if "Postgres" in servers else None
@@ -152,6 +144,19 @@ def _embedded(data_dir: Path, settings: Settings, logins: RedisLogins) -> dict[s
 def _with_urls(settings: Settings, servers: dict[str, EmbeddedPostgres | EmbeddedRedis]) -> Settings:
     urls = {"database_url": "Postgres", "redis_url": "Redis"}
     return settings.model_copy(update={field: servers[name].url for field, name in urls.items() if name in servers})
+
+
+def _start_servers(stack: ExitStack, servers: Mapping[str, EmbeddedPostgres | EmbeddedRedis], say: Say) -> None:
+    """Start the servers one after the other; they stop with the context."""
+    if os.geteuid() == 0:
+        say(AS_ROOT)
+    for name, server in servers.items():
+        # Before the start, so that an interrupted one leaves nothing behind either.
+        stack.callback(_stop, name, server, say)
+        server.start()
+        say(f"{name} runs as process {server.pid}")
+        if isinstance(server, EmbeddedPostgres) and server.remark:
+            say(server.remark)
 
 
 def _stop(name: str, server: EmbeddedPostgres | EmbeddedRedis, say: Say) -> None:

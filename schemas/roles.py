@@ -27,6 +27,12 @@ PREFIX_FORM = r"^[a-z_][a-z0-9_]{0,55}$"
 READERS_OF_SESSIONS: tuple[Part, ...] = ("api", "jobs")
 SESSIONS_ROLE = "pg_read_all_stats"
 
+#: What the API and clients need alike, to make and change endpoints of webhooks.
+_MANAGE_ENDPOINTS = (
+    "select, insert, update (url, name, events, status, secret, previous_secret, previous_secret_until, "
+    "disabled_reason, failing_since, paused_until, updated_at)"
+)
+
 #: What a process of each kind needs, by table and as GRANT has it; the owner may do everything with what is its own.
 #: To lock rows takes the right to update some column of them.
 GRANTS: Mapping[str, Mapping[Part, str]] = {
@@ -61,12 +67,10 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
     },
     "webhook_endpoints": {
         "worker": "select (store_id, kind, status, events)",
-        "api": "select, insert, update (url, name, events, status, secret, previous_secret, previous_secret_until, "
-        "disabled_reason, failing_since, paused_until, updated_at)",
+        "api": _MANAGE_ENDPOINTS,
         "jobs": "select, insert, update (status, disabled_reason, failing_since, paused_until, sender, sender_until, "
         "updated_at), delete",
-        "client": "select, insert, update (url, name, events, status, secret, previous_secret, previous_secret_until, "
-        "disabled_reason, failing_since, paused_until, updated_at)",
+        "client": _MANAGE_ENDPOINTS,
     },
     "callback_secrets": {
         "api": "select, insert, update (secret, previous_secret, previous_secret_until)",
