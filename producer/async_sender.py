@@ -34,13 +34,22 @@ class AsyncSender:
     """Sends as one producer. Any number of tasks may use it."""
 
     def __init__(
-        self, wire: AsyncRedisWire, settings: Settings, producer_id: str, numbers: Numbers, clocks: Clocks | None = None
+        self,
+        wire: AsyncRedisWire,
+        settings: Settings,
+        producer_id: str,
+        numbers: Numbers,
+        clocks: Clocks | None = None,
+        *,
+        share_of_free: int = 0,
     ) -> None:
         self._wire = wire
         self._settings = settings
         self._producer_id = producer_id
         self._numbers = numbers
         self._clocks = clocks
+        #: How many times what is free on a lane a store may have there; 0 for whatever is free.
+        self._share_of_free = share_of_free
 
     async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
@@ -50,9 +59,14 @@ class AsyncSender:
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
-        shipment = Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
+        shipment = self.shipment(chunk, self._producer_id, first_number, keep=keep)
         await self._finish(await self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
+
+    def shipment(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> Shipment:
+        """Return a chunk that is to be sent, whose results that producer, if any, hears of."""
+        share, clocks = self._share_of_free, self._clocks
+        return Shipment(chunk, self._settings, producer_id, first_number, keep=keep, share_of_free=share, clocks=clocks)
 
     async def deliver(self, shipment: Shipment, patience_seconds: float) -> None:
         """Put the shipment on its lanes. On an error, its `entries` tell which of its commands are accepted.
@@ -100,9 +114,7 @@ class AsyncSender:
                 if chunk is None:
                     return tickets
                 first_number = self._numbers.take(len(chunk))
-                shipment = Shipment(
-                    chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks
-                )
+                shipment = self.shipment(chunk, self._producer_id, first_number, keep=keep)
                 launched = await self._launch(shipment, deadline_in(patience_seconds))
 
     async def _land(

@@ -28,7 +28,7 @@ from .wire import mirror_call, mirrored_installation, refusal_in, refuse_errors,
 class AsyncSession:
     """The parts of an asyncio client, put together. Connects to nothing by itself."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, share_of_free: int = 0) -> None:
         self.process_id = os.getpid()
         self.loop = asyncio.get_running_loop()
         self.producer_id = new_producer_id()
@@ -40,7 +40,9 @@ class AsyncSession:
         self.reader = AsyncLedgerReader(settings, clocks)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
         self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
-        self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers, clocks)
+        self.sender = AsyncSender(
+            self.wire, settings, self.producer_id, self.numbers, clocks, share_of_free=share_of_free
+        )
         self.waiting = AsyncWaiting(
             self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions
         )

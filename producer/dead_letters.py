@@ -13,17 +13,16 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict, field_serializer
 
 from ..schemas.control_characters import visible
-from ..schemas.encoding import LaneCommand, decode_command, fingerprint
+from ..schemas.encoding import decode_command
 from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavailable, UndecodableCommand
 from ..schemas.installation import READ_INSTALLATION, check_installation
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
 from ..schemas.roles import denied
-from ..schemas.routing import partition_of
 from ..schemas.settings import Settings
 from .deadlines import deadline_in
 from .ledger_pool import operator_limits
-from .outgoing import Chunk
+from .outgoing import chunk_of_encoded
 from .postgres import OPERATOR_SESSION_NAME
 from .session import Session
 
@@ -154,7 +153,9 @@ class DeadLetters:
                 f"dead letter {letter.dead_letter_id} does not tell which lane it belongs on: {error.message}"
             ) from None
         session, deadline = self._opened_session(), deadline_in(self._settings.wait_timeout_seconds)
-        chunk = _chunk_of(command, letter.payload, session.partitions(deadline))
+        # The very bytes: a ticket knows its command by their digest.
+        address = command.store_id, command.account_id, command.idempotency_key
+        chunk = chunk_of_encoded(*address, letter.payload, session.partitions(deadline))
         shipment = session.sender.send(chunk, session.numbers.take(), keep=True, deadline=deadline)
         # Marked last: a crash in between leads to a second replay, which changes nothing.
         self._mark_replayed(letter)
@@ -177,14 +178,3 @@ class DeadLetters:
     def _close(self) -> None:
         if self._session is not None:
             self._session.close()
-
-
-def _chunk_of(command: LaneCommand, payload: bytes, partitions: int) -> Chunk:
-    """Return the command's very bytes on their way to its lane: a ticket knows its command by their digest."""
-    chunk = Chunk(partitions)
-    chunk.lanes[partition_of(command.account_id, partitions)] = [0]
-    chunk.accounts.append(command.account_id)
-    chunk.keys.append(command.idempotency_key)
-    chunk.fingerprints.append(fingerprint(payload))
-    chunk.encoded.append(payload)
-    return chunk

@@ -78,11 +78,12 @@ def addressed(command: Command, store_id: str) -> Command:
 
 
 class Chunk:
-    """Commands that are sent together, in columns, with the lane that each goes to."""
+    """Commands of one store that are sent together, in columns, with the lane that each goes to."""
 
-    __slots__ = ("accounts", "encoded", "fingerprints", "keys", "lanes", "partitions")
+    __slots__ = ("accounts", "encoded", "fingerprints", "keys", "lanes", "partitions", "store_id")
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, store_id: str, partitions: int) -> None:
+        self.store_id = store_id
         self.partitions = partitions
         self.accounts: list[str] = []
         self.keys: list[str] = []
@@ -94,14 +95,14 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def add(self, command: Command, store_id: str) -> None:
+    def add(self, command: Command) -> None:
         """Append the command.
 
         Raises:
             InvalidCommand: it is no command, or another store's.
         """
-        command = addressed(command, store_id)
-        self.put(command.account_id, command.idempotency_key, encode_command(command, store_id))
+        command = addressed(command, self.store_id)
+        self.put(command.account_id, command.idempotency_key, encode_command(command, self.store_id))
 
     def put(self, account_id: str, idempotency_key: str, encoded: bytes) -> None:
         """Append a command that is encoded already."""
@@ -123,14 +124,14 @@ def chunk_of(command: Command, store_id: str, partitions: int) -> Chunk:
     Raises:
         InvalidCommand: it is no command, or another store's.
     """
-    chunk = Chunk(partitions)
-    chunk.add(command, store_id)
+    chunk = Chunk(store_id, partitions)
+    chunk.add(command)
     return chunk
 
 
-def chunk_of_encoded(account_id: str, idempotency_key: str, encoded: bytes, partitions: int) -> Chunk:
+def chunk_of_encoded(store_id: str, account_id: str, idempotency_key: str, encoded: bytes, partitions: int) -> Chunk:
     """Return a chunk of this one command, which goes to its lane byte for byte."""
-    chunk = Chunk(partitions)
+    chunk = Chunk(store_id, partitions)
     chunk.put(account_id, idempotency_key, encoded)
     return chunk
 
@@ -143,15 +144,15 @@ def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> It
         Exception: whatever the iterable raises.
     """
     done = 0
-    chunk = Chunk(partitions)
+    chunk = Chunk(store_id, partitions)
     error: Exception | None = None
     try:
         for command in commands:
-            chunk.add(command, store_id)
+            chunk.add(command)
             if len(chunk) == CHUNK_COMMANDS:
                 yield chunk
                 done += CHUNK_COMMANDS
-                chunk = Chunk(partitions)
+                chunk = Chunk(store_id, partitions)
     except Exception as raised:  # noqa: BLE001 - raised again below, after what came before it
         error = raised
     if len(chunk):
@@ -169,15 +170,15 @@ async def async_chunks_of(
             yield chunk
         return
     done = 0
-    chunk = Chunk(partitions)
+    chunk = Chunk(store_id, partitions)
     error: Exception | None = None
     try:
         async for command in commands:
-            chunk.add(command, store_id)
+            chunk.add(command)
             if len(chunk) == CHUNK_COMMANDS:
                 yield chunk
                 done += CHUNK_COMMANDS
-                chunk = Chunk(partitions)
+                chunk = Chunk(store_id, partitions)
     except Exception as raised:  # noqa: BLE001 - raised again below, after what came before it
         error = raised
     if len(chunk):

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError
 
 from ..schemas.errors import LaneFull, OutcomeUnknown, Unavailable
 from ..schemas.keys import Keys
+from ..schemas.lane_backlog import COUNT, FIND_ROOM
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from .clocks import Clocks
@@ -26,20 +27,24 @@ _RefusalT = TypeVar("_RefusalT", LaneFull, Unavailable)
 #: The first and the longest pause before a full lane is tried again, in seconds: Redis has no event to wait for.
 FULL_LANE_PAUSES = (0.01, 0.5)
 
-#: KEYS[1]   the lane (stream)
-#: ARGV[1]   most entries that the lane may hold
-#: ARGV[2]   producer id: where to announce, with a number; "" to announce to nobody
-#: ARGV[3]   "1" to keep the results under their poll keys, "" not to
-#: ARGV[4…]  of each command, in order: its number, then its bytes
+#: KEYS      the lane (stream), whose what stands on it is (hash)
+#: ARGV[1]   most commands that the lane may hold
+#: ARGV[2]   bytes after which it takes no more
+#: ARGV[3]   how many times what is free there the store may have; 0 for whatever is free
+#: ARGV[4]   the store
+#: ARGV[5]   producer id: where to announce, with a number; "" to announce to nobody
+#: ARGV[6]   "1" to keep the results under their poll keys, "" not to
+#: ARGV[7…]  of each command, in order: its number, then its bytes
 #: The fields of an entry are those of `keys`: c the command, r where to announce it, k whether to keep its result.
-#: Returns the ids of the new entries, in order. If they do not all fit, adds none and returns the lane's length.
-ENQUEUE_SCRIPT = """
-local lane, limit, producer, keep = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local length = redis.call('XLEN', lane)
-if length + (#ARGV - 3) / 2 > limit then return length end
-local ids = {}
-for i = 4, #ARGV, 2 do
+#: Returns the ids of the new entries, in order. If there is no room for all, adds none and returns what of.
+ENQUEUE_SCRIPT = f"""{COUNT}{FIND_ROOM}
+local lane, backlog, store, producer, keep = KEYS[1], KEYS[2], ARGV[4], ARGV[5], ARGV[6]
+local commands, bytes, ids = (#ARGV - 6) / 2, 0, {{}}
+local what = full(lane, backlog, store, commands, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
+if what then return what end
+for i = 7, #ARGV, 2 do
   local command, reply = ARGV[i + 1], producer .. '/' .. ARGV[i]
+  bytes = bytes + #command
   if producer == '' then
     ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command)
   elseif keep == '' then
@@ -48,6 +53,7 @@ for i = 4, #ARGV, 2 do
     ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply, 'k', keep)
   end
 end
+count(backlog, store, commands, bytes)
 return ids
 """
 _SCRIPT_SHA1 = hashlib.sha1(ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -66,6 +72,7 @@ class Shipment:
         first_number: int,
         *,
         keep: bool,
+        share_of_free: int = 0,
         clocks: Clocks | None = None,
     ) -> None:
         self.chunk = chunk
@@ -78,6 +85,10 @@ class Shipment:
         self.is_doubtful = False
         self._keys = Keys(settings.redis_prefix)
         self._limit = settings.lane_limit
+        self._most_bytes = settings.lane_bytes
+        self._share_of_free = share_of_free
+        #: What the lanes that refused have no room for.
+        self._full: dict[int, str] = {}
         self._producer_id = producer_id
         self._keep = "1" if keep else ""
         self._waiting = dict(chunk.lanes)
@@ -110,6 +121,8 @@ class Shipment:
         for (partition, places), answer in zip(self._round, answers, strict=True):
             if isinstance(answer, list):
                 self._accept(partition, places, answer)
+            elif isinstance(answer, bytes):
+                self._full[partition] = answer.decode()
         try:
             refuse_errors([answer for answer in answers if not isinstance(answer, NoScriptError)])
         except Unavailable as error:
@@ -131,10 +144,15 @@ class Shipment:
         partition = next(iter(self._waiting))
         accepted = accepted_before + self.accepted
         kept = f" {accepted} commands of this call had been accepted before." if accepted else ""
-        message = (
-            f"The lane of partition {partition} is at its limit of {self._limit} commands; try again shortly.{kept}"
-        )
+        message = f"{self._what_is_full(partition)}; try again shortly.{kept}"
         return self.doubted(LaneFull(message, partition=partition, accepted=accepted))
+
+    def _what_is_full(self, partition: int) -> str:
+        what = self._full.get(partition, "commands")
+        if what.startswith("store"):
+            return f"This store has its share of what the lane of partition {partition} may hold ({what[6:]})"
+        limit = f"{self._limit} commands" if what == "commands" else f"{self._most_bytes} bytes"
+        return f"The lane of partition {partition} is at its limit of {limit}"
 
     def doubted(self, error: _RefusalT) -> _RefusalT | OutcomeUnknown:
         """Return the error to end with: it must not say that nothing was accepted if something may have been."""
@@ -159,8 +177,10 @@ class Shipment:
 
     def _call(self, partition: int, places: list[int]) -> Call:
         encoded, first_number = self.chunk.encoded, self.first_number
-        call: list[str | bytes | int] = ["EVALSHA", _SCRIPT_SHA1, 1, self._keys.lane(partition)]
-        call += (self._limit, self._producer_id, self._keep)
+        keys = self._keys.lane(partition), self._keys.backlog(partition)
+        call: list[str | bytes | int] = ["EVALSHA", _SCRIPT_SHA1, len(keys), *keys]
+        call += (self._limit, self._most_bytes, self._share_of_free)
+        call += (self.chunk.store_id, self._producer_id, self._keep)
         for place in places:
             call += (first_number + place, encoded[place])
         return tuple(call)

@@ -2,12 +2,15 @@
 
     <prefix>:installation               string  {"partitions": 64}, a mirror of the table `installation`
     <prefix>:{p17}:commands             stream  the lane: accepted commands, in order, until they are decided
+    <prefix>:{p17}:backlog              hash    how many commands and bytes each store has on the lane
     <prefix>:{p17}:fence                string  epoch of the lane's latest owner; an older owner cannot delete
     <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
     <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
     <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
     <prefix>:rate:<store>               string  when the store's bucket of requests is full, in microseconds; expires
+    <prefix>:held-turn                  string  a worker is at what is held back of the lanes, or they rest; expires
+    <prefix>:others-at-work             string  some worker had something else to do lately; expires
     <prefix>:write-check                string  written to find out whether Redis takes writes; expires
 
 The braces make all keys of a partition one slot of a Redis Cluster.
@@ -40,6 +43,10 @@ class Keys:
         """Name of the partition's lane."""
         return f"{self.prefix}:{{p{partition}}}:commands"
 
+    def backlog(self, partition: int) -> str:
+        """Name of what each store has on the partition's lane."""
+        return f"{self.prefix}:{{p{partition}}}:backlog"
+
     def fence(self, partition: int) -> str:
         """Name of the partition's fence."""
         return f"{self.prefix}:{{p{partition}}}:fence"
@@ -65,6 +72,16 @@ class Keys:
     def rate(self, store_id: str) -> str:
         """Name of what is left of the requests that a store may make."""
         return f"{self.prefix}:rate:{store_id}"
+
+    @property
+    def held_turn(self) -> str:
+        """Name of what says that a worker is at what is held back, or that the lanes rest after it."""
+        return f"{self.prefix}:held-turn"
+
+    @property
+    def others_at_work(self) -> str:
+        """Name of what says that some worker had something to do lately that is not held back."""
+        return f"{self.prefix}:others-at-work"
 
     @property
     def write_check(self) -> str:

@@ -96,6 +96,7 @@ class _Names:
     def __init__(self, prefix: str) -> None:
         keys = Keys(prefix)
         self.lanes = f"{prefix}:{{p*}}:commands"
+        self.backlogs = f"{prefix}:{{p*}}:backlog"
         self.fences = f"{prefix}:{{p*}}:fence"
         self.results = f"{prefix}:{{p*}}:result:*"
         self.replies = f"{prefix}:replies:*"
@@ -104,6 +105,7 @@ class _Names:
         self.wake_deliveries = keys.wake_deliveries
         self.refused_jobs = keys.refused_jobs
         self.write_check = keys.write_check
+        self.turns = (keys.held_turn, keys.others_at_work)
         self.queues = [f"{prefix}-{queue}" for queue in QUEUES]
 
 
@@ -114,10 +116,16 @@ def _look(names: _Names) -> Iterator[Grant]:
     yield Grant("set", (names.write_check,))
 
 
+def _put_on_lanes(names: _Names) -> Iterator[Grant]:
+    yield Grant("eval evalsha xadd xlen", (names.lanes, names.backlogs))
+    yield Grant("hget hincrby hdel del", (names.backlogs,))
+
+
 def _of_producer(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
     yield from _look(names)
-    yield Grant("eval evalsha xadd xlen xrange xread", (names.lanes,))
+    yield from _put_on_lanes(names)
+    yield Grant("xread", (names.lanes,))
     yield Grant("xread", (names.results,), reads=True)
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
@@ -128,18 +136,20 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
 def _of_worker(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
     yield from _look(names)
-    yield Grant("eval evalsha xread xrange xlen xtrim xdel", (names.lanes, names.fences))
+    yield Grant("eval evalsha xread xrange xlen xtrim xdel", (names.lanes, names.fences, names.backlogs))
+    yield Grant("hincrby hdel del", (names.backlogs,))
     yield Grant("get set type", (names.fences,))
     yield Grant("xadd xtrim expire", (names.replies,))
     yield Grant("eval evalsha del xadd expire", (names.results,))
     yield Grant("get set del type", (names.installation,))
     yield Grant("del", (names.write_check,))
+    yield Grant("get set del", names.turns)
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 
 
 def _of_jobs(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
-    yield Grant("eval evalsha xadd xlen", (names.lanes,))
+    yield from _put_on_lanes(names)
     yield Grant("blpop rpush ltrim", (names.wake_deliveries,))
     yield Grant("hincrby hget", (names.refused_jobs,))
     yield from _of_rq(names, prefix)

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     partitions: int | None = Field(default=None, ge=1, le=MAX_PARTITIONS)
     #: Commands that one lane may hold before it refuses more.
     lane_limit: int = Field(default=1_000_000, ge=1)
+    #: Bytes of commands that one lane may hold before it refuses more.
+    lane_bytes: int = Field(default=268_435_456, ge=1)
     #: How long a producer waits for a result before the outcome counts as unknown, in seconds.
     wait_timeout_seconds: float = Field(default=10.0, gt=0)
     #: How long a result stays under its poll key, in seconds; Postgres has it for ever.

@@ -16,6 +16,7 @@ import redis
 import structlog
 
 from ..schemas.keys import Keys
+from ..schemas.lane_backlog import NO_STORE
 from . import scripts
 from .entry_ids import after
 from .redis_session import is_of_wrong_type
@@ -67,13 +68,19 @@ class Deleter:
                 )
         return {partition for partition, answer in answers.items() if answer == _FENCED}
 
+    def _keys_of(self, partition: int) -> list[str]:
+        return [self._keys.lane(partition), self._keys.fence(partition), self._keys.backlog(partition)]
+
     def _trim(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
         pipeline = self._client.pipeline(transaction=False)
         for partition, requests in lanes.items():
             first, last = requests[0], requests[-1]
             self._delete_head(
-                keys=[self._keys.lane(partition), self._keys.fence(partition)],
-                args=[epochs[partition], first.lane_entry, last.lane_entry, last.payload, after(last.lane_entry)],
+                keys=self._keys_of(partition),
+                args=[
+                    *(epochs[partition], first.lane_entry, last.lane_entry, last.payload, after(last.lane_entry)),
+                    *_counts_by_store(requests),
+                ],
                 client=pipeline,
             )
         answers = pipeline.execute(raise_on_error=False)
@@ -81,23 +88,23 @@ class Deleter:
 
     def _delete_by_id(self, partition: int, requests: list[Request], epoch: int) -> int:
         """Delete entries between which others stand, which were not read with them."""
-        keys = [self._keys.lane(partition), self._keys.fence(partition)]
+        keys = self._keys_of(partition)
         pipeline = self._client.pipeline(transaction=False)
         for start in range(0, len(requests), MAX_ENTRIES_PER_CALL):
-            part = [request.lane_entry for request in requests[start : start + MAX_ENTRIES_PER_CALL]]
+            part = _each(requests[start : start + MAX_ENTRIES_PER_CALL])
             self._delete_entries(keys=keys, args=[epoch, *part], client=pipeline)
         return min([_answer(partition, answer) for answer in pipeline.execute(raise_on_error=False)])
 
     def _delete_compared(self, partition: int, requests: list[Request], epoch: int, *, has_gaps: bool) -> int:
         """Delete those entries that are still what was decided, by their ids."""
-        keys = [self._keys.lane(partition), self._keys.fence(partition)]
+        keys = self._keys_of(partition)
         deleted = others = 0
         try:
             for entries in self._entries_between(partition, requests[0], requests[-1]):
                 standing = _decided_among(entries, requests)
                 others += 0 if has_gaps else len(entries) - len(standing)
                 if standing:
-                    answer = int(self._delete_entries(keys=keys, args=[epoch, *standing]))
+                    answer = int(self._delete_entries(keys=keys, args=[epoch, *_each(standing)]))
                     if answer == _FENCED:
                         return _FENCED
                     deleted += answer
@@ -120,14 +127,33 @@ class Deleter:
             start = after(entries[-1][0])
 
 
-def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) -> list[bytes]:
-    """Return the ids of those entries that are what was decided under them, to the last field."""
+def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) -> list[Request]:
+    """Return those requests that stand among the entries as they were decided, to the last field."""
     decided = {request.lane_entry: request for request in requests}
     return [
-        entry
+        decided[entry]
         for entry, fields in entries
         if entry in decided and parse_request(decided[entry].partition, entry, fields or []) == decided[entry]
     ]
+
+
+def _store_of(request: Request) -> str:
+    return NO_STORE if request.command is None else request.command.store_id
+
+
+def _each(requests: Iterable[Request]) -> Iterator[str | bytes | int]:
+    """Yield of each request what DELETE_ENTRIES wants to know."""
+    for request in requests:
+        yield from (request.lane_entry, _store_of(request), len(request.payload))
+
+
+def _counts_by_store(requests: list[Request]) -> Iterator[str | int]:
+    """Yield of each store that has some of the requests what DELETE_HEAD wants to know."""
+    lengths: defaultdict[str, list[int]] = defaultdict(list)
+    for request in requests:
+        lengths[_store_of(request)].append(len(request.payload))
+    for store, of_store in lengths.items():
+        yield from (store, len(of_store), sum(of_store))
 
 
 def _answer(partition: int, answer: object) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..schemas.lane_backlog import COUNT
+
 #: Makes this owner the only one that can delete from the lane, if what stands in the fence is lower.
 #: KEYS 1 fence    ARGV 1 epoch, 2 what stands there and is passed over, empty for nothing
 #: Returns what stands in the fence afterwards, as text; of another type than a string, "a " and its name.
@@ -32,10 +34,13 @@ end
 #: Deletes what was decided from the head of the lane, if the head is what was decided: its first entry is the first
 #: decided one, and the last decided one is there with its payload. Ids alone do not tell: a Redis that lost its tail
 #: gives them out again. What came between two entries that are still there came with them.
-#: KEYS 1 lane, 2 fence    ARGV 1 epoch, 2 first decided id, 3 last decided id, 4 payload of that, 5 the id after it
+#: KEYS 1 lane, 2 fence, 3 whose what stands on it is
+#: ARGV 1 epoch, 2 first decided id, 3 last decided id, 4 payload of that, 5 the id after it,
+#:      then of each store that had some of it: the store, how many commands, how many bytes
 #: Returns the number of entries deleted, -1 if the lane is another owner's, or -2 if its head is something else.
 DELETE_HEAD = (
-    _IS_FENCED
+    COUNT
+    + _IS_FENCED
     + """
 local head = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 if not head then
@@ -47,7 +52,9 @@ if head[1] ~= ARGV[2] or not last then
 end
 for i = 2, #last[2], 2 do
   if last[2][i] == ARGV[4] then
-    return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5])
+    local deleted = redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5])
+    for j = 6, #ARGV, 3 do count(KEYS[3], ARGV[j], -ARGV[j + 1], -ARGV[j + 2]) end
+    return deleted
   end
 end
 return -2
@@ -55,12 +62,20 @@ return -2
 )
 
 #: Deletes entries by their ids, whatever stands between them. Some twenty times the cost of the above for each.
-#: KEYS 1 lane, 2 fence    ARGV 1 epoch, then the ids
+#: KEYS 1 lane, 2 fence, 3 whose what stands on it is    ARGV 1 epoch, then of each its id, its store, its bytes
 #: Returns the number of entries deleted, or -1 if the lane is another owner's.
 DELETE_ENTRIES = (
-    _IS_FENCED
+    COUNT
+    + _IS_FENCED
     + """
-return redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+local deleted = 0
+for i = 2, #ARGV, 3 do
+  if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
+    count(KEYS[3], ARGV[i + 1], -1, -ARGV[i + 2])
+    deleted = deleted + 1
+  end
+end
+return deleted
 """
 )
 

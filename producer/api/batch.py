@@ -183,9 +183,9 @@ async def _pour(spool: Spool, send: Send) -> None:
 class Parcel:
     """Lines that go to Redis together: the commands of those that are some, and what is wrong with the others."""
 
-    def __init__(self, first_line: int, partitions: int) -> None:
+    def __init__(self, first_line: int, store_id: str, partitions: int) -> None:
         self.first_line = first_line
-        self.chunk = Chunk(partitions)
+        self.chunk = Chunk(store_id, partitions)
         #: By line: its command's place in the chunk, or its problem.
         self.lines: list[int | Problem] = []
         #: Of the commands as they stand on a lane.
@@ -207,7 +207,7 @@ class Intake:
         self._count = 0
         #: Wrong lines since the last pause for them.
         self._wrong = 0
-        self._parcel = Parcel(1, partitions)
+        self._parcel = Parcel(1, store_id, partitions)
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._ended = False
@@ -234,7 +234,7 @@ class Intake:
         await self._filled.wait()
         await self._settle()
         parcel = self._parcel
-        self._parcel = Parcel(self._count + 1, self._partitions)
+        self._parcel = Parcel(self._count + 1, self._store_id, self._partitions)
         if not self._ended:
             self._filled.clear()
         self._emptied.set()
@@ -311,7 +311,7 @@ class Dispatch:
 
         Once the key is revoked, or a server cannot be reached, nothing more of the request is tried.
         """
-        shipment = Shipment(parcel.chunk, self._settings, NO_PRODUCER, 0, keep=False)
+        shipment = self._session.sender.shipment(parcel.chunk, NO_PRODUCER, 0, keep=False)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):

@@ -9,6 +9,7 @@ from typing import Any, Self
 from fastapi import FastAPI
 
 from ...schemas.errors import Unavailable
+from ...schemas.fair_shares import SHARE_OF_FREE
 from ...schemas.networks import network_rules
 from ...schemas.postgres_sessions import Row
 from ...schemas.settings import Settings
@@ -40,7 +41,7 @@ class Connections:
         self.known_accounts = KnownAccounts(self.read)
         self.horizon = Horizon(self.read)
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
-        self.session = AsyncSession(settings)
+        self.session = AsyncSession(settings, share_of_free=SHARE_OF_FREE)
         self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)
 
     @classmethod

@@ -324,7 +324,7 @@ class FaltererRedis:
         (b"-READONLY You can't write against a read only replica.\r\n", "unavailable"),
         (b"-ERR Error running script: @user_script:9: -READONLY You can't write.\r\n", "unavailable"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", "unavailable"),
-        (b":1000000\r\n", "lane_full"),
+        (b"$8\r\ncommands\r\n", "lane_full"),
     ],
     ids=["full", "replica", "replica before version 7", "loading", "lane full"],
 )

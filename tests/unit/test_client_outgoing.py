@@ -120,7 +120,7 @@ def test_a_chunk_keeps_the_order_of_every_lane() -> None:
 def test_an_encoded_command_goes_to_its_lane_byte_for_byte() -> None:
     encoded = encode_command(Debit(**DEBIT), STORE)
 
-    chunk = chunk_of_encoded(ACCOUNT, "key_1", encoded, 8)
+    chunk = chunk_of_encoded(STORE, ACCOUNT, "key_1", encoded, 8)
 
     assert (chunk.encoded, chunk.fingerprints) == ([encoded], [fingerprint(encoded)])
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
-from creditlane import Debit, Settings, Ticket, Unavailable
+from creditlane import Debit, LaneFull, Settings, Ticket, Unavailable
 from creditlane.producer.outgoing import Chunk
 from creditlane.producer.shipment import Shipment
 from creditlane.producer.ticket_sequence import Tickets
@@ -15,17 +15,17 @@ ACCOUNTS = ["cca_" + f"{number:032x}" for number in range(4)]
 
 
 def shipment_of(count: int, *, partitions: int = 8, lane_limit: int = 1_000, first_number: int = 1) -> Shipment:
-    chunk = Chunk(partitions)
+    chunk = Chunk(STORE, partitions)
     for number in range(count):
         account_id = ACCOUNTS[number % len(ACCOUNTS)]
         key = f"key_{first_number + number}"
-        chunk.add(Debit(account_id=account_id, amount=1, reference="r", idempotency_key=key), STORE)
+        chunk.add(Debit(account_id=account_id, amount=1, reference="r", idempotency_key=key))
     return Shipment(chunk, Settings(lane_limit=lane_limit), "producer", first_number, keep=False)
 
 
 def entries_for(call: tuple[Any, ...], prefix: str) -> list[bytes]:
     """Answer as the script does: an id for each pair of number and command."""
-    return [f"{prefix}-{place}".encode() for place in range((len(call) - 7) // 2)]
+    return [f"{prefix}-{place}".encode() for place in range((len(call) - 11) // 2)]
 
 
 def test_a_round_makes_one_call_for_each_lane() -> None:
@@ -35,16 +35,16 @@ def test_a_round_makes_one_call_for_each_lane() -> None:
 
     lanes = [call[3] for call in calls]
     assert len(lanes) == len(set(lanes)) == len(shipment.chunk.lanes)
-    assert sum((len(call) - 7) // 2 for call in calls) == 40
+    assert sum((len(call) - 11) // 2 for call in calls) == 40
 
 
 def test_only_the_lanes_that_refused_are_called_again() -> None:
     shipment = shipment_of(40, partitions=4)
     first, *rest = shipment.calls()
 
-    accepted = shipment.settle([5, *(entries_for(call, "1") for call in rest)])
+    accepted = shipment.settle([b"commands", *(entries_for(call, "1") for call in rest)])
 
-    assert accepted == shipment.accepted == 40 - (len(first) - 7) // 2
+    assert accepted == shipment.accepted == 40 - (len(first) - 11) // 2
     assert not shipment.is_done
     assert shipment.calls() == [first]
 
@@ -55,7 +55,7 @@ def test_more_than_a_lane_may_hold_goes_in_pieces_one_after_the_other() -> None:
 
     while not shipment.is_done:
         (call,) = shipment.calls()
-        sizes.append((len(call) - 7) // 2)
+        sizes.append((len(call) - 11) // 2)
         shipment.settle([entries_for(call, str(len(sizes)))])
 
     assert sizes == [4, 4, 2]
@@ -82,15 +82,25 @@ def test_a_redis_that_refuses_to_write_is_unavailable() -> None:
     assert shipment.accepted == 0
 
 
-def test_a_full_lane_is_named_with_what_had_been_accepted() -> None:
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        (b"commands", "limit of 9 commands"),
+        (b"bytes", "limit of 268435456 bytes"),
+        (b"store commands", "This store has its share of what the lane of partition 0 may hold (commands)"),
+        (b"store bytes", "This store has its share of what the lane of partition 0 may hold (bytes)"),
+    ],
+)
+def test_a_full_lane_is_named_with_what_it_has_no_room_for_and_what_had_been_accepted(full: bytes, said: str) -> None:
     shipment = shipment_of(4, partitions=1, lane_limit=9)
     shipment.calls()
-    shipment.settle([9])
+    shipment.settle([full])
 
     error = shipment.lane_full(accepted_before=20)
 
+    assert isinstance(error, LaneFull)
     assert (error.partition, error.accepted) == (0, 20)
-    assert "limit of 9" in str(error)
+    assert said in str(error)
 
 
 def shipped(count: int, first_number: int) -> Shipment:
