@@ -1,22 +1,20 @@
 """When what is held back has its turn: half of the time is for the others, as long as there are any. No I/O.
 
 A part of what is held back keeps this worker from everything else, and one that reaches other lanes keeps all workers
-from them. So after each part the lanes are left alone: for as long as it took, and where the other workers do the same
-to each other, for their turns too.
+from them. So after each part the lanes are left alone for as long as it took, by all workers: see `shared_turn`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-
-from .requests import Request
-from .sizing import spans_accounts
+from collections.abc import Callable
 
 #: Reads that found something else after which what is held back need not wait for one that finds nothing.
 MOST_READS_BEFORE_HELD = 5
 #: What is held back need not rest for others that have sent nothing for so long, in seconds.
 QUIET_SECONDS = 2.0
+#: How long to wait before it is asked again whether another worker's turn is over, in seconds.
+PUT_OFF_SECONDS = 0.005
 #: The longest rest, in seconds: a part that took longer waited for something else than its lanes.
 MAX_REST_SECONDS = 1.0
 
@@ -29,8 +27,8 @@ class HeldTurns:
         self._reads_since = 0
         #: When the last part of what is held back began, until that is known to be done.
         self._began: float | None = None
-        #: How many times as long as that part the lanes rest.
-        self._share = 1.0
+        #: Somebody, here or in another worker, had something else to do then.
+        self._has_others = False
         #: When the next part may begin.
         self._rests_until = 0.0
         #: When there was last something that is not held back.
@@ -42,21 +40,26 @@ class HeldTurns:
             self._found_at = self._clock()
         self._reads_since += found or more
 
-    def begin(self) -> None:
-        """Take note that a part of what is held back is read now."""
-        self._began, self._reads_since = self._clock(), 0
+    def begin(self, *, others: bool) -> None:
+        """Take note that a part of what is held back is read now, and whether anybody has something else to do."""
+        self._began, self._reads_since, self._has_others = self._clock(), 0, others
 
-    def note_part(self, requests: Iterable[Request], workers: float) -> None:
-        """Take note of what is in the part, and of how many workers there are."""
-        self._share = 2 * workers - 1 if any(map(spans_accounts, requests)) else 1.0
+    def put_off(self) -> None:
+        """Take note that it is another worker's turn."""
+        self._rests_until = self._clock() + PUT_OFF_SECONDS
 
-    def note_done(self) -> None:
-        """Take note that whatever was read is done."""
-        if self._began is not None:
+    @property
+    def is_at_part(self) -> bool:
+        """Whether a part of what is held back is not known to be done."""
+        return self._began is not None
+
+    def note_done(self) -> float:
+        """Take note that the part is done, and return for how long the lanes rest now, in seconds."""
+        if self._began is not None and (self._has_others or self.others_are_at_work):
             now = self._clock()
-            if self.others_are_at_work:
-                self._rests_until = now + min(MAX_REST_SECONDS, self._share * (now - self._began))
-            self._began = None
+            self._rests_until = now + min(MAX_REST_SECONDS, now - self._began)
+        self._began = None
+        return self.rest_seconds
 
     @property
     def others_are_at_work(self) -> bool:

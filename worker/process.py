@@ -118,9 +118,7 @@ class Worker:
         installation = self._check_installation()
         if installation is None:
             return
-        partitions = installation.partitions
-        reading = partial(self._reading.run, partitions)
-        stages = {"reader": reading, "announcer": self._announcing.run, "leases": self._keeper.run}
+        stages = {"reader": self._reading.run, "announcer": self._announcing.run, "leases": self._keeper.run}
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in stages.items()
         ]
@@ -129,7 +127,7 @@ class Worker:
         self._progress.threads = {thread.name: thread for thread in threads[:-1]}
         for thread in threads:
             thread.start()
-        self._guard(partial(self._applying.run, partitions))
+        self._guard(partial(self._applying.run, installation.partitions))
         self._leave(*threads)
         if self._failure is not None:
             raise self._failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Event
 from typing import TypeVar
@@ -32,6 +32,7 @@ from .pipe import Pipe
 from .progress import Progress
 from .redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .requests import Batch, Request
+from .shared_turn import SharedTurn
 from .sizing import Sizing
 from .store import Connection, LedgerStore, PartitionsLost
 
@@ -107,6 +108,7 @@ class ReadingStage:
         )
         keys = Keys(settings.redis_prefix)
         self._write_check = keys.write_check
+        self._shared_turn = SharedTurn(self._session.client, keys)
         raiser = EpochRaiser(
             settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2
         )
@@ -119,7 +121,7 @@ class ReadingStage:
             batch_limit=settings.batch_limit,
         )
 
-    def run(self, partitions: int) -> None:
+    def run(self) -> None:
         """Put one batch after the other into the pipe, then end it."""
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
@@ -129,13 +131,16 @@ class ReadingStage:
                     self._read(self._look)
                 continue
             if self._reader.holds_back and self._reader.is_at_end:
-                self._wait_for_turn()
+                # What comes meanwhile can go before what is held back.
+                self._batches.wait_until_wanted(BLOCK_SECONDS)
+            if self._turns.is_at_part and self._batches.is_wanted:
+                self._read(self._end_turn)
             found = bool(self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block())))
             self._turns.note_read(found=found, more=not self._reader.is_at_end)
+            if found:
+                self._read(self._tell_of_others)
             if self._reader.holds_back and self._turns.has_come(idle=not found and self._is_idle()):
-                self._turns.begin()
-                part = self._pass_on(partial(self._reader.read_held, epochs, alone=not self._turns.others_are_at_work))
-                self._turns.note_part(part, partitions / len(epochs))
+                self._pass_on(partial(self._read_held, epochs))
         self._session.close()
         self._batches.end()
 
@@ -148,11 +153,22 @@ class ReadingStage:
         self._batches.put(batch)
         return batch.requests
 
-    def _wait_for_turn(self) -> None:
-        """Wait until the batch under way is done: what comes meanwhile can go before what is held back."""
-        self._batches.wait_until_wanted(BLOCK_SECONDS)
-        if self._batches.is_wanted:
-            self._turns.note_done()
+    def _read_held(self, epochs: Mapping[int, int]) -> Batch:
+        """Return the next part of what is held back, if it is this worker's turn."""
+        others = self._turns.others_are_at_work or self._shared_turn.others_are_at_work()
+        if others and not self._shared_turn.take():
+            self._turns.put_off()
+            return Batch([], {})
+        self._turns.begin(others=others)
+        return self._reader.read_held(epochs, alone=not others)
+
+    def _end_turn(self) -> Batch:
+        self._shared_turn.end(self._turns.note_done())
+        return Batch([], {})
+
+    def _tell_of_others(self) -> Batch:
+        self._shared_turn.tell_of_others()
+        return Batch([], {})
 
     def _seconds_to_block(self) -> float:
         if self._reader.holds_back:
