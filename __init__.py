@@ -1,36 +1,46 @@
-"""The public face of Creditlane: the client, the commands, their results and the errors."""
+"""The public face of Creditlane: the client, the commands, their results and the errors.
 
-from .producer import AsyncClient, Client
-from .schemas.accounts import Account, Entry
-from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
-from .schemas.errors import (
-    AccountClosed,
-    AccountExists,
-    AccountFrozen,
-    AccountNameTaken,
-    AccountNotFound,
-    AccountNotFrozen,
-    CommandDeadLettered,
-    ConfigurationError,
-    CreditlaneError,
-    IdempotencyKeyMismatch,
-    InsufficientBalance,
-    InvalidCommand,
-    LaneFull,
-    OutcomeUnknown,
-    Rejected,
-    ReversalNotReversible,
-    TransactionNotFound,
-    Unavailable,
-    UnbalancedTransaction,
-    WebhookDisabled,
-    WebhookLimitReached,
-    WebhookNotFound,
-)
-from .schemas.results import Result
-from .schemas.settings import Settings
-from .schemas.tickets import Ticket
-from .schemas.webhooks import Delivery, Webhook
+A name is imported when it is first asked for: the command line, which passes through here, has to be there at once, and
+most of it needs little of this.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .producer import AsyncClient, Client
+    from .schemas.accounts import Account, Entry
+    from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
+    from .schemas.errors import (
+        AccountClosed,
+        AccountExists,
+        AccountFrozen,
+        AccountNameTaken,
+        AccountNotFound,
+        AccountNotFrozen,
+        CommandDeadLettered,
+        ConfigurationError,
+        CreditlaneError,
+        IdempotencyKeyMismatch,
+        InsufficientBalance,
+        InvalidCommand,
+        LaneFull,
+        OutcomeUnknown,
+        Rejected,
+        ReversalNotReversible,
+        TransactionNotFound,
+        Unavailable,
+        UnbalancedTransaction,
+        WebhookDisabled,
+        WebhookLimitReached,
+        WebhookNotFound,
+    )
+    from .schemas.results import Result
+    from .schemas.settings import Settings
+    from .schemas.tickets import Ticket
+    from .schemas.webhooks import Delivery, Webhook
 
 __version__ = "0.1.0"
 
@@ -77,3 +87,67 @@ __all__ = [
     "WebhookLimitReached",
     "WebhookNotFound",
 ]
+
+#: Where each of these names is at home.
+_HOMES = {
+    name: module
+    for module, names in {
+        ".producer": ("AsyncClient", "Client"),
+        ".schemas.accounts": ("Account", "Entry"),
+        ".schemas.commands": (
+            "Close",
+            "Command",
+            "Credit",
+            "Debit",
+            "Freeze",
+            "OpenAccount",
+            "Post",
+            "PostEntry",
+            "Reverse",
+            "Unfreeze",
+        ),
+        ".schemas.errors": (
+            "AccountClosed",
+            "AccountExists",
+            "AccountFrozen",
+            "AccountNameTaken",
+            "AccountNotFound",
+            "AccountNotFrozen",
+            "CommandDeadLettered",
+            "ConfigurationError",
+            "CreditlaneError",
+            "IdempotencyKeyMismatch",
+            "InsufficientBalance",
+            "InvalidCommand",
+            "LaneFull",
+            "OutcomeUnknown",
+            "Rejected",
+            "ReversalNotReversible",
+            "TransactionNotFound",
+            "Unavailable",
+            "UnbalancedTransaction",
+            "WebhookDisabled",
+            "WebhookLimitReached",
+            "WebhookNotFound",
+        ),
+        ".schemas.results": ("Result",),
+        ".schemas.settings": ("Settings",),
+        ".schemas.tickets": ("Ticket",),
+        ".schemas.webhooks": ("Delivery", "Webhook"),
+    }.items()
+    for name in names
+}
+
+
+if not TYPE_CHECKING:  # or every name would be one
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
