@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import NotMigrated, PartitionMismatch
+from .errors import ConfigurationError, NotMigrated, PartitionMismatch
 
 #: The version of the schema that this code works with: the newest in `migrations/versions`.
 SCHEMA_REVISION = "0006"
@@ -13,10 +13,54 @@ SCHEMA_REVISION = "0006"
 READ_INSTALLATION = "select version_num, partitions from alembic_version, installation"
 
 
+#: Whose the tables are that `migrate` is about to change: whether the ones that are found first are an installation's,
+#: what another program's `alembic_version` says, and what is in the way where ours would be made.
+FIND_OTHERS = """
+select exists (
+        select from pg_attribute where attrelid = to_regclass('installation') and attname = 'partitions' and attnum > 0
+    ),
+    to_regclass('alembic_version')::text,
+    array(
+        select relname::text from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where nspname = current_schema() and relname = any(%(names)s::text[]) order by relname
+    ),
+    current_schema()::text
+"""
+#: What to do about tables of others.
+SCHEMA_OF_ITS_OWN = (
+    "Give Creditlane a database of its own, or a schema: `create schema ledger`, and "
+    "?options=-csearch_path%3Dledger at the end of the URL of every process."
+)
+
+
 class Installation(msgspec.Struct, frozen=True):
     """The facts of an installation, as also mirrored in Redis."""
 
     partitions: int
+
+
+def check_place(is_ours: bool, versions_table: str | None, in_the_way: list[str], schema: str | None) -> None:
+    """Judge the row of `FIND_OTHERS`.
+
+    Raises:
+        ConfigurationError: what is there belongs to another program. Nothing was changed.
+    """
+    if is_ours:
+        return
+    if schema is None:
+        raise ConfigurationError(
+            "No schema of the search_path is there to make the tables in; nothing was changed. Create it first."
+        )
+    if versions_table is not None:
+        raise ConfigurationError(
+            f"The table {versions_table} in this database is another program's, which uses Alembic, too; nothing was "
+            f"changed. {SCHEMA_OF_ITS_OWN}"
+        )
+    if in_the_way:
+        raise ConfigurationError(
+            f"The schema {schema} has tables of another program ({', '.join(in_the_way)}) that are called as "
+            f"Creditlane's; nothing was changed. {SCHEMA_OF_ITS_OWN}"
+        )
 
 
 def check_installation(row: tuple[str, int] | None, configured_partitions: int | None) -> Installation:

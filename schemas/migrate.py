@@ -9,15 +9,16 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from . import postgres_sessions
-from .errors import Unavailable
-from .installation import Installation, check_partitions
+from .errors import ConfigurationError, Unavailable
+from .installation import FIND_OTHERS, Installation, check_partitions, check_place
 from .role_setup import RoleSetup, act_as_owner, grant_rights, make_roles
-from .roles import denied
+from .roles import GRANTS, denied
 from .routing import DEFAULT_PARTITIONS
 
 #: Any number that nothing else uses: two `migrate` at once must take turns.
@@ -35,7 +36,7 @@ def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetu
 
     Raises:
         DeniedByRole: the role of the URL may not do something; the message says what it lacks.
-        ConfigurationError: the database is none that can hold a ledger.
+        ConfigurationError: the database is none that can hold a ledger, or its tables are another program's.
         PartitionMismatch: `partitions` is given and the database was initialised with another number.
         Unavailable: the database cannot be reached.
     """
@@ -48,6 +49,7 @@ def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetu
             # The role's own limits must not cut this, also where it waits for another `migrate`.
             connection.exec_driver_sql(postgres_sessions.limit_statement(driver, postgres_sessions.UNLIMITED))
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            check_place(*driver.execute(FIND_OTHERS, {"names": list(GRANTS)}).fetchall()[0])
             if roles is not None:
                 make_roles(driver, roles)
             act_as_owner(driver, roles)
@@ -59,6 +61,11 @@ def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetu
             _initialise(connection, partitions)
             grant_rights(driver, roles)
             return MigrationContext.configure(connection).get_current_revision() or ""
+    except CommandError as error:
+        raise ConfigurationError(
+            f"This version of Creditlane does not know the schema of the database ({error}); nothing was changed. "
+            "Run `creditlane migrate` with the newest version that is deployed."
+        ) from error
     except OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error.orig}") from error
     except ProgrammingError as error:

@@ -1,5 +1,7 @@
 """Migrations run forward from any state, any number of times and at once, and make the tables of the code."""
 
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -11,11 +13,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
+from creditlane.local.processes import wait_until
 from creditlane.schemas import job_tables, webhook_tables
 from creditlane.schemas.commands import Credit, OpenAccount
-from creditlane.schemas.errors import PartitionMismatch, Unavailable
+from creditlane.schemas.errors import ConfigurationError, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, check_installation
-from creditlane.schemas.migrate import migrate
+from creditlane.schemas.migrate import _MIGRATION_LOCK, migrate
 from creditlane.schemas.routing import DEFAULT_PARTITIONS
 
 from .direct_store import DirectStore, codes
@@ -184,3 +187,74 @@ def test_what_alembic_does_not_compare_agrees_too(database_url: str, empty_datab
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="Postgres cannot be reached"):
         migrate("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+
+
+#: What an application that uses Alembic, too, may have in its database, and whether ours is called the same.
+OTHERS_REVISIONS = ["5b0e9adcef9c", "0003", SCHEMA_REVISION]
+IN_SCHEMA = "?options=-csearch_path%3Dledger"
+
+
+@pytest.mark.parametrize("revision", OTHERS_REVISIONS)
+def test_another_programs_alembic_is_left_alone(revision: str, empty_database_url: str) -> None:
+    """Given an application's database, then it is refused with what to do, which works; nothing of it changes."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("create table alembic_version (version_num text primary key)")
+        connection.execute("insert into alembic_version values (%s)", [revision])
+        connection.execute("create schema ledger")
+
+    with pytest.raises(ConfigurationError, match=r"alembic_version in this database is another program's.* schema"):
+        migrate(empty_database_url)
+
+    assert migrate(f"{empty_database_url}{_query(empty_database_url)}", partitions=8) == SCHEMA_REVISION
+    tables = "select tablename from pg_tables where schemaname = 'public'"
+    assert ask(empty_database_url, tables) == [("alembic_version",)]
+    assert ask(empty_database_url, "select version_num from alembic_version") == [(revision,)]
+
+
+def test_another_programs_tables_are_left_alone(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("create table accounts (id int)")
+        connection.execute("create table events (id int)")
+
+    with pytest.raises(ConfigurationError, match=r"public has tables of another program \(accounts, events\)"):
+        migrate(empty_database_url)
+
+    tables = "select tablename from pg_tables where schemaname = 'public' order by 1"
+    assert ask(empty_database_url, tables) == [("accounts",), ("events",)]
+
+
+def test_a_schema_that_is_not_there_is_told(empty_database_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="No schema of the search_path is there"):
+        migrate(f"{empty_database_url}{_query(empty_database_url)}")
+
+
+def test_a_newer_schema_is_not_touched(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("update alembic_version set version_num = '9999'")
+
+    with pytest.raises(ConfigurationError, match=r"does not know the schema of the database .*9999.*; nothing was"):
+        migrate(database_url)
+
+
+def test_to_be_told_to_stop_ends_a_migration_that_waits_for_another(database_url: str) -> None:
+    """Given SIGTERM, which to a container's first process is none without a handler, then nothing is left behind."""
+    command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "migrate"]
+    waiting = (
+        "select count(*) from pg_stat_activity where application_name = 'creditlane-migrate' "
+        "and datname = current_database() and wait_event_type = 'Lock'"
+    )
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
+        environment = os.environ | {"CREDITLANE_DATABASE_URL": database_url}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as migration:
+            assert wait_until(lambda: ask(database_url, waiting) == [(1,)], seconds=DEADLINE_SECONDS)
+            migration.send_signal(signal.SIGTERM)
+            _, told = migration.communicate(timeout=DEADLINE_SECONDS)
+
+        assert (migration.returncode, told) == (128 + signal.SIGTERM, "")
+        assert wait_until(lambda: ask(database_url, waiting) == [(0,)], seconds=DEADLINE_SECONDS)
+
+
+def _query(url: str) -> str:
+    """Return what makes a schema of the database the one that is used."""
+    return IN_SCHEMA if "?" not in url else IN_SCHEMA.replace("?", "&")
