@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 #: What the command line needs beside the plain install.
 COMMAND_LINE_PACKAGES = ("typer", "rich", "alembic", "sqlalchemy", "structlog")
@@ -13,14 +18,50 @@ TRACEBACK_VARIABLE = "CREDITLANE_TRACEBACK"
 
 FAILED = 1
 INTERRUPTED = 130
+#: What a shell adds to the number of a signal, for the exit code of what it has ended.
+SIGNALLED = 128
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    if any(importlib.util.find_spec(package) is None for package in COMMAND_LINE_PACKAGES):
-        sys.stderr.write("the command line needs `pip install 'creditlane[worker]'`\n")
-        sys.exit(FAILED)
-    sys.exit(_run())
+    # First of all: to a container's first process, a signal without a handler is none.
+    with _interrupted_by_sigterm() as received:
+        _write_what_the_terminal_can_show()
+        if any(importlib.util.find_spec(package) is None for package in COMMAND_LINE_PACKAGES):
+            sys.stderr.write("the command line needs `pip install 'creditlane[worker]'`\n")
+            sys.exit(FAILED)
+        code = _run()
+        sys.exit(SIGNALLED + received[0] if received else code)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[list[int]]:
+    """Let SIGTERM interrupt what is under way as Ctrl-C does, until that has a handler; a second one ends it.
+
+    Gives a list of what was received.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(SIGNALLED + number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    except KeyboardInterrupt:
+        sys.exit(SIGNALLED + received[0] if received else INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _write_what_the_terminal_can_show() -> None:
+    """Let characters that the encoding of a stream lacks be escapes: a customer's name must not end a listing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:

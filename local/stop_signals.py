@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and a closed terminal as one orderly interruption, which nothing interrupts again."""
+"""Ctrl-C, SIGTERM and a closed terminal as one orderly interruption, which nothing interrupts again.
+
+Under `nohup`, which has a closed terminal ignored, that stays so.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def _heeded() -> list[signal.Signals]:
+    """Return the signals that stop this process, without what it was started to ignore."""
+    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def held_signals() -> Iterator[None]:
     """Let a signal that comes meanwhile do its work afterwards: a child that was started must be known to who ends it.
@@ -22,7 +30,7 @@ def held_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    previous = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in SIGNALS}
+    previous = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in _heeded()}
     try:
         yield
     finally:
@@ -45,7 +53,7 @@ class StopSignals:
         self._restore: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
-        for number in SIGNALS:
+        for number in _heeded():
             previous = signal.signal(number, self._handle)
             self._restore.append(lambda number=number, previous=previous: signal.signal(number, previous))  # type: ignore[misc]
         return self

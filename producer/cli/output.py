@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def announce(text: str) -> None:
 
 def print_json(report: BaseModel) -> None:
     """Print the report as one JSON object, for a program."""
-    print_line(report.model_dump_json(indent=2))
+    print_line(report.model_dump_json(indent=2, ensure_ascii=not _shows_everything(sys.stdout.encoding)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str | None = None) -> None:
@@ -65,6 +66,11 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _shows_everything(encoding: str | None) -> bool:
+    """Tell whether every character can be written; where not, JSON has escapes of its own, which programs can read."""
+    return encoding is not None and codecs.lookup(encoding).name == "utf-8"
 
 
 def _is_numeric(cells: Sequence[Cell]) -> bool:

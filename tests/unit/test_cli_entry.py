@@ -1,7 +1,9 @@
 """Whatever goes wrong on the command line is one line on standard error and an exit code."""
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +42,9 @@ def test_the_plain_install_is_told_what_to_add(
 
 
 def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> None:
-    code = "import sys, creditlane.local.entry; print({'typer', 'rich', 'sqlalchemy', 'alembic'} & sys.modules.keys())"
+    """Nothing that takes time is imported before signals are heeded, either."""
+    heavy = {"typer", "rich", "sqlalchemy", "alembic", "pydantic", "psycopg", "redis", "asyncio"}
+    code = f"import sys, creditlane.local.entry; print({heavy} & sys.modules.keys())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert told.stdout == "set()\n"
@@ -78,6 +82,53 @@ def test_a_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert failing_with(KeyboardInterrupt(), monkeypatch) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_to_be_told_to_stop_ends_what_is_under_way(
+    times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given SIGTERM before a command has a handler of its own, when it comes again, then nothing is waited for."""
+    before = signal.getsignal(signal.SIGTERM)
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            if times == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(app, "app", work)
+
+    assert run(monkeypatch) == 143
+    assert (ended, capsys.readouterr().err) == ([143] * (times - 1), "")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_need_not_know_every_character(encoding: str) -> None:
+    """Given a customer's name that the terminal cannot show, then it is shown in escapes, and JSON stays JSON."""
+    program = """if True:
+        from pydantic import create_model
+        from creditlane.local import app, entry
+        from creditlane.producer.cli.output import print_json, print_line, print_table
+        def work():
+            print_json(create_model("Report", name=(str, "é Żółć 🙂"))())
+            print_table(["name"], [["Żółć"]])
+            print_line("ends")
+        app.app = work
+        entry.main()
+    """
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True, encoding=encoding
+    )
+
+    report, brace, listed = told.stdout.partition("}")
+    assert json.loads(report + brace) == {"name": "é Żółć 🙂"}
+    assert listed.split() == ["name", "Żółć".encode(encoding, "backslashreplace").decode(encoding), "ends"]
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

@@ -44,3 +44,19 @@ def test_other_threads_hold_nothing() -> None:
     thread.join()
 
     assert outcome == [True]
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    """Given a process that was started with SIGHUP ignored, then it goes on ignoring it, and stops for others."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            with held_signals():
+                signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
