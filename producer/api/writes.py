@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
-from ...schemas.commands import Command, Key
+from ...schemas.commands import Command
 from ...schemas.encoding import MAX_COMMAND_BYTES
 from ...schemas.errors import InvalidCommand, Unavailable
 from ...schemas.results import Result
@@ -20,22 +20,12 @@ from ..verdict import unread
 from .authentication import Store, authenticated_store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
+from .key_header import KEY_FIELD, KEY_HEADER, KeyHeader, key_of_header
 from .limits import waiting_place
 from .models import QueuedCommand
 
 _CommandT = TypeVar("_CommandT", bound=Command)
 
-KeyHeader = Annotated[
-    Key | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
-        "one answer. Must not start with `reversal:`.",
-        examples=["freeze_42"],
-    ),
-]
-#: The same where the body has the key: a document that showed both could not say that one of them must be there.
-UnshownKeyHeader = Annotated[Key | None, Header(alias="Idempotency-Key", include_in_schema=False)]
 PreferHeader = Annotated[
     str | None,
     Header(
@@ -69,11 +59,11 @@ class Writes:
         if given is None:
             if purpose is not None:
                 return generated_key(purpose)
-            message = "idempotency_key: is required, in the body or as the header Idempotency-Key"
-            raise Problem("validation_error", message, param="idempotency_key")
+            message = f"{KEY_FIELD}: is required, in the body or as the header {KEY_HEADER}"
+            raise Problem("validation_error", message, param=KEY_FIELD)
         if self._header_key not in {None, given}:
-            message = "idempotency_key: the body and the header Idempotency-Key must agree; send one of them"
-            raise Problem("validation_error", message, param="idempotency_key")
+            message = f"{KEY_FIELD}: the body and the header {KEY_HEADER} must agree; send one of them"
+            raise Problem("validation_error", message, param=KEY_FIELD)
         return given
 
     async def decide(self, kind: type[_CommandT], **fields: Any) -> Result | Ticket:
@@ -138,19 +128,18 @@ def _asks_for_no_wait(prefer: str | None) -> bool:
 async def _writes(
     request: Request,
     store: Annotated[Store, Depends(authenticated_store)],
-    idempotency_key: KeyHeader = None,
+    _shown: KeyHeader = None,
     prefer: PreferHeader = None,
 ) -> Writes:
-    return Writes(request, store, idempotency_key, prefer)
+    return Writes(request, store, key_of_header(request), prefer)
 
 
 async def _writes_by_body(
     request: Request,
     store: Annotated[Store, Depends(authenticated_store)],
-    idempotency_key: UnshownKeyHeader = None,
     prefer: PreferHeader = None,
 ) -> Writes:
-    return Writes(request, store, idempotency_key, prefer)
+    return Writes(request, store, key_of_header(request), prefer)
 
 
 async def _writes_without_key(
