@@ -21,6 +21,7 @@ CreditlaneError
 ├── RateLimited                    rate_limited: too many requests; nothing was accepted
 ├── TooLarge                       too_large: the body of a request exceeds the limit
 ├── TooSlow                        too_slow: the body of a request did not come in time
+├── UnsupportedEncoding            unsupported_encoding: the body of a request is compressed
 ├── Unavailable                    unavailable: Redis or Postgres cannot be reached
 ├── UndecodableCommand             undecodable: bytes on a lane that are no command of a known version
 ├── TargetRefused                  target_refused: webhooks may not go to this URL or address
@@ -203,6 +204,12 @@ class TooSlow(CreditlaneError):
     """The body did not come in time; nothing was accepted, send the request again."""
 
     code = "too_slow"
+
+
+class UnsupportedEncoding(CreditlaneError):
+    """The body is compressed; send it as it is, without Content-Encoding."""
+
+    code = "unsupported_encoding"
 
 
 class Unavailable(CreditlaneError, ConnectionError):

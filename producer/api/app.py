@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES
@@ -18,6 +18,7 @@ from .errors import add_error_handlers
 from .monitoring import Watch
 from .paging import MAX_PAGE_ITEMS
 from .surroundings import surround
+from .unknown_input import only_known_bodies, only_known_parameters
 
 _DESCRIPTION = """
 Give each customer a balance in any unit, add to it when something good happens, take from it as it is used.
@@ -75,7 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     describe(app)
     add_docs(app)
     add_error_handlers(app)
-    for module in (accounts, transactions, commands, batch, webhooks):
-        app.include_router(module.router)
+    for module in (accounts, transactions, commands, webhooks):
+        app.include_router(module.router, dependencies=[Depends(only_known_parameters), Depends(only_known_bodies)])
+    app.include_router(batch.router, dependencies=[Depends(only_known_parameters)])
     surround(app, settings)
     return app

@@ -55,5 +55,5 @@ BATCH_RESPONSES: Responses = {
         "headers": headers("x-request-id"),
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": _EXAMPLE_ANSWERS}},
     },
-    **errors("timeout", "lane_full"),
+    **errors("timeout", "lane_full", "unsupported_encoding"),
 }

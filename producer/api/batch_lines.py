@@ -6,6 +6,7 @@ it stands on a lane, and judged by the very rules by which a worker takes it off
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -174,9 +175,13 @@ def too_long() -> Problem:
 
 
 class LineSplitter:
-    """Cuts a body that comes in parts into its lines, and holds no more than one line of the longest length."""
+    """Cuts a body that comes in parts into its lines, and holds no more than one line of the longest length.
+
+    A byte-order mark before the first line is no part of it.
+    """
 
     def __init__(self) -> None:
+        self._is_first = True
         self._parts: list[bytes] = []
         self._length = 0
 
@@ -205,4 +210,7 @@ class LineSplitter:
         line = None if self._length > MAX_COMMAND_BYTES else b"".join(self._parts)
         self._parts.clear()
         self._length = 0
+        if self._is_first and line is not None:
+            line = line.removeprefix(BOM_UTF8)
+        self._is_first = False
         return line

@@ -20,7 +20,7 @@ _HEADER_TEXTS = {
 #: Codes that every operation of a store may answer with.
 _COMMON = ("validation_error", "unauthorized", "rate_limited", "internal_error", "unavailable")
 #: Those of every operation that puts a command on a lane.
-_WRITING = ("too_slow", "too_large", "lane_full", "timeout", "dead_lettered")
+_WRITING = ("too_slow", "too_large", "unsupported_encoding", "lane_full", "timeout", "dead_lettered")
 
 #: The schema of the error body that the framework would send.
 _FRAMEWORK_ERROR = "HTTPValidationError"
@@ -35,7 +35,7 @@ def reading(model: type[BaseModel], *codes: str) -> Responses:
 
 def changing(model: type[BaseModel], *codes: str) -> Responses:
     """Return the responses of an operation that changes what is no part of the books, by itself in Postgres."""
-    return reading(model, "timeout", *codes)
+    return reading(model, "timeout", "unsupported_encoding", *codes)
 
 
 def writing(model: type[BaseModel], status: int, *codes: str) -> Responses:

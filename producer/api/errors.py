@@ -25,6 +25,7 @@ from ...schemas.errors import (
     Rejected,
     TooLarge,
     TooSlow,
+    UnsupportedEncoding,
 )
 from ...schemas.results import ErrorDetail
 from ...schemas.roles import DeniedByRole
@@ -64,6 +65,7 @@ CODES: dict[str, tuple[int, str]] = {
     "webhook_disabled": (409, "The endpoint is disabled, so nothing is sent to it; enable it first."),
     "webhook_limit_reached": (409, "The store has as many endpoints as it may have; delete one first."),
     "too_large": (413, "The body is larger than the server takes."),
+    "unsupported_encoding": (415, "The body is compressed; send it as it is, without `Content-Encoding`."),
     "insufficient_balance": (422, "The balance does not cover the amount; add credits, or take less under a new key."),
     "unbalanced_transaction": (422, "Debits do not equal credits; correct the amounts and send a new key."),
     "lane_full": (429, "The account's lane is full and accepted nothing; try again after `Retry-After` seconds."),
@@ -145,7 +147,11 @@ def problem_of(error: CreditlaneError) -> Problem:
     if isinstance(error, Rejected):
         return problem_of_rejection(ErrorDetail(code=error.code, message=error.message))
     # What says where it cannot connect names hosts, so only these are told in their own words.
-    message = error.message if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow) else None
+    message = (
+        error.message
+        if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow | UnsupportedEncoding)
+        else None
+    )
     ticket = error.ticket if isinstance(error, OutcomeUnknown) else None
     retry_after = error.retry_after if isinstance(error, RateLimited) else RETRY_SECONDS.get(code)
     return Problem(
@@ -269,7 +275,7 @@ def _allowed_methods(request: Request) -> set[str]:
         scope = {**request.scope, "method": method}
         if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
             methods.add(method)
-    return methods
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -79,7 +79,7 @@ class BodyLimits:
         self._seconds = settings.api_body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
         elif scope["path"] == STREAMED_PATH:
             await self._app(scope, _impatient(receive, self._seconds), send)
@@ -121,7 +121,7 @@ async def _refuse(error: CreditlaneError, scope: Scope, receive: Receive, send: 
     await error_answer(Request(scope), problem_of(error))(scope, receive, send)
 
 
-def _has_body(scope: Scope) -> bool:
+def has_body(scope: Scope) -> bool:
     """Tell whether a body was announced; without that there is none, by HTTP's rules."""
     return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
 

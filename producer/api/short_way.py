@@ -73,7 +73,7 @@ async def _move(request: Request, target: _Target, body: Movement) -> Response:
 
 def _target_of(scope: Scope) -> _Target | None:
     """Return what the head asks for, or None where it asks for anything that is not plain."""
-    if scope["type"] != "http" or scope["method"] != "POST":
+    if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
         return None
     match = _PATH.fullmatch(scope["path"])
     if match is None:

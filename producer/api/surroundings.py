@@ -9,6 +9,8 @@ from ...schemas.settings import Settings
 from . import monitoring
 from .address_limits import AddressLimits
 from .authentication import KeyDesk
+from .content_coding import PlainBodies
+from .head_requests import HeadAsGet
 from .key_check import KeyCheck
 from .limits import BodyLimits, Limits
 from .request_log import RequestLog
@@ -27,12 +29,13 @@ def surround(app: FastAPI, settings: Settings) -> None:
     # Inside the limits, so that it gets whole bodies.
     app.add_middleware(ShortWay)
     app.add_middleware(BodyLimits, settings=settings)
-    # Around both: nobody sends a body before it is known whose it is.
+    app.add_middleware(PlainBodies)
+    # Around all of them: nobody sends a body before it is known whose it is.
     app.add_middleware(KeyCheck)
     build = app.build_middleware_stack
 
     def build_with_log() -> ASGIApp:
         # Around everything, also around Starlette's own layer that answers a defect with 500: that is logged, too.
-        return RequestLog(build(), metrics)
+        return RequestLog(HeadAsGet(build()), metrics)
 
     app.build_middleware_stack = build_with_log  # type: ignore[method-assign]
