@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .producer import AsyncClient, Client
+    from .producer.async_client import AsyncClient
+    from .producer.client import Client
     from .schemas.accounts import Account, Entry
     from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
     from .schemas.errors import (
@@ -92,7 +93,8 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names in {
-        ".producer": ("AsyncClient", "Client"),
+        ".producer.async_client": ("AsyncClient",),
+        ".producer.client": ("Client",),
         ".schemas.accounts": ("Account", "Entry"),
         ".schemas.commands": (
             "Close",

@@ -1,36 +1,108 @@
-"""The `creditlane` command: mounts what producers, workers and the local stack bring along."""
+"""The `creditlane` command: names what producers, workers and the local stack bring along."""
 
 from __future__ import annotations
 
 import importlib.util
-import sys
 from typing import Annotated
 
 import typer
 
-from ..producer.cli.api_command import api_command
-from ..producer.cli.dead_command import dead_app
-from ..producer.cli.keys_command import keys_app
-from ..producer.cli.output import print_line
-from ..producer.cli.redis_users_command import redis_users_command
-from ..producer.cli.status_command import status_command
-from ..producer.cli.stores_command import stores_app
-from ..producer.cli.verify_command import verify_command
-from ..producer.cli.webhooks_command import webhooks_app
-from .demo_command import demo_command
-from .environment_command import environment_command
-from .export_command import export_command
-from .jobs_commands import jobs_app
-from .up_command import up_command
-from .worker_commands import migrate_command, worker_command
+from .deferred_commands import MARKUP_MODE, Deferred, DeferredGroup
+
+#: Every command but `bench`, by its name.
+COMMANDS = {
+    "up": Deferred(
+        ".up_command",
+        "up_command",
+        "Run the whole local stack in the foreground: Postgres, Redis, workers, jobs, HTTP API. Ctrl-C stops it all.",
+    ),
+    "env": Deferred(
+        ".environment_command",
+        "environment_command",
+        "Print the settings of the running stack as lines for a shell. Ends with 1 when no stack runs.",
+    ),
+    "demo": Deferred(
+        ".demo_command",
+        "demo_command",
+        "Run a usage file through the whole lane on the local stack, and prove the books.",
+    ),
+    "worker": Deferred(
+        ".worker_commands",
+        "worker_app",
+        "Apply commands until told to stop: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.",
+    ),
+    "api": Deferred(
+        "..producer.cli.api_command",
+        "api_command",
+        "Serve the HTTP API until told to stop: SIGTERM or Ctrl-C lets it finish the requests under way.",
+    ),
+    "migrate": Deferred(
+        ".worker_commands",
+        "migrate_command",
+        "Bring the database to the schema of this version. Safe to repeat, and to run from several places at once.",
+    ),
+    "redis-users": Deferred(
+        "..producer.cli.redis_users_command",
+        "redis_users_command",
+        "Print the users of Redis for CREDITLANE_REDIS_PREFIX: producer, worker, jobs, operator.",
+    ),
+    "status": Deferred(
+        "..producer.cli.status_command",
+        "status_command",
+        "Show the lanes: who applies them, how much waits on each, and how long the oldest command has waited.",
+    ),
+    "verify": Deferred(
+        "..producer.cli.verify_command",
+        "verify_command",
+        "Prove the whole ledger: recompute every balance, number, reversal and state from the rows alone.",
+    ),
+    "export": Deferred(
+        ".export_command",
+        "export_command",
+        "Write the entries of a period to files, in the order of time, with amounts exact to the last digit.",
+    ),
+    "stores": Deferred(
+        "..producer.cli.stores_command", "stores_app", "Make and list stores, each of which sees only what is its own."
+    ),
+    "keys": Deferred("..producer.cli.keys_command", "keys_app", "Make, list and revoke the API keys of the stores."),
+    "dead": Deferred(
+        "..producer.cli.dead_command",
+        "dead_app",
+        "Look at the dead letters, commands that could not be decided, and put them back on their lanes.",
+    ),
+    "webhooks": Deferred(
+        "..producer.cli.webhooks_command",
+        "webhooks_app",
+        "Say where a store wants to hear of what happens in it, and see what was sent.",
+    ),
+    "jobs": Deferred(
+        ".jobs_commands",
+        "jobs_app",
+        "Deliver webhooks and do scheduled work, on RQ; list what is scheduled, and run it now.",
+    ),
+}
+BENCH = Deferred(
+    "..benchmarks.command", "bench_command", "Measure the lane against a bare COPY, in one run on one set of servers."
+)
+
+
+def _has_benchmarks() -> bool:
+    return importlib.util.find_spec(f"{__package__.rpartition('.')[0]}.benchmarks") is not None
+
+
+class CreditlaneGroup(DeferredGroup):
+    """Every command; with `bench`, where the benchmarks are installed."""
+
+    deferred = COMMANDS | ({"bench": BENCH} if _has_benchmarks() else {})
+
 
 app = typer.Typer(
     name="creditlane",
+    cls=CreditlaneGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    # Boxes for a person, plain lines for a pipe.
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    rich_markup_mode=MARKUP_MODE,
 )
 
 
@@ -38,7 +110,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
-        print_line(f"creditlane {__version__}")
+        typer.echo(f"creditlane {__version__}")
         raise typer.Exit
 
 
@@ -52,32 +124,3 @@ def creditlane(
 
     Start with:  creditlane demo
     """
-
-
-app.command("up")(up_command)
-app.command("env")(environment_command)
-app.command("demo")(demo_command)
-app.command("worker")(worker_command)
-app.command("api")(api_command)
-app.command("migrate")(migrate_command)
-app.command("redis-users")(redis_users_command)
-app.command("status")(status_command)
-app.command("verify")(verify_command)
-app.command("export")(export_command)
-app.add_typer(stores_app)
-app.add_typer(keys_app)
-app.add_typer(dead_app)
-app.add_typer(webhooks_app)
-app.add_typer(jobs_app)
-
-
-def _mount_benchmarks() -> None:
-    """Add `bench`, where the benchmarks are installed."""
-    package = f"{__package__.rpartition('.')[0]}.benchmarks.command"
-    if importlib.util.find_spec(package) is not None:
-        from ..benchmarks.command import bench_command
-
-        app.command("bench")(bench_command)
-
-
-_mount_benchmarks()

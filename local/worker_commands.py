@@ -16,10 +16,15 @@ from ..schemas.settings import load_operator_settings, load_settings
 from .role_passwords import read_passwords, variable_of
 from .stop_signals import StopSignals
 from .up_command import print_log_line
+from .worker_alive import tell_life
 from .worker_pool import WorkerPool
 
+worker_app = typer.Typer(name="worker", invoke_without_command=True)
 
+
+@worker_app.callback()
 def worker_command(
+    context: typer.Context,
     processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="Number of worker processes.")] = 1,
 ) -> None:
     """Apply commands until told to stop: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.
@@ -29,9 +34,11 @@ def worker_command(
 
     Example:  creditlane worker --processes 2
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = load_settings()
     if processes == 1:
-        from ..worker import run_worker
+        from ..worker.process import run_worker
 
         run_worker(settings)
         return
@@ -39,6 +46,18 @@ def worker_command(
     settings.require_redis_url()
     with StopSignals() as signals:
         WorkerPool(processes, os.environ, print_log_line).run(signals)
+
+
+@worker_app.command("alive")
+def alive_command() -> None:
+    """Tell whether the worker processes of this machine, user and CREDITLANE_REDIS_PREFIX show life, for health checks.
+
+    Ends with 1 if there is none, or if one has shown no life for two leases. It asks no server: a worker that waits for
+    one is alive. `creditlane status --check` tells whether every lane has a worker.
+
+    Example:  creditlane worker alive
+    """
+    raise typer.Exit(tell_life())
 
 
 #: Who connects with the URL of each role.

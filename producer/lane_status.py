@@ -118,6 +118,16 @@ class LanesReport(BaseModel):
         ]
 
     @property
+    def faults(self) -> list[str]:
+        """What keeps commands from being applied: what else is wrong with workers or times does not."""
+        unowned = [str(lane.partition) for lane in self.lanes if lane.owner is None]
+        told = [] if self.redis_problem is None else [f"redis: {self.redis_problem}"]
+        if unowned:
+            lanes = f"{len(unowned)} of {len(self.lanes)} lanes have no living worker ({', '.join(unowned)})"
+            told.append(f"{lanes}; start `creditlane worker`")
+        return [*told, *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None)]
+
+    @property
     def without_owner(self) -> list[LaneStatus]:
         """The lanes that nobody applies, without those that are between workers."""
         return [lane for lane in self.lanes if lane.owner is None and not lane.between_workers]

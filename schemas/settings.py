@@ -10,7 +10,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .encoding import describe
 from .errors import ConfigurationError
 from .redaction import keep_environment_secret
-from .redis_urls import check_redis_url
 from .roles import DEFAULT_PREFIX, PREFIX_FORM
 from .routing import MAX_PARTITIONS
 
@@ -51,6 +50,8 @@ class Settings(BaseSettings):
     batch_limit: int = Field(default=8_000, ge=1, le=50_000)
     #: How long a worker that shows no life keeps its partitions, in seconds.
     lease_seconds: float = Field(default=10.0, ge=0.5, le=300)
+    #: Where workers leave their heartbeats for `creditlane worker alive`; left out, in the temporary directory.
+    runtime_dir: str | None = None
     #: `json` or `console`; left out, console on a terminal and JSON elsewhere.
     log_format: str | None = Field(default=None, pattern=r"^(json|console)$")
 
@@ -97,11 +98,13 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=30)
 
     def require_redis_url(self) -> str:
-        """Return the Redis URL.
+        """Return the Redis URL. Imports the driver, which alone can read one.
 
         Raises:
             ConfigurationError: it is not set, or is none.
         """
+        from .redis_urls import check_redis_url
+
         url = self.redis_url or _missing("CREDITLANE_REDIS_URL", "redis://localhost:6379/0")
         check_redis_url(url)
         return url

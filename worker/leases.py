@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from threading import Event
 from typing import Any
@@ -44,6 +44,10 @@ MIN_ANSWER_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
+def _unseen() -> None:
+    """Where nobody looks at this process alone."""
+
+
 class LeaseKeeper:
     """Keeps one worker's leases, in a thread of its own with a connection of its own."""
 
@@ -57,7 +61,9 @@ class LeaseKeeper:
         stopping: Event,
         *,
         lease_seconds: float,
+        beat: Callable[[], None] = _unseen,
     ) -> None:
+        """Prepare to keep leases; `beat` is called in every round, whether or not Postgres could be reached."""
         self._database_url = database_url
         self._worker_id = worker_id
         self._ownership = ownership
@@ -72,11 +78,13 @@ class LeaseKeeper:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._was_stuck = False
         self._told_standing: set[int] = set()
+        self._beat = beat
 
     def run(self) -> None:
         """Keep the leases until the worker is stopping."""
         backoff = Backoff(self._stopping, longest_seconds=min(LONGEST_PAUSE_SECONDS, self._renewal_seconds))
         while not self._stopping.is_set():
+            self._beat()
             try:
                 pause = self._tick()
             except psycopg.Error as error:

@@ -27,6 +27,7 @@ import structlog
 
 from ..schemas.errors import NotMigrated
 from ..schemas.evictions import SECTION, eviction_problem
+from ..schemas.heartbeats import Heartbeat, heartbeat_directory
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.keys import Keys
 from ..schemas.logs import configure_logs
@@ -77,7 +78,12 @@ class Worker:
             progress,
             self._drained,
             lease_seconds=settings.lease_seconds,
+            beat=self._beat,
         )
+        self._heartbeat = Heartbeat(
+            heartbeat_directory(settings.runtime_dir), settings.redis_prefix, settings.lease_seconds
+        )
+        self._is_heartbeat_lost = False
         self._reading = ReadingStage(
             settings,
             self.worker_id,
@@ -115,9 +121,16 @@ class Worker:
                 this role do what a worker needs.
             BaseException: whatever ended one of the threads.
         """
-        installation = self._check_installation()
-        if installation is None:
-            return
+        try:
+            installation = self._check_installation()
+            if installation is not None:
+                self._work(installation)
+        finally:
+            self._heartbeat.end()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self, installation: Installation) -> None:
         stages = {"reader": self._reading.run, "announcer": self._announcing.run, "leases": self._keeper.run}
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in stages.items()
@@ -129,9 +142,8 @@ class Worker:
             thread.start()
         self._guard(partial(self._applying.run, installation.partitions))
         self._leave(*threads)
-        if self._failure is not None:
-            raise self._failure
-        _log.info("worker stopped", worker=self.worker_id)
+        if self._failure is None:
+            _log.info("worker stopped", worker=self.worker_id)
 
     def _leave(self, reader: threading.Thread, announcer: threading.Thread, leases: threading.Thread) -> None:
         self.stop()
@@ -140,6 +152,15 @@ class Worker:
         self._drained.set()
         leases.join(STOP_TIMEOUT_SECONDS)
         self._keeper.leave()
+
+    def _beat(self) -> None:
+        """Show this machine that the process lives; where that cannot be written, nothing else depends on it."""
+        try:
+            self._heartbeat.beat()
+        except OSError as error:
+            if not self._is_heartbeat_lost:
+                _log.warning("`creditlane worker alive` will not see this worker", error=str(error))
+            self._is_heartbeat_lost = True
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Do a thread's work; what it does not handle ends the whole process."""
@@ -157,6 +178,7 @@ class Worker:
         """Wait for Postgres, check what is fixed there, and mirror it for producers. None if told to stop."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
+            self._beat()
             try:
                 with connect_postgres(self._database_url, silence_seconds=START_ANSWER_SECONDS) as connection:
                     row = connection.execute(READ_INSTALLATION).fetchone()

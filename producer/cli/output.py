@@ -6,15 +6,13 @@ import codecs
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from ...schemas.control_characters import visible
 from ...schemas.log_stream import LogStream
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 #: A cell: numbers are aligned to the right, None is shown as a dash.
 Cell = str | int | float | None
@@ -42,6 +40,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title
     if not sys.stdout.isatty():
         _print_plain(columns, rows, numeric)
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", title_style="bold")
     for column, is_number in zip(columns, numeric, strict=True):
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
@@ -56,6 +58,9 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Annotated
 
 import typer
 
-from ...schemas.settings import load_settings
+from ...schemas.settings import Settings, load_settings
 from ...schemas.webhook_secrets import SETTING
 from ..books_status import BooksReport, NextProof, read_books
 from ..lane_status import LanesReport, WorkerStatus, read_lanes
 from ..webhook_sealing import SecretCount
 from .output import print_json, print_line, print_table
+
+#: How long `--check` waits for lanes that are on their way between workers, in leases, and how often it looks, in
+#: seconds.
+HANDOVER_LEASES = 1.0
+LOOK_SECONDS = 0.5
 
 
 class StatusReport(LanesReport, BooksReport):
@@ -23,6 +30,9 @@ def status_command(
         bool, typer.Option("--all", help="List every lane, not only those with a backlog or without an owner.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every lane.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with 1 if a lane has no living worker, or something keeps it.")
+    ] = False,
 ) -> None:
     """Show the lanes: who applies them, how much waits on each, and how long the oldest command has waited.
 
@@ -30,13 +40,30 @@ def status_command(
     Needs CREDITLANE_REDIS_URL and CREDITLANE_DATABASE_URL.
 
     Example:  creditlane status --json | jq .backlog
+
+    Example:  creditlane status --check || page-somebody
     """
     settings = load_settings()
-    lanes, books = read_lanes(settings), read_books(settings)
+    lanes = settled_lanes(settings) if check else read_lanes(settings)
+    books = read_books(settings)
     if as_json:
         print_json(StatusReport(**dict(lanes), **dict(books)))
     else:
         _print_report(lanes, books, every_lane=every_lane)
+    faults = lanes.faults if check else []
+    for fault in faults:
+        sys.stderr.write(f"creditlane: {fault}\n")
+    raise typer.Exit(1 if faults else 0)
+
+
+def settled_lanes(settings: Settings) -> LanesReport:
+    """Return how the lanes are doing once none is between workers, or once one should not be any longer."""
+    report = read_lanes(settings)
+    deadline = time.monotonic() + HANDOVER_LEASES * settings.lease_seconds
+    while any(lane.between_workers for lane in report.lanes) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        report = read_lanes(settings)
+    return report
 
 
 def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from creditlane.schemas.settings import load_settings
-from creditlane.worker import run_worker, store
+from creditlane.worker import store
+from creditlane.worker.process import run_worker
 from creditlane.worker.row_text import copy_text
 
 #: Long enough that whoever does not wait for it is gone before.

@@ -17,6 +17,8 @@ from creditlane.audit.findings import CHECKS
 from creditlane.local.app import app
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
+from creditlane.producer.cli import status_command
+from creditlane.producer.lane_status import LanesReport, read_lanes
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import SCHEMA_REVISION
 from creditlane.schemas.keys import Keys
@@ -154,6 +156,70 @@ def test_lanes_that_are_handed_over_are_told_as_that(run: Run, database_url: str
     assert [lane["partition"] for lane in lanes if lane["between_workers"]] == [0, 1]
     assert beside_a_worker == "lanes         8, 1 of them without an owner, 2 between workers"
     assert without_a_worker == "lanes         8, 8 of them without an owner"
+
+
+def own_every_lane(database_url: str, **numbers: Any) -> None:
+    """Let a worker be on record that lives, owns every lane and says this of itself."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '5 minutes', %s, 300, false)",
+            [json.dumps(numbers)],
+        )
+        connection.execute("update leases set worker_id = 'w'")
+
+
+def test_a_check_fails_while_a_lane_has_no_living_worker(run: Run, database_url: str) -> None:
+    none = run("status", "--check")
+    assert (none.exit_code, run("status").exit_code) == (1, 0)
+    assert "8 of 8 lanes have no living worker (0, 1, 2, 3, 4, 5, 6, 7); start `creditlane worker`" in none.stderr
+    assert none.stdout.startswith("lanes         8, 8 of them without an owner")
+
+    own_every_lane(database_url)
+    all_owned = run("status", "--check")
+    assert (all_owned.exit_code, all_owned.stderr) == (0, "")
+
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update workers set expires_at = clock_timestamp()")
+    dead = run("status", "--check", "--json")
+    assert dead.exit_code == 1
+    assert {lane["owner"] for lane in json.loads(dead.stdout)["lanes"]} == {None}
+
+
+def test_a_check_fails_while_an_owned_lane_does_not_get_on(run: Run, database_url: str) -> None:
+    own_every_lane(database_url, standing_lanes={"3": 601.0})
+    checked = run("status", "--check")
+
+    assert checked.exit_code == 1
+    assert checked.stderr == "creditlane: lane 3: what was read of it is not done with since 601 s\n"
+
+
+def test_a_check_does_not_wait_for_ever_for_lanes_between_workers(run: Run, database_url: str) -> None:
+    own_every_lane(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null where partition = 5")
+    checked = run("status", "--check", CREDITLANE_LEASE_SECONDS="0.5")
+
+    assert checked.exit_code == 1
+    assert "1 of 8 lanes have no living worker (5)" in checked.stderr
+
+
+def test_a_check_waits_for_lanes_between_workers(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a lane that somebody takes while the check waits, then all is well."""
+    own_every_lane(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update leases set worker_id = null where partition = 5")
+    looks: list[LanesReport] = []
+
+    def look(settings: Settings) -> LanesReport:
+        looks.append(read_lanes(settings))
+        with psycopg.connect(database_url) as connection:
+            connection.execute("update leases set worker_id = 'w'")
+        return looks[-1]
+
+    monkeypatch.setattr(status_command, "read_lanes", look)
+    assert run("status", "--check", CREDITLANE_LEASE_SECONDS="300").exit_code == 0
+    assert [len([lane for lane in report.lanes if lane.owner is None]) for report in looks] == [1, 0]
 
 
 @pytest.mark.parametrize("change", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "100kb")])

@@ -1,6 +1,9 @@
 """A worker process starts only where it may, waits for servers that are not there, and leaves nothing half done."""
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,3 +227,43 @@ def test_a_worker_tells_producers_how_many_partitions_there_are(settings: Settin
         start_worker(settings)
         wait_for(lambda: client.get(key), "the mirror")
         assert client.get(key) == b'{"partitions":8}'
+
+
+def is_alive(runtime_dir: Path, prefix: str) -> bool:
+    """Whether `creditlane worker alive` says so, as a health check asks it."""
+    command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "worker", "alive"]
+    reach = {"CREDITLANE_RUNTIME_DIR": str(runtime_dir), "CREDITLANE_REDIS_PREFIX": prefix}
+    return subprocess.run(command, env={**os.environ, **reach}, capture_output=True, check=False).returncode == 0
+
+
+def test_a_worker_is_alive_while_it_runs_and_not_while_it_stands_still(
+    settings: Settings, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker(settings, runtime_dir=str(tmp_path), lease_seconds=0.5)
+    wait_for(lambda: is_alive(tmp_path, settings.redis_prefix), "life")
+
+    worker.signal(signal.SIGSTOP)
+    wait_for(lambda: not is_alive(tmp_path, settings.redis_prefix), "its silence")
+    worker.signal(signal.SIGCONT)
+    wait_for(lambda: is_alive(tmp_path, settings.redis_prefix), "life")
+
+    worker.signal(signal.SIGTERM)
+    assert worker.wait_for_exit() == 0
+    assert not is_alive(tmp_path, settings.redis_prefix)
+    assert list(tmp_path.glob("heartbeat-*")) == []
+
+
+def test_a_worker_that_waits_for_its_servers_is_alive(
+    settings: Settings, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(settings, runtime_dir=str(tmp_path), database_url="postgresql://nobody@127.0.0.1:1/none")
+    wait_for(lambda: is_alive(tmp_path, settings.redis_prefix), "life")
+
+
+def test_a_worker_works_where_its_heartbeat_cannot_be_written(
+    settings: Settings, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    worker = start_worker(settings, runtime_dir=str(tmp_path / "file"))
+    worker.wait_for_log("partitions changed")
+    assert sum("will not see this worker" in line["event"] for line in worker.log()) == 1

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from creditlane.local import app, entry
+from creditlane.local.deferred_commands import loaded
 from creditlane.schemas.errors import Unavailable
 
 
@@ -48,6 +49,68 @@ def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> No
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert told.stdout == "set()\n"
+
+
+#: Runs the command line of the arguments, then prints which modules that took.
+COUNT_MODULES = """
+import json, sys
+before = set(sys.modules)
+from creditlane.local.entry import main
+try:
+    main()
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules.keys() - before)))
+"""
+
+
+def modules_of(tmp_path: Path, *arguments: str) -> list[str]:
+    environment = {**os.environ, "CREDITLANE_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", COUNT_MODULES, *arguments]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    modules: list[str] = json.loads(told.splitlines()[-1])
+    return modules
+
+
+#: Time is mostly that of modules, and can be counted on a machine that has other work, too.
+@pytest.mark.parametrize(
+    ("arguments", "own", "most"),
+    [
+        (["worker", "alive"], {"local.worker_alive", "schemas", "schemas.heartbeats"}, 60),
+        (["--version"], {"local.app", "local.deferred_commands"}, 220),
+        (["--help"], {"local.app", "local.deferred_commands"}, 220),
+    ],
+    ids=["alive", "version", "help"],
+)
+def test_a_command_line_that_starts_imports_no_more_than_it_needs(
+    arguments: list[str], own: set[str], most: int, tmp_path: Path
+) -> None:
+    modules = modules_of(tmp_path, *arguments)
+
+    ours = {name for name in modules if name.partition(".")[0] == "creditlane"}
+    benchmarks = {"creditlane.benchmarks"}
+    assert ours - benchmarks == {"creditlane", "creditlane.local", "creditlane.local.entry"} | {
+        f"creditlane.{name}" for name in own
+    }
+    assert len(modules) <= most
+    assert not {"pydantic", "psycopg", "redis", "rich", "sqlalchemy", "asyncio"} & set(modules)
+
+
+def test_a_table_is_drawn_by_what_is_imported_for_it_alone(tmp_path: Path) -> None:
+    assert "rich" not in modules_of(tmp_path, "stores", "--help")
+
+
+def test_every_command_s_summary_is_the_beginning_of_its_own_help() -> None:
+    for name, where in app.CreditlaneGroup.deferred.items():
+        told = " ".join((loaded(name, where).help or "").split())
+        assert told.startswith(where.summary), name
+
+
+def test_a_command_that_is_misspelled_is_guessed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "statsu") == 2
+    assert "'status'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -162,7 +225,20 @@ def test_a_wrong_option_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "env", "demo", "worker", "migrate", "status", "verify", "dead list", "dead show", "dead replay"]
+    "command",
+    [
+        "up",
+        "env",
+        "demo",
+        "worker",
+        "worker alive",
+        "migrate",
+        "status",
+        "verify",
+        "dead list",
+        "dead show",
+        "dead replay",
+    ],
 )
 def test_every_command_teaches_by_an_example(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

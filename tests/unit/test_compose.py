@@ -1,5 +1,6 @@
 """The container files keep their promises: durable, healthy, not root, no secret, nothing published by accident."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -189,6 +190,15 @@ def test_only_the_migration_has_the_superuser_s_password(services: dict[str, Any
         "CREDITLANE_DATABASE_URL",
         *(role_passwords.variable_of(part) for part in ROLES.values()),
     }
+
+
+def test_a_worker_is_healthy_while_its_heart_beats(services: dict[str, Any]) -> None:
+    check = ["creditlane", "worker", "alive"]
+    assert services["worker"]["healthcheck"]["test"] == ["CMD", *check]
+    (instruction,) = dockerfile_instructions("HEALTHCHECK")
+    assert json.loads(instruction.partition("CMD ")[2]) == check
+    # Where its heartbeat goes.
+    assert any(place.startswith("/tmp:") for place in services["worker"]["tmpfs"])  # noqa: S108  memory of its own
 
 
 @pytest.mark.parametrize("service", ["deliveries", "jobs"])

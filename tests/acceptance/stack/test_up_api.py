@@ -107,6 +107,7 @@ def test_without_its_packages_the_stack_runs_and_says_so() -> None:
     assert up_command._about(None, Path()) == "The HTTP API is not served: it needs `pip install 'creditlane[api]'`."
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'starlette', 'uvicorn', 'prometheus_client')))\n"
-        "import creditlane.local.app, creditlane.local.api_server"
+        "import creditlane.local.up_command, creditlane.local.api_server\n"
+        "import creditlane.producer.cli.api_command, creditlane.producer.cli.keys_command"
     )
     assert subprocess.run([sys.executable, "-c", program], check=True).returncode == 0
