@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 #: Boxes for a person, plain lines for a pipe.
-MARKUP_MODE = "rich" if sys.stdout.isatty() else None
+MARKUP_MODE: Literal["rich"] | None = "rich" if sys.stdout.isatty() else None
 
 
 class Deferred(NamedTuple):
