@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import redis
 
 from ..local.processes import wait_until
-from ..producer.client import Client
+from ..producer import Client
 from ..schemas.commands import Command
 from ..schemas.keys import Keys
 from ..schemas.routing import MAX_PARTITIONS

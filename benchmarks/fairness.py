@@ -23,9 +23,9 @@ import msgspec
 import psycopg
 import typer
 
+from ..producer import Client
 from ..producer.api.keys import create_key
 from ..producer.cli.output import print_line, print_table
-from ..producer.client import Client
 from ..schemas.commands import Command, Credit, Debit, OpenAccount
 from ..schemas.errors import CreditlaneError
 from ..schemas.events import new_secret, public_endpoint_id

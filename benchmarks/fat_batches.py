@@ -21,8 +21,8 @@ import psycopg
 import typer
 
 from ..audit.verification import verify
+from ..producer import Client
 from ..producer.cli.output import print_line, print_table
-from ..producer.client import Client
 from ..schemas.amounts import MAX_AMOUNT_DIGITS
 from ..schemas.commands import (
     MAX_ENTRIES,

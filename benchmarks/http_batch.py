@@ -10,8 +10,8 @@ from contextlib import closing
 import msgspec
 
 from ..local.processes import wait_until
+from ..producer import Client
 from ..producer.cli.output import progress_bar
-from ..producer.client import Client
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .api_process import OK, ApiProcess

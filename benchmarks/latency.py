@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ..producer import Client
 from ..producer.cli.output import progress_bar
-from ..producer.client import Client
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .ledger_check import check_kept_results, check_ledger

@@ -14,8 +14,8 @@ from types import FrameType
 import psycopg
 import redis
 
+from ..producer import Client
 from ..producer.cli.output import progress_bar
-from ..producer.client import Client
 from ..schemas.errors import Unavailable
 from ..schemas.migrate import migrate
 from ..schemas.settings import DEFAULT_STORE, Settings, load_settings

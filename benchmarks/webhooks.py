@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from ..producer.client import Client
+from ..producer import Client
 from ..schemas.settings import Settings
 from .ledger_check import check_ledger
 from .load import debits
