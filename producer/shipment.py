@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from ..schemas.errors import LaneFull, OutcomeUnknown, Unavailable
 from ..schemas.keys import Keys
-from ..schemas.lane_backlog import COUNT, FIND_ROOM
+from ..schemas.lane_backlog import PUT
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from .clocks import Clocks
@@ -37,7 +37,7 @@ FULL_LANE_PAUSES = (0.01, 0.5)
 #: ARGV[7…]  of each command, in order: its number, then its bytes
 #: The fields of an entry are those of `keys`: c the command, r where to announce it, k whether to keep its result.
 #: Returns the ids of the new entries, in order. If there is no room for all, adds none and returns what of.
-ENQUEUE_SCRIPT = f"""{COUNT}{FIND_ROOM}
+ENQUEUE_SCRIPT = f"""{PUT}
 local lane, backlog, store, producer, keep = KEYS[1], KEYS[2], ARGV[4], ARGV[5], ARGV[6]
 local commands, bytes, ids = (#ARGV - 6) / 2, 0, {{}}
 local what = full(lane, backlog, store, commands, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
@@ -53,7 +53,7 @@ for i = 7, #ARGV, 2 do
     ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply, 'k', keep)
   end
 end
-count(backlog, store, commands, bytes)
+note_put(lane, backlog, store, commands, bytes)
 return ids
 """
 _SCRIPT_SHA1 = hashlib.sha1(ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()

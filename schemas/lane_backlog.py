@@ -1,9 +1,9 @@
 """Whose what stands on a lane is: counted in Redis, by the scripts that put commands on lanes and delete them there.
 
 Each lane has a hash beside it. Of each store that has commands there it says how many, and how many bytes they have;
-and of the lane, how many bytes in all. What was put there without a script is not counted. A count can only be wrong
-until the lane is empty, since that forgets all of them; and a hash that cannot be used stops nobody, it only counts for
-nothing.
+and how many of both there are in all. What was put there without a script is not counted. Counts of more than stands on
+the lane, as after somebody trimmed it by hand, count for nothing and are forgotten with the next command, as all are
+once the lane is empty; and a hash that cannot be used stops nobody.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ NO_STORE = "?"
 #: Defines a function that adds to, or with negative numbers takes from, what a store has on a lane.
 COUNT = """
 local function count(backlog, store, commands, bytes)
-  for field, change in pairs({[store] = commands, [store .. '/bytes'] = bytes, ['/bytes'] = bytes}) do
+  local changes = {[store] = commands, [store .. '/bytes'] = bytes, ['/commands'] = commands, ['/bytes'] = bytes}
+  for field, change in pairs(changes) do
     local standing = redis.pcall('HINCRBY', backlog, field, change)
     if type(standing) == 'number' and standing <= 0 then redis.pcall('HDEL', backlog, field) end
   end
@@ -25,15 +26,23 @@ end
 #: "bytes" of anybody, "store commands" or "store bytes" of this store; nil if there is room for `least` commands.
 #: A store may have `share` times as much there as is free (0: as much as anybody). What is on the lane is judged, not
 #: what comes, so that nothing is too large for ever.
-FIND_ROOM = """
+#: And one that counts what was put there. Nothing is written before the first command: after a write Redis takes from
+#: a script whatever comes, also where it is full.
+PUT = f"""{COUNT}
+local function standing(backlog, field) return tonumber(redis.pcall('HGET', backlog, field) or 0) or 0 end
+local function are_wrong(backlog, length) return length == 0 or standing(backlog, '/commands') > length end
 local function full(lane, backlog, store, least, most, most_bytes, share)
   local length = redis.call('XLEN', lane)
-  if length == 0 then redis.pcall('DEL', backlog) end
   if length + least > most then return 'commands' end
-  local function standing(field) return tonumber(redis.pcall('HGET', backlog, field) or 0) or 0 end
-  local bytes = standing('/bytes')
+  if are_wrong(backlog, length) then return end
+  local bytes = standing(backlog, '/bytes')
   if bytes >= most_bytes then return 'bytes' end
-  if share > 0 and math.min(standing(store), length) >= share * (most - length) then return 'store commands' end
-  if share > 0 and standing(store .. '/bytes') >= share * (most_bytes - bytes) then return 'store bytes' end
+  if share == 0 then return end
+  if math.min(standing(backlog, store), length) >= share * (most - length) then return 'store commands' end
+  if standing(backlog, store .. '/bytes') >= share * (most_bytes - bytes) then return 'store bytes' end
+end
+local function note_put(lane, backlog, store, commands, bytes)
+  if are_wrong(backlog, redis.call('XLEN', lane) - commands) then redis.pcall('DEL', backlog) end
+  count(backlog, store, commands, bytes)
 end
 """

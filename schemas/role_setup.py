@@ -28,6 +28,7 @@ from .roles import (
     rights_of,
     role_name,
 )
+from .row_rules import set_row_rules
 
 #: What is not a table and belongs to the owner, too.
 FUNCTIONS = ("refuse_to_rewrite_history()",)
@@ -158,6 +159,7 @@ def grant_rights(session: PostgresSession, setup: RoleSetup | None) -> None:
             if wanted:
                 given = sql.SQL(_literal(grants[part]))
                 session.execute(sql.SQL("grant {} on {} to {}").format(given, *map(sql.Identifier, (table, role))))
+    set_row_rules(session, prefix)
 
 
 def _let_in(session: PostgresSession, names: Mapping[Part, str]) -> None:

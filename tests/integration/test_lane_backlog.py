@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from creditlane import Client, Debit, LaneFull, Settings
+from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.producer.outgoing import Chunk
 from creditlane.producer.shipment import ENQUEUE_SCRIPT, Shipment
 from creditlane.schemas.fair_shares import SHARE_OF_FREE
@@ -80,8 +81,9 @@ def standing(lanes: redis.Redis, keys: Keys) -> dict[str, int]:
     for request in on_lane(lanes, keys).requests:
         assert request.command is not None
         store = request.command.store_id
-        for field, number in ((store, 1), (f"{store}/bytes", len(request.payload)), ("/bytes", len(request.payload))):
-            counts[field] = counts.get(field, 0) + number
+        for field in (store, ""):
+            counts[field or "/commands"] = counts.get(field or "/commands", 0) + 1
+            counts[f"{field}/bytes"] = counts.get(f"{field}/bytes", 0) + len(request.payload)
     return counts
 
 
@@ -165,19 +167,43 @@ def test_a_client_of_the_operator_has_all_that_is_free(
         client.enqueue(debits[8])
 
 
-def test_a_wrong_count_ends_with_what_stands_on_the_lane(put: Put, lanes: redis.Redis, keys: Keys) -> None:
-    """Given counts that are much too high, as after an operator trimmed the lane by hand, then a store is not refused
-    for what does not stand there, and once the lane is empty the counts are forgotten."""
-    put(MANY, 3)
-    lanes.hset(keys.backlog(PARTITION), mapping={MANY: 10_000, f"{MANY}/bytes": 10**12, "/bytes": 10**12})
-    assert put(MANY, 1) == "bytes"
-    lanes.hset(keys.backlog(PARTITION), mapping={f"{MANY}/bytes": 600, "/bytes": 600})
-    assert put(MANY, 1, lane_limit=100) is None
+@pytest.mark.parametrize("left", [0, 2])
+def test_what_an_operator_trims_by_hand_is_held_against_nobody(
+    left: int, put: Put, lanes: redis.Redis, keys: Keys
+) -> None:
+    """Given a lane that a store has filled, in commands and bytes, and that is trimmed by hand, when others keep it
+    from ever being empty, then there is room for the store at once, and what comes is counted from nothing."""
+    fat = "x" * 250
+    while put(MANY, 1, reference=fat, lane_bytes=20_000) is None:
+        pass
+    assert put(FEW, 1, lane_bytes=20_000) is None
 
-    lanes.xtrim(keys.lane(PARTITION), maxlen=0, approximate=False)
+    lanes.xtrim(keys.lane(PARTITION), maxlen=left, approximate=False)
 
-    assert put(MANY, 1) is None
-    assert counted(lanes, keys) == standing(lanes, keys)
+    assert [put(store, 1, lane_bytes=20_000) for store in (MANY, FEW, MANY)] == [None] * 3
+    assert (counted(lanes, keys)[FEW], counted(lanes, keys)[MANY], counted(lanes, keys)["/commands"]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("has_backlog", [True, False])
+def test_a_full_redis_takes_no_command_on_an_empty_lane(
+    has_backlog: bool, own_redis: Callable[[], EmbeddedRedis], settings: Settings, keys: Keys
+) -> None:
+    """Given a Redis without room, then what is put on an empty lane is refused, whatever counts were left there."""
+    chunk = Chunk(MANY, 1)
+    chunk.add(Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key="key"))
+    (call,) = Shipment(chunk, settings, "", 0, keep=False, share_of_free=SHARE_OF_FREE).calls()
+    with redis.Redis.from_url(own_redis().url) as client:
+        if has_backlog:
+            client.hset(keys.backlog(PARTITION), mapping={MANY: 7, "/commands": 7})
+        client.config_set("maxmemory", "1")
+
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            client.execute_command("EVAL", ENQUEUE_SCRIPT, *call[2:])  # type: ignore[no-untyped-call]
+
+        assert client.exists(keys.lane(PARTITION)) == 0
+        client.config_set("maxmemory", "0")
+        assert len(client.execute_command("EVAL", ENQUEUE_SCRIPT, *call[2:])) == 1  # type: ignore[no-untyped-call]
+        assert int(client.hget(keys.backlog(PARTITION), "/commands") or 0) == 1
 
 
 def test_what_was_not_counted_leaves_no_debt(put: Put, deleter: Deleter, lanes: redis.Redis, keys: Keys) -> None:

@@ -16,7 +16,7 @@ from ...schemas.fair_shares import SHARE_OF_FREE
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.installation import READ_INSTALLATION
 from ...schemas.keys import Keys
-from ...schemas.lane_backlog import COUNT, FIND_ROOM
+from ...schemas.lane_backlog import PUT
 from ...schemas.routing import partition_of
 from ...schemas.settings import Settings
 from .database import Connection
@@ -64,7 +64,7 @@ where due_commands.store_id = done.store_id and due_commands.idempotency_key = d
 #: ARGV[4]   the store
 #: ARGV[5…]  its commands, in order
 #: Adds the first of them, as many as fit, and returns how many. Nobody waits for their results.
-PUT_SCRIPT = f"""{COUNT}{FIND_ROOM}
+PUT_SCRIPT = f"""{PUT}
 local lane, backlog, most, store, bytes = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[4], 0
 local fitting = math.min(#ARGV - 4, most - redis.call('XLEN', lane))
 if fitting <= 0 or full(lane, backlog, store, fitting, most, tonumber(ARGV[2]), tonumber(ARGV[3])) then
@@ -74,7 +74,7 @@ for i = 5, fitting + 4 do
   redis.call('XADD', lane, '*', 'c', ARGV[i])
   bytes = bytes + #ARGV[i]
 end
-count(backlog, store, fitting, bytes)
+note_put(lane, backlog, store, fitting, bytes)
 return fitting
 """
 

@@ -23,6 +23,7 @@ from creditlane.schemas.roles import (
     role_name,
     wanted_by,
 )
+from creditlane.schemas.row_rules import READ_RULES, TABLES, rules_for
 
 from ...roles import url_of
 from ..direct_store import DirectStore, codes
@@ -133,6 +134,50 @@ def sqlstate_of(connection: psycopg.Connection[Any], statement: str) -> str | No
 def test_a_process_may_not_do_what_is_none_of_its_business(part: Part, statement: str, database_url: str) -> None:
     with psycopg.connect(url_of(part, database_url), autocommit=True) as connection:
         assert sqlstate_of(connection, statement) == "42501"
+
+
+ENDPOINT = "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)"
+ENDPOINT += " values (1, gen_random_uuid(), {kind}, 1, 'https://{host}', 'whsec_x')"
+URLS = "select kind, url from webhook_endpoints order by url"
+
+
+def test_who_delivers_puts_no_endpoint_in_the_place_of_another(database_url: str) -> None:
+    """Given an endpoint and an origin of callbacks, when the jobs' role deletes all that it may and makes others, then
+    it is the origin that is gone, and no endpoint can be made. Migrating again changes nothing."""
+    with psycopg.connect(url_of("client", database_url), autocommit=True) as connection:
+        connection.execute(ENDPOINT.format(kind=1, host="good.example").encode())
+    migrate(url_of("owner", database_url))
+    with psycopg.connect(url_of("jobs", database_url), autocommit=True) as jobs:
+        jobs.execute(ENDPOINT.format(kind=2, host="origin.example").encode())
+        assert jobs.execute("delete from webhook_endpoints").rowcount == 1
+
+        assert sqlstate_of(jobs, ENDPOINT.format(kind=1, host="evil.example")) == "42501"
+        jobs.execute(ENDPOINT.format(kind=2, host="origin.example").encode())
+
+        for part in ("jobs", "api", "client", "owner"):
+            with psycopg.connect(url_of(part, database_url)) as connection:
+                found = connection.execute(URLS).fetchall()
+            assert found == [(1, "https://good.example"), (2, "https://origin.example")]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "alter table webhook_endpoints disable row level security",
+        "drop policy restrictive_delete on webhook_endpoints",
+        "drop policy permissive_all on webhook_endpoints",
+        "create policy too_much on webhook_endpoints for delete to public using (true)",
+    ],
+)
+def test_migrating_again_mends_which_rows_a_right_is_for(damage: str, database_url: str) -> None:
+    rules = {(*rule, rule.name) for rule in rules_for(names_of(database_url)["owner"].removesuffix("_owner"))}
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(damage.encode())
+        assert set(connection.execute(READ_RULES, {"tables": list(TABLES)}).fetchall()) != rules
+
+        migrate(url_of("owner", database_url))
+
+        assert set(connection.execute(READ_RULES, {"tables": list(TABLES)}).fetchall()) == rules
 
 
 @pytest.mark.parametrize("part", PROCESSES)
