@@ -76,9 +76,10 @@ $(BIN)/python:
 		|| { echo "This Python has no ensurepip; install its venv package (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Editable, so that a change of the source needs no installation; a change of the dependencies does.
+# Editable, so that a change of the source needs no installation; a change of the dependencies does. Not the packages for
+# Parquet, which are large and for one kind of export alone.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[all]'
+	$(PIP) install --editable '.[worker,api,embedded]'
 	@touch $@
 
 # What the lock has comes from the lock; the second line finds everything there already.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,9 @@ from .worker_pool import API_NUMBER, LogSink, WorkerPool
 #: The development key stands here, for its owner alone.
 KEY_FILE = "api-key"
 KEY_NAME = "development"
-#: Taken if it is free.
+#: The port of the latest start stands here: whoever was told the address finds it there after the next one.
+PORT_FILE = "api-port"
+#: The first start's, if it is free.
 PREFERRED_PORT = 8_000
 HOST = "127.0.0.1"
 
@@ -40,14 +42,22 @@ class Api(NamedTuple):
 
 
 @contextmanager
-def served_api(data_dir: Path, settings: Settings, environment: Mapping[str, str], log: LogSink) -> Iterator[Api]:
+def served_api(
+    data_dir: Path,
+    settings: Settings,
+    environment: Mapping[str, str],
+    log: LogSink,
+    *,
+    say: Callable[[str], None],
+    port: int | None = None,
+) -> Iterator[Api]:
     """Serve the API by a child process for as long as the context lasts. Needs the extra `api`.
 
     Raises:
-        ConfigurationError: no port can be listened on.
+        ConfigurationError: the port that was asked for cannot be listened on, or none can.
     """
     key, is_new = _development_key(data_dir / KEY_FILE, settings)
-    with _listening() as listening:
+    with _listening(data_dir / PORT_FILE, port, say) as listening:
         command = [sys.executable, "-P", "-m", f"{__package__}.api_child", str(listening.fileno())]
         pool = WorkerPool(
             1,
@@ -63,11 +73,26 @@ def served_api(data_dir: Path, settings: Settings, environment: Mapping[str, str
             pool.stop()
 
 
-def _listening() -> socket.socket:
+def _listening(path: Path, wanted: int | None, say: Callable[[str], None]) -> socket.socket:
+    """Listen on the wanted port or on that of the latest start; the file has it for the next one."""
+    kept = _kept_port(path)
     try:
-        return listening_socket(HOST, PREFERRED_PORT)
-    except ConfigurationError:
-        return listening_socket(HOST, 0)
+        listening = listening_socket(HOST, wanted or kept or PREFERRED_PORT)
+    except ConfigurationError as error:
+        if wanted is not None:
+            raise
+        listening = listening_socket(HOST, 0)
+        if kept is not None:
+            # Not kept: the next start tries the one that people know again.
+            say(f"The API's port of the last start is taken ({error.message}): it has another one. --port chooses one")
+            return listening
+    _replace(path, str(listening.getsockname()[1]))
+    return listening
+
+
+def _kept_port(path: Path) -> int | None:
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text) if text.isdecimal() and 0 < int(text) < 65_536 else None  # noqa: PLR2004  the range of ports
 
 
 def _development_key(path: Path, settings: Settings) -> tuple[str, bool]:
@@ -79,9 +104,14 @@ def _development_key(path: Path, settings: Settings) -> tuple[str, bool]:
         if row is not None and row.public_id == settings.store:
             return kept, False
         key = create_key(connection, settings.store, KEY_NAME)
+    _replace(path, key)
+    return key, True
+
+
+def _replace(path: Path, line: str) -> None:
+    """Let the file have this line and no other, for its owner alone."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{key}\n")
+        file.write(f"{line}\n")
     draft.replace(path)
-    return key, True

@@ -55,6 +55,7 @@ def running_stack(
     worker_log: LogSink,
     log_format: str | None = None,
     with_api: bool = False,
+    api_port: int | None = None,
     with_jobs: bool = False,
 ) -> Iterator[Stack]:
     """Run the stack in this process and its children for as long as the context lasts.
@@ -95,7 +96,9 @@ def running_stack(
             _start_jobs(stack, environments["jobs"], worker_log, say)
         api = None
         if with_api:
-            api = stack.enter_context(served_api(data_dir, as_part["owner"], environments["api"], worker_log))
+            api = stack.enter_context(
+                served_api(data_dir, as_part["owner"], environments["api"], worker_log, say=say, port=api_port)
+            )
         told = {name: environments["client"][name] for name in ALLOWED_NETWORKS}
         reach = reaching(as_part["client"], as_part["owner"])
         stack.enter_context(recorded(data_dir, processes, {**reach, **told, **(api.environment if api else {})}))

@@ -24,6 +24,10 @@ LOOK_SECONDS = 1.0
 
 DataDirectory = Annotated[Path, typer.Option("--data-dir", help="Where the data lives; it survives a stop.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Number of worker processes.")]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=1, max=65_535, help="Port of the HTTP API; left out, the last start's, at first 8000."),
+]
 
 READY = """\
 {workers} worker processes take commands, one delivers webhooks, one does the jobs; their log follows. In another shell:
@@ -40,13 +44,14 @@ NEW_KEY = "Its development key, shown this once: {key}"
 KEPT_KEY = "Its development key is in {path}"
 
 
-def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -> None:
+def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2, port: Port = None) -> None:
     """Run the whole local stack in the foreground: Postgres, Redis, workers, jobs, HTTP API. Ctrl-C stops it all.
 
-    Nothing needs to be installed but creditlane[all]. With CREDITLANE_DATABASE_URL or CREDITLANE_REDIS_URL set, that
-    server is used and left alone at the end.
+    Nothing needs to be installed but creditlane[worker,api,embedded]. With CREDITLANE_DATABASE_URL or
+    CREDITLANE_REDIS_URL set, that server is used and left alone at the end. The API keeps its port and its key from
+    start to start.
 
-    Example:  creditlane up --workers 2
+    Example:  creditlane up --workers 2 --port 8080
     """
     with StopSignals() as signals:
         try:
@@ -59,6 +64,7 @@ def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2) -
                 worker_log=print_log_line,
                 log_format=log_format,
                 with_api=is_api_installed(),
+                api_port=port,
                 with_jobs=True,
             ) as stack:
                 announce(READY.format(workers=workers, api=_about(stack.api, data_dir)))

