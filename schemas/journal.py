@@ -42,6 +42,8 @@ NO_SIDE = 0
 
 SIDE_NAMES = {CREDIT_SIDE: "credit", DEBIT_SIDE: "debit"}
 SIDES = {name: side for side, name in SIDE_NAMES.items()}
+#: In the content of an opening that was refused for its name: the account that had it.
+NAME_TAKEN_BY = "name_taken_by"
 
 
 class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from .commands import REVERSAL_KEY_PREFIX, PostEntry, reversal_key
 from .errors import REJECTIONS, CommandDeadLettered, CreditlaneError
 from .identifiers import transaction_id
-from .journal import SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
+from .journal import NAME_TAKEN_BY, SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
 
 #: What is told of the account that does not cover its part of a transaction.
 _SHORTFALL = ("account_id", "needed", "available")
@@ -123,8 +123,12 @@ def _error_of(row: JournalRow) -> ErrorDetail:
     rejection = REJECTIONS.get(code)
     message = rejection().message if rejection else code
     details: dict[str, Any] = {}
-    obstacle = msgspec.json.decode(row.content).get("obstacle") if row.content else None
-    if obstacle:
+    content = msgspec.json.decode(row.content) if row.content else {}
+    obstacle = content.get("obstacle")
+    if NAME_TAKEN_BY in content:
+        details = {"account_id": content[NAME_TAKEN_BY]}
+        message = f"{message} It is {content[NAME_TAKEN_BY]}."
+    elif obstacle:
         details = {name: obstacle[name] for name in (_SHORTFALL if code == "insufficient_balance" else ("account_id",))}
         message = f"{obstacle['account_id']}: {message}"
     elif code == "insufficient_balance" and row.amount is not None:
@@ -144,6 +148,7 @@ def content_of_row(row: JournalRow) -> dict[str, Any]:
     if row.kind in {Kind.CREDIT, Kind.DEBIT}:
         return {"amount": row.amount, "reference": row.reference, "metadata": metadata}
     if row.kind == Kind.OPEN_ACCOUNT:
+        content.pop(NAME_TAKEN_BY, None)
         amounts = {name: int(content[name]) for name in ("initial_balance", "overdraft_limit")}
         return {**content, **amounts, "metadata": metadata}
     if row.kind == Kind.POST:

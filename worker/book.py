@@ -55,8 +55,9 @@ class Book:
         self.known: dict[IdempotencyKey, JournalRow] = {}
         #: Entries of transactions that the batch wants to reverse, where they exist.
         self.originals: dict[tuple[int, Position], JournalRow] = {}
-        #: Accounts that cannot be opened because the customer has an open one of that name.
-        self.names_taken: set[AccountKey] = set()
+        #: Accounts that cannot be opened because the customer has an open one of that name, and which one that is; None
+        #: where it has been closed since.
+        self.names_taken: dict[AccountKey, str | None] = {}
         #: The batch reverses something, perhaps an entry that it makes itself.
         self.has_reversals = False
 

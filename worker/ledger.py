@@ -15,7 +15,7 @@ from ..schemas.commands import Credit, Debit, OpenAccount
 from ..schemas.encoding import LaneCommand, Movement
 from ..schemas.errors import IdempotencyKeyMismatch
 from ..schemas.identifiers import Position
-from ..schemas.journal import CREDIT_SIDE, DEBIT_SIDE, JournalRow, Kind, Refusal, Status
+from ..schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NAME_TAKEN_BY, JournalRow, Kind, Refusal, Status
 from ..schemas.results import content_of_row
 from .book import NO_ACCOUNT, OBSTACLES, AccountState, AddressedCommand, Book, Decision, Verdict
 from .recording import move, note
@@ -78,7 +78,9 @@ def differing_fields(command: LaneCommand, row: JournalRow) -> list[str]:
 
 
 def _open_account(store_id: int, command: OpenAccount, state: AccountState, book: Book, now_us: int) -> Decision:
-    content, lane_command = _content_of_open(command), cast("LaneCommand", command)
+    lane_command = cast("LaneCommand", command)
+    taken_by = book.names_taken.get((store_id, lane_command.account_id))
+    content = _content_of_open(command, taken_by if state.status == NO_ACCOUNT else None)
     if state.status != NO_ACCOUNT:
         return note(store_id, lane_command, state, now_us, "account_exists", content=content)
     if (store_id, lane_command.account_id) in book.names_taken:
@@ -99,11 +101,13 @@ def _open_account(store_id: int, command: OpenAccount, state: AccountState, book
     )
 
 
-def _content_of_open(command: OpenAccount) -> str:
+def _content_of_open(command: OpenAccount, name_taken_by: str | None) -> str:
     fields = {name: getattr(command, name) for name in command.content_fields}
     fields["initial_balance"], fields["overdraft_limit"] = str(command.initial_balance), str(command.overdraft_limit)
     if command.metadata is None:
         del fields["metadata"]
+    if name_taken_by is not None:
+        fields[NAME_TAKEN_BY] = name_taken_by
     return msgspec.json.encode(fields).decode()
 
 

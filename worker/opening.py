@@ -59,15 +59,29 @@ def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
     return claims
 
 
-def claim_columns(claims: Sequence[Claim], now_us: int) -> dict[str, list[Any]]:
-    """Return the claims as the arrays of `sql.CLAIM_ACCOUNTS`."""
+def account_of_claim(claim: Claim) -> AccountKey:
+    """Return the account that is to be opened."""
+    store_id, command = claim
+    return store_id, command.account_id or ""
+
+
+def name_columns(claims: Sequence[Claim]) -> dict[str, list[Any]]:
+    """Return what is unique of each claim, as the arrays of `sql.FIND_NAME_HOLDERS`."""
     commands = [command for _, command in claims]
     return {
         "stores": [store_id for store_id, _ in claims],
         "accounts": [(command.account_id or "")[4:] for command in commands],
         "customers": [command.customer_id for command in commands],
-        "names": [command.name for command in commands],
         "name_keys": [name_key(command.name) for command in commands],
+    }
+
+
+def claim_columns(claims: Sequence[Claim], now_us: int) -> dict[str, list[Any]]:
+    """Return the claims as the arrays of `sql.CLAIM_ACCOUNTS`."""
+    commands = [command for _, command in claims]
+    return {
+        **name_columns(claims),
+        "names": [command.name for command in commands],
         "unit_labels": [command.unit_label for command in commands],
         "limits": [str(command.overdraft_limit) for command in commands],
         "moments": [moment_of(now_us)] * len(claims),

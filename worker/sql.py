@@ -122,6 +122,19 @@ on conflict do nothing
 returning store_id, account_id
 """
 
+#: Which open account has the name that each of these wants: one descent each of the index on open names.
+FIND_NAME_HOLDERS = """
+select wanted.store_id, wanted.account_id, holder.account_id
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], %(name_keys)s::text[])
+     as wanted (store_id, account_id, customer_id, name_key)
+join lateral (
+    select account_id from accounts
+    where accounts.store_id = wanted.store_id and accounts.customer_id = wanted.customer_id
+      and accounts.name_key = wanted.name_key and accounts.status <> 3
+    limit 1
+) holder on true
+"""
+
 #: Changes of status, each from the status that was seen.
 CHANGE_STATUS = """
 update accounts set status = changed.status, updated_at = greatest(changed.moment, accounts.created_at)

@@ -24,7 +24,7 @@ from . import sql
 from .account_cache import AccountCache, LaneVersion
 from .book import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
 from .ledger import decide_all
-from .opening import check_opened, claim_columns, claims_of, parts_of
+from .opening import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
 from .outbox import Outbox, decided_rows
 from .reach import NO_REACH, Reach, reach_of
 from .row_text import copy_text, lines_of, row_of
@@ -326,8 +326,16 @@ class LedgerStore:
         if claims:
             records = self._connection.execute(sql.CLAIM_ACCOUNTS, claim_columns(claims, now_us))
             opened = {(store_id, ACCOUNT_PREFIX + account_id.hex) for store_id, account_id in records}
-        book.names_taken = {(store_id, command.account_id or "") for store_id, command in claims} - opened
+        book.names_taken = self._holders_of_names([claim for claim in claims if account_of_claim(claim) not in opened])
         return opened
+
+    def _holders_of_names(self, refused: Sequence[Claim]) -> dict[AccountKey, str | None]:
+        """Return who has the name that each of these wanted."""
+        if not refused:
+            return {}
+        records = self._connection.execute(sql.FIND_NAME_HOLDERS, name_columns(refused)).fetchall()
+        holders = {(store_id, ACCOUNT_PREFIX + wanted.hex): ACCOUNT_PREFIX + by.hex for store_id, wanted, by in records}
+        return {account: holders.get(account) for account in map(account_of_claim, refused)}
 
     def _write(self, rows: list[JournalRow], commands: int) -> None:
         """Write the rows of so many commands, in one piece unless they are very long."""

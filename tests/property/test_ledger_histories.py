@@ -47,8 +47,12 @@ class LedgerInMemory:
             for sent in batch
             if isinstance(sent.command, OpenAccount)
         }
-        held = {title for account, title in self.titles.items() if self.book.accounts[account].status != Status.CLOSED}
-        self.book.names_taken = {account for account, title in opening.items() if title in held}
+        held = {
+            title: account[1]
+            for account, title in self.titles.items()
+            if self.book.accounts[account].status != Status.CLOSED
+        }
+        self.book.names_taken = {account: held[title] for account, title in opening.items() if title in held}
         addressed: list[tuple[AccountKey, LaneCommand]] = [
             ((store, str(command.account_id)), decode_command(encode_command(command, STORES[store])))
             for store, command in batch

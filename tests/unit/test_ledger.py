@@ -167,7 +167,7 @@ def test_a_transaction_of_another_account_cannot_be_reversed() -> None:
 
 def test_a_name_that_is_taken_opens_nothing() -> None:
     book = book_of(UNOPENED)
-    book.names_taken = {(STORE, ANN)}
+    book.names_taken = {(STORE, ANN): BOB}
 
     verdicts = decided(UNOPENED, opening(), credit(), book=book)
 
