@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .producer.async_client import AsyncClient
     from .producer.client import Client
-    from .schemas.accounts import Account, Entry
+    from .schemas.accounts import Account, BalanceAt, Entry, Transaction
     from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
     from .schemas.errors import (
         AccountClosed,
@@ -54,6 +54,7 @@ __all__ = [
     "AccountNotFound",
     "AccountNotFrozen",
     "AsyncClient",
+    "BalanceAt",
     "Client",
     "Close",
     "Command",
@@ -79,6 +80,7 @@ __all__ = [
     "Reverse",
     "Settings",
     "Ticket",
+    "Transaction",
     "TransactionNotFound",
     "Unavailable",
     "UnbalancedTransaction",
@@ -95,7 +97,7 @@ _HOMES = {
     for module, names in {
         ".producer.async_client": ("AsyncClient",),
         ".producer.client": ("Client",),
-        ".schemas.accounts": ("Account", "Entry"),
+        ".schemas.accounts": ("Account", "BalanceAt", "Entry", "Transaction"),
         ".schemas.commands": (
             "Close",
             "Command",

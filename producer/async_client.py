@@ -10,9 +10,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from ..schemas.accounts import Account, Entry
+from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
-from ..schemas.errors import CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
+from ..schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
 from ..schemas.results import Result
 from ..schemas.routing import partition_of
 from ..schemas.settings import Settings, load_settings
@@ -23,6 +23,7 @@ from .async_webhook_endpoints import AsyncWebhooks
 from .client import CLOSED
 from .deadlines import deadline_in, rest_of, seconds_until
 from .lane_look import PendingCount
+from .lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from .outgoing import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from .roll_call import RollCall
 from .ticket_sequence import Tickets
@@ -76,7 +77,7 @@ class AsyncClient:
 
         Raises:
             InvalidCommand: a field breaks its rule; nothing was sent.
-            AccountNameTaken: the customer has an open account of this name.
+            AccountNameTaken: the customer has an open account of this name; `details["account_id"]` says which.
             AccountExists: the given account id is taken.
             IdempotencyKeyMismatch: the key belongs to another request.
             LaneFull, OutcomeUnknown: as for `debit`; the latter also where the account was opened by an earlier call
@@ -94,16 +95,51 @@ class AsyncClient:
             metadata=metadata,
             callback_url=callback_url,
         )
-        seconds = self._timeout(timeout)
-        deadline = deadline_in(seconds)
-        ticket, result = await self._apply(command, seconds)
-        try:
-            return await self._account_after(ticket, deadline)
-        except OutcomeUnknown:
-            # The announcement has told enough of an account that is new.
-            if account := account_as_opened(command, result, self.settings.store):
-                return account
-            raise
+        return await self._open(command, self._timeout(timeout))
+
+    async def ensure_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Return the customer's account of this name, opened if there is none that is not closed.
+
+        However often it is called, and from however many processes at once, one account is opened. Everything but
+        customer and name counts for the one that opens it: whoever finds an account gets it as it is, frozen too.
+
+        Raises:
+            AccountNameTaken: others go on opening and closing accounts of this name.
+            InvalidCommand, LaneFull, OutcomeUnknown: as for `open_account`; calling it again is always safe.
+        """
+        deadline = deadline_in(self._timeout(timeout))
+        attempts_left = ENSURE_ATTEMPTS
+        while True:
+            command = make_command(
+                OpenAccount,
+                # Of its own each time: a key that was refused once, or whose account is closed, opens nothing any more.
+                idempotency_key=generated_key("open"),
+                customer_id=customer_id,
+                name=name,
+                unit_label=unit_label,
+                initial_balance=initial_balance,
+                overdraft_limit=overdraft_limit,
+                metadata=metadata,
+            )
+            found = await self._session().reader.open_account(customer_id, name, rest_of(deadline))
+            if found is not None:
+                return found
+            try:
+                return await self._open(command, seconds_until(deadline))
+            except AccountNameTaken:
+                attempts_left -= 1
+                if not attempts_left:
+                    raise
 
     async def credit(
         self,
@@ -335,9 +371,36 @@ class AsyncClient:
             await self.wait(after, timeout)
         return (await self._session().reader.account(account_id, rest_of(deadline))).balance
 
+    async def balance_at(self, account_id: str, at: datetime, timeout: float | None = None) -> BalanceAt:
+        """Return the account's balance after everything up to and including this moment, and which moment it is of.
+
+        What is told once stays. A moment at which something can still come is answered as of the latest one that cannot
+        change any more, and `as_of` says which; in the future it is the present one. Before the opening it is 0.
+
+        Raises:
+            InvalidCommand: the moment has no offset.
+            AccountNotFound: the store has no such account.
+            Unavailable: also where a writer has been under way for long; ask again shortly.
+        """
+        account_id, moment = valid_account_id(account_id), valid_moment(at)
+        return await self._session().reader.balance_at(account_id, moment, rest_of(deadline_in(self._timeout(timeout))))
+
     async def account(self, account_id: str) -> Account:
         """Return the account as it is now; raises AccountNotFound if the store has none of this id."""
         return await self._session().reader.account(valid_account_id(account_id))
+
+    async def find_account(self, *, customer_id: str, name: str = "default") -> Account | None:
+        """Return the customer's account of this name that is not closed, or None: there is one at most.
+
+        Names are compared as they are kept apart: trimmed, and without regard to case.
+        """
+        wanted = lookup(OfName, customer_id=customer_id, name=name)
+        return await self._session().reader.open_account(wanted.customer_id, wanted.name)
+
+    def accounts(self, customer_id: str | None = None, limit: int | None = None) -> AsyncIterator[Account]:
+        """Yield the customer's accounts, or the store's, in whatever state; newest first, read in pages."""
+        wanted = lookup(OfCustomer, customer_id=customer_id)
+        return self._session().reader.accounts(wanted.customer_id, limit)
 
     def entries(self, account_id: str, limit: int | None = None) -> AsyncIterator[Entry]:
         """Yield the account's entries, newest first, read in pages as they are asked for, at most `limit` of them.
@@ -346,6 +409,19 @@ class AsyncClient:
             AccountNotFound: the store has no such account.
         """
         return self._session().reader.entries(valid_account_id(account_id), limit)
+
+    async def transaction(self, transaction_id: str) -> Transaction:
+        """Return the transaction with all its entries; raises TransactionNotFound if the store has none of this id."""
+        wanted = lookup(OfTransaction, transaction_id=transaction_id)
+        return await self._session().reader.transaction(wanted.transaction_id)
+
+    def transactions(self, reference: str, limit: int | None = None) -> AsyncIterator[Transaction]:
+        """Yield the transactions of exactly this reference, newest first, read in pages; none if there are none.
+
+        A reversal has the reference of what it undoes.
+        """
+        wanted = lookup(OfReference, reference=reference)
+        return self._session().reader.transactions(wanted.reference, limit)
 
     async def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
         """Have webhooks told, as `balance.low`, when the account falls below this balance; None: never. Return it.
@@ -388,6 +464,17 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.settings.store}>"
+
+    async def _open(self, command: OpenAccount, seconds: float) -> Account:
+        deadline = deadline_in(seconds)
+        ticket, result = await self._apply(command, seconds)
+        try:
+            return await self._account_after(ticket, deadline)
+        except OutcomeUnknown:
+            # The announcement has told enough of an account that is new.
+            if account := account_as_opened(command, result, self.settings.store):
+                return account
+            raise
 
     async def _change(self, command: Command, timeout: float | None) -> Account:
         seconds = self._timeout(timeout)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..schemas.accounts import Account, Entry
-from ..schemas.errors import AccountNotFound
+from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
+from ..schemas.errors import TransactionNotFound
 from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ..schemas.results import Result
 from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
-from . import statements
+from . import ledger_reads, statements
 from .clocks import Clocks
+from .horizon import Horizon
+from .ledger_queries import of_named_store
+from .ledger_rows import account_of, entry_of, transaction_of
 from .operations import Operation, Rows
 from .postgres import MAX_CONNECTIONS, read_until
+from .readings import Query, Reading, perform
 from .verdict import keys_of, verdicts
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ class LedgerReader:
     def __init__(self, settings: Settings, clocks: Clocks | None = None) -> None:
         self._settings = settings
         self._clocks = clocks or Clocks()
+        self._horizon = Horizon()
         self._lock = Lock()
         self._pool: LedgerPool | None = None
 
@@ -63,11 +69,38 @@ class LedgerReader:
 
     def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
-        values = {"account": statements.account_uuid(account_id)}
-        rows = self._read(statements.READ_ACCOUNT, values, read_until(timeout_seconds))
-        if not rows:
-            raise AccountNotFound(details={"account_id": account_id})
-        return statements.account_of(rows[0])
+        row = self._perform(ledger_reads.account(account_id), timeout_seconds)
+        return account_of(row, self._settings.store)
+
+    def open_account(self, customer_id: str, name: str, timeout_seconds: float | None = None) -> Account | None:
+        """Return the customer's account of this name that is not closed, or None."""
+        row = self._perform(ledger_reads.open_account(customer_id, name), timeout_seconds)
+        return None if row is None else account_of(row, self._settings.store)
+
+    def accounts(self, customer_id: str | None, limit: int | None) -> Iterator[Account]:
+        """Yield the accounts of the customer, or of all, newest first, a page at a time."""
+        for row in self._pages(ledger_reads.accounts_of(customer_id), limit, ledger_reads.PAGE_ITEMS):
+            yield account_of(row, self._settings.store)
+
+    def balance_at(self, account_id: str, at: datetime, timeout_seconds: float | None = None) -> BalanceAt:
+        """Return the account's balance at the moment, or raise AccountNotFound."""
+        reading = ledger_reads.balance_at(account_id, at, self._horizon)
+        balance, as_of = self._perform(reading, timeout_seconds)
+        return BalanceAt(balance=balance, as_of=as_of)
+
+    def transaction(self, transaction_id: str, timeout_seconds: float | None = None) -> Transaction:
+        """Return the transaction, or raise TransactionNotFound."""
+        rows = self._perform(ledger_reads.transaction(transaction_id), timeout_seconds)
+        if rows is None:
+            message = "There is no such transaction in this store; check the id."
+            raise TransactionNotFound(message, details={"transaction_id": transaction_id})
+        return transaction_of(rows, self._settings.store)
+
+    def transactions(self, reference: str, limit: int | None) -> Iterator[Transaction]:
+        """Yield the transactions of the reference, newest first, a page at a time."""
+        page_after = ledger_reads.transactions_of(reference)
+        for rows in self._pages(page_after, limit, ledger_reads.PAGE_TRANSACTIONS):
+            yield transaction_of(rows, self._settings.store)
 
     def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
@@ -77,18 +110,8 @@ class LedgerReader:
 
     def entries(self, account_id: str, limit: int | None) -> Iterator[Entry]:
         """Yield the account's entries, newest first, a page at a time; raise AccountNotFound if there is no account."""
-        before, wanted = statements.ABOVE_EVERY_SEQ, limit
-        while wanted is None or wanted > 0:
-            count = statements.PAGE_ENTRIES if wanted is None else min(wanted, statements.PAGE_ENTRIES)
-            account = statements.account_uuid(account_id)
-            rows = self._read(statements.READ_ENTRIES, {"account": account, "before": before, "count": count})
-            if not rows and before == statements.ABOVE_EVERY_SEQ:
-                self.account(account_id)
-            yield from map(statements.entry_of, rows)
-            if len(rows) < count:
-                return
-            before = rows[-1][1]
-            wanted = None if wanted is None else wanted - count
+        for row in self._pages(ledger_reads.entries_of(account_id), limit, ledger_reads.PAGE_ITEMS):
+            yield entry_of(row)
 
     def run(self, operation: Operation[_T]) -> _T:
         """Return the outcome of an operation, which may change what is no part of the books.
@@ -110,7 +133,27 @@ class LedgerReader:
         if pool is not None:
             pool.close()
 
-    def _read(self, statement: str, values: dict[str, Any], until: float | None = None) -> Rows:
+    def _perform(self, reading: Reading[_T], timeout_seconds: float | None = None) -> _T:
+        until = read_until(timeout_seconds)
+
+        def ask(query: Query) -> Rows:
+            return self._read(of_named_store(query.statement), query.values, until)
+
+        return perform(reading, ask)
+
+    def _pages(self, page_after: ledger_reads.PageAfter[_T], limit: int | None, most: int) -> Iterator[_T]:
+        """Yield so many items, asking for no more than `most` of them at once."""
+        last, wanted = None, limit
+        while wanted is None or wanted > 0:
+            count = most if wanted is None else min(wanted, most)
+            page = self._perform(page_after(last, count))
+            yield from page.items
+            if page.last is None:
+                return
+            last = page.last
+            wanted = None if wanted is None else wanted - count
+
+    def _read(self, statement: str, values: Mapping[str, Any], until: float | None = None) -> Rows:
         given = {"store": self._settings.store, **values}
         return self._sessions().rows(statement, given, read_until() if until is None else until)
 

@@ -1,4 +1,7 @@
-"""Everything the clients ask Postgres, and how the rows read. Only reads; only what is the store's own."""
+"""What the clients ask Postgres of commands that they have sent, and how the rows read. Only the store's own.
+
+Accounts, entries and transactions are in `ledger_queries`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ..schemas.accounts import Account, Entry
-from ..schemas.commands import REVERSAL_KEY_PREFIX
-from ..schemas.identifiers import ACCOUNT_PREFIX, entry_id, position_of, transaction_id
-from ..schemas.journal import SIDE_NAMES, JournalRow, Kind, Status
-from ..schemas.results import moment_of
+from ..schemas.identifiers import ACCOUNT_PREFIX, position_of
+from ..schemas.journal import JournalRow
 
 #: Journal rows of these keys, and the time that it is now. Walks the unique index (store_id, idempotency_key).
 FIND_DECISIONS = """
@@ -32,40 +32,6 @@ where d.store_id = any(array[0, (select s.store_id from stores s where s.public_
 order by d.created_at
 """
 
-#: One account, with the balance after its latest entry: one descent of the primary key of journal.
-READ_ACCOUNT = """
-select a.account_id, s.public_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0),
-       a.overdraft_limit, (extract(epoch from a.created_at) * 1000000)::bigint,
-       (extract(epoch from a.updated_at) * 1000000)::bigint, a.metadata, a.low_balance
-from stores s
-join accounts a on a.store_id = s.store_id
-left join lateral (
-    select j.balance_after
-    from journal j
-    where j.store_id = a.store_id and j.account_id = a.account_id and j.seq > 0
-    order by j.seq desc
-    limit 1
-) latest on true
-where s.public_id = %(store)s and a.account_id = %(account)s
-"""
-
-#: Entries of an account below a seq, newest first: a range of the primary key, read backwards. The store is looked up
-#: beside it and not joined: a join loses the order of the index, and every entry would be read and sorted for one page.
-#: The key of a further entry is on the first one of its transaction: one more descent for each.
-READ_ENTRIES = """
-select j.account_id, j.seq, j.kind, j.side, j.amount, j.balance_after, j.reference,
-       coalesce(j.idempotency_key, (
-           select f.idempotency_key from journal f
-           where f.store_id = j.store_id and f.account_id = j.transaction_account and f.seq = j.transaction_seq
-       )),
-       (extract(epoch from j.created_at) * 1000000)::bigint, j.transaction_account, j.transaction_seq
-from journal j
-where j.store_id = (select store_id from stores where public_id = %(store)s)
-  and j.account_id = %(account)s and j.seq > 0 and j.seq < %(before)s
-order by j.seq desc
-limit %(count)s
-"""
-
 #: The first entry of a transaction, if one of its entries is on the given account.
 FIND_TOUCHED = """
 select j.seq
@@ -75,11 +41,6 @@ where s.public_id = %(store)s and j.account_id = %(first_account)s and j.seq = %
   and j.transaction_seq is null and j.kind in (4, 8)
   and j.content -> 'entries' @> jsonb_build_array(jsonb_build_object('account_id', %(account)s::text))
 """
-
-#: Above every seq.
-ABOVE_EVERY_SEQ = 2**63 - 1
-#: Entries that one page holds.
-PAGE_ENTRIES = 500
 
 
 class DeadLetter(NamedTuple):
@@ -116,51 +77,6 @@ def journal_row(row: Sequence[Any]) -> JournalRow:
 def time_told(rows: Sequence[Sequence[Any]]) -> float:
     """Return the time of Postgres, in seconds since 1970, that stands beside the rows of `FIND_DECISIONS`."""
     return float(rows[-1][-1] / 1_000_000)
-
-
-def account_of(row: Sequence[Any]) -> Account:
-    """Return the account in a row of `READ_ACCOUNT`."""
-    account, store, customer_id, name, unit_label, status, balance, limit, created_us, updated_us, *rest = row
-    metadata, low_balance = rest
-    return Account.model_validate(
-        {
-            "id": ACCOUNT_PREFIX + account.hex,
-            "store_id": store,
-            "customer_id": customer_id,
-            "name": name,
-            "unit_label": unit_label,
-            "status": Status(status).name.lower(),
-            "balance": int(balance),
-            "held": 0,
-            "available": int(balance) + int(limit),
-            "overdraft_limit": int(limit),
-            "created_at": moment_of(created_us),
-            "updated_at": moment_of(updated_us),
-            "metadata": metadata,
-            "low_balance": None if low_balance is None else int(low_balance),
-        }
-    )
-
-
-def entry_of(row: Sequence[Any]) -> Entry:
-    """Return the entry in a row of `READ_ENTRIES`."""
-    account, seq, kind, side, amount, balance, reference, key, created_us, first_account, first_seq = row
-    account_id = ACCOUNT_PREFIX + account.hex
-    first = (account_id, seq) if first_seq is None else (ACCOUNT_PREFIX + first_account.hex, first_seq)
-    return Entry.model_validate(
-        {
-            "id": entry_id(account_id, seq),
-            "transaction_id": transaction_id(*first),
-            "account_id": account_id,
-            "side": SIDE_NAMES[side],
-            "amount": int(amount),
-            "balance_after": int(balance),
-            "reference": reference or "",
-            "idempotency_key": key,
-            "reversal_of": key.removeprefix(REVERSAL_KEY_PREFIX) if kind == Kind.REVERSE else None,
-            "created_at": moment_of(created_us),
-        }
-    )
 
 
 def touched_values(transaction: str, account_id: str) -> dict[str, Any]:

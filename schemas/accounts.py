@@ -1,4 +1,4 @@
-"""An account and its entries, as callers read them."""
+"""An account, its entries and its transactions, as callers read them."""
 
 from __future__ import annotations
 
@@ -51,3 +51,31 @@ class Entry(BaseModel):
     #: Of a reversal: the transaction it undoes.
     reversal_of: str | None
     created_at: datetime
+
+
+class Transaction(BaseModel):
+    """What moved together, for one reason: one entry, or several that balance."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    store_id: str
+    reference: str
+    idempotency_key: str
+    #: Of a reversal: the transaction it undoes.
+    reversal_of: str | None
+    #: In the order in which they were asked for.
+    entries: tuple[Entry, ...]
+    metadata: dict[str, str] | None = None
+    created_at: datetime
+
+
+class BalanceAt(BaseModel):
+    """What was on an account at a moment, which does not change any more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    balance: int
+    #: The moment, in UTC and whole milliseconds, all of that millisecond included. It is before the one that was asked
+    #: for where that could still change.
+    as_of: datetime

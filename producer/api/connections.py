@@ -16,8 +16,8 @@ from ...schemas.settings import Settings
 from ...schemas.webhook_secrets import secret_keys
 from ..async_ledger_pool import AsyncLedgerPool
 from ..async_session import AsyncSession
+from ..horizon import Horizon
 from ..postgres import read_until
-from .horizon import Horizon
 from .known_accounts import KnownAccounts
 from .read_time import UNREAD
 
@@ -39,7 +39,7 @@ class Connections:
         secret_keys(settings)
         network_rules(settings)
         self.known_accounts = KnownAccounts(self.read)
-        self.horizon = Horizon(self.read)
+        self.horizon = Horizon()
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
         self.session = AsyncSession(settings, share_of_free=SHARE_OF_FREE)
         self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)

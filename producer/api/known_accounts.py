@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ...schemas.identifiers import ACCOUNT_PREFIX, is_account_id
-from .queries import FIND_ACCOUNTS
+from ..ledger_queries import FIND_ACCOUNTS
 from .rounds import Rounds
 
 #: Accounts that one process remembers to exist, over all stores.

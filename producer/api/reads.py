@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-import msgspec
 from fastapi import Depends
 from starlette.requests import Request
 
 from ...schemas.commands import REVERSAL_KEY_PREFIX
-from ...schemas.identifiers import (
-    ACCOUNT_PREFIX,
-    ENTRY_PREFIX,
-    TRANSACTION_PREFIX,
-    Position,
-    entry_id,
-    is_account_id,
-    position_of,
-    transaction_id,
-)
-from ...schemas.journal import SIDE_NAMES, Kind, Status
+from ...schemas.identifiers import ACCOUNT_PREFIX, ENTRY_PREFIX, is_account_id, position_of
+from ...schemas.journal import SIDE_NAMES
 from ...schemas.postgres_sessions import Row
 from ...schemas.results import moment_of, moment_text
-from . import queries
+from .. import ledger_queries as queries
+from .. import ledger_reads
+from ..ledger_rows import AccountRow, EntryRow, TransactionRows, account_row, entry_row
+from ..readings import Query, Reading, perform_async
 from .authentication import Store, authenticated_store
 from .connections import Connections
 from .errors import Problem
-from .horizon import RESOLUTION, whole
 from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
 from .read_time import ReadTime
 
-
-class _EntryRow(NamedTuple):
-    account_id: str
-    seq: int
-    kind: int
-    side: int
-    amount: str
-    balance_after: str
-    reference: str | None
-    idempotency_key: str | None
-    reversal_of: int | None
-    created_us: int
-    transaction_account: Any
-    transaction_seq: int | None
-    content: str | None
-
-    @property
-    def position(self) -> Position:
-        return Position(self.account_id, self.seq)
-
-    @property
-    def transaction_id(self) -> str:
-        if self.transaction_seq is None:
-            return transaction_id(self.account_id, self.seq)
-        return transaction_id(ACCOUNT_PREFIX + self.transaction_account.hex, self.transaction_seq)
-
-    def decoded_content(self) -> dict[str, Any]:
-        return msgspec.json.decode(self.content) if self.content else {}
-
-    def positions(self) -> list[Position]:
-        """Return where all entries of the transaction are whose first entry this is."""
-        entries = self.decoded_content().get("entries") if self.kind in {Kind.POST, Kind.REVERSE} else None
-        return [Position(entry["account_id"], entry["seq"]) for entry in entries] if entries else [self.position]
+_T = TypeVar("_T")
 
 
 class ReversalView(NamedTuple):
@@ -91,7 +51,7 @@ class Reads:
         """Return those of the accounts that the store has, by id."""
         wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
         rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
-        return {account.id: account for account, _ in map(self._account_of, rows)}
+        return {row.account_id: self._account_of(row) for row in map(account_row, rows)}
 
     async def account(self, account_id: str) -> AccountBody | None:
         """Return the account, or None if the store has none of this id."""
@@ -123,13 +83,13 @@ class Reads:
             before=before and before[4:],
             before_at=before and moments[before],
         )
-        return window.page([self._account_of(row)[0] for row in rows])
+        return window.page([self._account_of(account_row(row)) for row in rows])
 
     async def balance(self, account_id: str) -> BalanceBody | None:
         """Return the current balance, or None if the store has no such account."""
         rows = await self._rows(queries.READ_ACCOUNTS, accounts=[account_id[4:]]) if is_account_id(account_id) else []
-        for account, moved_at in map(self._account_of, rows):
-            return BalanceBody(balance=account.balance, updated_at=moved_at)
+        for row in map(account_row, rows):
+            return BalanceBody(balance=row.balance, updated_at=moment_text(moment_of(row.moved_us)))
         return None
 
     async def balance_at(self, account_id: str, at: datetime) -> BalanceBody | None:
@@ -141,13 +101,9 @@ class Reads:
         if await self.missing_accounts([account_id]):
             return None
         with self._read_time.taken() as until:
-            moment = await self._horizon.settled(at, until)
-        if whole(at) > moment:
-            for balance, ahead in await self._rows(queries.LATEST_AHEAD, account=account_id[4:], at=at):
-                return BalanceBody(balance=balance, as_of=moment_text(ahead))
-        # By a statement of its own: what the horizon covers is there for whoever begins to read after it was found.
-        ((balance,),) = await self._rows(queries.BALANCE_BEFORE, account=account_id[4:], before=moment + RESOLUTION)
-        return BalanceBody(balance=balance, as_of=moment_text(moment))
+            settled = await perform_async(self._horizon.settled(at), lambda query: self._read(*query, until))
+        balance, as_of = await self._perform(ledger_reads.balance_of_settled(account_id, at, settled))
+        return BalanceBody(balance=balance, as_of=moment_text(as_of))
 
     async def list_entries(self, account_id: str, window: Window) -> Page[EntryBody]:
         """Return a page of the account's entries, newest first."""
@@ -167,18 +123,18 @@ class Reads:
             above=bounds["ending_before"],
             count=window.fetch,
         )
-        return window.page([_entry_of(_entry_row(row)) for row in rows])
+        return window.page([_entry_of(entry_row(row)) for row in rows])
 
     async def transaction(self, identifier: str) -> TransactionBody | None:
         """Return the transaction with all its entries, or None if the store has none of this id."""
-        first = await self._first_entry(identifier)
-        return None if first is None else (await self._transactions([first]))[0]
+        found = await self._perform(ledger_reads.transaction(identifier))
+        return None if found is None else self._transaction_of(found)
 
     async def list_transactions(self, reference: str, window: Window) -> Page[TransactionBody]:
         """Return a page of the transactions of a reference, newest first."""
-        cursors: dict[str, _EntryRow] = {}
+        cursors: dict[str, EntryRow] = {}
         for name, cursor in window.cursors():
-            first = await self._first_entry(cursor)
+            first = await self._perform(ledger_reads.first_entry(cursor))
             if first is None or first.reference != reference:
                 raise window.unknown(name)
             cursors[name] = first
@@ -187,11 +143,12 @@ class Reads:
             queries.list_transactions(after=after is not None, before=before is not None),
             reference=reference,
             count=window.fetch,
-            **_cursor_values("after", after),
-            **_cursor_values("before", before),
+            **ledger_reads.cursor_values("after", after),
+            **ledger_reads.cursor_values("before", before),
         )
-        page = window.page([_entry_row(row) for row in rows])
-        return Page(await self._transactions(page.data), page.has_more)
+        page = window.page([entry_row(row) for row in rows])
+        found = await self._perform(ledger_reads.with_all_entries(page.data))
+        return Page([self._transaction_of(transaction) for transaction in found], page.has_more)
 
     async def reversal_view(self, identifier: str) -> ReversalView | None:
         """Return what a reversal of the transaction would meet, or None if the store has no such transaction."""
@@ -201,6 +158,12 @@ class Reads:
         decided = await self._rows(queries.FIND_KEY, key=REVERSAL_KEY_PREFIX + identifier)
         accounts = await self.accounts({entry.account_id for entry in transaction.entries})
         return ReversalView(transaction, accounts, bool(decided))
+
+    async def _perform(self, reading: Reading[_T]) -> _T:
+        def ask(query: Query) -> Awaitable[list[Row]]:
+            return self._rows(query.statement, **query.values)
+
+        return await perform_async(reading, ask)
 
     async def _rows(self, statement: str, **values: Any) -> list[Row]:
         with self._read_time.taken() as until:
@@ -215,71 +178,40 @@ class Reads:
         ((latest,),) = await self._rows(queries.LATEST_SEQ, account=account_id[4:])
         return latest or 0
 
-    async def _first_entry(self, identifier: str) -> _EntryRow | None:
-        """Return the first entry of the transaction of this id; the id of a further entry is none of a transaction."""
-        position = position_of(identifier) if identifier.startswith(TRANSACTION_PREFIX) else None
-        if position is None:
-            return None
-        rows = await self._rows(queries.READ_ENTRY, account=position.account_id[4:], seq=position.seq)
-        found = _entry_row(rows[0]) if rows else None
-        return found if found is not None and found.transaction_seq is None else None
-
-    async def _transactions(self, firsts: Sequence[_EntryRow]) -> list[TransactionBody]:
-        """Return the transactions with all their entries; what is missing is read at once for all of them."""
-        known = {first.position: first for first in firsts}
-        missing = [place for first in firsts for place in first.positions() if place not in known]
-        if missing:
-            rows = await self._rows(
-                queries.READ_ENTRIES,
-                accounts=[place.account_id[4:] for place in missing],
-                seqs=[place.seq for place in missing],
-            )
-            known |= {row.position: row for row in map(_entry_row, rows)}
-        return [self._transaction_of(first, [known[place] for place in first.positions()]) for first in firsts]
-
-    def _transaction_of(self, first: _EntryRow, entries: Sequence[_EntryRow]) -> TransactionBody:
-        original = transaction_id(first.account_id, first.reversal_of) if first.reversal_of else None
-        is_opening = first.kind == Kind.OPEN_ACCOUNT
+    def _transaction_of(self, rows: TransactionRows) -> TransactionBody:
+        first = rows.first
         return TransactionBody(
             id=first.transaction_id,
             store_id=self._store.public_id,
             reference=first.reference or "",
             idempotency_key=first.idempotency_key or "",
-            reversal_of=original,
-            entries=[_entry_of(entry) for entry in entries],
-            # The metadata of an opening is the account's.
-            metadata=None if is_opening else first.decoded_content().get("metadata"),
+            reversal_of=first.original_id,
+            entries=[_entry_of(entry) for entry in rows.entries],
+            metadata=first.metadata(),
             created_at=moment_text(moment_of(first.created_us)),
         )
 
-    def _account_of(self, row: Row) -> tuple[AccountBody, str]:
-        account, customer, name, unit_label, status, balance, limit, metadata, *rest = row
-        created_us, updated_us, moved_us, low_balance = rest
-        body = AccountBody(
-            id=ACCOUNT_PREFIX + account.hex,
+    def _account_of(self, row: AccountRow) -> AccountBody:
+        return AccountBody(
+            id=row.account_id,
             store_id=self._store.public_id,
-            customer_id=customer,
-            name=name,
-            unit_label=unit_label,
-            status=Status(status).name.lower(),
-            balance=balance,
+            customer_id=row.customer_id,
+            name=row.name,
+            unit_label=row.unit_label,
+            status=row.status_name,
+            balance=row.balance,
             held="0",
-            available=str(int(balance) + int(limit)),
-            metadata=msgspec.json.decode(metadata) if metadata else None,
-            created_at=moment_text(moment_of(created_us)),
-            updated_at=moment_text(moment_of(updated_us)),
-            low_balance=low_balance,
+            available=str(row.available),
+            metadata=row.decoded_metadata(),
+            created_at=moment_text(moment_of(row.created_us)),
+            updated_at=moment_text(moment_of(row.updated_us)),
+            low_balance=row.low_balance,
         )
-        return body, moment_text(moment_of(moved_us))
 
 
-def _entry_row(row: Row) -> _EntryRow:
-    return _EntryRow(ACCOUNT_PREFIX + row[0].hex, *row[1:])
-
-
-def _entry_of(row: _EntryRow) -> EntryBody:
+def _entry_of(row: EntryRow) -> EntryBody:
     return EntryBody(
-        id=entry_id(row.account_id, row.seq),
+        id=row.id,
         transaction_id=row.transaction_id,
         account_id=row.account_id,
         side=SIDE_NAMES[row.side],
@@ -288,12 +220,6 @@ def _entry_of(row: _EntryRow) -> EntryBody:
         reference=row.reference or "",
         created_at=moment_text(moment_of(row.created_us)),
     )
-
-
-def _cursor_values(name: str, row: _EntryRow | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
 
 
 # Asynchronous, or it would take a thread of a pool for every request.

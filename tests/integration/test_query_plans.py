@@ -7,7 +7,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from creditlane.producer import lane_problems, statements
+from creditlane.producer import lane_problems, ledger_queries, ledger_reads, statements
+from creditlane.producer.ledger_queries import of_named_store
 from creditlane.worker import sql
 
 ACCOUNTS = 1_000
@@ -26,7 +27,7 @@ select 1, account(n), 'customer ' || n, 'main', 'main', 'credits', 1, 0, now(), 
 from generate_series(1, {ACCOUNTS}) as n;
 insert into journal
     (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key, reference)
-select 1, 2, 1, seq, now(), account(n), 1, seq, 'key ' || n || ' ' || seq, 'reference'
+select 1, 2, 1, seq, now(), account(n), 1, seq, 'key ' || n || ' ' || seq, 'reference ' || n
 from generate_series(1, {ACCOUNTS}) as n,
      generate_series(1, case n when 1 then {BUSY_ENTRIES} else {ENTRIES} end) as seq;
 insert into journal
@@ -70,6 +71,10 @@ def account(number: int) -> UUID:
 accounts = {"stores": [1] * WANTED, "accounts": [account(n) for n in range(1, WANTED + 1)]}
 keys = [f"key {n} 7" for n in range(1, WANTED + 1)]
 
+STORE = {"store": "store_default"}
+PAGE = {"above": 0, "below": ledger_reads.ABOVE_EVERY_SEQ, "count": 50}
+NEWEST = of_named_store(ledger_queries.LIST_LONE_ENTRIES)
+
 STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "worker: accounts of a batch": (sql.LOAD_ACCOUNTS, accounts, WANTED),
     "worker: one account": (sql.LOAD_ACCOUNTS, {"stores": [1], "accounts": [account(1)]}, 1),
@@ -79,17 +84,30 @@ STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "client: decisions": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys}, WANTED),
     "client: one decision": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys[:1]}, 1),
     "client: dead letters": (statements.FIND_DEAD_LETTERS, {"store": "store_default", "keys": ["dead 5"]}, 1),
-    "client: an account": (statements.READ_ACCOUNT, {"store": "store_default", "account": account(1)}, 1),
-    "client: newest entries": (
-        statements.READ_ENTRIES,
-        {"store": "store_default", "account": account(1), "before": statements.ABOVE_EVERY_SEQ, "count": 50},
+    "client: an account": (of_named_store(ledger_queries.READ_ACCOUNTS), {**STORE, "accounts": [account(1)]}, 1),
+    "client: newest entries": (NEWEST, {**STORE, "account": account(1), **PAGE}, 50),
+    "client: older entries": (NEWEST, {**STORE, "account": account(1), **PAGE, "below": 9_000}, 50),
+    "client: an account by its name": (
+        of_named_store(ledger_queries.FIND_OPEN_ACCOUNT),
+        {**STORE, "customer": "customer 7", "name_key": "main"},
+        1,
+    ),
+    "client: accounts of a customer": (
+        of_named_store(ledger_queries.list_accounts(of_customer=True, after=False, before=False)),
+        {**STORE, "customer": "customer 7", "count": 50},
+        1,
+    ),
+    "client: first accounts": (
+        of_named_store(ledger_queries.list_accounts(of_customer=False, after=False, before=False)),
+        {**STORE, "customer": None, "count": 50},
         50,
     ),
-    "client: older entries": (
-        statements.READ_ENTRIES,
-        {"store": "store_default", "account": account(1), "before": 9_000, "count": 50},
-        50,
+    "client: newest transactions of a reference": (
+        of_named_store(ledger_queries.list_transactions(after=False, before=False)),
+        {**STORE, "reference": "reference 7", "count": ENTRIES},
+        ENTRIES,
     ),
+    "client: a transaction": (of_named_store(ledger_queries.READ_ENTRY), {**STORE, "account": account(1), "seq": 9}, 1),
 }
 
 

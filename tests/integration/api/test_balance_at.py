@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api import horizon
+from creditlane.producer import horizon
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.worker import store as worker_store
 

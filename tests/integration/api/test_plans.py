@@ -93,7 +93,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, 
     read = Connections.read
 
     async def note(self: Connections, statement: str, values: Mapping[str, Any], until: float | None = None) -> Any:
-        if "api_keys" not in statement:
+        if "api_keys" not in statement and "pg_locks" not in statement:
             seen.append((statement, values))
         return await read(self, statement, values, until)
 

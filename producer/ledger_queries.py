@@ -1,13 +1,23 @@
-"""What the API asks Postgres. Only reads, only what is the store's own, and only by ranges of indexes.
+"""What clients and the API ask Postgres of accounts, entries and transactions, in one store; see `ledger_rows`.
 
-Lists are read by keyset: a page starts at the place of its cursor, however far down that is.
+Only reads, only by ranges of indexes. Lists are read by keyset: a page starts at the place of its cursor, however far
+down that is. `%(store)s` is the store's number; `of_named_store` is for whoever knows its public id only.
 """
 
 from __future__ import annotations
 
 _MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint"
+#: The store's number, looked up beside what is read and not joined: a join loses the order of the indexes, and all of
+#: a list would be read and sorted for one page.
+_NUMBER_OF_STORE = "(select store_id from stores where public_id = %(store)s)"
 
-#: Columns of `_AccountRow`, with the balance after the latest entry: one descent of the journal's primary key.
+
+def of_named_store(statement: str) -> str:
+    """Return the statement for a store that is named by its public id."""
+    return statement.replace("%(store)s", _NUMBER_OF_STORE)
+
+
+#: Columns of `AccountRow`, with the balance after the latest entry: one descent of the journal's primary key.
 _ACCOUNT = f"""
 select a.account_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0)::text,
        a.overdraft_limit::text, a.metadata::text, {_MICROSECONDS.format("a.created_at")},
@@ -22,6 +32,11 @@ left join lateral (
 """  # noqa: S608  constants only
 
 READ_ACCOUNTS = f"{_ACCOUNT} where a.store_id = %(store)s and a.account_id = any(%(accounts)s::uuid[])"
+
+#: The customer's open account of this name, which is one at most: one descent of the index on open names.
+FIND_OPEN_ACCOUNT = f"""
+{_ACCOUNT} where a.store_id = %(store)s and a.customer_id = %(customer)s and a.name_key = %(name_key)s and a.status <> 3
+"""
 
 #: Which of these accounts of these stores there are, each one descent of the primary key.
 FIND_ACCOUNTS = """
@@ -53,11 +68,20 @@ def list_accounts(*, of_customer: bool, after: bool, before: bool) -> str:
     return f"{_ACCOUNT} where {' and '.join(conditions)} {order}"
 
 
-#: Columns of `_EntryRow`.
+#: Columns of `EntryRow`.
 _ENTRY_COLUMNS = f"""
 j.account_id, j.seq, j.kind, j.side, j.amount::text, j.balance_after::text, j.reference, j.idempotency_key,
 j.reversal_of, {_MICROSECONDS.format("j.created_at")}, j.transaction_account, j.transaction_seq, j.content::text
 """
+#: The same for an entry by itself: with the key of its transaction, which is on the first entry of it, one more descent
+#: for each further one; and without the content, which is the transaction's.
+_LONE_ENTRY_COLUMNS = _ENTRY_COLUMNS.replace(
+    "j.idempotency_key",
+    """coalesce(j.idempotency_key, (
+        select f.idempotency_key from journal f
+        where f.store_id = j.store_id and f.account_id = j.transaction_account and f.seq = j.transaction_seq
+    ))""",
+).replace("j.content::text", "null::text")
 
 READ_ENTRY = f"""
 select {_ENTRY_COLUMNS} from journal j
@@ -84,6 +108,9 @@ order by j.seq desc limit %(count)s
 
 #: The same, next to its lower end: oldest first.
 LIST_ENTRIES_UP = LIST_ENTRIES_DOWN.replace("order by j.seq desc", "order by j.seq asc")
+
+#: A page downwards of entries by themselves.
+LIST_LONE_ENTRIES = LIST_ENTRIES_DOWN.replace(_ENTRY_COLUMNS, _LONE_ENTRY_COLUMNS)
 
 #: The number of the account's latest entry, null if it has none.
 LATEST_SEQ = """
