@@ -22,6 +22,7 @@ CHECKS = {
     "future": "nothing was decided later than now",
     "entry_kind": "every entry is an applied movement on the side that its kind moves",
     "refusal": "no command was refused for lack of a balance that was there",
+    "closing": "no account was closed while it was below zero, and none was refused it for that while it was not",
     "decided_balance": "a decision that moved nothing names the balance that the account had",
     "decision_place": "it stands in time between the entries that came before it and those after",
     "reversal_original": "every reversal undoes an earlier entry of its account",

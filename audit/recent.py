@@ -33,6 +33,7 @@ RECENT_CHECKS = {
         "entry_kind",
         "future",
         "refusal",
+        "closing",
         "decided_balance",
         "decision_place",
         "reversal_original",

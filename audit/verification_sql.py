@@ -63,7 +63,9 @@ JUDGEMENT = """, judged as (
         created_at < not_before as bad_time,
         entry and (side is distinct from case kind when 1 then 1 when 2 then 1 when 3 then -1 when 4 then side
             when 8 then side end or side = 0 or rejection is not null) as bad_kind,
-        rejection = 'insufficient_balance' and needed <= available as bad_refusal
+        rejection = 'insufficient_balance' and needed <= available as bad_refusal,
+        kind = 7 and (rejection is null and balance_after < 0 or rejection = 'account_overdrawn' and balance_after >= 0)
+            as bad_closing
     from expected
 )
 select finding.check_name, store_id, account_id, seq, finding.expected, finding.found
@@ -75,9 +77,11 @@ from judged cross join lateral (values
     ('chronology', bad_time, 'not before ' || not_before, created_at::text),
     ('entry_kind', bad_kind, 'a movement of its kind, applied',
         concat('kind ', kind, ', side ', side, ', rejection ', coalesce(rejection, 'none'))),
-    ('refusal', bad_refusal, 'less than ' || needed || ' available', available::text)
+    ('refusal', bad_refusal, 'less than ' || needed || ' available', available::text),
+    ('closing', bad_closing, case when rejection is null then 'at least 0' else 'below 0' end, balance_after::text)
 ) as finding (check_name, broken, expected, found)
-where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal) and finding.broken
+where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal or bad_closing)
+    and finding.broken
 """
 
 #: Every row against the one before it. Entries count up from 1; decisions count down from -1, so that the one before a

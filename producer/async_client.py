@@ -258,7 +258,11 @@ class AsyncClient:
     async def close_account(
         self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
     ) -> Account:
-        """Close the account for good and return it; raises as `debit` does."""
+        """Close the account for good and return it; raises as `debit` does.
+
+        Raises:
+            AccountOverdrawn: its balance is below zero.
+        """
         key = idempotency_key or generated_key("close")
         return await self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
 

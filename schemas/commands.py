@@ -219,7 +219,10 @@ class Unfreeze(Command):
 
 
 class Close(Command):
-    """Close an account for good. It stays readable, and its name is free again."""
+    """Close an account for good. It stays readable, and its name is free again.
+
+    Rejected as `account_overdrawn` while the balance is below zero.
+    """
 
     kind: Literal["close"] = "close"
 

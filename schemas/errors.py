@@ -9,6 +9,7 @@ CreditlaneError
 │   ├── AccountFrozen              account_frozen
 │   ├── AccountNotFrozen           account_not_frozen
 │   ├── AccountClosed              account_closed
+│   ├── AccountOverdrawn           account_overdrawn
 │   ├── IdempotencyKeyMismatch     idempotency_key_mismatch
 │   ├── InsufficientBalance        insufficient_balance
 │   ├── UnbalancedTransaction      unbalanced_transaction
@@ -113,6 +114,12 @@ class AccountClosed(Rejected):
     """The account is closed, which is final; open a new one."""
 
     code = "account_closed"
+
+
+class AccountOverdrawn(Rejected):
+    """The account is below zero, and closing it would leave that for ever; credit what it lacks, then close it."""
+
+    code = "account_overdrawn"
 
 
 class IdempotencyKeyMismatch(Rejected):
@@ -304,6 +311,7 @@ REJECTIONS: dict[str, type[Rejected]] = {
         AccountFrozen,
         AccountNotFrozen,
         AccountClosed,
+        AccountOverdrawn,
         IdempotencyKeyMismatch,
         InsufficientBalance,
         UnbalancedTransaction,

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from .commands import REVERSAL_KEY_PREFIX, PostEntry, reversal_key
-from .errors import REJECTIONS, CommandDeadLettered, CreditlaneError
+from .errors import REJECTIONS, AccountOverdrawn, CommandDeadLettered, CreditlaneError
 from .identifiers import transaction_id
 from .journal import NAME_TAKEN_BY, SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
 
@@ -135,6 +135,8 @@ def _error_of(row: JournalRow) -> ErrorDetail:
         available = row.balance_after + row.overdraft_limit
         details = {"needed": str(row.amount), "available": str(available)}
         message = f"The account has {available} available, and {row.amount} is needed. {message}"
+    elif code == AccountOverdrawn.code:
+        details = {"balance": str(row.balance_after)}
     return ErrorDetail(code=code, message=message, details=details)
 
 

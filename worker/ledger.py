@@ -13,7 +13,7 @@ import msgspec
 
 from ..schemas.commands import Credit, Debit, OpenAccount
 from ..schemas.encoding import LaneCommand, Movement
-from ..schemas.errors import IdempotencyKeyMismatch
+from ..schemas.errors import AccountOverdrawn, IdempotencyKeyMismatch
 from ..schemas.identifiers import Position
 from ..schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NAME_TAKEN_BY, JournalRow, Kind, Refusal, Status
 from ..schemas.results import content_of_row
@@ -27,6 +27,7 @@ Rule = Callable[[int, Any, AccountState, Book, int], Decision]
 INITIAL_BALANCE_REFERENCE = "initial_balance"
 
 _ACTIVE, _FROZEN, _CLOSED = int(Status.ACTIVE), int(Status.FROZEN), int(Status.CLOSED)
+_CLOSABLE = {_ACTIVE, _FROZEN}
 _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(Kind.DEBIT)
 
 
@@ -141,7 +142,9 @@ def _unfreeze(store_id: int, command: LaneCommand, state: AccountState, _book: B
 
 
 def _close(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
-    return _change_status(store_id, command, state, now_us, {_ACTIVE, _FROZEN}, _CLOSED)
+    if state.status in _CLOSABLE and state.balance < 0:
+        return note(store_id, command, state, now_us, AccountOverdrawn.code)
+    return _change_status(store_id, command, state, now_us, _CLOSABLE, _CLOSED)
 
 
 def _change_status(

@@ -185,10 +185,10 @@ async def unfreeze_account(account_id: AccountPath, reads: RequestReads, writes:
     "/{id}/close",
     operation_id="closeCustomerCreditsAccount",
     summary="Close an account",
-    responses=writing(AccountBody, 200, "not_found", "account_closed", "idempotency_key_mismatch"),
+    responses=writing(AccountBody, 200, "not_found", "account_closed", "account_overdrawn", "idempotency_key_mismatch"),
 )
 async def close_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
-    """Close an account for good. It stays readable, and its name is free again."""
+    """Close an account for good; 409 while it is below zero. It stays readable, and its name is free again."""
     return await _change(Close, account_id, reads, writes)
 
 

@@ -19,6 +19,7 @@ _ALLOWED = {
     "account_frozen": {"frozen"},
     "account_closed": {"closed"},
     "account_not_frozen": {"active"},
+    "account_overdrawn": {"active", "frozen"},
     "account_not_found": {"absent"},
     "account_exists": {"active", "frozen", "closed"},
     "insufficient_balance": {"active"},

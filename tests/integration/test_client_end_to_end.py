@@ -17,6 +17,7 @@ from creditlane import (
     AccountNameTaken,
     AccountNotFound,
     AccountNotFrozen,
+    AccountOverdrawn,
     Client,
     Command,
     Credit,
@@ -157,6 +158,19 @@ def test_an_account_is_frozen_unfrozen_and_closed(client: Client) -> None:
     assert client.close_account(account.id).status == "closed"
     with pytest.raises(AccountClosed):
         client.freeze(account.id)
+
+
+def test_an_account_below_zero_is_closed_once_it_is_settled(client: Client) -> None:
+    account = client.open_account(customer_id="cust_1", overdraft_limit=5)
+    client.debit(account.id, 3, reference="r", idempotency_key="debit_1")
+
+    with pytest.raises(AccountOverdrawn) as refusal:
+        client.close_account(account.id)
+
+    assert refusal.value.details == {"balance": "-3"}
+    assert client.account(account.id).status == "active"
+    client.credit(account.id, 3, reference="r", idempotency_key="credit_1")
+    assert client.close_account(account.id).status == "closed"
 
 
 def test_a_balance_can_be_asked_for_as_new_as_a_command(client: Client) -> None:

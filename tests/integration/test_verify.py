@@ -35,8 +35,10 @@ SOUND: list[Row] = [
     (BOB, -1, OPEN, 0, None, 0, 0, {"overdraft_limit": 50, "entries_before": 0}),
     (BOB, 1, DEBIT, -1, 20, -20, 1, {"overdraft_limit": 50}),
     (BOB, 2, DEBIT, -1, 30, -50, 1, {"overdraft_limit": 50}),
-    (BOB, -2, FREEZE, 0, None, -50, 2, {"overdraft_limit": 50, "entries_before": 2}),
-    (BOB, -3, CLOSE, 0, None, -50, 3, {"overdraft_limit": 50, "entries_before": 2}),
+    (BOB, -2, CLOSE, 0, None, -50, 1, {"overdraft_limit": 50, "entries_before": 2, "rejection": "account_overdrawn"}),
+    (BOB, 3, CREDIT, 1, 50, 0, 1, {"overdraft_limit": 50}),
+    (BOB, -3, FREEZE, 0, None, 0, 2, {"overdraft_limit": 50, "entries_before": 3}),
+    (BOB, -4, CLOSE, 0, None, 0, 3, {"overdraft_limit": 50, "entries_before": 3}),
     (CAT, 1, OPEN, 1, 10**40, 10**40, 0, {}),
     (CAT, -1, FREEZE, 0, None, 10**40, 1, {"entries_before": 1}),
     (GHOST, -1, DEBIT, -1, 5, 0, 0, {"rejection": "account_not_found", "entries_before": 0}),
@@ -108,8 +110,8 @@ def test_sound_books_have_no_discrepancy(database_url: str, ledger: psycopg.Conn
     report = verify(database_url)
 
     assert (report.discrepancies, report.failed) == (0, [])
-    assert (report.stores, report.accounts, report.entries, report.decisions) == (1, 3, 7, 9)
-    assert ledger.execute("select count(*) from journal").fetchone() == (16,)
+    assert (report.stores, report.accounts, report.entries, report.decisions) == (1, 3, 8, 10)
+    assert ledger.execute("select count(*) from journal").fetchone() == (18,)
 
 
 def test_an_empty_ledger_has_no_discrepancy(database_url: str) -> None:
@@ -186,12 +188,12 @@ DAMAGES = [
     Damage("below zero", add(ANN, 5, DEBIT, -1, -1, amount=106), {("overdraft_limit", ANN, 5)}),
     Damage(
         "below the limit",
-        add(BOB, 3, DEBIT, -1, -51, overdraft_limit=50, created_at="'2025-01-01 00:00:01+00'"),
+        add(BOB, 4, DEBIT, -1, -51, amount=51, overdraft_limit=50, created_at="'2025-01-01 00:00:01+00'"),
         {
-            ("overdraft_limit", BOB, 3),
-            ("decision_place", BOB, -2),
+            ("overdraft_limit", BOB, 4),
             ("decision_place", BOB, -3),
-            ("stopped_movement", BOB, 3),
+            ("decision_place", BOB, -4),
+            ("stopped_movement", BOB, 4),
         },
     ),
     Damage(
@@ -220,6 +222,16 @@ DAMAGES = [
         {("chronology", ANN, -3)},
     ),
     Damage("refused although it was there", update(ANN, -1, "amount = 70"), {("refusal", ANN, -1)}),
+    Damage(
+        "closed below zero",
+        update(BOB, -2, "rejection = null"),
+        {("closing", BOB, -2), ("state_change", BOB, -3), ("stopped_movement", BOB, 3)},
+    ),
+    Damage(
+        "kept open although not below zero",
+        update(BOB, -4, "rejection = 'account_overdrawn'"),
+        {("closing", BOB, -4), ("account_status", BOB, None)},
+    ),
     Damage(
         "decided on a balance that never was", update(ANN, -3, "balance_after = 99"), {("decided_balance", ANN, -3)}
     ),
@@ -324,7 +336,7 @@ DAMAGES = [
         update(ANN, -2, f"kind = {UNFREEZE}"),
         {("state_change", ANN, -2), ("state_change", ANN, -4)},
     ),
-    Damage("changed after it was closed", update(BOB, -2, f"kind = {CLOSE}"), {("state_change", BOB, -3)}),
+    Damage("changed after it was closed", update(BOB, -3, f"kind = {CLOSE}"), {("state_change", BOB, -4)}),
     Damage(
         "moved while frozen",
         update(ANN, -4, "entries_before = 4, balance_after = 105"),
@@ -351,9 +363,7 @@ DAMAGES = [
         {("decision_place", ANN, -4)},
     ),
     Damage("decided in the future", update(ANN, 4, "created_at = now() + interval '1 hour'"), {("future", ANN, 4)}),
-    Damage(
-        "moved after it was closed", add(BOB, 3, CREDIT, 1, -49, overdraft_limit=50), {("stopped_movement", BOB, 3)}
-    ),
+    Damage("moved after it was closed", add(BOB, 4, CREDIT, 1, 1, overdraft_limit=50), {("stopped_movement", BOB, 4)}),
     Damage(
         "entry in an unknown store",
         "update journal set store_id = 7 where reversal_of is null and kind = 5 and seq = -1",
@@ -380,6 +390,7 @@ ROW_BY_ROW = {
     "future",
     "entry_kind",
     "refusal",
+    "closing",
     "decided_balance",
     "decision_place",
 }
@@ -405,9 +416,7 @@ DAMAGES_BEFORE_PLACES = [
     Damage(
         "moved while frozen", update(ANN, 3, "created_at = '2025-01-01 00:00:05+00'"), {("stopped_movement", ANN, 3)}
     ),
-    Damage(
-        "moved after it was closed", add(BOB, 3, CREDIT, 1, -49, overdraft_limit=50), {("stopped_movement", BOB, 3)}
-    ),
+    Damage("moved after it was closed", add(BOB, 4, CREDIT, 1, 1, overdraft_limit=50), {("stopped_movement", BOB, 4)}),
 ]
 
 
@@ -441,7 +450,7 @@ def test_ranges_change_no_finding(rows_per_range: int, database_url: str, ledger
 
     assert in_ranges == whole
     assert found(whole) == {("running_balance", CAT, 1), ("account_content", CAT, 1), ("books", None, None)}
-    assert told[-1] == (16, 16)
+    assert told[-1] == (18, 18)
     assert len(told) > 1
 
 
@@ -470,7 +479,7 @@ def test_a_ledger_in_use_is_judged_as_of_one_moment(database_url: str, ledger: p
 
     report = verify(database_url, write_on, rows_per_range=1)
 
-    assert (report.discrepancies, report.entries) == (0, 7)
+    assert (report.discrepancies, report.entries) == (0, 8)
 
 
 def test_a_database_without_the_schema_says_so(empty_database_url: str) -> None:

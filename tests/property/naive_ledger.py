@@ -196,6 +196,8 @@ class NaiveLedger:
         balance = self._sum(account)
         if account is None or status not in allowed[kind]:
             return Answer("rejected", self._obstacle(account) or "account_not_frozen", balance=balance)
+        if kind == "close" and balance < 0:
+            return Answer("rejected", "account_overdrawn", balance=balance)
         account["status"] = {"freeze": "frozen", "unfreeze": "active", "close": "closed"}[kind]
         return Answer("applied", balance=balance)
 

@@ -117,6 +117,22 @@ def test_each_command_in_each_state(command: AnyCommand, status: str, refusal: s
         assert (row.seq, row.balance_after) == (-state.decisions - 1, state.balance)
 
 
+@pytest.mark.parametrize("status", ["active", "frozen"])
+def test_an_account_below_zero_is_not_closed(status: str) -> None:
+    """Given an account below zero, when it is closed, then that is refused; at zero it is closed."""
+    overdrawn = msgspec.structs.replace(STATES[status], balance=-1, overdraft_limit=5)
+    book = book_of(overdrawn)
+
+    refused = decided(overdrawn, Close(account_id=ANN, idempotency_key="c"), book=book)[0].row
+    closed = decided(msgspec.structs.replace(overdrawn, balance=0), Close(account_id=ANN, idempotency_key="c"))[0].row
+
+    assert refused is not None
+    assert (refused.rejection, refused.balance_after, refused.seq) == ("account_overdrawn", -1, -2)
+    assert book.accounts[STORE, ANN].status == overdrawn.status
+    assert closed is not None
+    assert closed.rejection is None
+
+
 @pytest.mark.parametrize(
     ("limit", "amount", "refused"), [(0, 100, False), (0, 101, True), (7, 107, False), (7, 108, True)]
 )

@@ -1,14 +1,16 @@
 """Accounts over HTTP: opened once, named uniquely, frozen, unfrozen, closed; a wrong state is a conflict."""
 
+import json
 import re
 
 import pytest
 from fastapi.testclient import TestClient
 
-from creditlane import Settings
+from creditlane import Client, Settings
 
 from .requests_of import (
     ACCOUNTS,
+    COMMANDS,
     DEADLINE_SECONDS,
     REPLAY,
     UNKNOWN_ACCOUNT,
@@ -115,6 +117,24 @@ def test_states_change_as_allowed_and_a_wrong_one_is_a_conflict(api: TestClient)
     assert api.get(path).json() == closed.json()
     assert api.get(f"{path}/balance").json()["balance"] == "7"
     assert len(api.get(f"{path}/entries").json()["data"]) == 1
+
+
+def test_an_account_below_zero_is_not_closed(api: TestClient, settings: Settings) -> None:
+    with Client(settings) as client:
+        account = client.open_account(customer_id="cust_1", overdraft_limit=5)
+        client.debit(account.id, 3, reference="r", idempotency_key="debit_1")
+    path = f"{ACCOUNTS}/{account.id}"
+
+    refused = api.post(f"{path}/close")
+    line = {"kind": "close", "account_id": account.id, "idempotency_key": "in_batch"}
+    queued = json.loads(api.post(COMMANDS, content=json.dumps(line)).text)
+
+    assert code_of(refused, 409) == "account_overdrawn"
+    told = api.get(f"{COMMANDS}/{queued['id']}?wait=30").json()
+    assert (told["status"], told["error"]["code"]) == ("rejected", "account_overdrawn")
+    assert api.get(path).json()["status"] == "active"
+    move(api, {"id": account.id}, "credit", "3", "settled")
+    assert api.post(f"{path}/close").json()["status"] == "closed"
 
 
 def test_a_repeated_change_of_state_gets_the_first_answer(api: TestClient) -> None:
