@@ -10,6 +10,7 @@ import pytest
 from creditlane.worker.webhooks import sql
 
 ENDPOINTS, EVENTS, WANTED = 20, 3_000, 64
+ACCOUNTS, ENTRIES = 500, 20
 
 FILL = f"""
 create function id(n bigint) returns uuid language sql immutable as $$ select lpad(to_hex(n), 32, '0')::uuid $$;
@@ -19,6 +20,16 @@ insert into events (store_id, event_id, event_type, created_at, body)
 select 1, id(n), 'credits.granted', now(), repeat('x', 500) from generate_series(1, {EVENTS}) as n;
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
 select 1, id(e), id(n), 1, now(), now() from generate_series(1, {ENDPOINTS}) as e, generate_series(1, {EVENTS}) as n;
+insert into accounts
+    (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at)
+select 1, id(n), n::text, n::text, n::text, '', 1, 0, now(), now() from generate_series(1, {ACCOUNTS}) as n;
+insert into journal (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key)
+select 1, 2, 1, seq, now(), id(n), 1, seq, n || ' ' || seq
+from generate_series(1, {ACCOUNTS}) as n, generate_series(1, {ENTRIES}) as seq;
+insert into outbox (store_id, accounts, seqs, sequences, callbacks)
+select 1, array_agg(id(n)), array_agg(3), array_agg(3),
+       jsonb_agg(jsonb_build_object('url', 'https://a.example', 'account_id', 'cca_' || id(n), 'seq', 3, 'sequence', 3))
+from generate_series(1, {WANTED}) as n;
 """
 
 ATTEMPTS = {
@@ -53,7 +64,10 @@ STATEMENTS = {
         {"deliveries_due_idx"},
         ENDPOINTS,
     ),
+    "news": (sql.READ_NEWS, {"stores": [1], "ids": [1]}, {"journal_pkey", "accounts_pkey"}, WANTED),
+    "callbacks": (sql.READ_CALLBACKS, {"stores": [1], "ids": [1]}, {"journal_pkey"}, WANTED),
 }
+RELATIONS = {"deliveries", "events", "journal", "accounts"}
 
 
 @pytest.fixture(scope="module", params=["unknown", "analyzed"])
@@ -62,8 +76,8 @@ def pending(request: pytest.FixtureRequest, database_server: Any, template_datab
     name = f"creditlane_{request.param}_{template_database[-12:]}"
     url = database_server.create_database(name, template=template_database)
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
-        connection.execute("alter table deliveries set (autovacuum_enabled = false)")
-        connection.execute("alter table events set (autovacuum_enabled = false)")
+        for relation in RELATIONS:
+            connection.execute(f"alter table {relation} set (autovacuum_enabled = false)".encode())
         connection.execute(FILL.encode())
         if request.param == "analyzed":
             connection.execute("analyze")
@@ -86,7 +100,7 @@ def test_a_backlog_is_not_walked_through(pending: Any, name: str) -> None:
     reads = [
         node
         for node in nodes_of(row[0][0]["Plan"])
-        if node.get("Relation Name") in {"deliveries", "events"} and node["Node Type"] != "ModifyTable"
+        if node.get("Relation Name") in RELATIONS and node["Node Type"] != "ModifyTable"
     ]
     assert {node.get("Index Name") for node in reads} == indexes
     for node in reads:
