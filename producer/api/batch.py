@@ -30,6 +30,7 @@ from .connections import Connections
 from .errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from .limits import Limits
 from .spool import Spool
+from .time_slices import TimeSlices
 
 #: Most lines that go to Redis together.
 PARCEL_LINES = 2_000
@@ -215,13 +216,14 @@ class Intake:
     async def read(self, receive: Receive) -> None:
         """Read the request to its end, or until the client is gone. Waits while a full parcel is not taken."""
         try:
-            splitter, more = LineSplitter(), True
+            splitter, more, slices = LineSplitter(), True, TimeSlices()
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return
                 for line in splitter.feed(message.get("body", b"")):
                     await self._add(line)
+                    await slices.give_way()
                 more = message.get("more_body", False)
             for line in splitter.finish():
                 await self._add(line)
@@ -323,16 +325,17 @@ class Dispatch:
             except CreditlaneError as error:
                 refusal = self._failure = error
             self._has_accepted = self._has_accepted or shipment.accepted > 0
-        return self._answers(parcel, shipment, refusal)
+        return await self._answers(parcel, shipment, refusal)
 
-    def _answers(self, parcel: Parcel, shipment: Shipment, refusal: CreditlaneError | None) -> bytes:
+    async def _answers(self, parcel: Parcel, shipment: Shipment, refusal: CreditlaneError | None) -> bytes:
         chunk, entries = parcel.chunk, shipment.entries
         # What was sent and not answered may stand on its lane: whoever took it for refused would send it under a new
         # key, for a second effect.
         status = "unknown" if isinstance(refusal, OutcomeUnknown) else "refused"
         problem = problem_of(refusal) if refusal else Problem("internal_error")
-        answers = []
+        answers, slices = [], TimeSlices()
         for number, line in enumerate(parcel.lines, parcel.first_line):
+            await slices.give_way()
             if isinstance(line, Problem):
                 answers.append(_refused(number, line))
             elif entry := entries[line]:

@@ -10,6 +10,7 @@ from creditlane import Settings
 from creditlane.producer.api.authentication import Store
 from creditlane.producer.api.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
+from creditlane.producer.async_session import AsyncSession
 
 STORE = Store("store_a", 1, "key")
 #: What the answers of a store may be, in bytes.
@@ -44,7 +45,8 @@ async def works() -> None:
 def response(space: SpoolSpace) -> BatchResponse:
     settings = Settings(api_body_seconds=SECONDS)
     # No line is a command, so nothing is sent to any lane.
-    return BatchResponse(None, settings, STORE, 8, Spool(space, "store_a"), works)  # type: ignore[arg-type]
+    session = AsyncSession(Settings(redis_url="redis://127.0.0.1:1/0"))
+    return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), works)
 
 
 async def answer(space: SpoolSpace, client: Client) -> None:
