@@ -23,7 +23,7 @@ HEAVY_BYTES = 4_096
 HELD_BYTES = 30_000
 HELD_ROW_BYTES = 100
 #: The same where nobody else is at work.
-HELD_BYTES_ALONE = 3_000_000
+HELD_BYTES_ALONE = 1_000_000
 #: Entries to ask for at once of a lane on which something is held back: to begin with and after long ones, where nobody
 #: else is at work, and at most; so many times more after an answer that left most of the room.
 HELD_ENTRIES = 6

@@ -12,7 +12,7 @@ from collections.abc import Callable
 #: Reads that found something else after which what is held back need not wait for one that finds nothing.
 MOST_READS_BEFORE_HELD = 5
 #: What is held back need not rest for others that have sent nothing for so long, in seconds.
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 10.0
 #: How long to wait before it is asked again whether another worker's turn is over, in seconds.
 PUT_OFF_SECONDS = 0.005
 #: The longest rest, in seconds: a part that took longer waited for something else than its lanes.

@@ -21,7 +21,7 @@ TURN_MS = 2_000
 #: How long a worker waits for its turn before it goes without, in seconds: whatever stands in Redis stops nobody.
 PATIENCE_SECONDS = 2 * TURN_MS / 1_000
 #: How long it counts that somebody has something else to do, in milliseconds, and how often that is said, in seconds.
-OTHERS_MS, TELL_SECONDS = 2_000, 0.5
+OTHERS_MS, TELL_SECONDS = 10_000, 2.0
 
 
 class SharedTurn:
