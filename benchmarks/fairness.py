@@ -48,6 +48,8 @@ WORKERS = 2
 STORES, ENDPOINTS = 100, 100
 #: Accounts of a store, connections of the abuser, lines of its batches, and origins of its callbacks.
 ACCOUNTS, CONNECTIONS, LINES, POSTS, ORIGINS = 100, 8, 20_000, 200, 1_500
+#: Stands for the number of a batch in its lines, and most numbers there are: each is a part of an address.
+BATCH, MOST_BATCHES = "@@", 250
 #: How long the other store may wait for one webhook, in seconds, and how long it rests between two debits.
 WEBHOOK_SECONDS, REST_SECONDS = 120.0, 0.02
 #: How often a blocked abuser looks whether it is over, in seconds.
@@ -176,15 +178,14 @@ class Abuser:
 
     def abuses(self) -> dict[str, Callable[[threading.Event], None]]:
         """Return all of them by what they are called; what takes longest to be over comes last."""
+        plain, posts, callbacks = self._credits(), self._posts(), self._callbacks()
         return {
             "requests in a loop": self.ask,
             "changes of an endpoint in a loop": self.change_endpoint,
             "answers that nobody reads": self.read_nothing,
-            f"batches of {LINES:,} lines": lambda stopped: self.send_batches(stopped, self._credits),
-            f"batches of {POSTS} wide posts": lambda stopped: self.send_batches(stopped, self._posts),
-            f"callbacks to {ORIGINS:,} origins that refuse": lambda stopped: self.send_batches(
-                stopped, self._callbacks
-            ),
+            f"batches of {LINES:,} lines": lambda stopped: self.send_batches(stopped, plain),
+            f"batches of {POSTS} wide posts": lambda stopped: self.send_batches(stopped, posts),
+            f"callbacks to {ORIGINS:,} origins that refuse": lambda stopped: self.send_batches(stopped, callbacks),
         }
 
     def ask(self, stopped: threading.Event) -> None:
@@ -207,11 +208,13 @@ class Abuser:
                 connection.socket.settimeout(LOOK_SECONDS)
                 _push(connection.socket, chunk, stopped)
 
-    def send_batches(self, stopped: threading.Event, lines: Callable[[int], list[bytes]]) -> None:
-        """Send one batch after the other."""
+    def send_batches(self, stopped: threading.Event, lines: list[bytes]) -> None:
+        """Send one batch after the other: the same lines, each under another key."""
         while not stopped.is_set():
             self._batches += 1
-            stream_lines(self._address, lines(self._batches))
+            # They cost next to nothing to make, since what the abuser does here the other store's debits wait for.
+            number = b"%d" % (self._batches % MOST_BATCHES)
+            stream_lines(self._address, [line.replace(BATCH.encode(), number) for line in lines])
 
     def _loop(self, stopped: threading.Event, request: bytes) -> None:
         with closing(Connection(self._address)) as connection:
@@ -227,26 +230,21 @@ class Abuser:
                     while connection.receive() is None:
                         continue
 
-    def _credits(self, batch: int) -> list[bytes]:
-        return [encode_line(self._credit(f"{batch} {number}", number)) for number in range(LINES)]
+    def _credits(self) -> list[bytes]:
+        return [encode_line(self._credit(number)) for number in range(LINES)]
 
-    def _posts(self, batch: int) -> list[bytes]:
-        posts = wide_posts(self._accounts, POSTS)
-        return [
-            encode_line(post.model_copy(update={"idempotency_key": f"{batch} {post.reference} {n}"}))
-            for n, post in enumerate(posts)
-        ]
+    def _posts(self) -> list[bytes]:
+        posts = enumerate(wide_posts(self._accounts, POSTS))
+        return [encode_line(post.model_copy(update={"idempotency_key": f"{BATCH} post {n}"})) for n, post in posts]
 
-    def _callbacks(self, batch: int) -> list[bytes]:
-        origins = [f"http://127.{batch % 200 + 1}.{n // 250}.{n % 250 + 1}:1/" for n in range(ORIGINS)]
-        return [
-            encode_line(self._credit(f"{batch} {n}", n).model_copy(update={"callback_url": origin}))
-            for n, origin in enumerate(origins)
-        ]
+    def _callbacks(self) -> list[bytes]:
+        urls = [f"http://127.255.{n // 250}.{n % 250 + 1}:1/" for n in range(ORIGINS)]
+        commands = [self._credit(n).model_copy(update={"callback_url": url}) for n, url in enumerate(urls)]
+        return [encode_line(command).replace(b"127.255", b"127." + BATCH.encode()) for command in commands]
 
-    def _credit(self, key: str, number: int) -> Command:
+    def _credit(self, number: int) -> Command:
         account = self._accounts[number % len(self._accounts)]
-        return Credit(account_id=account, amount=1, reference="r", idempotency_key=key)
+        return Credit(account_id=account, amount=1, reference="r", idempotency_key=f"{BATCH} {number}")
 
 
 def measure_fairness(servers: Servers, label: str, limits: Mapping[str, str], samples: int) -> dict[str, Found]:
