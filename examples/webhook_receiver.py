@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 verifier = Webhook(os.environ["WEBHOOK_SECRET"])
+#: No event is as large.
+MAX_BODY_BYTES = 1_000_000
 #: What was taken. In earnest a table with a unique key, written in the transaction that acts on the event.
 taken: set[str] = set()
 
@@ -22,7 +24,11 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer 204 to an event that was verified: any 2xx ends its attempts."""
-        body = self.rfile.read(int(self.headers["content-length"]))
+        length = self.headers.get("content-length", "")
+        if not (length.isdecimal() and int(length) <= MAX_BODY_BYTES):
+            self.send_error(400)
+            return
+        body = self.rfile.read(int(length))
         try:
             event = verifier.verify(body, dict(self.headers))
         except WebhookVerificationError:
