@@ -130,6 +130,7 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
     yield Grant("eval evalsha get set", (names.rates,))
+    yield Grant("hget", (names.refused_jobs,), reads=True)
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 
 
@@ -157,7 +158,6 @@ def _of_jobs(prefix: str) -> Iterator[Grant]:
 
 def _of_operator(prefix: str) -> Iterator[Grant]:
     yield from _of_producer(prefix)
-    yield Grant("hget", (_Names(prefix).refused_jobs,), reads=True)
     yield from _of_rq(_Names(prefix), prefix)
 
 

@@ -17,6 +17,7 @@ from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.roles import FIND_MISSING, check_rights, wanted_by
 from ..deadlines import deadline_in
 from ..lane_problems import LanesWithoutOwner, WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
+from .background_metrics import background_exposition, read_background
 from .connections import Connections
 from .lane_metrics import Lanes, count_dead_letters, exposition_of, read_lanes
 from .request_metrics import RequestMetrics
@@ -65,7 +66,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/metrics", name="metrics")
 async def metrics(request: Request) -> Response:
-    """Tell the numbers of this process, of the lanes and of the workers, in Prometheus's text format."""
+    """Tell the numbers of this process, lanes, workers and the work beside them, in Prometheus's text format."""
     watch: Watch = request.app.state.watch
     return Response(await watch.metrics.result(), media_type=CONTENT_TYPE_LATEST)
 
@@ -79,7 +80,7 @@ class LanesSeen(NamedTuple):
 
 
 class Watch:
-    """What is looked at for all who ask: however many they are, one statement and one write are under way at a time."""
+    """What is looked at for all who ask: however many they are, one look of each kind is under way at a time."""
 
     def __init__(self, connections: Connections, counted: RequestMetrics) -> None:
         self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
@@ -88,17 +89,22 @@ class Watch:
         self.dead_letters = SharedLook(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
+        self.background = SharedLook(
+            lambda: read_background(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
+        )
         self.metrics = SharedLook(lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS)
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
 
     async def close(self) -> None:
         """End what is under way."""
-        for look in (self.metrics, self.redis, self.postgres, self.lanes, self.dead_letters):
+        for look in (self.metrics, self.redis, self.postgres, self.lanes, self.dead_letters, self.background):
             await look.close()
 
     async def _exposition(self, counted: RequestMetrics) -> bytes:
-        seen, dead_letters = await asyncio.gather(self.lanes.result(), self.dead_letters.result())
-        return counted.exposition() + exposition_of(seen.lanes, dead_letters)
+        seen, dead_letters, background = await asyncio.gather(
+            self.lanes.result(), self.dead_letters.result(), self.background.result()
+        )
+        return counted.exposition() + exposition_of(seen.lanes, dead_letters) + background_exposition(background)
 
     async def _look_at_lanes(self, connections: Connections) -> LanesSeen:
         # Half of the time for each server, which are asked one after the other.

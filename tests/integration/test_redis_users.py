@@ -69,7 +69,7 @@ REFUSED: dict[RedisUser, list[tuple[str, ...]]] = {
         ("HSET", "rq:job:P-verify-1-0", "data", "{}"),
         ("RPUSH", "rq:queue:P-jobs", "P-verify-1-0"),
         ("SMEMBERS", "rq:workers"),
-        ("HGET", "P:refused-jobs", "jobs"),
+        ("HSET", "P:refused-jobs", "jobs", "0"),
     ],
     "worker": [
         ("XADD", LANE, "*", "c", "{}"),
