@@ -141,7 +141,7 @@ async def get_account_balance(
     found = await (reads.balance(account_id) if moment is None else reads.balance_at(account_id, moment))
     if found is None:
         raise not_found()
-    return Response(found.model_dump_json(exclude_unset=True), media_type="application/json")
+    return body_answer(found)
 
 
 @router.get(

@@ -13,7 +13,7 @@ from ...schemas.settings import Settings
 from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
 from .docs_pages import add_docs
-from .documentation import describe
+from .documentation import CONTACT, LICENSE, SERVERS, TAGS, describe
 from .errors import add_error_handlers
 from .monitoring import Watch
 from .paging import MAX_PAGE_ITEMS
@@ -66,6 +66,10 @@ def create_app(settings: Settings) -> FastAPI:
             entries=MAX_ENTRIES,
             digits=MAX_AMOUNT_DIGITS,
         ),
+        openapi_tags=TAGS,
+        servers=SERVERS,
+        contact=CONTACT,
+        license_info=LICENSE,
         lifespan=lifespan,
         redirect_slashes=False,
         # Its own pages load scripts from elsewhere, and its document is made anew for everybody who asks.

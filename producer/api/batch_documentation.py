@@ -43,8 +43,20 @@ _BODY = {
     "example": _EXAMPLE_LINES,
 }
 
+#: The same for tools that make clients and know no text.
+_BYTES = {
+    "schema": {
+        "type": "string",
+        "format": "binary",
+        "minLength": 1,
+        "description": "The same lines, as bytes in UTF-8.",
+    }
+}
+
 #: The request: whatever its content type, it is read as lines. Of text every tool knows how to make some.
-BATCH_REQUEST: dict[str, Any] = {"requestBody": {"required": True, "content": {"text/plain": _BODY}}}
+BATCH_REQUEST: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"text/plain": _BODY, "application/octet-stream": _BYTES}}
+}
 
 BATCH_RESPONSES: Responses = {
     200: {

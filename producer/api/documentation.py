@@ -8,7 +8,21 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from .errors import CODES, REPLAY_HEADER, Problem, detail_of
+from .event_documentation import events_sent
 from .models import COMMAND_EXAMPLE, ErrorBody, QueuedCommand
+
+#: What the operations are sorted by.
+TAGS = [
+    {"name": "Accounts", "description": "Open, show and change accounts, and move credits on one of them."},
+    {"name": "Transactions", "description": "Move credits between accounts, find what moved, and undo it."},
+    {"name": "Commands", "description": "Send many commands at once, and ask what became of one."},
+    {"name": "Webhooks", "description": "Say where events are sent to, and see what was sent."},
+    {"name": "Events", "description": "What is sent to the URLs of webhooks, and to those that came with commands."},
+]
+#: Whatever host and port the server has, the document's own.
+SERVERS = [{"url": "/", "description": "The server that this document comes from."}]
+CONTACT = {"name": "Whoever runs this server"}
+LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 
 _REQUEST_ID = "req_6d1f0d3f9a3c4c0f8f6c3a0f5b1d2e3f"
 _HEADER_TEXTS = {
@@ -61,20 +75,31 @@ def errors(*codes: str) -> Responses:
 
 
 def describe(app: FastAPI) -> None:
-    """Let the app's document say only what is so: what breaks a rule is 400 here, not the framework's 422."""
+    """Let the app's document say all that is so and nothing else, so that clients can be made from it."""
+    app.webhooks = events_sent()
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = build()
-        for path in document["paths"].values():
-            for operation in path.values():
-                if _FRAMEWORK_ERROR in str(operation["responses"].get("422")):
-                    del operation["responses"]["422"]
+        for section in ("paths", "webhooks"):
+            for path in document[section].values():
+                for operation in path.values():
+                    _correct(operation["responses"])
         for name in (_FRAMEWORK_ERROR, "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual extends the document
+
+
+def _correct(responses: dict[str, Any]) -> None:
+    """What breaks a rule is 400 here, not the framework's 422; and an example has what is null in it."""
+    if _FRAMEWORK_ERROR in str(responses.get("422")):
+        del responses["422"]
+    for response in responses.values():
+        # The framework leaves out every null of the document.
+        examples = response.get("content", {}).get("application/json", {}).get("examples", {})
+        examples.update({code: {"value": _example(code)} for code in examples})
 
 
 def _success(model: type[BaseModel], *names: str) -> dict[str, Any]:

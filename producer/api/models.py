@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StrictStr
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from ...schemas.accounts import AccountStatus
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES, Key, Metadata, Name, Text
 from ...schemas.urls import TargetUrl
@@ -20,6 +23,19 @@ MOMENT_EXAMPLE = "2026-03-01T12:30:00.250Z"
 def is_absent(value: object) -> bool:
     """Whether there is nothing to show, so that a field is better left out than null."""
     return value is None
+
+
+class _LeftOut:
+    """Marks a field of a response that is left out where there is nothing to show: its schema must not allow null."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        shown = handler(schema)
+        (there,) = [choice for choice in shown.pop("anyOf") if choice != {"type": "null"}]
+        return {**there, **shown}
+
+
+#: Goes with `exclude_if=is_absent`: clients are made from the document, and take for null only what it says may be.
+LEFT_OUT = _LeftOut()
 
 
 def _trimmed(value: object) -> object:
@@ -174,7 +190,7 @@ class AccountBody(BaseModel):
     customer_id: Annotated[str, Field(examples=["cust_42"])]
     name: Annotated[str, Field(examples=["Tokens"])]
     unit_label: Annotated[str, Field(examples=["tokens"])]
-    status: Literal["active", "frozen", "closed"]
+    status: AccountStatus
     balance: BalanceText
     held: Annotated[BalanceText, Field(description="The part of the balance that is set aside.", examples=["0"])]
     available: Annotated[BalanceText, Field(description="What a debit may take now.")]
@@ -183,6 +199,7 @@ class AccountBody(BaseModel):
     updated_at: Moment
     low_balance: Annotated[
         BalanceText | None,
+        LEFT_OUT,
         Field(
             # Never null: clients may take it for a text.
             exclude_if=is_absent,
@@ -196,8 +213,19 @@ class BalanceBody(BaseModel):
     """A balance: the current one with `updated_at`, or one in time with `as_of`."""
 
     balance: BalanceText
-    updated_at: Annotated[Moment, Field(description="Of the current balance: the latest entry's moment.")] = ""
-    as_of: Annotated[Moment, Field(description="The moment that was asked for with `at`.")] = ""
+    updated_at: Annotated[
+        Moment | None,
+        LEFT_OUT,
+        Field(exclude_if=is_absent, description="Of the current balance: the latest entry's moment."),
+    ] = None
+    as_of: Annotated[
+        Moment | None,
+        LEFT_OUT,
+        Field(
+            exclude_if=is_absent,
+            description="With `at`: the moment of which the balance is, which may be earlier than the one asked for.",
+        ),
+    ] = None
 
 
 class EntryBody(BaseModel):
@@ -273,7 +301,9 @@ class RequestErrorDetail(ErrorDetailBody):
     request_id: Annotated[str, Field(examples=["req_6d1f0d3f9a3c4c0f8f6c3a0f5b1d2e3f"])]
     command_id: Annotated[
         str | None,
+        LEFT_OUT,
         Field(
+            exclude_if=is_absent,
             description="With `timeout`, where the command is accepted: its id, to ask for its result.",
             examples=[COMMAND_EXAMPLE],
         ),

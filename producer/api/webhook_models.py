@@ -19,7 +19,7 @@ from ...schemas.webhooks import (
     EndpointStatus,
     Webhook,
 )
-from .models import Moment, RequestBody, is_absent
+from .models import LEFT_OUT, Moment, RequestBody, is_absent
 
 WEBHOOK_EXAMPLE = f"{ENDPOINT_PREFIX}8f14e45fceea167a5a36dedd4bea2543"
 EVENT_EXAMPLE = f"{EVENT_PREFIX}c9f0f895fb98ab9159f51fd0297e236d"
@@ -101,7 +101,7 @@ class WebhookBody(BaseModel):
     ]
     created_at: Moment
     updated_at: Moment
-    secret: Annotated[Secret | None, Field(exclude_if=is_absent)] = None
+    secret: Annotated[Secret | None, LEFT_OUT, Field(exclude_if=is_absent)] = None
 
     @classmethod
     def of(cls, webhook: Webhook) -> WebhookBody:
