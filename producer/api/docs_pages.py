@@ -1,6 +1,7 @@
-"""`/docs` and `/openapi.json`: what the API can do, for people and for programs. Nothing of it comes from elsewhere.
+"""`/`, `/docs` and `/openapi.json`: what the API can do, for people and programs. Nothing of it comes from elsewhere.
 
-The files of Swagger UI are those that the package `fastapi-offline` carries; its code is not used.
+The files of Swagger UI are those that the package `fastapi-offline` carries; its code is not used. The licences of what
+is in them, which it leaves out, are in `licences/`, as Swagger UI's own package has them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import AsyncIterator
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -41,6 +43,8 @@ _PAGE = """<!doctype html>
 <div id="swagger-ui"></div>
 <script src="docs/swagger-ui-bundle.js"></script>
 <script src="docs/start.js"></script>
+<p>Shown by Swagger UI: <a href="docs/LICENSE.txt">licence</a>, <a href="docs/NOTICE.txt">notice</a>,
+<a href="docs/swagger-ui-bundle.js.LICENSE.txt">what is in it</a>.</p>
 </body>
 </html>
 """
@@ -49,13 +53,30 @@ _START = b"""SwaggerUIBundle({
   showCommonExtensions: true, validatorUrl: null,
 });
 """
+_HOME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Creditlane API</title>
+</head>
+<body>
+<p>This is the HTTP API of Creditlane. <a href="docs">/docs</a> shows every operation,
+<a href="openapi.json">/openapi.json</a> describes them for programs,
+<a href="readyz">/readyz</a> says how the server is.</p>
+</body>
+</html>
+"""
 _START_NAME = "start.js"
+#: The version of Swagger UI that the licences are of.
+SWAGGER_UI_VERSION = "5.32.6"
+_LICENCES = ("LICENSE.txt", "NOTICE.txt", "swagger-ui-bundle.js.LICENSE.txt")
 #: The files of the page, and their types.
 _TYPES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "favicon.png": "image/png",
     _START_NAME: "text/javascript",
+    **dict.fromkeys(_LICENCES, "text/plain"),
 }
 
 router = APIRouter(include_in_schema=False)
@@ -75,6 +96,11 @@ def add_docs(app: FastAPI) -> None:
     # In a thread: it takes long enough for other requests to notice.
     app.state.document = SharedLook(lambda: asyncio.to_thread(document), good_seconds=math.inf)
     app.include_router(router)
+
+
+@router.get("/", name="home")
+async def home() -> Response:
+    return HTMLResponse(_HOME)
 
 
 @router.get("/openapi.json", name="openapi")
@@ -99,8 +125,12 @@ async def file(name: str) -> Response:
 
 @cache
 def _file(name: str) -> _File:
-    data = _START if name == _START_NAME else (files("fastapi_offline") / "static" / name).read_bytes()
+    data = _START if name == _START_NAME else _place(name).read_bytes()
     return _File(data, _TYPES[name])
+
+
+def _place(name: str) -> Traversable:
+    return (files(__package__) / "licences" if name in _LICENCES else files("fastapi_offline") / "static") / name
 
 
 async def _chunks(data: bytes) -> AsyncIterator[memoryview]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from .errors import CODES, REPLAY_HEADER, Problem, detail_of
 from .event_documentation import events_sent
-from .models import COMMAND_EXAMPLE, ErrorBody, QueuedCommand
+from .models import COMMAND_EXAMPLE, ErrorBody, QueuedCommand, without_null
 
 #: What the operations are sorted by.
 TAGS = [
@@ -85,6 +85,9 @@ def describe(app: FastAPI) -> None:
             for path in document[section].values():
                 for operation in path.values():
                     _correct(operation["responses"])
+                    for parameter in operation.get("parameters", ()):
+                        # It is there or not: neither a URL nor a header has a null.
+                        parameter["schema"] = without_null(parameter["schema"])
         for name in (_FRAMEWORK_ERROR, "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         return document

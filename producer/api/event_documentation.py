@@ -22,7 +22,7 @@ from .event_models import (
 )
 
 #: What is sent for each event that an endpoint can ask for.
-EVENTS: dict[EventType, type[EventEnvelope]] = {
+_EVENTS: dict[EventType, type[EventEnvelope]] = {
     "credits.granted": CreditsGrantedEvent,
     "credits.consumed": CreditsConsumedEvent,
     "credits.reversed": CreditsReversedEvent,
@@ -35,8 +35,8 @@ EVENTS: dict[EventType, type[EventEnvelope]] = {
 }
 #: What is sent beside them: tests, and results to the `callback_url` of their commands.
 _OTHERS: dict[str, type[EventEnvelope]] = {"webhook.test": WebhookTestEvent, "callback": CommandResultEvent}
-#: No key comes along: receivers look at the signatures. Without the mark openapi-generator makes a call to the API of it,
-#: which does not compile in TypeScript.
+#: No key comes along: receivers look at the signatures. Without the mark openapi-generator makes a call to the API of
+#: it, which does not compile in TypeScript.
 _NOT_SERVED = {"security": [], "x-internal": True}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "Any 2xx: it has arrived. Every other answer is a failure, and another attempt follows."},
@@ -58,14 +58,16 @@ Signatures = Annotated[
 ]
 CreemSignature = Annotated[
     str,
-    Header(alias="creem-signature", description="HMAC-SHA256 of the body in lowercase hex, keyed by the secret's text."),
+    Header(
+        alias="creem-signature", description="HMAC-SHA256 of the body in lowercase hex, keyed by the secret's text."
+    ),
 ]
 
 
 def events_sent() -> APIRouter:
     """Return the section's requests, one for each event. They are shown and never served."""
     router = APIRouter()
-    for name, model in {**EVENTS, **_OTHERS}.items():
+    for name, model in [*_EVENTS.items(), *_OTHERS.items()]:
         router.add_api_route(
             name,
             _receiver(model),

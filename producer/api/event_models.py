@@ -1,4 +1,7 @@
-"""The bodies of what is POSTed to webhooks and callbacks, for the OpenAPI document: workers make them of the journal."""
+"""The bodies of what is sent to webhooks and callbacks, as the OpenAPI document shows them; workers make them.
+
+Whether what is sent is as it says here, the tests of webhooks hold for whatever reaches their receiver.
+"""
 
 from __future__ import annotations
 
@@ -122,9 +125,7 @@ class CommandResultObject(BaseModel):
     account_id: AccountId
     idempotency_key: IdempotencyKey
     kind: Annotated[str | None, Field(description="What was asked for.", examples=["debit"])]
-    transaction_id: Annotated[
-        str | None, Field(description="Null: nothing has moved.", examples=[TRANSACTION_EXAMPLE])
-    ]
+    transaction_id: Annotated[str | None, Field(description="Null: nothing has moved.", examples=[TRANSACTION_EXAMPLE])]
     side: Side | None
     amount: AmountText | None
     balance: Annotated[BalanceText | None, Field(description="Of the account, after the command.")]

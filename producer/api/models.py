@@ -25,13 +25,19 @@ def is_absent(value: object) -> bool:
     return value is None
 
 
+def without_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return a schema that allows one thing or null as the one that allows that thing only; any other as it is."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) != 1:
+        return schema
+    return {**choices[0], **{name: rule for name, rule in schema.items() if name != "anyOf"}}
+
+
 class _LeftOut:
     """Marks a field of a response that is left out where there is nothing to show: its schema must not allow null."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        shown = handler(schema)
-        (there,) = [choice for choice in shown.pop("anyOf") if choice != {"type": "null"}]
-        return {**there, **shown}
+        return without_null(handler(schema))
 
 
 #: Goes with `exclude_if=is_absent`: clients are made from the document, and take for null only what it says may be.

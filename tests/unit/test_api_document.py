@@ -1,13 +1,21 @@
 """The OpenAPI document says what the API does: every operation, status and code, and nothing of the framework's."""
 
+import json
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from openapi_schema_validator import oas31_format_checker
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from creditlane import Settings
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.errors import CODES
 from creditlane.schemas.errors import REJECTIONS
+from creditlane.schemas.events import EVENT_TYPES, TEST_EVENT
 
 #: As the official client's source names them.
 OPERATIONS = {
@@ -125,7 +133,10 @@ def test_no_amount_is_a_number(document: dict[str, Any]) -> None:
 
     pages = {("Pagination", name) for name in ("total_records", "total_pages", "current_page")}
     deliveries = {("DeliveryBody", "attempts"), ("DeliveryDetail", "attempts"), ("Resent", "count")}
-    assert numbers == {("ErrorBody", "status"), ("ErrorBody", "timestamp")} | pages | deliveries
+    events = {
+        (name, field) for name, field in numbers if name.endswith("Event") and field in {"created_at", "sequence"}
+    } | {(name, field) for name, field in numbers if name.endswith("Object") and field == "sequence"}
+    assert numbers == {("ErrorBody", "status"), ("ErrorBody", "timestamp")} | pages | deliveries | events
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -153,3 +164,116 @@ def test_every_operation_that_changes_something_may_end_without_a_known_outcome(
         answers = operation["responses"].get("503", {}).get("content", {}).get("application/json", {})
         if method != "get":
             assert "timeout" in answers["examples"], name
+
+
+def test_it_is_a_document_of_openapi_3_1(document: dict[str, Any]) -> None:
+    # As it is served: what JSON has no word for would be found here.
+    served = json.loads(json.dumps(document))
+
+    assert [error.message for error in OpenAPIV31SpecValidator(served).iter_errors()] == []
+
+
+def validator_of(document: dict[str, Any], schema: Any) -> Draft202012Validator:
+    """Return what judges values by a schema of the document, formats included."""
+    return Draft202012Validator(
+        {"components": document["components"], "allOf": [schema]}, format_checker=oas31_format_checker
+    )
+
+
+def parts_of(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give every object of the document and where it is; what examples and defaults are made of is none of it."""
+    if isinstance(part, dict):
+        yield place, part
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for name, below in items:
+        if name not in {"example", "examples", "default"}:
+            yield from parts_of(below, f"{place}/{name}")
+
+
+def shown_values(document: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Give every example and every default of the document: where it is, its schema, and it."""
+    for place, part in parts_of(document):
+        if isinstance(schema := part.get("schema"), dict):
+            # A media type, a parameter or a header: its examples have names, and values beside them.
+            if "example" in part:
+                yield f"{place}/example", schema, part["example"]
+            for name, example in part.get("examples", {}).items():
+                yield f"{place}/examples/{name}", schema, example["value"]
+        elif isinstance(part.get("examples"), list):
+            yield from ((f"{place}/examples/{number}", part, value) for number, value in enumerate(part["examples"]))
+        if "default" in part and part.keys() & {"type", "anyOf", "$ref", "const"}:
+            yield f"{place}/default", part, part["default"]
+
+
+def test_every_example_and_every_default_keeps_to_its_schema(document: dict[str, Any]) -> None:
+    shown = list(shown_values(document))
+    wrong = []
+    for place, schema, value in shown:
+        try:
+            validator_of(document, schema).validate(value)
+        except ValidationError as error:
+            wrong.append(f"{place}: {error.message}")
+
+    assert wrong == []
+    assert len([place for place, _, _ in shown if "/responses/" in place]) > 200
+    assert len([place for place, _, _ in shown if place.endswith("/default")]) > 5
+
+
+def test_no_moment_has_a_default(document: dict[str, Any]) -> None:
+    """A client in Go or Java does not compile with one that is no moment, and with one that is it makes up times."""
+    found = [part for _, part in parts_of(document) if part.get("format") == "date-time"]
+    assert len(found) > 10
+    assert [moment for moment in found if "default" in moment] == []
+    assert all(datetime.fromisoformat(example) for moment in found for example in moment.get("examples", []))
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [
+        ("BalanceBody", "updated_at"),
+        ("BalanceBody", "as_of"),
+        ("AccountBody", "low_balance"),
+        ("WebhookBody", "secret"),
+        ("RequestErrorDetail", "command_id"),
+    ],
+)
+def test_what_is_left_out_is_never_null(document: dict[str, Any], schema: str, field: str) -> None:
+    body = document["components"]["schemas"][schema]
+
+    assert field not in body["required"]
+    assert body["properties"][field]["type"] == "string"
+    assert body["properties"][field]["description"]
+
+
+def test_no_parameter_is_null(document: dict[str, Any]) -> None:
+    """There is none in a URL or a header: who leaves it out sends nothing."""
+    parameters = [each for _, _, operation in operations(document).values() for each in operation.get("parameters", [])]
+
+    assert len([each for each in parameters if not each["required"]]) > 10
+    assert [each["name"] for each in parameters if "null" in json.dumps(each["schema"])] == []
+
+
+def test_it_says_what_is_sent_to_webhooks_and_callbacks(document: dict[str, Any]) -> None:
+    sent = document["webhooks"]
+    operations_of = {name: item["post"] for name, item in sent.items()}
+    names = [operation["operationId"] for operation in operations_of.values()]
+
+    assert set(sent) == {*EVENT_TYPES, TEST_EVENT, "callback"}
+    assert len(set(names) | set(operations(document))) == len(names) + len(operations(document))
+    for name, operation in operations_of.items():
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        event_type = document["components"]["schemas"][schema]["properties"]["eventType"]
+        told = event_type.get("enum", [event_type.get("const")])
+        assert name in told or (name == "callback" and set(told) >= {"command.applied", "command.dead_lettered"})
+        assert set(operation["responses"]) == {"200", "410"}
+        # It is nothing that can be asked of the API, and tools that make clients must not take it for that.
+        assert (operation["security"], operation["x-internal"]) == ([], True)
+
+
+def test_every_tag_is_explained_and_the_server_is_named(document: dict[str, Any]) -> None:
+    used = {tag for _, _, operation in operations(document).values() for tag in operation["tags"]}
+    used |= {tag for item in document["webhooks"].values() for tag in item["post"]["tags"]}
+
+    assert {tag["name"] for tag in document["tags"] if tag["description"]} == used
+    assert [server["url"] for server in document["servers"]] == ["/"]
+    assert document["info"]["license"]["identifier"] == "Apache-2.0"

@@ -1,6 +1,7 @@
 """The key comes first: without one that works nothing is read, and who has none is slowed, counted and told little."""
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from creditlane import Settings
 from creditlane.producer.api.body_fields import MAX_FIELDS
+from creditlane.producer.api.docs_pages import SWAGGER_UI_VERSION
 from creditlane.producer.api.errors import MAX_NAMED_FIELDS
 
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, TRANSACTIONS, UNKNOWN_ACCOUNT, code_of
@@ -126,7 +128,7 @@ def test_who_has_no_key_waits_for_its_turn_and_who_has_one_does_not(api: TestCli
     assert pace.asked == len(requests)
 
 
-@pytest.mark.parametrize("path", [ACCOUNTS, "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/none"])
+@pytest.mark.parametrize("path", [ACCOUNTS, "/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/none"])
 def test_every_answer_is_kept_nowhere_and_is_what_its_type_says(api: TestClient, path: str) -> None:
     headers = api.get(path).headers
 
@@ -151,6 +153,30 @@ def test_the_page_of_operations_loads_nothing_from_elsewhere(api: TestClient) ->
         assert len(file.content) == int(file.headers["content-length"]) > 0
     assert b"SwaggerUIBundle" in api.get("/docs/swagger-ui-bundle.js").content
     assert api.get("/docs/no-such").status_code == 404
+
+
+def test_the_licences_of_what_the_page_is_made_of_are_beside_it(api: TestClient) -> None:
+    page, bundle = api.get("/docs").text, api.get("/docs/swagger-ui-bundle.js").text
+    names = ("LICENSE.txt", "NOTICE.txt", "swagger-ui-bundle.js.LICENSE.txt")
+    licence, notice, of_parts = (api.get(f"/docs/{name}") for name in names)
+
+    assert all(f'href="docs/{name}"' in page for name in names)
+    assert all(file.headers["content-type"].startswith("text/plain") for file in (licence, notice, of_parts))
+    assert "Apache License" in licence.text
+    assert "SmartBear" in notice.text
+    # The bundle names this file for the licences of its parts; they change with its version.
+    assert bundle.startswith(f"/*! For license information please see {names[2]} */")
+    assert "Facebook" in of_parts.text
+    assert f'PACKAGE_VERSION:"{SWAGGER_UI_VERSION}"' in bundle
+
+
+def test_the_first_page_says_where_to_go(api: TestClient) -> None:
+    page = api.get("/", headers={"x-api-key": ""})
+
+    assert page.status_code == 200
+    links = re.findall(r'href="([^"]+)"', page.text)
+    assert links == ["docs", "openapi.json", "readyz"]
+    assert all(api.get(f"/{link}").status_code != 404 for link in links)
 
 
 def test_the_document_is_made_once(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

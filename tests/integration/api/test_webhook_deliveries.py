@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from creditlane.producer import async_ledger_reader
 from creditlane.producer.operations import Operation
 
+from ...described_events import assert_described
 from .requests_of import ACCOUNTS, UNKNOWN_ACCOUNT, code_of
 
 WEBHOOKS = "/v1/webhooks"
@@ -148,6 +149,7 @@ def test_a_delivery_shows_how_it_went(api: TestClient, database: psycopg.Connect
     listed = api.get(f"{WEBHOOKS}/{made['id']}/deliveries").json()
 
     body = json.loads(shown.pop("body"))
+    assert_described([body])
     assert (body["id"], body["eventType"]) == (sent["event_id"], "webhook.test")
     assert body["object"] == {"object": "webhook_test", "webhook_id": made["id"], "store_id": "store_default"}
     assert listed == {"object": "list", "data": [shown], "has_more": False}

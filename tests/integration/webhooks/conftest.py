@@ -1,14 +1,20 @@
 """A ledger with news, a receiver, and rounds of deliveries that may reach loopback."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import rounds
 
+from ...described_events import assert_described
 from .news import Newsroom
 from .receiver import Receiver
+
+#: Events of one type that came to one receiver and are held to the document.
+EXAMINED_EVENTS = 10
 
 
 @pytest.fixture
@@ -17,10 +23,21 @@ def newsroom(database_url: str) -> Iterator[Newsroom]:
         yield newsroom
 
 
+def few_of_each_type(receiver: Receiver) -> list[dict[str, Any]]:
+    """Return what stands for all that came: some tests send thousands."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in (each.event for each in receiver.received):
+        if len(found[event["eventType"]]) < EXAMINED_EVENTS:
+            found[event["eventType"]].append(event)
+    return [event for events in found.values() for event in events]
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    """A server that takes webhooks. Whatever comes there must be as the OpenAPI document says."""
     with Receiver() as receiver:
         yield receiver
+    assert_described(few_of_each_type(receiver))
 
 
 @pytest.fixture
