@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..schemas.commands import name_key
 from ..schemas.errors import AccountNotFound
 from ..schemas.identifiers import TRANSACTION_PREFIX, position_of
+from ..schemas.names import name_key
 from ..schemas.results import moment_of
 from . import ledger_queries as queries
 from .horizon import RESOLUTION, Horizon, whole

@@ -6,7 +6,6 @@ the client's own store is filled in. Nothing here knows what a command does; tha
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from .amounts import Amount, AmountOrZero
 from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN, TRANSACTION_ID_PATTERN
+from .names import name_key, seen_pattern
 from .urls import TargetUrl
 
 #: Version of the command format on the lanes.
@@ -45,8 +45,8 @@ def _caller_key(key: str) -> str:
 
 
 def _visible_name(name: str) -> str:
-    if not name.strip():
-        raise PydanticCustomError("blank_name", "must contain more than white space")
+    if not name_key(name):
+        raise PydanticCustomError("blank_name", "must contain more than white space and what nobody sees")
     return name
 
 
@@ -55,15 +55,10 @@ def reversal_key(attempt_key: str) -> str:
     return ":".join(attempt_key.split(":", 2)[:2])
 
 
-def name_key(name: str) -> str:
-    """Return what two account names of one customer are compared by: trimmed and case-insensitive."""
-    return unicodedata.normalize("NFC", name.strip()).casefold()
-
-
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
-#: What a schema shows of the two rules that follow after it: a reserved prefix, and more than white space.
+#: What a schema shows of the two rules that follow after it: a reserved prefix, and something to see.
 _NO_REVERSAL = {"not": {"pattern": f"^{REVERSAL_KEY_PREFIX}"}}
-_VISIBLE = {"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}
+_VISIBLE = {"pattern": seen_pattern()}
 
 Key = Annotated[Text, Field(json_schema_extra=_NO_REVERSAL), AfterValidator(_caller_key)]
 Name = Annotated[

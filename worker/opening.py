@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import msgspec
 
-from ..schemas.commands import OpenAccount, name_key
+from ..schemas.commands import OpenAccount
 from ..schemas.errors import CreditlaneError
 from ..schemas.journal import JournalRow, Kind
+from ..schemas.names import name_key
 from ..schemas.results import moment_of
 from .book import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
 

@@ -123,7 +123,8 @@ class CreateAccount(RequestBody):
         Name,
         BeforeValidator(_trimmed),
         Field(
-            description="Unique among the customer's open accounts, compared trimmed and case-insensitively.",
+            description="Unique among the customer's open accounts, compared trimmed, whatever the case, and without "
+            "characters that nobody sees.",
             examples=["Tokens"],
         ),
     ] = "default"

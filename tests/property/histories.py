@@ -28,7 +28,19 @@ LONG = os.environ.get("CREDITLANE_TEST_LONG") == "1"
 
 #: Two accounts on lane 1 and two on lane 6 of 8.
 ACCOUNTS = [f"cca_{number:032x}" for number in (3, 8, 6, 13)]
-NAMES = ["main", " Main ", "MAIN", "Straße", "STRASSE", "caf\u00e9", "CAFE\u0301", "tab\tand\\N"]
+NAMES = [
+    "main",
+    " Main ",
+    "MAIN",
+    "Straße",
+    "STRASSE",
+    "caf\u00e9",
+    "CAFE\u0301",
+    "\u03b0",
+    "\u03ab\u0301",
+    "m\u200bain",
+    "tab\tand\\N",
+]
 REFERENCES = ["request", "line\nfeed", "\\", "\u00fc\U0001f600 \u2028", "'; drop table journal"]
 
 #: Small mostly, so that they meet; else of any number of digits up to the longest.

@@ -221,4 +221,5 @@ def side_of(amount: int) -> str:
 
 def same_name(name: str) -> str:
     """Return what two names share that a person would call the same."""
-    return unicodedata.normalize("NFC", name.strip()).casefold()
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", seen.strip()).casefold())

@@ -1,12 +1,14 @@
 """Commands as values: frozen, complete, and with the keys that are theirs."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, name_key, reversal_key
+from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, reversal_key
 from creditlane.schemas.encoding import decode_command, encode_command, invalid_command
+from creditlane.schemas.names import name_key
 
 ANN = "cca_" + "a" * 32
 TRANSACTION = "cct_" + "a" * 32 + "1f"
@@ -84,12 +86,37 @@ def test_what_opening_leaves_out_has_a_default() -> None:
         ("Main", "mAIN", True),
         ("Straße", "STRASSE", True),
         ("caf\u00e9", "cafe\u0301", True),
+        ("ΰ", "\u03ab\u0301", True),
+        ("\u01f0", "J\u030c", True),
+        ("\u0130", "i\u0307", True),
+        ("\u1f80", "\u1f00\u0345", True),
+        ("KISA", "k\u0131sa", False),
+        ("main", "main\u200b", True),
+        ("main", "\ufeff ma\u00adi\u200dn\u2060 \u2003", True),
+        ("main", "ma\x01in\x7f", True),
+        ("caf\u00e9", "cafe\u034f\u0301", True),
+        ("\u2764", "\u2764\ufe0f", True),
+        ("main", "ma\tin", False),
         ("main", "mai n", False),
         ("cafe", "caf\u00e9", False),
     ],
 )
 def test_names_are_compared_as_people_read_them(one: str, other: str, same: bool) -> None:
     assert (name_key(one) == name_key(other)) is same
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "\u2003\n", "\u200b\u2060\ufeff", "\u3164", " \x01 ", "\u2800", "\U000e0001"]
+)
+def test_a_name_that_nobody_sees_is_none(name: str) -> None:
+    schema = OpenAccount.model_json_schema()["properties"]["name"]["pattern"]
+
+    assert name_key(name) == ""
+    # No pattern that every dialect reads names what lies beyond 16 bits.
+    assert "\U000e0001" in name or not re.search(schema, name)
+    assert all(re.search(schema, f"{name}{letter}") for letter in "a1-\u00e9\U0001f9fe")
+    with pytest.raises(ValidationError):
+        OpenAccount(customer_id="ann", name=name)
 
 
 @pytest.mark.parametrize(
