@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from ..producer.cli.moment_options import METAVAR, moment_option
 from ..producer.cli.output import print_json, print_line, progress_bar
 from ..schemas.encoding import describe
 from ..schemas.errors import ConfigurationError
@@ -16,19 +17,20 @@ from ..schemas.exports import Export, ExportFormat, ExportRequest
 from ..schemas.settings import Settings, load_operator_settings
 from .jobs_commands import run_now
 
-#: How moments are understood; without an offset they are in UTC.
-MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-
 
 def export_command(
     store: Annotated[str, typer.Option("--store", help="The store whose entries are exported.")],
     since: Annotated[
         datetime,
-        typer.Option("--from", formats=MOMENTS, help="The first moment, in UTC unless it says otherwise."),
+        typer.Option(
+            "--from", parser=moment_option, metavar=METAVAR, help="The first moment, in UTC unless it says otherwise."
+        ),
     ],
     until: Annotated[
         datetime,
-        typer.Option("--to", formats=MOMENTS, help="The first moment that is left out; it must have passed."),
+        typer.Option(
+            "--to", parser=moment_option, metavar=METAVAR, help="The first moment left out; it must have passed."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", file_okay=False, help="The directory to write into.")] = Path(),
     export_format: Annotated[ExportFormat, typer.Option("--format", help="One CSV file, or Parquet files.")] = "csv",
@@ -53,8 +55,8 @@ def export_command(
     try:
         request = ExportRequest(
             store=store,
-            since=_utc(since),
-            until=_utc(until),
+            since=since,
+            until=until,
             format=export_format,
             directory=output.absolute(),
             safe_for_spreadsheets=safe_for_spreadsheets,
@@ -85,7 +87,3 @@ def _exported(settings: Settings, request: ExportRequest, *, by_jobs: bool) -> E
         output=request.target,
         rows=(run.outcome or {})["rows"],
     )
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import Depends
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, ENTRY_PREFIX, is_account_id, position_of
 from ...schemas.journal import SIDE_NAMES
+from ...schemas.moments import parse_moment as moment_named
 from ...schemas.postgres_sessions import Row
 from ...schemas.results import moment_of, moment_text
 from .. import ledger_queries as queries
@@ -235,8 +236,7 @@ def parse_moment(text: str, param: str = "at") -> datetime:
         Problem: it is none.
     """
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+        return moment_named(text)
+    except ValueError:
         message = f"{param}: must be a moment in ISO 8601, like 2026-03-01T12:30:00Z (a + in a URL is written %2B)"
         raise Problem("validation_error", message, param=param) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -18,6 +18,7 @@ from ...schemas.webhooks import Delivery, DeliveryStatus, DeliveryWithBody, Endp
 from ..client import Client
 from ..webhook_sealing import seal_all
 from .ledger_connection import ledger_connection
+from .moment_options import METAVAR, moment_option
 from .output import Cell, print_json, print_line, print_table
 
 webhooks_app = typer.Typer(
@@ -239,7 +240,13 @@ def resend_command(
         str | None, typer.Argument(metavar="EVENT", help="One event, as `deliveries` shows it.")
     ] = None,
     failed_since: Annotated[
-        datetime | None, typer.Option("--failed-since", help="Instead: every one that failed, from this moment (UTC).")
+        datetime | None,
+        typer.Option(
+            "--failed-since",
+            parser=moment_option,
+            metavar=METAVAR,
+            help="Instead: every one that failed, from this moment, in UTC unless it says otherwise.",
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: AsJson = False,
@@ -252,7 +259,7 @@ def resend_command(
         raise typer.BadParameter("name one event, or an endpoint and --failed-since")
     with _client(store) as client:
         if failed_since is not None:
-            count = client.webhooks.resend_failed(webhook_id, since=failed_since.replace(tzinfo=UTC))
+            count = client.webhooks.resend_failed(webhook_id, since=failed_since)
         else:
             client.webhooks.resend(_source(webhook_id), event_id or "")
             count = 1

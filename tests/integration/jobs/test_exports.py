@@ -424,9 +424,13 @@ def test_the_command_writes_and_says_where(
         return CliRunner().invoke(app, command, env=environment_of(settings))
 
     done = run("--from", "2026-03-01", "--to", "2026-03-01T12:00:00+02:00")
+    again = run("--from", "2026-03-01T00:00:00.000Z", "--to", "2026-03-01T10:00:00.000000+00:00", "--format", "parquet")
     wrong = run("--from", "2026-03-02", "--to", "2026-03-01")
+    none = run("--from", "yesterday", "--to", "2026-03-01")
 
     target = tmp_path / "entries-store_default-20260301T000000Z-20260301T100000Z.csv"
     assert done.stdout == f"1,260 entries in {target}\n"
     assert len(rows_of(target)) == 1_260
+    assert again.stdout == f"1,260 entries in {target.with_suffix('')}\n"
     assert "the period must begin before it ends" in str(wrong.exception)
+    assert (none.exit_code, "2026-03-01T12:30:00.250Z" in none.stderr) == (2, True)
