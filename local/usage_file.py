@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,14 +93,23 @@ class UsageFile:
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         line = 0
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, strict=True)
+        # Bytes that are no UTF-8 are looked for line by line: the decoder reads far ahead of the row that it fails in.
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(self._in_utf_8(file), strict=True)
+            try:
                 for cells in reader:
                     line = reader.line_num
                     yield line, cells
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise self._error(f"after line {line}: is no CSV in UTF-8: {error}") from None
+            except csv.Error as error:
+                raise self._error(f"line {line + 1}: begins what is no CSV in UTF-8: {error}") from None
+
+    def _in_utf_8(self, lines: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                raise self._error(f"line {number}: is no CSV in UTF-8; save the file as UTF-8") from None
+            yield line
 
     def _recognised(self) -> _Form:
         header = next((cells for _, cells in self._lines()), [])

@@ -94,7 +94,8 @@ def test_an_amount_that_is_none_is_named_by_line_and_column(units: str, tmp_path
         ("ann,5,", "line 2, column reference: must be a text of 1 to 255"),
         ("ann,5", "line 2: has 2 columns, must have 3"),
         ("ann,5,a,b", "line 2: has 4 columns, must have 3"),
-        ('ann,5,"a', "is no CSV in UTF-8"),
+        ('ann,5,"a', "line 2: begins what is no CSV in UTF-8"),
+        ('ann,5,a\n\n"ann",5,"b\nann,5,c\n', "line 4: begins what is no CSV in UTF-8"),
     ],
 )
 def test_a_bad_row_says_what_is_wrong_with_it(row: str, message: str, tmp_path: Path) -> None:
@@ -107,9 +108,18 @@ def test_the_token_columns_of_a_trace_are_named_too(tmp_path: Path) -> None:
         plan_of(usage_file(tmp_path, TRACE + "t,1,1\nt,1,many\n"))
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidCommand, match="is no CSV in UTF-8"):
-        plan_of(usage_file(tmp_path, OWN.encode() + b"ann,5,\xff\n"))
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("rows", [0, 1, 3_000])
+def test_bytes_that_are_no_utf_8_are_named_by_their_line(rows: int, end: bytes, tmp_path: Path) -> None:
+    content = OWN.encode() + b"ann,5,a\n" * rows + b'ann,5,"b\nZ\xfcrich"\n' + b"ann,5,c\n" * 3_000
+
+    with pytest.raises(InvalidCommand, match=rf"usage\.csv, line {rows + 3}: is no CSV in UTF-8"):
+        plan_of(usage_file(tmp_path, content.replace(b"\n", end)))
+
+
+def test_a_file_in_utf_16_is_named_from_its_first_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCommand, match=r"line 1: is no CSV in UTF-8; save the file as UTF-8"):
+        usage_file(tmp_path, (OWN + "ann,5,a\n").encode("utf-16"))
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "units,customer_id,reference\n"])
