@@ -33,6 +33,7 @@ lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=$(INSTALLED) $(BIN)/mypy -p creditlane
+	MYPYPATH=$(INSTALLED):examples $(BIN)/mypy --explicit-package-bases $(wildcard examples/*.py)
 	PYTHONPATH=$(INSTALLED) $(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/installed ## Measure the lane against a bare COPY

@@ -24,6 +24,7 @@ FAILED_STATUS = 502
 FAILED = {"detail": "This failed and costs nothing. Try again under a new key."}
 
 TABLES = """
+pragma journal_mode = wal;
 create table if not exists customers (
     customer_id text primary key, account_id text not null, token_hash text not null unique
 );
@@ -68,7 +69,7 @@ class Purchases:
 
     def __init__(self) -> None:
         self._path = os.environ.get("SHOP_DATABASE", "shop.sqlite3")
-        with closing(sqlite3.connect(self._path)) as connection:
+        with closing(sqlite3.connect(self._path, timeout=30)) as connection:
             connection.executescript(TABLES)
 
     def add_customer(self, customer_id: str, account_id: str) -> str:

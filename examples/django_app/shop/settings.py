@@ -12,6 +12,6 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SHOP_DATABASE", "shop.sqlite3"),
-        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
+        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE", "init_command": "pragma journal_mode = wal"},
     }
 }

@@ -4,10 +4,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from creditlane import Client, Settings
+from creditlane.local.processes import wait_until
 
 from ...tcp_link import TcpLink
 from .conftest import PATIENCE_SECONDS, Answer, App
@@ -22,6 +24,16 @@ def ledger(settings: Settings, running_worker: object) -> Iterator[Client]:
     assert running_worker
     with Client(settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS})) as client:
         yield client
+
+
+@contextmanager
+def stopped(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Let the process do nothing meanwhile."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def account_of(ledger: Client, customer: str) -> str:
@@ -177,9 +189,15 @@ def test_what_the_ledger_does_not_answer_is_charged_and_served_once_it_does_or_g
     app.be_patient(0.5)
     unavailable = app.ask(token, "1")
     redis_link.reopen()
-    running_worker.send_signal(signal.SIGSTOP)
-    late = [app.ask(token, key) for key in ("2", "2", "3")]
-    running_worker.send_signal(signal.SIGCONT)
+    late: list[Answer] = []
+
+    def is_accepted() -> bool:
+        late.append(app.ask(token, "3"))
+        return ledger.pending(account) > 0
+
+    with stopped(running_worker):
+        assert wait_until(is_accepted, seconds=PATIENCE_SECONDS)
+        late += [app.ask(token, "2") for _ in range(2)]
     app.be_patient(PATIENCE_SECONDS)
     served = [app.ask(token, key) for key in ("1", "2")]
 
@@ -190,7 +208,7 @@ def test_what_the_ledger_does_not_answer_is_charged_and_served_once_it_does_or_g
 
     # Nobody repeats the third.
     app.command("settle")
-    before = ledger.balance(account, after=None)
+    before = ledger.balance(account)
     app.set_abandoned(-1)
     app.command("settle")
 
