@@ -30,7 +30,7 @@ from creditlane import (
     TransactionNotFound,
 )
 from creditlane.local.processes import wait_until
-from creditlane.producer import outgoing, reply_desk, statements
+from creditlane.producer import ledger_reads, outgoing, reply_desk
 from creditlane.schemas.keys import Keys
 
 pytestmark = pytest.mark.usefixtures("running_worker")
@@ -297,7 +297,7 @@ def test_a_bulk_larger_than_its_lane_may_hold_passes_through(make_client: MakeCl
 
 
 def test_entries_are_read_in_pages_newest_first(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statements, "PAGE_ENTRIES", 3)
+    monkeypatch.setattr(ledger_reads, "PAGE_ITEMS", 3)
     account = client.open_account(customer_id="cust_1", initial_balance=10)
     client.balance(account.id, after=client.enqueue_many(debits(account.id, 9))[-1])
 
