@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import errors
 from pydantic import BaseModel
 
-from ..schemas.errors import NotMigrated, Unavailable
-from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.errors import Unavailable
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import IsOverdue, Limits, connect, silent_for
-from ..schemas.roles import denied
+from ..schemas.start_check import check_ledger, refusals_told
 from . import verification_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 
@@ -93,14 +91,10 @@ def verify(
         Unavailable: the database cannot be reached.
     """
     try:
-        with connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection:
+        with refusals_told("client", "owner"), connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection:
             connection.is_overdue = is_overdue or silent_for(MAX_SILENCE_SECONDS)
             with connection.transaction():
                 return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
-    except errors.UndefinedTable:
-        raise NotMigrated from None
-    except errors.InsufficientPrivilege as error:
-        raise denied(error, "client", "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 
@@ -116,7 +110,7 @@ class _Verification:
         self._totals: dict[int, _StoreTotals] = {}
 
     def run(self, progress: Progress) -> VerificationReport:
-        check_installation(self._connection.execute(READ_INSTALLATION).fetchone(), None)
+        check_ledger(self._connection, None)
         # Compiling costs more than these statements; sorting a range on disk costs more than its memory.
         self._connection.execute("set local jit = off")
         self._connection.execute("set local work_mem = '64MB'")

@@ -6,6 +6,7 @@ parents of the data directory for reading, and warns where there is no runtime d
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,7 +189,9 @@ class EmbeddedPostgres:
 
     def _initialise(self, binaries: Path, user: ServerUser) -> None:
         """Make the data directory whole or not at all: a killed initdb must not leave one that looks ready."""
-        if (self.data_dir / "PG_VERSION").exists():
+        written_by = self.data_dir / "PG_VERSION"
+        if written_by.exists():
+            _check_version(self.data_dir, written_by.read_text().strip(), binaries)
             user.own(self.data_dir)
             return
         if self.data_dir.exists() and any(self.data_dir.iterdir()):
@@ -317,6 +320,22 @@ def _programs(binaries: Path, user: ServerUser) -> Path:
 def _environment() -> dict[str, str]:
     """Return this environment without PGDATA, PGPORT and the like, which would change what a server does."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+
+
+def _check_version(data_dir: Path, written_by: str, binaries: Path) -> None:
+    """Check that this server can read what is in the folder.
+
+    Raises:
+        ConfigurationError: another major version wrote it. Nothing has been changed.
+    """
+    told = subprocess.run([binaries / "postgres", "--version"], capture_output=True, check=False, text=True).stdout
+    found = re.search(r"\) (\d+)", told)
+    if found is not None and found[1] != written_by:
+        raise ConfigurationError(
+            f"data in {data_dir} were written by Postgres {written_by}, and the server here is {found[1]}; nothing "
+            f"has been changed. Run a Postgres {written_by} on them and set CREDITLANE_DATABASE_URL, or dump and "
+            "load them, or move the folder away to start anew"
+        )
 
 
 def _initdb(binaries: Path, directory: Path, user: ServerUser) -> None:

@@ -9,11 +9,11 @@ import psycopg
 from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
-from ..schemas.errors import NotMigrated, Unavailable
+from ..schemas.errors import Unavailable
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
-from ..schemas.roles import denied
 from ..schemas.settings import Settings
+from ..schemas.start_check import refusals_told
 from .ledger_pool import read_limits
 from .postgres import SESSION_NAME
 from .webhook_sealing import SecretCount, count_secrets
@@ -130,15 +130,14 @@ def read_books(settings: Settings) -> BooksReport:
         Unavailable: Postgres cannot be reached.
     """
     try:
-        with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
+        with (
+            refusals_told("client", "owner"),
+            connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
+        ):
             statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
             proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
             next_proof = connection.cursor(row_factory=class_row(NextProof)).execute(READ_NEXT_PROOF).fetchone()
             secrets = _secrets(connection)
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error, "client", "owner") from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof, webhook_secrets=secrets)

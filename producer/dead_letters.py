@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 
 from ..schemas.control_characters import visible
 from ..schemas.encoding import decode_command
-from ..schemas.errors import InvalidCommand, NotMigrated, OutcomeUnknown, Unavailable, UndecodableCommand
-from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.errors import InvalidCommand, OutcomeUnknown, Unavailable, UndecodableCommand
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
-from ..schemas.roles import denied
 from ..schemas.settings import Settings
+from ..schemas.start_check import check_ledger, refusals_told
 from .deadlines import deadline_in
 from .ledger_pool import operator_limits
 from .outgoing import chunk_of_encoded
@@ -100,17 +99,16 @@ class DeadLetters:
         """
         url = settings.require_database_url()
         try:
-            with connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
-                check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
+            with (
+                refusals_told("owner"),
+                connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection,
+            ):
+                check_ledger(connection, settings.partitions)
                 letters = cls(connection, settings)
                 try:
                     yield letters
                 finally:
                     letters._close()
-        except psycopg.errors.UndefinedTable:
-            raise NotMigrated from None
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise denied(error, "owner") from None
         except psycopg.OperationalError as error:
             raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 

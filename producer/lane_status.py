@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import psycopg
 from pydantic import BaseModel, ConfigDict
 
-from ..schemas.errors import NotMigrated, Unavailable
-from ..schemas.evictions import SECTION, eviction_problem, memory_of
-from ..schemas.installation import READ_INSTALLATION, check_installation
+from ..schemas.errors import Unavailable
 from ..schemas.keys import Keys
 from ..schemas.postgres_errors import error_text
 from ..schemas.postgres_sessions import connect
-from ..schemas.roles import denied
+from ..schemas.server_requirements import check_redis, fields_of
 from ..schemas.settings import Settings
+from ..schemas.start_check import check_ledger, refusals_told
 from .lane_problems import (
     READ_ENTRIES_AHEAD,
     READ_LEASES,
@@ -34,6 +33,8 @@ from .postgres import SESSION_NAME
 from .redis_wire import RedisWire
 from .wire import Call, refusal_in, refuse_errors, write_check_calls
 
+#: Asks Redis what it is and how it is set up.
+INFO_CALL: Call = ("INFO",)
 #: How Redis begins to say that a key holds something of another type.
 _WRONG_TYPE = "WRONGTYPE"
 
@@ -178,16 +179,15 @@ def read_lanes(settings: Settings) -> LanesReport:
 
 def _read_ledger(settings: Settings) -> _Ledger:
     try:
-        with connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection:
-            check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
+        with (
+            refusals_told("client", "owner"),
+            connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
+        ):
+            check_ledger(connection, settings.partitions)
             leases = [LeaseRecord(*row) for row in connection.execute(READ_LEASES)]
             workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
             ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
             ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error, "client", "owner") from None
     except psycopg.Error as error:
         raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
     return _Ledger(leases, workers, dead_letters, entries_ahead_seconds)
@@ -210,8 +210,9 @@ def _look_at_redis(settings: Settings, partitions: list[int]) -> tuple[Mapping[i
     """Return what is on each lane, and why nothing more can be put there."""
     wire, keys = RedisWire(settings.require_redis_url()), Keys(settings.redis_prefix)
     try:
+        warnings = warnings_of(wire.exchange([INFO_CALL]))
         contents = contents_of(wire.exchange(content_calls(keys, partitions)), partitions)
-        return contents, _write_problem(wire, keys) or _eviction_problem(wire)
+        return contents, _write_problem(wire, keys) or "; ".join(warnings) or None
     finally:
         wire.close()
 
@@ -225,10 +226,14 @@ def _write_problem(wire: RedisWire, keys: Keys) -> str | None:
     return None
 
 
-def _eviction_problem(wire: RedisWire) -> str | None:
-    """Return what is wrong with how Redis makes room; None too where it does not tell."""
-    (told,) = wire.exchange([("INFO", SECTION)])
-    return eviction_problem(memory_of(told)) if isinstance(told, bytes) else None
+def warnings_of(answers: Sequence[Any]) -> list[str]:
+    """Return what to warn of in a Redis, from the answer to `INFO_CALL`. Nothing where it does not let us ask.
+
+    Raises:
+        ConfigurationError: it cannot have the lanes.
+    """
+    (told,) = answers
+    return check_redis(fields_of(told)) if isinstance(told, bytes) else []
 
 
 def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:

@@ -56,6 +56,8 @@ _REFUSALS = (
         re.compile("NOAUTH|WRONGPASS|NOPERM|Authentication|password|permissions"),
         "does not let us in, or not write: look at the user and the password in its URL",
     ),
+    # Where another server of the cluster has the key, the library gives nothing but its slot and the address.
+    (re.compile(r"MOVED|CROSSSLOT|hash to the same slot|: \d{1,5} \S*:\d+$"), "runs in cluster mode; take one without"),
     (re.compile("CLUSTERDOWN|cluster|slot"), "is part of a cluster that is down"),
 )
 

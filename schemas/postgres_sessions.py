@@ -27,13 +27,13 @@ from psycopg.pq import TransactionStatus
 
 from .errors import ConfigurationError
 from .postgres_urls import readable_postgres_url
+from .server_requirements import ENCODING, check_postgres
 
 #: How long a connection may take to be made, in seconds, to each of the hosts that the URL names.
 CONNECT_TIMEOUT_SECONDS = 5
 #: What the formats of a session must be, of what Postgres reports unasked. Poolers keep these from one transaction to
 #: the next (of IntervalStyle we read and write none).
 FORMATS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
-ENCODING = "UTF8"
 #: How much longer than Postgres itself we wait for it to end what has taken too long, in seconds.
 GRACE_SECONDS = 1.0
 #: The first version that limits whole transactions.
@@ -386,12 +386,7 @@ def check_session(session: AnySession) -> None:
     Raises:
         ConfigurationError: something is not as it must be; it says what to do.
     """
-    encoding = session.info.parameter_status("server_encoding")
-    if encoding != ENCODING:
-        raise ConfigurationError(
-            f"the database's encoding is {encoding}, and a ledger needs {ENCODING}: create another one with "
-            f"`create database … encoding '{ENCODING}' template template0`"
-        )
+    check_postgres(session.info.parameter_status("server_encoding"), session.info.server_version)
     client_encoding = session.info.parameter_status("client_encoding")
     missing = {"client_encoding": ENCODING} if client_encoding != ENCODING else missing_formats(session)
     if missing:

@@ -25,21 +25,20 @@ import psycopg
 import redis
 import structlog
 
-from ..schemas.errors import NotMigrated
-from ..schemas.evictions import SECTION, eviction_problem
 from ..schemas.heartbeats import Heartbeat, heartbeat_directory
-from ..schemas.installation import READ_INSTALLATION, Installation, check_installation
+from ..schemas.installation import Installation
 from ..schemas.keys import Keys
 from ..schemas.logs import configure_logs
 from ..schemas.postgres_errors import error_text
-from ..schemas.roles import FIND_MISSING, check_rights, denied, wanted_by
 from ..schemas.settings import Settings
+from ..schemas.start_check import check_ledger
 from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
 from .counting import Counting
 from .leases import LeaseKeeper
 from .ownership import Ownership
 from .progress import Progress
+from .redis_check import check_redis
 from .redis_session import RedisFault, RedisFaults, answer_seconds_within, is_out_of_memory
 from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 
@@ -118,7 +117,7 @@ class Worker:
 
         Raises:
             ConfigurationError: the database is not migrated, was initialised with other partitions, or does not let
-                this role do what a worker needs.
+                this role do what a worker needs; or Redis cannot have the lanes.
             BaseException: whatever ended one of the threads.
         """
         try:
@@ -181,15 +180,8 @@ class Worker:
             self._beat()
             try:
                 with connect_postgres(self._database_url, silence_seconds=START_ANSWER_SECONDS) as connection:
-                    row = connection.execute(READ_INSTALLATION).fetchone()
-                    missing = connection.execute(FIND_MISSING, wanted_by("worker")).fetchall()
-                installation = check_installation(row, self._settings.partitions)
-                check_rights("worker", missing)
+                    installation = check_ledger(connection, self._settings.partitions, "worker")
                 self._mirror(installation)
-            except psycopg.errors.UndefinedTable:
-                raise NotMigrated from None
-            except psycopg.errors.InsufficientPrivilege as error:
-                raise denied(error, "worker") from None
             except (psycopg.OperationalError, *RedisFault) as error:
                 _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
@@ -201,7 +193,7 @@ class Worker:
         key, value = Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation)
         answer_seconds = answer_seconds_within(self._settings.lease_seconds)
         with connect_redis(self._redis_url, answer_seconds=answer_seconds) as client:
-            _warn_of_evictions(client)
+            check_redis(client)
             if client.type(key) == b"string" and client.get(key) == value:
                 return
             try:
@@ -212,16 +204,6 @@ class Worker:
                 # Producers that find none ask Postgres; a wrong one would lead them to wrong lanes.
                 client.delete(key)
                 _log.warning("Redis is out of memory; starting without the mirror of the installation")
-
-
-def _warn_of_evictions(client: redis.Redis) -> None:
-    try:
-        problem = eviction_problem(client.info(SECTION))
-    except redis.ResponseError:
-        # Not every server lets everybody ask.
-        return
-    if problem is not None:
-        _log.error("commands can be lost", redis=problem)
 
 
 def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -> None:

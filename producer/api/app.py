@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from fastapi import Depends, FastAPI
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
+from ..background import begin_in_background
 from . import accounts, batch, commands, transactions, webhooks
 from .connections import Connections
 from .docs_pages import add_docs
@@ -48,9 +50,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Connections.opened(app, settings) as connections:
             app.state.watch = watch = Watch(connections, app.state.request_metrics)
+            started = begin_in_background(watch.log_start())
             try:
                 yield
             finally:
+                started.cancel()
+                await asyncio.gather(started, return_exceptions=True)
                 await watch.close()
 
     app = FastAPI(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,6 +18,7 @@ from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.roles import FIND_MISSING, check_rights, wanted_by
 from ..deadlines import deadline_in
 from ..lane_problems import LanesWithoutOwner, WorkerRecord, problem_of_clock, problems_of_lanes, problems_of_worker
+from ..lane_status import INFO_CALL, warnings_of
 from .background_metrics import background_exposition, read_background
 from .connections import Connections
 from .lane_metrics import Lanes, count_dead_letters, exposition_of, read_lanes
@@ -29,8 +31,12 @@ CHECK_SECONDS = 3.0
 LANES_GOOD_SECONDS = 1.0
 #: How long `/metrics` tells the same, in seconds: making it anew takes many times as long as sending it.
 METRICS_GOOD_SECONDS = 1.0
+#: How long it is good what Redis tells of its set-up, in seconds.
+REDIS_TOLD_GOOD_SECONDS = 10.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(include_in_schema=False)
 
@@ -42,7 +48,7 @@ class Readiness(BaseModel):
     #: What keeps requests from being served, by what was looked at: redis, postgres, and where this one answers, lanes
     #: and workers.
     problems: dict[str, str]
-    #: What is wrong beside that, and keeps nothing from being served: workers, clock.
+    #: What is wrong beside that, and keeps nothing from being served: redis, workers, clock.
     warnings: dict[str, str]
 
 
@@ -56,10 +62,14 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     watch: Watch = request.app.state.watch
-    redis, postgres, seen = await asyncio.gather(watch.redis.result(), watch.postgres.result(), watch.lanes.result())
+    redis, postgres, seen, told = await asyncio.gather(
+        watch.redis.result(), watch.postgres.result(), watch.lanes.result(), watch.redis_told.result()
+    )
     work, warnings = _problems_of_work(seen) if postgres is None else ({}, {})
-    servers = {name: problem for name, problem in (("redis", redis), ("postgres", postgres)) if problem is not None}
-    problems = work | servers
+    servers = {"redis": told.refusal or redis, "postgres": postgres}
+    problems = work | {name: problem for name, problem in servers.items() if problem is not None}
+    if told.warnings:
+        warnings["redis"] = "; ".join(told.warnings)
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200)
 
@@ -79,6 +89,14 @@ class LanesSeen(NamedTuple):
     without_owner: list[int]
 
 
+class RedisTold(NamedTuple):
+    """What Redis tells of itself, judged; nothing where it cannot be asked."""
+
+    #: Why it cannot have the lanes.
+    refusal: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 class Watch:
     """What is looked at for all who ask: however many they are, one look of each kind is under way at a time."""
 
@@ -93,12 +111,44 @@ class Watch:
             lambda: read_background(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
         self.metrics = SharedLook(lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS)
+        self.redis_told = SharedLook(lambda: self._hear_redis(connections), good_seconds=REDIS_TOLD_GOOD_SECONDS)
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
+        self._logged = RedisTold()
+
+    async def log_start(self) -> None:
+        """Look once at the servers, and log why nothing can be served and what to warn of."""
+        problem, _ = await asyncio.gather(self.postgres.result(), self.redis_told.result())
+        if problem is not None:
+            _log.error("cannot serve yet", postgres=problem)
 
     async def close(self) -> None:
         """End what is under way."""
-        for look in (self.metrics, self.redis, self.postgres, self.lanes, self.dead_letters, self.background):
+        for look in (
+            self.metrics,
+            self.redis,
+            self.postgres,
+            self.lanes,
+            self.dead_letters,
+            self.background,
+            self.redis_told,
+        ):
             await look.close()
+
+    async def _hear_redis(self, connections: Connections) -> RedisTold:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                told = RedisTold(warnings=tuple(warnings_of(await connections.session.wire.exchange([INFO_CALL]))))
+        except ConfigurationError as error:
+            told = RedisTold(refusal=error.message)
+        except (CreditlaneError, TimeoutError):
+            return RedisTold()
+        if told != self._logged:
+            if told.refusal is not None:
+                _log.error("cannot serve", redis=told.refusal)
+            for warning in told.warnings:
+                _log.warning("commands can be lost or refused", redis=warning)
+            self._logged = told
+        return told
 
     async def _exposition(self, counted: RequestMetrics) -> bytes:
         seen, dead_letters, background = await asyncio.gather(

@@ -8,12 +8,11 @@ from typing import Any
 
 import psycopg
 
-from ...schemas.errors import NotMigrated, Unavailable
-from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.errors import Unavailable
 from ...schemas.postgres_errors import error_text
 from ...schemas.postgres_sessions import connect
-from ...schemas.roles import denied
 from ...schemas.settings import Settings
+from ...schemas.start_check import check_ledger, refusals_told
 from ..ledger_pool import operator_limits
 from ..postgres import OPERATOR_SESSION_NAME
 
@@ -28,12 +27,11 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
     """
     url = settings.require_database_url()
     try:
-        with connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
-            check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
+        with (
+            refusals_told("owner"),
+            connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection,
+        ):
+            check_ledger(connection, settings.partitions)
             yield connection
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error, "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error

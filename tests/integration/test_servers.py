@@ -207,6 +207,14 @@ class TestPostgres:
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert data_dir.is_symlink() is (os.geteuid() == 0)
 
+    def test_data_of_another_version_are_refused_and_kept(self, directory: Path) -> None:
+        data_dir = directory / "postgres"
+        data_dir.mkdir()
+        (data_dir / "PG_VERSION").write_text("15\n")
+        with pytest.raises(ConfigurationError, match=r"were written by Postgres 15, and .* here is \d+; nothing has"):
+            EmbeddedPostgres(data_dir).start()
+        assert [path.name for path in data_dir.iterdir()] == ["PG_VERSION"]
+
     def test_a_half_made_data_directory_is_made_anew(self, directory: Path) -> None:
         draft = directory / "postgres.new"
         draft.mkdir()

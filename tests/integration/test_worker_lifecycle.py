@@ -4,14 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
-from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.commands import Credit
 from creditlane.schemas.encoding import encode_command
 from creditlane.schemas.keys import Keys
@@ -66,19 +64,6 @@ def test_a_worker_that_is_not_told_where_its_servers_are_says_so(
     assert worker.wait_for_exit() == 1
     assert len(errors_of(worker)) == 1
     assert f"CREDITLANE_{missing.upper()} is not set" in errors_of(worker)[0]
-
-
-def test_a_worker_says_that_its_redis_may_throw_away_lanes(
-    settings: Settings, own_redis: Callable[[], EmbeddedRedis], start_worker: StartWorker
-) -> None:
-    server = own_redis()
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("maxmemory-policy", "allkeys-lru")
-        client.config_set("maxmemory", "500mb")
-    worker = start_worker(settings, redis_url=server.url)
-    worker.wait_for_log("commands can be lost")
-    (line,) = [line for line in worker.log() if line["event"] == "commands can be lost"]
-    assert "maxmemory-policy allkeys-lru" in line["redis"]
 
 
 @pytest.mark.parametrize("absent", ["redis_url", "database_url"])

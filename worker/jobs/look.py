@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
-from ...schemas.errors import NotMigrated, Unavailable
-from ...schemas.installation import READ_INSTALLATION, check_installation
+from ...schemas.errors import Unavailable
 from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, JOBS, QueueName, rq_name
-from ...schemas.roles import denied
 from ...schemas.settings import Settings
+from ...schemas.start_check import check_ledger, refusals_told
 from ..connecting import connect_redis
 from .database import Connection, connect
 from .kinds import KINDS
@@ -143,13 +142,9 @@ def living_processes(settings: Settings, queue: QueueName) -> list[ProcessLook]:
 def reached_postgres(settings: Settings) -> Iterator[Connection]:
     """Give a connection to a ledger that this code knows; what fails with it is reported as the caller's error."""
     try:
-        with connect(settings) as connection:
-            check_installation(connection.execute(READ_INSTALLATION).fetchone(), settings.partitions)
+        with refusals_told("jobs", "owner"), connect(settings) as connection:
+            check_ledger(connection, settings.partitions)
             yield connection
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error, "jobs", "owner") from None
     except psycopg.OperationalError as error:
         raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
 

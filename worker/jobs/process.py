@@ -19,17 +19,16 @@ import psycopg
 import redis
 import structlog
 
-from ...schemas.errors import NotMigrated
-from ...schemas.installation import READ_INSTALLATION, check_installation
 from ...schemas.logs import configure_logs
 from ...schemas.networks import network_rules
 from ...schemas.postgres_errors import error_text
 from ...schemas.queues import DELIVERIES, QueueName
-from ...schemas.roles import FIND_MISSING, check_rights, denied, wanted_by
 from ...schemas.settings import Settings
+from ...schemas.start_check import check_ledger
 from ...schemas.webhook_secrets import secret_keys
 from ..backoff import Backoff
 from ..connecting import connect_redis
+from ..redis_check import check_redis
 from .database import connect
 from .import_path import limit_import_path
 from .queues import count_refusal, open_queue
@@ -69,7 +68,8 @@ class JobsProcess:
         """Do jobs until told to stop.
 
         Raises:
-            ConfigurationError: the database is not migrated, or was initialised with other partitions.
+            ConfigurationError: the database is not migrated, was initialised with other partitions, or does not let
+                this role do what the jobs need; or Redis cannot have the queues.
             BaseException: whatever ended one of the threads.
         """
         if not self._wait_for_ledger():
@@ -152,14 +152,10 @@ class JobsProcess:
         while not self._stopping.is_set():
             try:
                 with connect(self._settings) as connection:
-                    row = connection.execute(READ_INSTALLATION).fetchone()
-                    missing = connection.execute(FIND_MISSING, wanted_by("jobs")).fetchall()
-                check_installation(row, self._settings.partitions)
-                check_rights("jobs", missing)
-            except psycopg.errors.UndefinedTable:
-                raise NotMigrated from None
-            except psycopg.errors.InsufficientPrivilege as error:
-                raise denied(error, "jobs") from None
+                    check_ledger(connection, self._settings.partitions, "jobs")
+                with connect_redis(self._redis_url) as client, suppress(redis.RedisError):
+                    # One that is away is waited for afterwards.
+                    check_redis(client)
             except psycopg.Error as error:
                 _log.warning("cannot start yet, trying again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
