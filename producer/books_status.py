@@ -19,7 +19,7 @@ from .postgres import SESSION_NAME
 from .webhook_sealing import SecretCount, count_secrets
 
 READ_STATISTICS = """
-select public_id as store_id, accounts, entries, balance, entries_last_hour, entries_last_day, outbox_rows,
+select public_id as store_id, accounts, entries, entries_last_hour, entries_last_day, outbox_rows,
     pending_deliveries, failed_deliveries, disabled_endpoints, taken_at,
     extract(epoch from greatest(clock_timestamp() - covered_until, '0'))::float8 as age_seconds
 from statistics join stores using (store_id)
@@ -70,8 +70,6 @@ class StoreStatistics(BaseModel):
     store_id: str
     accounts: int
     entries: int
-    #: The sum over all accounts.
-    balance: int
     entries_last_hour: int
     entries_last_day: int
     #: What is not told yet: batches of news, and deliveries.

@@ -7,7 +7,7 @@ import msgspec
 from .errors import ConfigurationError, NotMigrated, PartitionMismatch
 
 #: The version of the schema that this code works with: the newest in `migrations/versions`.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 
 #: One row: the schema's version and the number of partitions. Fails with UndefinedTable on an empty database.
 READ_INSTALLATION = "select version_num, partitions from alembic_version, installation"

@@ -132,13 +132,12 @@ def _age(seconds: float) -> str:
 
 
 def _print_statistics(books: BooksReport) -> None:
-    columns = ["store", "accounts", "entries", "balance", "last hour", "last day", "news", "pending", "failed"]
+    columns = ["store", "accounts", "entries", "last hour", "last day", "news", "pending", "failed"]
     rows = [
         (
             store.store_id,
             store.accounts,
             store.entries,
-            store.balance,
             store.entries_last_hour,
             store.entries_last_day,
             store.outbox_rows,

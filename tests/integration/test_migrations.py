@@ -61,7 +61,7 @@ def catalogue(url: str) -> dict[str, list[tuple[Any, ...]]]:
             "from pg_attribute join pg_class on pg_class.oid = attrelid "
             "left join pg_attrdef on adrelid = attrelid and adnum = attnum "
             "left join pg_collation on pg_collation.oid = attcollation "
-            f"where {ours} and attnum > 0 order by relname, attnum",
+            f"where {ours} and attnum > 0 and not attisdropped order by relname, attnum",
         ),
         "constraints": ask(
             url,

@@ -18,14 +18,13 @@ BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 RECOUNT_AFTER = timedelta(hours=24)
 
 READ_LATEST = """
-select store_id, covered_until, recounted_at, accounts, entries, balance from statistics
+select store_id, covered_until, recounted_at, accounts, entries from statistics
 where taken_at = (select max(taken_at) from statistics)
 """
 
-#: Per store: accounts opened, entries, and what they moved.
+#: Per store: accounts opened, and entries. What they moved is of many units and cannot be added up.
 COUNT_ROWS = """
-select store_id, count(*) filter (where kind = 1 and rejection is null), count(*) filter (where seq > 0),
-    coalesce(sum(side * amount) filter (where seq > 0), 0)
+select store_id, count(*) filter (where kind = 1 and rejection is null), count(*) filter (where seq > 0)
 from journal where created_at >= %(since)s and created_at < %(until)s
 group by store_id
 """
@@ -37,9 +36,9 @@ where taken_at = (select max(taken_at) from statistics where covered_until <= %(
 """
 
 INSERT_STATISTICS = """
-insert into statistics (store_id, taken_at, covered_until, recounted_at, accounts, entries, balance, entries_last_hour,
+insert into statistics (store_id, taken_at, covered_until, recounted_at, accounts, entries, entries_last_hour,
     entries_last_day, outbox_rows, pending_deliveries, failed_deliveries, disabled_endpoints)
-select store_id, now(), %(until)s, %(recounted_at)s, coalesce(accounts, 0), coalesce(entries, 0), coalesce(balance, 0),
+select store_id, now(), %(until)s, %(recounted_at)s, coalesce(accounts, 0), coalesce(entries, 0),
     coalesce(last_hour, 0), coalesce(last_day, 0),
     (select count(*) from outbox where outbox.store_id = stores.store_id),
     (select count(*) from deliveries where deliveries.store_id = stores.store_id and status = 1),
@@ -47,9 +46,9 @@ select store_id, now(), %(until)s, %(recounted_at)s, coalesce(accounts, 0), coal
     (select count(*) from webhook_endpoints as endpoint
      where endpoint.store_id = stores.store_id and kind = 1 and status = 2)
 from stores
-left join unnest(%(stores)s::integer[], %(accounts)s::bigint[], %(entries)s::bigint[], %(balances)s::numeric[],
+left join unnest(%(stores)s::integer[], %(accounts)s::bigint[], %(entries)s::bigint[],
     %(last_hour)s::bigint[], %(last_day)s::bigint[])
-    as total (store_id, accounts, entries, balance, last_hour, last_day) using (store_id)
+    as total (store_id, accounts, entries, last_hour, last_day) using (store_id)
 """
 
 
@@ -58,11 +57,10 @@ class Total(NamedTuple):
 
     accounts: int = 0
     entries: int = 0
-    balance: int = 0
 
     def plus(self, other: Total) -> Total:
         """Return both together."""
-        return Total(self.accounts + other.accounts, self.entries + other.entries, self.balance + other.balance)
+        return Total(self.accounts + other.accounts, self.entries + other.entries)
 
 
 class Count(NamedTuple):
@@ -83,7 +81,6 @@ def perform(run: Run) -> Outcome:
         "stores": stores,
         "accounts": [total.accounts for total in count.totals.values()],
         "entries": [total.entries for total in count.totals.values()],
-        "balances": [total.balance for total in count.totals.values()],
         "last_hour": _since(run.connection, count, timedelta(hours=1)),
         "last_day": _since(run.connection, count, timedelta(days=1)),
     }
@@ -101,7 +98,7 @@ def counted(connection: Connection) -> Count:
     if not rows or until - rows[0][2] >= RECOUNT_AFTER:
         return Count(until, until, _count(connection, None, until))
     _, covered_until, recounted_at, *_ = rows[0]
-    totals = {store: Total(accounts, entries, int(balance)) for store, _, _, accounts, entries, balance in rows}
+    totals = {store: Total(accounts, entries) for store, _, _, accounts, entries in rows}
     # After a clock went back: what is counted is not counted again.
     until = max(until, covered_until)
     for store, new in _count(connection, covered_until, until).items():
@@ -111,7 +108,7 @@ def counted(connection: Connection) -> Count:
 
 def _count(connection: Connection, since: datetime | None, until: datetime) -> dict[int, Total]:
     rows = connection.execute(COUNT_ROWS, {"since": since or BEFORE_ALL, "until": until}).fetchall()
-    return {store: Total(accounts, entries, int(balance)) for store, accounts, entries, balance in rows}
+    return {store: Total(accounts, entries) for store, accounts, entries in rows}
 
 
 def _since(connection: Connection, count: Count, period: timedelta) -> list[int]:

@@ -141,7 +141,7 @@ def test_runs_statistics_and_proofs_are_thinned(connection: Connection) -> None:
     )
     connection.execute(
         "insert into statistics select 1, date_trunc('hour', now()) - n * interval '1 minute', now(), now(), 0, 0, 0, "
-        "0, 0, 0, 0, 0, 0 from generate_series(1, 20000) as n where n < 300 or n > 19700"
+        "0, 0, 0, 0, 0 from generate_series(1, 20000) as n where n < 300 or n > 19700"
     )
 
     run_now(connection, "retention")
