@@ -129,18 +129,18 @@ def test_what_is_applied_and_cannot_be_read_back_is_told_with_where_to_ask(
 
     # Given a Postgres that goes away between the decision and the reading back
     with monkeypatch.context() as broken:
-        broken.setattr(Reads, "_transactions", away)
+        broken.setattr(Reads, "_perform", away)
         posted = overdue(api.post(TRANSACTIONS, json=transfer(ann, bob, "4", "t2")))
     seen = api.get(f"{TRANSACTIONS}/{first['id']}").json()
     with monkeypatch.context() as broken:
-        whole, calls = Reads._transactions, []
+        whole, calls = Reads._perform, []
 
         async def away_later(reads: Reads, firsts: Any) -> Any:
             # The look before the reversal works, the one after it does not.
             calls.append(firsts)
             return await (whole(reads, firsts) if len(calls) == 1 else away())
 
-        broken.setattr(Reads, "_transactions", away_later)
+        broken.setattr(Reads, "_perform", away_later)
         undone = overdue(api.post(f"{TRANSACTIONS}/{first['id']}/reverse"))
 
     assert seen == first
