@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,7 +12,7 @@ from ...schemas.errors import CreditlaneError, Unauthorized
 from .address_limits import AddressLimits, address_of_client
 from .authentication import authenticate
 from .errors import refusal_answer
-from .limits import given
+from .limits import STREAMED_PATH, Limits, given
 from .request_metrics import RequestMetrics
 
 #: Every operation of a store is below this path, and nothing else is.
@@ -31,9 +32,9 @@ class KeyCheck:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        request, is_keyed = Request(scope), scope["path"].startswith(KEYED_PATHS)
         try:
-            if scope["path"].startswith(KEYED_PATHS):
+            if is_keyed:
                 await _check(request)
             else:
                 await _take_turn(request)
@@ -42,7 +43,18 @@ class KeyCheck:
         except CreditlaneError as error:
             await (await refusal_answer(request, error))(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            async with _turn_of(request) if is_keyed else nullcontext():
+                await self._app(scope, receive, send)
+
+
+def _turn_of(request: Request) -> AbstractAsyncContextManager[None]:
+    limits: Limits = request.app.state.limits
+    # A stream that goes on for minutes gives way by itself, line by line.
+    return (
+        nullcontext()
+        if request.scope["path"] == STREAMED_PATH
+        else limits.store_turns.turn(request.state.store.public_id)
+    )
 
 
 async def _check(request: Request) -> None:

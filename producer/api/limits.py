@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ from .body_fields import MAX_FIELDS, has_too_many_fields
 from .errors import error_answer, problem_of
 from .spool import SpoolSpace
 from .store_rates import StoreRates
+from .store_turns import StoreTurns
 
 #: What a request may come back after when every place to wait is taken, in seconds.
 WAITS_RETRY_SECONDS = 1.0
@@ -56,18 +57,22 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.store_rates = StoreRates(settings)
+        self.store_turns = StoreTurns()
         self.waiting_room = WaitingRoom(settings.api_waits)
         self.spool_space = SpoolSpace(settings.api_spool_bytes)
 
 
-def waiting_place(request: Request) -> AbstractContextManager[None]:
-    """Return the context to wait for a result in. Enter it before the command is sent.
+@contextmanager
+def waiting_place(request: Request) -> Iterator[None]:
+    """Be the context to wait for a result in. Enter it before the command is sent.
 
     Raises, when entered:
         RateLimited: too many requests are waiting.
     """
     limits: Limits = request.app.state.limits
-    return limits.waiting_room.place(request.state.store.public_id)
+    store_id = request.state.store.public_id
+    with limits.waiting_room.place(store_id), limits.store_turns.left(store_id):
+        yield
 
 
 class BodyLimits:
