@@ -42,6 +42,8 @@ class App(NamedTuple):
     set_work: Callable[[Work], None]
     #: Lets purchases count as abandoned when their claim ended so many seconds ago.
     set_abandoned: Callable[[float], None]
+    #: Lets a claim last so many seconds.
+    set_claim: Callable[[float], None]
     #: The app's client.
     ledger: Client | AsyncClient
 
@@ -85,6 +87,7 @@ def fastapi_app(patch: pytest.MonkeyPatch) -> Iterator[App]:
             command,
             set_work,
             lambda seconds: patch.setattr(purchases, "ABANDONED_SECONDS", seconds),
+            lambda seconds: patch.setattr(purchases, "CLAIM_SECONDS", seconds),
             client.app_state["shop"].ledger,
         )
 
@@ -107,6 +110,7 @@ def flask_app(patch: pytest.MonkeyPatch) -> Iterator[App]:
         command,
         lambda work: patch.setattr(module, "work", work),
         lambda seconds: patch.setattr(purchases, "ABANDONED_SECONDS", seconds),
+        lambda seconds: patch.setattr(purchases, "CLAIM_SECONDS", seconds),
         app.extensions["shop"].ledger,
     )
     app.extensions["shop"].ledger.close()
@@ -145,6 +149,7 @@ def django_app(patch: pytest.MonkeyPatch) -> Iterator[App]:
         command,
         lambda work: patch.setattr(selling, "work", work),
         lambda seconds: patch.setattr(models, "ABANDONED", timedelta(seconds=seconds)),
+        lambda seconds: patch.setattr(models, "CLAIM", timedelta(seconds=seconds)),
         selling.ledger(),
     )
     selling.ledger().close()
