@@ -198,5 +198,5 @@ def test_a_path_or_method_that_is_none_has_the_same_body(api: TestClient) -> Non
 
     assert code_of(unknown, 404) == "not_found"
     assert code_of(method, 405) == "method_not_allowed"
-    assert method.headers["allow"] == "GET, POST"
+    assert method.headers["allow"] == "GET, HEAD, POST"
     assert api.put(f"{ACCOUNTS}/x/freeze").headers["allow"] == "POST"
