@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from ..schemas.commands import Command
-from ..schemas.errors import CreditlaneError, Unavailable
+from ..schemas.errors import CreditlaneError, LaneFull, Unavailable
 from ..schemas.settings import Settings
 from .async_redis_wire import AsyncRedisWire, Flight
 from .clocks import Clocks
@@ -17,6 +17,7 @@ from .deadlines import deadline_in, part_of, seconds_until
 from .numbers import Numbers
 from .outgoing import Chunk, async_chunks_of, with_progress
 from .pauses import growing_pauses
+from .redis_memory import RedisMemory
 from .shipment import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
 from .ticket_sequence import Tickets
 from .wire import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
@@ -42,6 +43,7 @@ class AsyncSender:
         clocks: Clocks | None = None,
         *,
         share_of_free: int = 0,
+        memory: RedisMemory | None = None,
     ) -> None:
         self._wire = wire
         self._settings = settings
@@ -50,16 +52,19 @@ class AsyncSender:
         self._clocks = clocks
         #: How many times what is free on a lane a store may have there; 0 for whatever is free.
         self._share_of_free = share_of_free
+        #: What stores have on all lanes together; None where they may have whatever is free.
+        self._memory = memory
 
     async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
 
         Raises:
-            LaneFull: a lane is at its limit and took nothing.
+            LaneFull: a lane is at its limit and took nothing, or the store has its share of Redis.
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
         shipment = self.shipment(chunk, self._producer_id, first_number, keep=keep)
+        await self._wait_for_share(shipment, 0.0)
         await self._finish(await self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
 
@@ -72,9 +77,10 @@ class AsyncSender:
         """Put the shipment on its lanes. On an error, its `entries` tell which of its commands are accepted.
 
         Raises:
-            LaneFull: a lane took nothing for `patience_seconds`.
+            LaneFull: a lane took nothing for `patience_seconds`, or the store had its share of Redis for so long.
             Unavailable, OutcomeUnknown: as for `send`.
         """
+        await self._wait_for_share(shipment, patience_seconds)
         launched = await self._launch(shipment, deadline_in(patience_seconds))
         await self._finish(launched, patience_seconds, accepted_before=0)
 
@@ -133,6 +139,19 @@ class AsyncSender:
         tickets.append(launched.shipment)
         if on_progress is not None:
             on_progress(len(tickets))
+
+    async def _wait_for_share(self, shipment: Shipment, patience_seconds: float) -> None:
+        """Wait until the store has less than its share of Redis, or raise LaneFull after so long."""
+        if self._memory is None:
+            return
+        pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
+        while self._memory.has_share(shipment.chunk.store_id):
+            if time.monotonic() >= patient_until:
+                raise LaneFull(
+                    "This store has its share of what Redis may hold; try again shortly.",
+                    partition=next(iter(shipment.chunk.lanes)),
+                )
+            await asyncio.sleep(next(pauses))
 
     async def _launch(self, shipment: Shipment, deadline: float) -> _Launched:
         try:

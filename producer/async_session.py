@@ -19,6 +19,7 @@ from .async_waiting import AsyncWaiting
 from .clocks import Clocks
 from .deadlines import seconds_until
 from .numbers import Numbers, new_producer_id
+from .redis_memory import RedisMemory
 from .repeats import Repeats
 from .replies import ReplyStream
 from .reply_desk import ReplyDesk
@@ -40,8 +41,18 @@ class AsyncSession:
         self.reader = AsyncLedgerReader(settings, clocks)
         desk: ReplyDesk[Future[Announcement]] = ReplyDesk(self.loop.create_future)
         self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
+        self._memory: RedisMemory | None = None
+        if share_of_free:
+            wire = AsyncRedisWire(settings.require_redis_url())
+            self._memory = RedisMemory(wire, self.keys, lambda: self._partitions, share_of_free=share_of_free)
         self.sender = AsyncSender(
-            self.wire, settings, self.producer_id, self.numbers, clocks, share_of_free=share_of_free
+            self.wire,
+            settings,
+            self.producer_id,
+            self.numbers,
+            clocks,
+            share_of_free=share_of_free,
+            memory=self._memory,
         )
         self.waiting = AsyncWaiting(
             self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions
@@ -80,6 +91,8 @@ class AsyncSession:
     async def close(self) -> None:
         """End the listener and close every connection."""
         await self.listener.stop()
+        if self._memory is not None:
+            await self._memory.close()
         await self.wire.close()
         await self.reader.close()
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 #: Stands for the store of what is no command.
 NO_STORE = "?"
+#: Ends the name of a field that counts bytes, after the store's.
+BYTES_ENDING = "/bytes"
 
 #: Defines a function that adds to, or with negative numbers takes from, what a store has on a lane.
 COUNT = """

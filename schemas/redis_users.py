@@ -126,6 +126,7 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
     yield from _look(names)
     yield from _put_on_lanes(names)
     yield Grant("xread", (names.lanes,))
+    yield Grant("hgetall", (names.backlogs,), reads=True)
     yield Grant("xread", (names.results,), reads=True)
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
@@ -144,7 +145,7 @@ def _of_worker(prefix: str) -> Iterator[Grant]:
     yield Grant("eval evalsha del xadd expire", (names.results,))
     yield Grant("get set del type", (names.installation,))
     yield Grant("del", (names.write_check,))
-    yield Grant("get set del", names.turns)
+    yield Grant("set del exists", names.turns)
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 
 

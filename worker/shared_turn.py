@@ -15,6 +15,7 @@ from collections.abc import Callable
 import redis
 
 from ..schemas.keys import Keys
+from .redis_session import is_out_of_memory
 
 #: How long a turn lasts that nobody ends, in milliseconds.
 TURN_MS = 2_000
@@ -25,7 +26,10 @@ OTHERS_MS, TELL_SECONDS = 10_000, 2.0
 
 
 class SharedTurn:
-    """The turn as one worker sees it. Every method raises redis.RedisError where Redis cannot be used now."""
+    """The turn as one worker sees it. Every method raises redis.RedisError where Redis cannot be used now.
+
+    A Redis that is full is used: what frees its memory must not wait for what cannot be said there.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -39,17 +43,17 @@ class SharedTurn:
         """Say that there is something to do here that is not held back."""
         now = self._clock()
         if now - self._told_at >= TELL_SECONDS:
-            self._client.set(self._keys.others_at_work, 1, px=OTHERS_MS)
             self._told_at = now
+            self._note(self._keys.others_at_work, OTHERS_MS)
 
     def others_are_at_work(self) -> bool:
         """Tell whether any worker had something else to do lately."""
-        return self._client.get(self._keys.others_at_work) is not None
+        return bool(self._client.exists(self._keys.others_at_work))
 
     def take(self) -> bool:
         """Take the turn and return True, unless somebody has it, or the lanes rest after it, and not for too long."""
         now = self._clock()
-        is_mine = bool(self._client.set(self._keys.held_turn, 1, px=TURN_MS, nx=True))
+        is_mine = self._note(self._keys.held_turn, TURN_MS, nx=True)
         if self._waits_since is None:
             self._waits_since = now
         if is_mine or now - self._waits_since > PATIENCE_SECONDS:
@@ -61,6 +65,15 @@ class SharedTurn:
         """End the turn; the next begins after so long."""
         milliseconds = int(rest_seconds * 1_000)
         if milliseconds:
-            self._client.set(self._keys.held_turn, 1, px=milliseconds)
+            self._note(self._keys.held_turn, milliseconds)
         else:
             self._client.delete(self._keys.held_turn)
+
+    def _note(self, key: str, milliseconds: int, *, nx: bool = False) -> bool:
+        """Write the key for so long; False if it was there and should not be. In a full Redis it counts as written."""
+        try:
+            return bool(self._client.set(key, 1, px=milliseconds, nx=nx))
+        except redis.ResponseError as error:
+            if is_out_of_memory(error):
+                return True
+            raise

@@ -1,11 +1,12 @@
 """Of all workers one at a time does what is held back, and what a worker does not end, time does."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
 from creditlane.local.processes import wait_until
+from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
 from creditlane.worker import shared_turn
@@ -89,6 +90,39 @@ def test_all_workers_hear_that_one_has_something_else_to_do(
 
     client.set(keys.others_at_work, "0")
     one.tell_of_others()
-    assert client.get(keys.others_at_work) == b"0"
+    assert lanes.get(keys.others_at_work) == b"0"
     one.tell_of_others()
-    assert client.get(keys.others_at_work) == b"1"
+    assert lanes.get(keys.others_at_work) == b"1"
+
+
+def test_a_full_redis_stops_no_worker(own_redis: Callable[[], EmbeddedRedis], keys: Keys) -> None:
+    """Given a Redis without room, then nothing that is said of turns fails: what is held back is done all the same, and
+    with it memory is freed."""
+    server = own_redis()
+    with redis.Redis.from_url(redis_url_of("worker", server.url, keys.prefix)) as client:
+        with redis.Redis.from_url(server.url) as admin:
+            admin.config_set("maxmemory", "1")
+        worker = SharedTurn(client, keys)
+
+        worker.tell_of_others()
+
+        assert worker.take()
+        worker.end(0.5)
+        assert worker.take()
+        worker.end(0.0)
+
+
+def test_whatever_stands_under_the_names_of_turns_stops_no_worker(
+    client: redis.Redis, lanes: redis.Redis, keys: Keys
+) -> None:
+    """Given keys of another type by hand, then others count as at work, the turn is taken at last, and ended."""
+    moments = iter((0.0, shared_turn.PATIENCE_SECONDS + 0.1, 9.0))
+    for key in (keys.others_at_work, keys.held_turn):
+        lanes.rpush(key, "by hand")
+    worker = SharedTurn(client, keys, lambda: next(moments))
+
+    assert worker.others_are_at_work()
+    assert [worker.take(), worker.take()] == [False, True]
+    worker.end(0.0)
+    worker.tell_of_others()
+    assert worker.others_are_at_work()
