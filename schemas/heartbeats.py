@@ -61,17 +61,27 @@ class Heartbeat:
                 (self._directory / self._name).unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+            # The last one to leave the folder that nobody chose takes it along.
+            if self._directory == heartbeat_directory(None):
+                with suppress(OSError):
+                    self._directory.rmdir()
 
     def _begin(self) -> None:
+        try:
+            descriptor = self._opened()
+        except FileNotFoundError:
+            # Another worker has just left and taken the folder along.
+            descriptor = self._opened()
+        # Waits for who is just looking whether somebody holds it.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._descriptor = descriptor
+
+    def _opened(self) -> int:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         check_private(self._directory)
         for left in _heartbeats(self._directory):
             _remove_if_left(left)
-        path = self._directory / self._name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
-        # Waits for who is just looking whether somebody holds it.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._descriptor = descriptor
+        return os.open(self._directory / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
 
 
 def heartbeat_directory(configured: str | None) -> Path:

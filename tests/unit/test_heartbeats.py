@@ -140,3 +140,21 @@ def test_nothing_in_a_shared_folder_is_believed_that_others_may_have_written(
         Heartbeat(directory, PREFIX, LEASE_SECONDS).beat()
     assert worker_alive.tell_life() == 1
     assert "is not a folder of this user alone" in capsys.readouterr().err
+
+
+def test_the_last_worker_takes_along_the_folder_that_nobody_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    chosen = tmp_path / "chosen"
+    own = [Heartbeat(heartbeat_directory(None), PREFIX, LEASE_SECONDS) for _ in range(2)]
+    hearts = [*own, Heartbeat(chosen, PREFIX, LEASE_SECONDS)]
+    for heart in hearts:
+        heart.beat()
+
+    own[0].end()
+    assert heartbeat_directory(None).exists()
+    for heart in hearts:
+        heart.end()
+
+    assert list(tmp_path.iterdir()) == [chosen]
