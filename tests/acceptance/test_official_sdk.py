@@ -6,7 +6,6 @@ Needs Node and npm, which fetches the client; nothing else from outside.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import pytest
 
 from creditlane import Settings
 from creditlane.producer.api.keys import create_key
+
+from ..ports import free_port
 
 SCRIPT = Path(__file__).with_name("official_sdk.mjs")
 #: How long a process may take to start and to stop, in seconds.
@@ -40,9 +41,7 @@ def server_url(settings: Settings) -> Iterator[str]:
     """The address of an API process, with a worker beside it."""
     values = settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS}).model_dump(exclude_none=True)
     environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = "from creditlane.local.entry import main; main()"
     commands = [
         [sys.executable, "-m", "creditlane.worker"],

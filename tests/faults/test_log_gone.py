@@ -3,7 +3,6 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.look import living_processes
 
+from ..ports import free_port
 from ..roles import settings_of
 from .worker_processes import DEADLINE_SECONDS, RUNNER, environment, wait_for
 
@@ -98,13 +98,6 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
 def commands(port: int) -> dict[str, list[str]]:
     """Return what runs each part, the API on this port."""
     return {**PARTS, "api": [*PARTS["api"], str(port)]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def status_of(port: int, path: str) -> int | None:

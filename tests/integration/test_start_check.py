@@ -22,6 +22,7 @@ from creditlane.local.servers import EmbeddedRedis
 from creditlane.producer.api.app import create_app
 from creditlane.schemas.roles import Part
 
+from ..ports import free_port
 from ..roles import settings_of
 
 #: Far more than anything here takes, since the machine may be busy, in seconds.
@@ -43,7 +44,9 @@ Environment = Callable[[Settings], dict[str, str]]
 def clustered(settings: Settings, own_redis: Callable[[], EmbeddedRedis], monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings with a Redis in cluster mode that has all of the slots."""
     options = redis_server._options
-    monkeypatch.setattr(redis_server, "_options", lambda *given: [*options(*given), "--cluster-enabled", "yes"])
+    # The nodes of a cluster speak by TCP, on a port that is the same for all who name none.
+    cluster = ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", str(free_port())]
+    monkeypatch.setattr(redis_server, "_options", lambda *given: [*options(*given), *cluster])
     url = own_redis().url
     with redis.Redis.from_url(url) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
