@@ -22,13 +22,14 @@ from creditlane.schemas.commands import (
 from creditlane.schemas.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command, fingerprint
 from creditlane.schemas.errors import UndecodableCommand
 from creditlane.schemas.identifiers import transaction_id
+from creditlane.schemas.names import name_key
 
 ANN = "cca_" + "a" * 32
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 texts = st.text(characters, min_size=1, max_size=MAX_TEXT_CHARACTERS)
 keys = texts.filter(lambda key: not key.startswith("reversal:"))
-names = st.text(characters, max_size=MAX_NAME_CHARACTERS).filter(lambda name: name.strip())
+names = st.text(characters, max_size=MAX_NAME_CHARACTERS).filter(name_key)
 account_ids = st.uuids().map(lambda uuid: "cca_" + uuid.hex)
 amounts = st.one_of(st.integers(1, 10**6), st.integers(1, 10**1_000 - 1), st.just(10**1_000 - 1))
 amounts_or_zero = st.one_of(st.just(0), amounts)
