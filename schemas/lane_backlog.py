@@ -13,6 +13,9 @@ NO_STORE = "?"
 #: Ends the name of a field that counts bytes, after the store's.
 BYTES_ENDING = "/bytes"
 
+#: Fields of the hash where one store has all that is on the lane.
+FIELDS_OF_ONE_STORE = 4
+
 #: Defines a function that adds to, or with negative numbers takes from, what a store has on a lane.
 COUNT = """
 local function count(backlog, store, commands, bytes)
@@ -20,6 +23,27 @@ local function count(backlog, store, commands, bytes)
   for field, change in pairs(changes) do
     local standing = redis.pcall('HINCRBY', backlog, field, change)
     if type(standing) == 'number' and standing <= 0 then redis.pcall('HDEL', backlog, field) end
+  end
+end
+"""
+
+#: Defines functions for what is deleted from a lane where all that is counted there is one store's, which is nearly
+#: always so: whether it is, and one that takes so many commands off, and of the bytes what so many have on average.
+COUNT_ALONE = f"""{COUNT}
+local function has_several_stores(backlog)
+  local fields = redis.pcall('HLEN', backlog)
+  return type(fields) == 'number' and fields > {FIELDS_OF_ONE_STORE}
+end
+local function count_alone(backlog, deleted)
+  local fields = redis.pcall('HGETALL', backlog)
+  local store, standing = nil, {{}}
+  for i = 1, #fields, 2 do
+    standing[fields[i]] = tonumber(fields[i + 1]) or 0
+    if not string.find(fields[i], '/', 1, true) then store = fields[i] end
+  end
+  if store and standing[store] > 0 then
+    local bytes = standing[store .. '/bytes'] or 0
+    count(backlog, store, -deleted, -math.floor(bytes * math.min(deleted, standing[store]) / standing[store]))
   end
 end
 """

@@ -139,7 +139,7 @@ def _of_worker(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
     yield from _look(names)
     yield Grant("eval evalsha xread xrange xlen xtrim xdel", (names.lanes, names.fences, names.backlogs))
-    yield Grant("hincrby hdel del", (names.backlogs,))
+    yield Grant("hincrby hdel hlen hgetall", (names.backlogs,))
     yield Grant("get set type", (names.fences,))
     yield Grant("xadd xtrim expire", (names.replies,))
     yield Grant("eval evalsha del xadd expire", (names.results,))

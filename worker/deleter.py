@@ -7,6 +7,7 @@ each entry is compared with what was decided before it is deleted.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -25,9 +26,14 @@ from .requests import Batch, Request, parse_request
 #: Entries compared, or deleted by id, in one call, so that none keeps Redis busy for long and none brings in too much.
 MAX_ENTRIES_PER_CALL = 100
 
-#: What the scripts answer: a later owner has the lane; its head is not what was decided.
+#: For how long a lane counts as one that several stores use, in seconds: whose each command is, is then told at once.
+#: Otherwise nobody looks, since that costs a twentieth of all that a worker does.
+SEVERAL_STORES_SECONDS = 30.0
+
+#: What the scripts answer: a later owner has the lane; its head is not what was decided; it must be told whose that is.
 _FENCED = -1
 _OTHER_HEAD = -2
+_SEVERAL_STORES = -3
 
 #: The id of an entry, and its fields with their values as they were sent.
 StreamEntry = tuple[bytes, list[bytes]]
@@ -41,6 +47,8 @@ class Deleter:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        #: Lanes that several stores use, and until when that counts.
+        self._several_until: dict[int, float] = {}
         self._delete_head = client.register_script(scripts.DELETE_HEAD)
         self._delete_entries = client.register_script(scripts.DELETE_ENTRIES)
 
@@ -72,6 +80,15 @@ class Deleter:
         return [self._keys.lane(partition), self._keys.fence(partition), self._keys.backlog(partition)]
 
     def _trim(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
+        answers = self._trim_heads(lanes, epochs)
+        several = {partition: lanes[partition] for partition, answer in answers.items() if answer == _SEVERAL_STORES}
+        if several:
+            self._several_until |= dict.fromkeys(several, time.monotonic() + SEVERAL_STORES_SECONDS)
+            answers |= self._trim_heads(several, epochs)
+        return answers
+
+    def _trim_heads(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
+        now = time.monotonic()
         pipeline = self._client.pipeline(transaction=False)
         for partition, requests in lanes.items():
             first, last = requests[0], requests[-1]
@@ -79,7 +96,7 @@ class Deleter:
                 keys=self._keys_of(partition),
                 args=[
                     *(epochs[partition], first.lane_entry, last.lane_entry, last.payload, after(last.lane_entry)),
-                    *_counts_by_store(requests),
+                    *(_counts_by_store(requests) if self._several_until.get(partition, 0.0) > now else ()),
                 ],
                 client=pipeline,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..schemas.lane_backlog import COUNT
+from ..schemas.lane_backlog import COUNT, COUNT_ALONE
 
 #: Makes this owner the only one that can delete from the lane, if what stands in the fence is lower.
 #: KEYS 1 fence    ARGV 1 epoch, 2 what stands there and is passed over, empty for nothing
@@ -36,10 +36,11 @@ end
 #: gives them out again. What came between two entries that are still there came with them.
 #: KEYS 1 lane, 2 fence, 3 whose what stands on it is
 #: ARGV 1 epoch, 2 first decided id, 3 last decided id, 4 payload of that, 5 the id after it,
-#:      then of each store that had some of it: the store, how many commands, how many bytes
-#: Returns the number of entries deleted, -1 if the lane is another owner's, or -2 if its head is something else.
+#:      then of each store that had some of it: the store, how many commands, how many bytes; none if it is not known
+#: Returns the number of entries deleted, -1 if the lane is another owner's, -2 if its head is something else, or -3
+#: if several stores have something on the lane and it was not told whose this is.
 DELETE_HEAD = (
-    COUNT
+    COUNT_ALONE
     + _IS_FENCED
     + """
 local head = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
@@ -52,8 +53,16 @@ if head[1] ~= ARGV[2] or not last then
 end
 for i = 2, #last[2], 2 do
   if last[2][i] == ARGV[4] then
+    if #ARGV == 5 and has_several_stores(KEYS[3]) then
+      return -3
+    end
     local deleted = redis.call('XTRIM', KEYS[1], 'MINID', ARGV[5])
-    for j = 6, #ARGV, 3 do count(KEYS[3], ARGV[j], -ARGV[j + 1], -ARGV[j + 2]) end
+    if #ARGV == 5 then
+      count_alone(KEYS[3], deleted)
+    end
+    for j = 6, #ARGV, 3 do
+      count(KEYS[3], ARGV[j], -ARGV[j + 1], -ARGV[j + 2])
+    end
     return deleted
   end
 end

@@ -232,3 +232,20 @@ def test_counts_that_cannot_be_kept_stop_nobody(put: Put, deleter: Deleter, lane
     assert lanes.xlen(keys.lane(PARTITION)) == 0
     assert put(MANY, 1) is None
     assert counted(lanes, keys) == standing(lanes, keys)
+
+
+def test_what_a_store_alone_has_is_taken_off_by_average(
+    put: Put, deleter: Deleter, lanes: redis.Redis, keys: Keys
+) -> None:
+    """Given one store's commands of unlike lengths, when parts of them are deleted, then their number is exact, their
+    bytes are what so many have on average, and nothing is left of either in the end."""
+    for length in (1, 200, 1, 200):
+        put(MANY, 1, reference="x" * length)
+    whole = counted(lanes, keys)["/bytes"]
+
+    deleter.delete(on_lane(lanes, keys, 0, 1), same_redis=True)
+    assert counted(lanes, keys)[MANY] == 3
+    assert counted(lanes, keys)["/bytes"] == counted(lanes, keys)[f"{MANY}/bytes"] == whole - whole // 4
+    deleter.delete(on_lane(lanes, keys), same_redis=True)
+
+    assert not lanes.exists(keys.backlog(PARTITION))
