@@ -17,7 +17,7 @@ UPGRADE ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults webhooks lock sbom advisories digests clean
+.PHONY: help demo test lint bench faults webhooks clients lock sbom advisories digests clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -48,6 +48,9 @@ endif
 
 webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]
 	$(BIN)/python -m creditlane.benchmarks.webhook_load $(if $(EVENTS),--events $(EVENTS))
+
+clients: $(VENV)/installed-dev ## Make clients from the OpenAPI document, compile them and read a balance (needs Go, Java, Node, a network)
+	$(BIN)/pytest tests/generated_clients/clients.py
 
 lock: $(TOOLS)/installed ## Lock what the image and development install, with hashes: after a change of pyproject.toml
 	cd requirements && ../$(LOCK) build.in --output-file build.txt
