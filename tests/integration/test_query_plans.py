@@ -11,6 +11,8 @@ from creditlane.producer import lane_problems, ledger_queries, ledger_reads, sta
 from creditlane.producer.ledger_queries import of_named_store
 from creditlane.worker import sql
 
+from ..query_plans import nodes_of
+
 ACCOUNTS = 1_000
 ENTRIES = 100
 #: Accounts, keys or entries that one statement asks for: a small batch, as at a low load.
@@ -49,12 +51,6 @@ def grown(database_server: Any, template_database: str) -> Iterator[psycopg.Conn
         connection.execute("vacuum analyze")
         yield connection
     database_server.drop_database(name)
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes_of(child)
 
 
 def plan_of(connection: psycopg.Connection[Any], statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from creditlane.producer.api import background_metrics
 from creditlane.producer.books_status import READ_RECONCILIATIONS
 from creditlane.schemas.keys import Keys
 
+from ...query_plans import nodes_of
+
 #: Endpoints: 1 works, 2 fails, 3 is disabled, 4 was deleted, 5 asked to be left alone; and one origin of callbacks.
 ENDPOINTS = """
 insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret, failing_since, paused_until)
@@ -228,12 +230,6 @@ def grown(database_server: Any, template_database: str) -> Iterator[psycopg.Conn
         connection.execute("vacuum analyze")
         yield connection
     database_server.drop_database(name)
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes_of(child)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

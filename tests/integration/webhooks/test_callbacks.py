@@ -1,6 +1,6 @@
 """What became of a command is told to the URL that came with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from creditlane.schemas.events import callback_event_id, new_secret, public_even
 from creditlane.worker.webhooks.fan_out import origin_of
 from creditlane.worker.webhooks.sql import READ_CALLBACKS
 
+from ...query_plans import nodes_of
 from .news import Newsroom
 from .receiver import Receiver, plain
 
@@ -191,12 +192,6 @@ def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(newsroom: N
     reads = [node for node in nodes_of(explained[0][0]["Plan"]) if node.get("Relation Name") == "journal"]
     assert reads
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in reads) < 100
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes_of(child)
 
 
 def test_callbacks_to_several_origins_fare_on_their_own(

@@ -9,6 +9,8 @@ import pytest
 
 from creditlane.worker.webhooks import sql
 
+from ...query_plans import nodes_of
+
 ENDPOINTS, EVENTS, WANTED = 20, 3_000, 64
 ACCOUNTS, ENTRIES = 500, 20
 
@@ -83,12 +85,6 @@ def pending(request: pytest.FixtureRequest, database_server: Any, template_datab
             connection.execute("analyze")
         yield connection
     database_server.drop_database(name)
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes_of(child)
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
