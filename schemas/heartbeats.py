@@ -68,15 +68,15 @@ class Heartbeat:
 
     def _begin(self) -> None:
         try:
-            descriptor = self._opened()
+            descriptor = self._made()
         except FileNotFoundError:
             # Another worker has just left and taken the folder along.
-            descriptor = self._opened()
+            descriptor = self._made()
         # Waits for who is just looking whether somebody holds it.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
 
-    def _opened(self) -> int:
+    def _made(self) -> int:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         check_private(self._directory)
         for left in _heartbeats(self._directory):
