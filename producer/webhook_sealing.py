@@ -27,12 +27,12 @@ select count(*) filter (where secret like %(sealed)s), count(*) filter (where se
 """
 
 READ_ENDPOINTS = """
-select store_id, endpoint_id, secret, previous_secret from webhook_endpoints
+select store_id, endpoint_id, previous_secret_until <= now(), secret, previous_secret from webhook_endpoints
 where (store_id, endpoint_id) > (%(store)s, %(endpoint)s::uuid)
 order by store_id, endpoint_id limit %(limit)s
 """
 READ_CALLBACKS = """
-select store_id, secret, previous_secret from callback_secrets
+select store_id, previous_secret_until <= now(), secret, previous_secret from callback_secrets
 where store_id > %(store)s order by store_id limit %(limit)s
 """
 
@@ -62,7 +62,7 @@ class SealingReport(SecretCount):
 
     #: Rows that were changed, each with a secret and perhaps the one before it.
     changed: int
-    #: Rows that no key opens; they are as they were.
+    #: Rows of which no key opens a secret; that one is as it was.
     unreadable: int
 
 
@@ -81,34 +81,38 @@ def seal_all(connection: Connection, keys: SecretKeys) -> SealingReport:
     if not keys:
         raise ConfigurationError(f"{SETTING} is not set; `creditlane webhooks new-key` makes a key")
     changed = unreadable = 0
-    for statement, row, old in _rows(connection):
-        try:
-            sealed = [None if kept is None else _sealed(keys, kept) for kept in old]
-        except SecretUnreadable:
-            unreadable += 1
-            continue
-        if sealed != old:
-            values = {**row, "secret": sealed[0], "previous": sealed[1], "old": old[0], "old_previous": old[1]}
+    for statement, row, is_over, old in _rows(connection):
+        # One before it that signs no more is forgotten.
+        new = [_sealed(keys, kept) for kept in (old[0], None if is_over else old[1])]
+        unreadable += not all(kept is None or keys.is_current(kept) for kept in new)
+        if new != old:
+            values = {**row, "secret": new[0], "previous": new[1], "old": old[0], "old_previous": old[1]}
             changed += connection.execute(statement, values).rowcount
     return SealingReport(changed=changed, unreadable=unreadable, **dict(count_secrets(connection)))
 
 
-def _rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any], list[str | None]]]:
-    """Give what changes each row, what names it, and its two secrets."""
+def _rows(connection: Connection) -> Iterator[tuple[str, dict[str, Any], bool | None, list[str | None]]]:
+    """Give what changes each row, what names it, whether the second of its secrets signs no more, and both."""
     after: Sequence[Any] | None = (0, UUID(int=0))
     while after is not None:
         values = {"store": after[0], "endpoint": after[1], "limit": SLICE_ROWS}
         rows = connection.execute(READ_ENDPOINTS, values).fetchall()
-        for store, endpoint, *secrets in rows:
-            yield CHANGE_ENDPOINT, {"store": store, "endpoint": endpoint}, secrets
+        for store, endpoint, is_over, *secrets in rows:
+            yield CHANGE_ENDPOINT, {"store": store, "endpoint": endpoint}, is_over, secrets
         after = rows[-1][:2] if rows else None
     last: int | None = 0
     while last is not None:
         rows = connection.execute(READ_CALLBACKS, {"store": last, "limit": SLICE_ROWS}).fetchall()
-        for store, *secrets in rows:
-            yield CHANGE_CALLBACK, {"store": store}, secrets
+        for store, is_over, *secrets in rows:
+            yield CHANGE_CALLBACK, {"store": store}, is_over, secrets
         last = rows[-1][0] if rows else None
 
 
-def _sealed(keys: SecretKeys, kept: str) -> str:
-    return kept if keys.is_current(kept) else keys.seal(keys.open(kept))
+def _sealed(keys: SecretKeys, kept: str | None) -> str | None:
+    """Return the secret under the first key, or as it is where no key opens it."""
+    if kept is None or keys.is_current(kept):
+        return kept
+    try:
+        return keys.seal(keys.open(kept))
+    except SecretUnreadable:
+        return kept

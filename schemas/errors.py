@@ -246,7 +246,7 @@ class TargetRefused(CreditlaneError):
 
 
 class SecretUnreadable(CreditlaneError):
-    """The secret is sealed under a key that is not among CREDITLANE_WEBHOOK_SECRET_KEYS; add the key there."""
+    """The secret is none, or its key is not among CREDITLANE_WEBHOOK_SECRET_KEYS: add it, or replace the secret."""
 
     code = "secret_unreadable"
 

@@ -108,5 +108,6 @@ def _opened(key: Fernet, kept: str) -> str | None:
 
     try:
         return key.decrypt(kept.removeprefix(SEALED_PREFIX)).decode()
-    except InvalidToken:
+    except (InvalidToken, ValueError):
+        # Also what is no token at all, as of letters that no token has.
         return None

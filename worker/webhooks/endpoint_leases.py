@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -223,12 +224,14 @@ class EndpointLeases:
         return not endpoint.is_stopped
 
     def _signer(self, kept: Secrets) -> Signer | None:
-        """Return what signs with these secrets, or None if they cannot be read; other endpoints do not suffer of it."""
-        secret, previous = kept
-        try:
-            return Signer(self._keys.open(secret), None if previous is None else self._keys.open(previous))
-        except SecretUnreadable:
-            return None
+        """Return what signs with these secrets, or None if the current one cannot be read; no other suffers of it.
+
+        One before it that cannot be read is left out: it was replaced because its key is lost.
+        """
+        for current, previous in (kept, (kept[0], None)):
+            with suppress(SecretUnreadable):
+                return Signer(self._keys.open(current), None if previous is None else self._keys.open(previous))
+        return None
 
     def _hungry(self) -> list[Endpoint]:
         """Return the endpoints that want more; while there is much at hand, only those that have nothing."""

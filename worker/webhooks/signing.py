@@ -9,15 +9,21 @@ from __future__ import annotations
 import hmac
 from datetime import datetime
 
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+
+from ...schemas.errors import SecretUnreadable
 
 
 class Signer:
-    """Signs for one endpoint."""
+    """Signs for one endpoint.
+
+    Raises:
+        SecretUnreadable: a secret holds no key.
+    """
 
     def __init__(self, secret: str, previous_secret: str | None = None) -> None:
         secrets = [secret] if previous_secret is None else [secret, previous_secret]
-        self._webhooks = [Webhook(each) for each in secrets]
+        self._webhooks = [_webhook(each) for each in secrets]
         self._keys = [each.encode() for each in secrets]
 
     def headers(self, event_id: str, now: datetime, body: str) -> dict[str, str]:
@@ -33,3 +39,11 @@ class Signer:
         if len(self._keys) > 1:
             headers["creem-signature-previous"] = hmac.digest(self._keys[1], raw, "sha256").hex()
         return headers
+
+
+def _webhook(secret: str) -> Webhook:
+    try:
+        return Webhook(secret)
+    except (EmptyWebhookSecretError, ValueError):
+        # No base64, or nothing in it: written by hand.
+        raise SecretUnreadable from None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -125,6 +126,49 @@ def test_without_its_key_an_endpoint_gets_nothing_and_the_others_do(
 
 
 @pytest.mark.usefixtures("deliver")
+@pytest.mark.parametrize("key", ["", NEW], ids=["in the clear", "under a new key"])
+def test_a_secret_whose_key_is_lost_is_replaced_at_once(
+    key: str, newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+) -> None:
+    """Given secrets of an endpoint and of callbacks whose key is lost, when they are replaced, then the new ones sign,
+    though those before them, which sign for a day, cannot be read."""
+    lost, settings = SecretKeys(OLD).seal(new_secret()), with_keys(sending, key)
+    newsroom.add_endpoint(receiver.url("/hook"), secret=lost)
+    newsroom.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [lost])
+    client = make_client(settings)
+    hook = client.webhooks.rotate_secret(client.webhooks.list()[0].id).secret
+    call = client.webhooks.rotate_callback_secret()
+    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/call"))
+
+    done = deliver_round(settings)
+
+    assert done["delivered"] == len(receiver.received) == 2
+    for each in receiver.received:
+        Webhook(hook if each.path == "/hook" else call).verify(each.body, each.headers)
+        assert "creem-signature-previous" not in each.headers
+
+
+@pytest.mark.usefixtures("deliver")
+@pytest.mark.parametrize(
+    "kept_secret", ["whsec_", "whsec_a", "whsec_%%", "whsec_\u00e9", SEALED_PREFIX, SEALED_PREFIX + "\u00e9"], ids=ascii
+)
+def test_what_is_no_secret_holds_up_no_other_endpoint(
+    kept_secret: str, newsroom: Newsroom, receiver: Receiver, sending: Settings
+) -> None:
+    """Given an endpoint whose secret somebody wrote by hand, then nothing is sent to it, the log says so, and others
+    get theirs in the same round."""
+    newsroom.add_endpoint(receiver.url("/by hand"), secret=kept_secret)
+    newsroom.add_endpoint(receiver.url("/right"))
+    newsroom.happen(OPEN_BOB)
+
+    with structlog.testing.capture_logs() as lines:
+        done = deliver_round(with_keys(sending, NEW))
+
+    assert (done["delivered"], done["failed"], [each.path for each in receiver.received]) == (1, 0, ["/right"])
+    assert [line["event"] for line in lines] == ["endpoints get nothing"]
+
+
+@pytest.mark.usefixtures("deliver")
 def test_seal_brings_everything_under_the_first_key(
     newsroom: Newsroom, receiver: Receiver, sending: Settings, run: Run
 ) -> None:
@@ -159,6 +203,30 @@ def test_what_no_key_opens_is_left_and_told(newsroom: Newsroom, run: Run) -> Non
     assert lost in {secret for secret, _ in kept(newsroom)}
 
 
+def test_seal_does_what_it_can_of_a_row(newsroom: Newsroom, run: Run) -> None:
+    """Given a secret in the clear after one whose key is lost, then that is sealed, and the other left and told."""
+    secret, lost = new_secret(), SecretKeys(OLD).seal(new_secret())
+    newsroom.add_endpoint("https://example.com", secret=secret, previous_secret=lost)
+
+    done = run("webhooks", "seal", keys=NEW)
+
+    assert (done.exit_code, done.stdout) == (1, "1 changed, 1 under a key that is not here\n")
+    ((sealed, previous),) = kept(newsroom)
+    assert (SecretKeys(NEW).open(sealed), previous) == (secret, lost)
+
+
+def test_seal_forgets_secrets_that_sign_no_more(newsroom: Newsroom, run: Run) -> None:
+    """Given secrets that were replaced longer than a day ago, in the clear and under a lost key, then they are gone."""
+    for number, old in enumerate((new_secret(), SecretKeys(OLD).seal(new_secret()))):
+        until = {"previous_secret": old, "previous_secret_until": datetime(2026, 1, 1, tzinfo=UTC)}
+        newsroom.add_endpoint(f"https://{number}.example.com", secret=SecretKeys(NEW).seal(new_secret()), **until)
+
+    done = run("webhooks", "seal", keys=NEW)
+
+    assert (done.exit_code, done.stdout) == (0, "2 changed, 0 under a key that is not here\n")
+    assert [previous for _, previous in kept(newsroom)] == [None, None]
+
+
 def test_seal_without_a_key_says_what_to_do(run: Run) -> None:
     refused = run("webhooks", "seal")
 
@@ -187,7 +255,7 @@ def test_a_secret_that_is_changed_while_all_are_sealed_is_left_as_it_is(
     replaced = SecretKeys(NEW).seal(new_secret())
     seal = webhook_sealing._sealed
 
-    def replacing(keys: SecretKeys, secret: str) -> str:
+    def replacing(keys: SecretKeys, secret: str | None) -> str | None:
         newsroom.database.execute("update webhook_endpoints set secret = %s", [replaced])
         return seal(keys, secret)
 
