@@ -15,6 +15,8 @@ from ..schemas.keys import COMMAND_FIELD, KEEP_FIELD, REPLY_FIELD
 MAX_PRODUCER_ID_BYTES = 64
 #: Longest number of a command, in digits: what fits a bigint.
 MAX_NUMBER_DIGITS = 18
+#: A command and who wants to hear of it, each with its name.
+FIELDS_OF_MOST = 4
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -70,16 +72,13 @@ class Batch(msgspec.Struct, frozen=True):
 
 def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:
     """Return the request that a stream entry stands for. Never raises: whatever is wrong is in `flaw`."""
-    payload = reply = None
-    keep = False
-    names_and_values = iter(fields)
-    for name, value in zip(names_and_values, names_and_values, strict=True):
-        if name == COMMAND_FIELD:
-            payload = value
-        elif name == REPLY_FIELD:
-            reply = value
-        elif name == KEEP_FIELD:
-            keep = True
+    payload: bytes | None
+    reply: bytes | None
+    # As nearly all are written; to look at each field costs a tenth of all that is done here.
+    if len(fields) == FIELDS_OF_MOST and fields[0] == COMMAND_FIELD and fields[2] == REPLY_FIELD:
+        payload, reply, keep = fields[1], fields[3], False
+    else:
+        payload, reply, keep = _values_of(fields)
     producer_id, number = _parse_reply(reply)
     if payload is None:
         raw = b" ".join(fields)
@@ -89,6 +88,13 @@ def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Req
     except UndecodableCommand as error:
         return Request(partition, lane_entry, payload, None, error.message, producer_id, number, keep)
     return Request(partition, lane_entry, payload, command, None, producer_id, number, keep)
+
+
+def _values_of(fields: list[bytes]) -> tuple[bytes | None, bytes | None, bool]:
+    """Return the command and who wants to hear of it, as far as they are there, and whether to keep the result."""
+    names_and_values = iter(fields)
+    values = dict(zip(names_and_values, names_and_values, strict=True))
+    return values.get(COMMAND_FIELD), values.get(REPLY_FIELD), KEEP_FIELD in values
 
 
 def _parse_reply(field: bytes | None) -> tuple[str | None, int]:
