@@ -44,14 +44,17 @@ class Movement(msgspec.Struct, frozen=True, gc=False):
     callback_url: ClassVar[None] = None
 
 
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+
+
 class _EncodedMovement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     v: Literal[1]
     kind: Literal["credit", "debit"]
-    store_id: str
-    account_id: str
-    idempotency_key: str
-    amount: str
-    reference: str
+    store_id: Annotated[str, msgspec.Meta(max_length=MAX_STORE_ID_CHARACTERS)]
+    account_id: Annotated[str, msgspec.Meta(min_length=ACCOUNT_ID_CHARACTERS, max_length=ACCOUNT_ID_CHARACTERS)]
+    idempotency_key: _Text
+    amount: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_AMOUNT_DIGITS)]
+    reference: _Text
 
 
 _decode_movement = msgspec.json.Decoder(_EncodedMovement).decode
@@ -123,15 +126,10 @@ def _movement_of(data: bytes) -> Movement | None:
         amount.isdigit()
         and amount.isascii()
         and amount[0] != "0"
-        and len(amount) <= MAX_AMOUNT_DIGITS
-        and 0 < len(key) <= MAX_TEXT_CHARACTERS
-        and 0 < len(reference) <= MAX_TEXT_CHARACTERS
         and "\0" not in key
         and "\0" not in reference
         and not key.startswith(REVERSAL_KEY_PREFIX)
-        and len(found.account_id) == ACCOUNT_ID_CHARACTERS
         and _is_account_id(found.account_id)
-        and len(found.store_id) <= MAX_STORE_ID_CHARACTERS
         and _is_store_id(found.store_id)
     ):
         return Movement(found.kind, found.store_id, found.account_id, key, int(amount), reference)
