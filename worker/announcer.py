@@ -106,9 +106,11 @@ class Announcer:
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
         kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
+        if not self._keep_all_results:
+            decided = [pair for pair in decided if pair[0].keep]
         for request, verdict in decided:
             command = request.command
-            if command is None or not (request.keep or self._keep_all_results):
+            if command is None:
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:

@@ -25,7 +25,7 @@ from .subscriptions import Subscriptions, Wanted
 ROW_NEWS = 500
 
 _encode = msgspec.json.Encoder().encode
-_seq_of = attrgetter("seq")
+_seq_of, _store_of = attrgetter("seq"), attrgetter("store_id")
 #: Where each new row of a part is in its account's history.
 Sequences = Mapping[tuple[int, str, int], int]
 
@@ -76,7 +76,7 @@ class Outbox:
         has_callbacks: bool,
     ) -> None:
         """Write what a part of a batch has to tell, given its new rows in order and its accounts after all of them."""
-        wanted = self._subscriptions.of_stores(self._connection, self._version, {row.store_id for row in rows})
+        wanted = self._subscriptions.of_stores(self._connection, self._version, set(map(_store_of, rows)))
         if not wanted and not has_callbacks:
             return
         sequences = sequences_of(rows, states)
