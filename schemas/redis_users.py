@@ -19,13 +19,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from .keys import Keys
 from .queues import QUEUES
+from .routing import MAX_PARTITIONS
 
 RedisUser = Literal["producer", "worker", "jobs", "operator"]
 REDIS_USERS: tuple[RedisUser, ...] = get_args(RedisUser)
 
 
 class Grant(NamedTuple):
-    """Commands, and the keys that they are for: exact names, or patterns with a *."""
+    """Commands, and the keys that they are for: exact names, or patterns as Redis has them."""
 
     commands: str
     keys: tuple[str, ...]
@@ -48,6 +49,8 @@ SCRIPTS = "script|load script|exists"
 #: RQ sends several commands as one.
 TRANSACTIONS = "multi exec discard unwatch"
 
+#: The number of a partition: digits only, since an idempotency key, which ends the name of a poll key, may be anything.
+_PARTITIONS = tuple("[0-9]" * digits for digits in range(1, len(str(MAX_PARTITIONS - 1)) + 1))
 #: Where RQ notes what becomes of a queue's jobs.
 _RQ_REGISTRIES = ("wip", "finished", "failed", "deferred", "scheduled", "canceled", "ready")
 
@@ -95,10 +98,10 @@ class _Names:
 
     def __init__(self, prefix: str) -> None:
         keys = Keys(prefix)
-        self.lanes = f"{prefix}:{{p*}}:commands"
-        self.backlogs = f"{prefix}:{{p*}}:backlog"
-        self.fences = f"{prefix}:{{p*}}:fence"
-        self.results = f"{prefix}:{{p*}}:result:*"
+        self.lanes, self.backlogs, self.fences, self.results = (
+            tuple(f"{prefix}:{{p{number}}}:{name}" for number in _PARTITIONS)
+            for name in ("commands", "backlog", "fence", "result:*")
+        )
         self.replies = f"{prefix}:replies:*"
         self.rates = f"{prefix}:rate:*"
         self.installation = keys.installation
@@ -112,22 +115,22 @@ class _Names:
 def _look(names: _Names) -> Iterator[Grant]:
     """Yield what `creditlane status` needs, by which containers are checked, too."""
     # A script that only reads needs its keys like one that writes.
-    yield Grant("eval evalsha xrange xlen", (names.lanes,))
+    yield Grant("eval evalsha xrange xlen", names.lanes)
     yield Grant("set", (names.write_check,))
 
 
 def _put_on_lanes(names: _Names) -> Iterator[Grant]:
-    yield Grant("eval evalsha xadd xlen", (names.lanes, names.backlogs))
-    yield Grant("hget hincrby hdel del", (names.backlogs,))
+    yield Grant("eval evalsha xadd xlen", names.lanes + names.backlogs)
+    yield Grant("hget hincrby hdel del", names.backlogs)
 
 
 def _of_producer(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
     yield from _look(names)
     yield from _put_on_lanes(names)
-    yield Grant("xread", (names.lanes,))
-    yield Grant("hgetall", (names.backlogs,), reads=True)
-    yield Grant("xread", (names.results,), reads=True)
+    yield Grant("xread", names.lanes)
+    yield Grant("hgetall", names.backlogs, reads=True)
+    yield Grant("xread", names.results, reads=True)
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
     yield Grant("eval evalsha get set", (names.rates,))
@@ -138,11 +141,11 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
 def _of_worker(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
     yield from _look(names)
-    yield Grant("eval evalsha xread xrange xlen xtrim xdel", (names.lanes, names.fences, names.backlogs))
-    yield Grant("hincrby hdel hlen hgetall", (names.backlogs,))
-    yield Grant("get set type", (names.fences,))
+    yield Grant("eval evalsha xread xrange xlen xtrim xdel", names.lanes + names.fences + names.backlogs)
+    yield Grant("hincrby hdel hlen hgetall", names.backlogs)
+    yield Grant("get set type", names.fences)
     yield Grant("xadd xtrim expire", (names.replies,))
-    yield Grant("eval evalsha del xadd expire", (names.results,))
+    yield Grant("eval evalsha del xadd expire", names.results)
     yield Grant("get set del type", (names.installation,))
     yield Grant("del", (names.write_check,))
     yield Grant("set del exists", names.turns)
@@ -166,7 +169,10 @@ def _of_rq(names: _Names, prefix: str) -> Iterator[Grant]:
     """Yield what RQ does for our queues. Its lists of queues and processes are those of all who share the Redis."""
     queues = names.queues
     jobs = f"{prefix.replace('.', '_')}-*"
-    yield Grant("blmove del exists llen lpos lpush lrange lrem rpush", tuple(f"rq:queue:{queue}*" for queue in queues))
+    yield Grant(
+        "blmove del exists llen lpos lpush lrange lrem rpush",
+        tuple(f"rq:queue:{queue}{rest}" for queue in queues for rest in ("", ":intermediate")),
+    )
     yield Grant(
         "exists watch zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore",
         tuple(f"rq:{registry}:{queue}" for registry in _RQ_REGISTRIES for queue in queues),

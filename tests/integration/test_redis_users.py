@@ -17,12 +17,15 @@ from creditlane.producer.cli.redis_users_command import variable_of
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, as_user, rules, user_name
+from creditlane.schemas.routing import MAX_PARTITIONS
 
 from ..redis_users import redis_url_of
 
 Connect = Callable[[RedisUser], redis.Redis]
 
 LANE, FENCE, RESULT = "P:{p1}:commands", "P:{p1}:fence", "P:{p1}:result:store_default:key"
+#: Poll keys of idempotency keys that end as the names of other keys do.
+ODD_RESULTS = [f"P:{{p1}}:result:store_default:{{p1}}:{name}" for name in ("commands", "backlog", "fence")]
 #: Sent as each user; "P" stands for the prefix of the installation.
 REFUSED_TO_ALL = [
     ("FLUSHALL",),
@@ -57,6 +60,7 @@ REFUSED_TO_ALL = [
     ("EVAL", "return redis.call('GET', KEYS[1])", "1", "somebody-elses"),
     ("HSET", "rq:job:other-jobs-1", "data", "{}"),
     ("RPUSH", "rq:queue:other-jobs", "x"),
+    ("RPUSH", "rq:queue:P-jobs-deliveries", "x"),
 ]
 REFUSED: dict[RedisUser, list[tuple[str, ...]]] = {
     "producer": [
@@ -65,7 +69,8 @@ REFUSED: dict[RedisUser, list[tuple[str, ...]]] = {
         ("GET", FENCE),
         ("SET", FENCE, "9"),
         ("DEL", RESULT),
-        ("XADD", RESULT, "*", "a", "forged"),
+        *(("XADD", key, "*", "a", "forged") for key in [RESULT, *ODD_RESULTS]),
+        *(("HDEL", key, "field") for key in [RESULT, *ODD_RESULTS]),
         ("HSET", "rq:job:P-verify-1-0", "data", "{}"),
         ("RPUSH", "rq:queue:P-jobs", "P-verify-1-0"),
         ("SMEMBERS", "rq:workers"),
@@ -75,7 +80,8 @@ REFUSED: dict[RedisUser, list[tuple[str, ...]]] = {
         ("XADD", LANE, "*", "c", "{}"),
         ("EVAL", "return redis.call('XADD', KEYS[1], '*', 'c', '{}')", "1", LANE),
         ("XREAD", "STREAMS", "P:replies:somebody", "0"),
-        ("XREAD", "STREAMS", RESULT, "0"),
+        *(("XREAD", "STREAMS", key, "0") for key in [RESULT, *ODD_RESULTS]),
+        *(("SET", key, "9") for key in [RESULT, *ODD_RESULTS]),
         ("BLPOP", "P:wake:deliveries", "1"),
         ("HSET", "rq:job:P-verify-1-0", "data", "{}"),
         ("RPUSH", "rq:queue:P-deliveries", "P-round-1"),
@@ -85,14 +91,14 @@ REFUSED: dict[RedisUser, list[tuple[str, ...]]] = {
         ("XTRIM", LANE, "MAXLEN", "0"),
         ("SET", FENCE, "9"),
         ("XADD", "P:replies:somebody", "*", "a", "forged"),
-        ("XADD", RESULT, "*", "a", "forged"),
+        *(("XADD", key, "*", "a", "forged") for key in [RESULT, *ODD_RESULTS]),
         ("SET", "P:installation", "{}"),
         ("HGETALL", "rq:job:other-verify-1-0"),
     ],
     "operator": [
         ("XTRIM", LANE, "MAXLEN", "0"),
         ("SET", FENCE, "9"),
-        ("XADD", RESULT, "*", "a", "forged"),
+        *(("XADD", key, "*", "a", "forged") for key in [RESULT, *ODD_RESULTS]),
         ("HSET", "P:refused-jobs", "jobs", "0"),
     ],
 }
@@ -144,7 +150,8 @@ def test_the_rules_name_the_keys_that_there_are() -> None:
     keys = Keys("a.b-c")
     names = [
         keys.installation,
-        keys.lane(17),
+        *(keys.lane(partition) for partition in (0, 17, 255, MAX_PARTITIONS - 1)),
+        keys.backlog(8),
         keys.fence(3),
         keys.result(5, "store_default", "any key: * at all"),
         keys.replies("producer"),
