@@ -83,13 +83,15 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
+        from ..schemas.control_characters import visible
         from ..schemas.log_stream import adopt_standard_error
 
         # Also for a traceback: the stream takes passwords out.
         stream = adopt_standard_error()
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        stream.write(f"creditlane: {_one_line(error)}\n")
+        # The names of folders are others' to choose, colours that hide the rest of a line among them.
+        stream.write(f"creditlane: {visible(_one_line(error))}\n")
         return FAILED
     return 0
 

@@ -51,7 +51,7 @@ ACCEPTED = (
 #: Every code of an error body, with its status and what it means.
 CODES: dict[str, tuple[int, str]] = {
     "validation_error": (400, "The request breaks a rule; `param` names the field, `message` the rule."),
-    "unauthorized": (401, "The header `x-api-key` is missing or not a valid key."),
+    "unauthorized": (401, "The header `x-api-key` is missing, there twice, or not a valid key."),
     NOT_FOUND: (404, NOTHING_HERE),
     "method_not_allowed": (405, "This path does not take this method."),
     "too_slow": (408, "The body did not come in time; nothing was accepted, send the request again."),

@@ -13,7 +13,7 @@ import pytest
 
 from creditlane.local import app, entry
 from creditlane.local.deferred_commands import loaded
-from creditlane.schemas.errors import Unavailable
+from creditlane.schemas.errors import ConfigurationError, Unavailable
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -129,6 +129,18 @@ def test_an_error_is_one_line(
 ) -> None:
     assert failing_with(error, monkeypatch) == 1
     assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("make", [ConfigurationError, FileNotFoundError, RuntimeError])
+def test_an_error_s_text_neither_moves_a_cursor_nor_hides_what_follows(
+    make: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given a folder of somebody's, whose name begins what a terminal conceals, and another line."""
+    assert failing_with(make("/srv/\x1b[8mnew\nline\udcff is not trusted"), monkeypatch) == 1
+
+    told = capsys.readouterr().err
+    assert told.removesuffix("\n").isprintable()
+    assert "is not trusted" in told
 
 
 def test_a_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,24 @@ def test_a_key_may_be_anything_that_fits_into_a_header(api: TestClient) -> None:
         assert api.get(ACCOUNTS, headers={b"x-api-key": key}).status_code == 401
 
 
+def test_two_keys_are_none(run: Run, api: TestClient, api_key: str) -> None:
+    """Given the header twice, with keys of two stores, one that works or the same, then neither decides the store."""
+    store = run("stores", "create", "another").stdout.strip()
+    other = run("keys", "create", "--store", store).stdout.strip()
+    del api.headers["x-api-key"]
+    for keys in ((api_key, other), (other, api_key), (api_key, "x"), ("", api_key), (api_key, api_key)):
+        answer = api.get(ACCOUNTS, headers=[("x-api-key", key) for key in keys])
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+
+
+def test_white_space_around_a_key_is_none_of_it(api: TestClient, api_key: str) -> None:
+    assert [status_with(api, text) for text in (f" {api_key}", f"{api_key} \t", f"{api_key[:5]} {api_key[5:]}")] == [
+        200,
+        200,
+        401,
+    ]
+
+
 def test_each_key_opens_its_own_store(run: Run, api: TestClient, running_worker: object) -> None:
     assert running_worker
     store = run("stores", "create", "another").stdout.strip()
