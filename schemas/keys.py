@@ -9,6 +9,7 @@
     <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
     <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
     <prefix>:rate:<store>               string  when the store's bucket of requests is full, in microseconds; expires
+    <prefix>:asking                     string  the stores that asked the HTTP API last, and when; expires
     <prefix>:held-turn                  string  a worker is at what is held back of the lanes, or they rest; expires
     <prefix>:others-at-work             string  some worker had something else to do lately; expires
     <prefix>:write-check                string  written to find out whether Redis takes writes; expires
@@ -72,6 +73,11 @@ class Keys:
     def rate(self, store_id: str) -> str:
         """Name of what is left of the requests that a store may make."""
         return f"{self.prefix}:rate:{store_id}"
+
+    @property
+    def asking(self) -> str:
+        """Name of which stores asked the HTTP API last."""
+        return f"{self.prefix}:asking"
 
     @property
     def held_turn(self) -> str:

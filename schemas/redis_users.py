@@ -104,6 +104,7 @@ class _Names:
         )
         self.replies = f"{prefix}:replies:*"
         self.rates = f"{prefix}:rate:*"
+        self.asking = keys.asking
         self.installation = keys.installation
         self.wake_deliveries = keys.wake_deliveries
         self.refused_jobs = keys.refused_jobs
@@ -133,7 +134,7 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
     yield Grant("xread", names.results, reads=True)
     yield Grant("xadd xread del", (names.replies,))
     yield Grant("get set", (names.installation,))
-    yield Grant("eval evalsha get set", (names.rates,))
+    yield Grant("eval evalsha get set", (names.rates, names.asking))
     yield Grant("hget", (names.refused_jobs,), reads=True)
     yield Grant("rpush ltrim", (names.wake_deliveries,))
 

@@ -26,16 +26,13 @@ from . import batch_lines
 from .authentication import Store, authenticated_store, check_again
 from .batch_documentation import BATCH_REQUEST, BATCH_RESPONSES
 from .batch_lines import LineSplitter, command_of
+from .batch_turns import BatchTurns, ParcelSize
 from .connections import Connections
 from .errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from .limits import Limits
 from .spool import Spool
 from .time_slices import TimeSlices
 
-#: Most lines that go to Redis together.
-PARCEL_LINES = 2_000
-#: Most bytes of their commands, beyond which no further line is added: Redis has to take a parcel in its time.
-PARCEL_BYTES = 4_194_304
 #: After so many wrong lines of a batch others get their turn for so long, in seconds: to say what is wrong with a line
 #: costs many times what a right one does, and is of no use by the thousand.
 WRONG_LINES, WRONG_PAUSE_SECONDS = 50, 0.02
@@ -76,7 +73,7 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
     partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))
     limits: Limits = request.app.state.limits
     spool = Spool(limits.spool_space, store.public_id)
-    return BatchResponse(session, settings, store, partitions, spool, lambda: check_again(request))
+    return BatchResponse(session, settings, store, partitions, spool, limits.batch_turns, lambda: check_again(request))
 
 
 class BatchResponse(Response):
@@ -89,6 +86,7 @@ class BatchResponse(Response):
         store: Store,
         partitions: int,
         spool: Spool,
+        turns: BatchTurns,
         check_key: CheckKey,
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
@@ -96,8 +94,8 @@ class BatchResponse(Response):
         self._check_key = check_key
         self._spool = spool
         self._seconds = settings.api_body_seconds
-        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines)
-        self._dispatch = Dispatch(session, settings, store.public_id, check_key)
+        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, turns)
+        self._dispatch = Dispatch(session, settings, store.public_id, turns, check_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         """Answer the request.
@@ -184,8 +182,9 @@ async def _pour(spool: Spool, send: Send) -> None:
 class Parcel:
     """Lines that go to Redis together: the commands of those that are some, and what is wrong with the others."""
 
-    def __init__(self, first_line: int, store_id: str, partitions: int) -> None:
+    def __init__(self, first_line: int, store_id: str, partitions: int, size: ParcelSize) -> None:
         self.first_line = first_line
+        self._size = size
         self.chunk = Chunk(store_id, partitions)
         #: By line: its command's place in the chunk, or its problem.
         self.lines: list[int | Problem] = []
@@ -195,20 +194,21 @@ class Parcel:
     @property
     def is_full(self) -> bool:
         """Whether the next line belongs to another parcel."""
-        return len(self.lines) >= PARCEL_LINES or self.bytes >= PARCEL_BYTES
+        return len(self.lines) >= self._size.lines or self.bytes >= self._size.bytes
 
 
 class Intake:
     """Takes the lines off the request and judges them, a little ahead of what is sent."""
 
-    def __init__(self, store_id: str, partitions: int, most_lines: int) -> None:
+    def __init__(self, store_id: str, partitions: int, most_lines: int, turns: BatchTurns) -> None:
+        self._turns = turns
         self._store_id = store_id
         self._partitions = partitions
         self._most_lines = most_lines
         self._count = 0
         #: Wrong lines since the last pause for them.
         self._wrong = 0
-        self._parcel = Parcel(1, store_id, partitions)
+        self._parcel = self._new_parcel()
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._ended = False
@@ -236,7 +236,7 @@ class Intake:
         await self._filled.wait()
         await self._settle()
         parcel = self._parcel
-        self._parcel = Parcel(self._count + 1, self._store_id, self._partitions)
+        self._parcel = self._new_parcel()
         if not self._ended:
             self._filled.clear()
         self._emptied.set()
@@ -246,6 +246,10 @@ class Intake:
     def next_line(self) -> int:
         """The number of the line that comes next of those that were not given out."""
         return self._parcel.first_line
+
+    def _new_parcel(self) -> Parcel:
+        size = self._turns.parcel_size(self._store_id)
+        return Parcel(self._count + 1, self._store_id, self._partitions, size)
 
     async def _settle(self) -> None:
         """Let the lines come that are on their way already: fewer, fuller parcels cost less."""
@@ -286,8 +290,11 @@ class Intake:
 class Dispatch:
     """Puts parcels on the lanes and says of each line what became of it."""
 
-    def __init__(self, session: AsyncSession, settings: Settings, store_id: str, check_key: CheckKey) -> None:
+    def __init__(
+        self, session: AsyncSession, settings: Settings, store_id: str, turns: BatchTurns, check_key: CheckKey
+    ) -> None:
         self._session = session
+        self._turns = turns
         self._check_key = check_key
         self._settings = settings
         self._store_id = store_id
@@ -309,10 +316,14 @@ class Dispatch:
         return answers
 
     async def next(self, parcel: Parcel) -> bytes:
-        """Return the answers to a parcel, sent if the key works still.
+        """Return the answers to a parcel, sent if the key works still, once it is the store's turn.
 
         Once the key is revoked, or a server cannot be reached, nothing more of the request is tried.
         """
+        async with self._turns.turn(self._store_id, self._session.wire):
+            return await self._send(parcel)
+
+    async def _send(self, parcel: Parcel) -> bytes:
         shipment = self._session.sender.shipment(parcel.chunk, NO_PRODUCER, 0, keep=False)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()

@@ -49,6 +49,7 @@ class KeyCheck:
 
 def _turn_of(request: Request) -> AbstractAsyncContextManager[None]:
     limits: Limits = request.app.state.limits
+    limits.asking_stores.keep_up(request.app.state.session.wire)
     # A stream that goes on for minutes gives way by itself, line by line.
     return (
         nullcontext()

@@ -12,7 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...schemas.errors import CreditlaneError, InvalidCommand, RateLimited, TooLarge, TooSlow
 from ...schemas.fair_shares import share_of
+from ...schemas.keys import Keys
 from ...schemas.settings import Settings
+from .asking_stores import AskingStores
+from .batch_turns import BatchTurns
 from .body_fields import MAX_FIELDS, has_too_many_fields
 from .errors import error_answer, problem_of
 from .spool import SpoolSpace
@@ -57,7 +60,9 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.store_rates = StoreRates(settings)
-        self.store_turns = StoreTurns()
+        self.asking_stores = AskingStores(Keys(settings.redis_prefix))
+        self.store_turns = StoreTurns(self.asking_stores)
+        self.batch_turns = BatchTurns(self.asking_stores)
         self.waiting_room = WaitingRoom(settings.api_waits)
         self.spool_space = SpoolSpace(settings.api_spool_bytes)
 

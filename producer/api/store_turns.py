@@ -8,36 +8,31 @@ this bounds is not what a store may ask, but what others notice of it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+
+from .asking_stores import AskingStores
 
 #: Requests of a store that are worked on at a time while others ask as well.
 MOST_AT_WORK = 3
 #: Longest that a request is held up, in seconds.
 MOST_DELAY_SECONDS = 0.1
-#: Stores of which it is known when they asked last.
-REMEMBERED_STORES = 2
-#: A store counts as one that asks for so long after it has, in seconds.
-ASKS_SECONDS = 1.0
 
 
 class StoreTurns:
     """The requests of every store that one process works on."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, asking: AskingStores) -> None:
+        self._asking = asking
         self._at_work: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
-        #: When the stores that asked last did so: two of them tell whether one asks alone.
-        self._asked_at: dict[str, float] = {}
 
     @asynccontextmanager
     async def turn(self, store_id: str) -> AsyncIterator[None]:
         """Work on a request of the store, as soon as it is its turn."""
-        self._note(store_id)
-        if self._at_work[store_id] >= MOST_AT_WORK and self._others_ask(store_id):
+        self._asking.note(store_id)
+        if self._at_work[store_id] >= MOST_AT_WORK and self._asking.others_ask_here(store_id):
             await self._wait(store_id)
         self._at_work[store_id] += 1
         try:
@@ -53,16 +48,6 @@ class StoreTurns:
             yield
         finally:
             self._at_work[store_id] += 1
-
-    def _note(self, store_id: str) -> None:
-        self._asked_at.pop(store_id, None)
-        self._asked_at[store_id] = self._clock()
-        if len(self._asked_at) > REMEMBERED_STORES:
-            del self._asked_at[next(iter(self._asked_at))]
-
-    def _others_ask(self, store_id: str) -> bool:
-        since = self._clock() - ASKS_SECONDS
-        return any(store != store_id and at > since for store, at in self._asked_at.items())
 
     async def _wait(self, store_id: str) -> None:
         ended = asyncio.get_running_loop().create_future()

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from creditlane.producer.api import store_turns
-from creditlane.producer.api.store_turns import ASKS_SECONDS, MOST_AT_WORK, StoreTurns
+from creditlane.producer.api.asking_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.store_turns import MOST_AT_WORK, StoreTurns
+from creditlane.schemas.keys import Keys
 
 from .moved_clock import MovedClock
 
@@ -65,7 +67,7 @@ async def settle() -> None:
 
 
 async def test_a_store_that_asks_alone_is_not_held_up() -> None:
-    requests = Requests(StoreTurns())
+    requests = Requests(StoreTurns(AskingStores(Keys())))
 
     await requests.come("a", 20)
 
@@ -74,7 +76,7 @@ async def test_a_store_that_asks_alone_is_not_held_up() -> None:
 
 
 async def test_of_each_of_several_stores_a_few_are_worked_on_and_the_next_when_one_ends() -> None:
-    requests = Requests(StoreTurns())
+    requests = Requests(StoreTurns(AskingStores(Keys())))
     await requests.come("b", 1)
 
     await requests.come("a", 10)
@@ -88,7 +90,7 @@ async def test_of_each_of_several_stores_a_few_are_worked_on_and_the_next_when_o
 
 
 async def test_who_left_while_it_waited_takes_no_turn() -> None:
-    requests = Requests(StoreTurns())
+    requests = Requests(StoreTurns(AskingStores(Keys())))
     await requests.come("b", 1)
     await requests.come("a", MOST_AT_WORK + 2)
 
@@ -101,7 +103,7 @@ async def test_who_left_while_it_waited_takes_no_turn() -> None:
 
 async def test_after_a_while_without_another_store_nothing_is_held_up() -> None:
     clock = MovedClock()
-    requests = Requests(StoreTurns(clock))
+    requests = Requests(StoreTurns(AskingStores(Keys(), clock)))
     await requests.come("b", 1)
     clock.now += ASKS_SECONDS + 1
 
@@ -112,7 +114,7 @@ async def test_after_a_while_without_another_store_nothing_is_held_up() -> None:
 
 
 async def test_what_only_waits_leaves_its_turn_to_others() -> None:
-    turns = StoreTurns()
+    turns = StoreTurns(AskingStores(Keys()))
     requests = Requests(turns)
     await requests.come("b", 1)
     await requests.come("a", MOST_AT_WORK + 1)
@@ -126,7 +128,7 @@ async def test_what_only_waits_leaves_its_turn_to_others() -> None:
 
 async def test_nobody_is_held_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_turns, "MOST_DELAY_SECONDS", 0.01)
-    requests = Requests(StoreTurns())
+    requests = Requests(StoreTurns(AskingStores(Keys())))
     await requests.come("b", 1)
 
     await requests.come("a", 10)

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from creditlane import Settings
+from creditlane.producer.api.asking_stores import AskingStores
 from creditlane.producer.api.authentication import Store
 from creditlane.producer.api.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
+from creditlane.producer.api.batch_turns import BatchTurns
 from creditlane.producer.api.spool import Spool, SpoolSpace
 from creditlane.producer.async_session import AsyncSession
+from creditlane.schemas.keys import Keys
 
 STORE = Store("store_a", 1, "key")
 #: What the answers of a store may be, in bytes.
@@ -46,7 +49,11 @@ def response(space: SpoolSpace) -> BatchResponse:
     settings = Settings(api_body_seconds=SECONDS)
     # No line is a command, so nothing is sent to any lane.
     session = AsyncSession(Settings(redis_url="redis://127.0.0.1:1/0"))
-    return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), works)
+    return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), batch_turns(), works)
+
+
+def batch_turns() -> BatchTurns:
+    return BatchTurns(AskingStores(Keys()))
 
 
 async def answer(space: SpoolSpace, client: Client) -> None:
@@ -98,7 +105,7 @@ async def test_wrong_lines_leave_time_to_others(monkeypatch: pytest.MonkeyPatch)
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", noted)
-    intake = Intake("store_a", 8, 10**9)
+    intake = Intake("store_a", 8, 10**9, batch_turns())
     parts = [
         {"type": "http.request", "body": b"x\n" * 1_000, "more_body": True},
         {"type": "http.request", "body": b"", "more_body": False},

@@ -10,12 +10,17 @@ from fastapi.testclient import TestClient
 
 from creditlane import AsyncClient, Settings
 from creditlane.audit.verification import verify
-from creditlane.producer.api import batch, spool
+from creditlane.producer.api import batch_turns, spool
+from creditlane.producer.api.batch_turns import ParcelSize
 from creditlane.producer.wire import ExchangeFailed
 from creditlane.schemas.errors import OutcomeUnknown
+from creditlane.schemas.keys import Keys
 
 from .duplex import Duplex
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account
+
+#: More than any test has, in lines or bytes.
+MANY = 10**9
 
 Start = Callable[..., tuple[Any, str]]
 
@@ -146,12 +151,14 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
     are `unknown`, those after it, which were not sent, `refused`; and the lane has those of the parcel."""
     api = make_api(settings)
     account = open_account(api, initial_balance="100")
-    monkeypatch.setattr(batch, "PARCEL_LINES", 2)
+    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(2, MANY))
     wire = api.app.state.session.wire  # type: ignore[attr-defined]
     send, exchange, sent = wire.send, wire.exchange, []
 
     async def send_and_lose(calls: list[Any], deadline: float) -> Any:
         flight = await send(calls, deadline)
+        if Keys(settings.redis_prefix).asking in calls[0]:
+            return flight
         sent.append(len(calls))
         if len(sent) != 2:
             return flight
@@ -179,7 +186,7 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
 
 def test_parcels_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given lines that are much in bytes and few in number, then no more of them go to Redis together than that."""
-    monkeypatch.setattr(batch, "PARCEL_BYTES", 1_000)
+    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(MANY, 1_000))
     sizes: list[int] = []
     deliver = api.app.state.session.sender.deliver  # type: ignore[attr-defined]
 
@@ -253,7 +260,7 @@ def test_a_client_that_leaves_has_sent_what_was_answered(
 async def test_lines_of_one_account_keep_their_order_through_many_parcels(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[[], object]
 ) -> None:
-    monkeypatch.setattr(batch, "PARCEL_LINES", 7)
+    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(7, MANY))
     start_worker()
     account = open_account(api, initial_balance="1000")
     lines = [debit(account, number, reference=f"{number}") for number in range(100)]

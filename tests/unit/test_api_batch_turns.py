@@ -1,0 +1,119 @@
+"""While other stores ask, the batches of a store go by short parcels, one at a time, and rest between them."""
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+import pytest
+
+from creditlane.producer.api import batch_turns
+from creditlane.producer.api.asking_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.batch_turns import ALONE, BESIDE_OTHERS, BatchTurns
+from creditlane.schemas.errors import Unavailable
+from creditlane.schemas.keys import Keys
+
+from .moved_clock import MovedClock
+
+
+class NoWire:
+    """Redis is away."""
+
+    async def exchange(self, *_arguments: Any, **_options: Any) -> list[Any]:
+        raise Unavailable
+
+
+WIRE = cast("Any", NoWire())
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rests that were taken. A turn takes seven seconds, by the clock of the turns."""
+    rests: list[float] = []
+    sleep = asyncio.sleep
+    moments = iter(range(0, 10_000, 7))
+
+    async def noted(seconds: float) -> None:
+        if seconds:
+            rests.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(batch_turns.asyncio, "sleep", noted)
+    monkeypatch.setattr(batch_turns.time, "perf_counter", lambda: float(next(moments)))
+    return rests
+
+
+async def most_at_once(turns: BatchTurns, stores: list[str]) -> int:
+    """Send a parcel of each of these at the same time; return how many were on their way at once."""
+    at_work = most = 0
+
+    async def send(store: str) -> None:
+        nonlocal at_work, most
+        async with turns.turn(store, WIRE):
+            at_work += 1
+            most = max(most, at_work)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            at_work -= 1
+
+    await asyncio.gather(*map(send, stores))
+    return most
+
+
+async def test_a_store_that_asks_alone_sends_as_much_as_it_can(rests: list[float]) -> None:
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("a")
+
+    assert turns.parcel_size("a") == ALONE
+    assert await most_at_once(turns, ["a"] * 5) == 5
+    assert rests == []
+
+
+async def test_beside_others_a_store_has_one_short_parcel_at_a_time_and_rests_after_it(
+    rests: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_turns, "MOST_REST_SECONDS", 60.0)
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("b")
+
+    assert turns.parcel_size("a") == BESIDE_OTHERS
+    assert await most_at_once(turns, ["a"] * 5) == 1
+    assert rests == [7.0] * 5
+    assert await most_at_once(turns, ["a", "c", "d"]) == 3
+
+
+async def test_a_rest_is_never_long(rests: list[float]) -> None:
+    """Given a parcel that waited long for room on a lane, then its store rests no longer for it."""
+    asking = AskingStores(Keys())
+    asking.note("b")
+
+    await most_at_once(BatchTurns(asking), ["a"])
+
+    assert rests == [batch_turns.MOST_REST_SECONDS]
+
+
+@pytest.mark.usefixtures("rests")
+async def test_after_a_while_without_others_it_sends_as_much_as_it_can_again() -> None:
+    clock = MovedClock()
+    asking = AskingStores(Keys(), clock)
+    turns = BatchTurns(asking)
+    asking.note("b")
+    clock.now += ASKS_SECONDS + 1
+
+    assert turns.parcel_size("a") == ALONE
+    assert await most_at_once(turns, ["a"] * 5) == 5
+
+
+@pytest.mark.usefixtures("rests")
+async def test_a_turn_that_fails_is_the_next_ones() -> None:
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("b")
+
+    with contextlib.suppress(Unavailable):
+        async with turns.turn("a", WIRE):
+            raise Unavailable
+
+    async with asyncio.timeout(30):
+        assert await most_at_once(turns, ["a", "a"]) == 1
