@@ -58,7 +58,12 @@ WARM_UP = 5
 UNAVAILABLE = 503
 
 #: Everything that can be switched off.
-WITHOUT_LIMITS = {**UNLIMITED, "CREDITLANE_API_WAITS": "1000000", "CREDITLANE_API_SPOOL_BYTES": str(2**50)}
+WITHOUT_LIMITS = {
+    **UNLIMITED,
+    "CREDITLANE_API_WAITS": "1000000",
+    "CREDITLANE_API_BATCHES": "1000000",
+    "CREDITLANE_API_SPOOL_BYTES": str(2**50),
+}
 
 
 @dataclass(frozen=True, slots=True)

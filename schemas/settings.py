@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     api_spool_bytes: int = Field(default=268_435_456, ge=1)
     #: Most requests of one API process that may wait for results at the same time.
     api_waits: int = Field(default=5_000, ge=1)
+    #: Most batches of commands that one API process may take at the same time.
+    api_batches: int = Field(default=400, ge=1)
     #: Requests a second that one store may make of all API processes together, and how many it may make at once.
     api_requests_per_second: float = Field(default=1_000.0, gt=0)
     api_burst: int = Field(default=2_000, ge=1)

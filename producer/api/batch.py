@@ -73,7 +73,7 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
     partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))
     limits: Limits = request.app.state.limits
     spool = Spool(limits.spool_space, store.public_id)
-    return BatchResponse(session, settings, store, partitions, spool, limits.batch_turns, lambda: check_again(request))
+    return BatchResponse(session, settings, store, partitions, spool, limits, lambda: check_again(request))
 
 
 class BatchResponse(Response):
@@ -86,16 +86,17 @@ class BatchResponse(Response):
         store: Store,
         partitions: int,
         spool: Spool,
-        turns: BatchTurns,
+        limits: Limits,
         check_key: CheckKey,
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
         del self.headers["content-length"]
         self._check_key = check_key
         self._spool = spool
+        self._place = limits.batches.place(store.public_id)
         self._seconds = settings.api_body_seconds
-        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, turns)
-        self._dispatch = Dispatch(session, settings, store.public_id, turns, check_key)
+        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, limits.batch_turns)
+        self._dispatch = Dispatch(session, settings, store.public_id, limits.batch_turns, check_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         """Answer the request.
@@ -103,13 +104,14 @@ class BatchResponse(Response):
         Raises:
             Problem, CreditlaneError: nothing of it could be accepted; nothing was answered yet.
         """
-        reading = asyncio.create_task(self._intake.read(receive))
-        try:
-            with self._spool as spool:
-                await self._answer(spool, send)
-        finally:
-            reading.cancel()
-            await asyncio.wait((reading,))
+        with self._place:
+            reading = asyncio.create_task(self._intake.read(receive))
+            try:
+                with self._spool as spool:
+                    await self._answer(spool, send)
+            finally:
+                reading.cancel()
+                await asyncio.wait((reading,))
 
     async def _answer(self, spool: Spool, send: Send) -> None:
         parcel = await self._next()

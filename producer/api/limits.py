@@ -22,17 +22,20 @@ from .spool import SpoolSpace
 from .store_rates import StoreRates
 from .store_turns import StoreTurns
 
-#: What a request may come back after when every place to wait is taken, in seconds.
-WAITS_RETRY_SECONDS = 1.0
+#: What a request may come back after when every place is taken, in seconds.
+PLACES_RETRY_SECONDS = 1.0
 #: Streams its body line by line, with limits of its own on lines; only its silence is limited here.
 STREAMED_PATH = "/v1/customer-credits/commands"
 
 
-class WaitingRoom:
-    """Has a place for so many requests that wait for a result, of which a store may have its share."""
+class SharedPlaces:
+    """So many places for what stores do at the same time, of which a store may have its share."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, too_many: str, instead: str) -> None:
+        """`too_many` and `instead` are what a refusal says: what there is too much of, and what to do about it."""
         self._places = places
+        self._too_many = too_many
+        self._instead = instead
         self._taken: Counter[str] = Counter()
 
     @contextmanager
@@ -41,10 +44,9 @@ class WaitingRoom:
         taken = self._taken.total()
         if taken >= self._places or self._taken[store_id] >= share_of(self._places, taken):
             raise RateLimited(
-                f"Too many requests wait for results: {self._taken[store_id]} of the store, {taken} of the "
-                f"{self._places} there may be (CREDITLANE_API_WAITS); nothing was accepted, send the same again "
-                "shortly, or with the header Prefer: respond-async.",
-                retry_after=WAITS_RETRY_SECONDS,
+                f"Too many {self._too_many}: {self._taken[store_id]} of the store, {taken} of the {self._places} there "
+                f"may be; nothing was accepted, {self._instead}.",
+                retry_after=PLACES_RETRY_SECONDS,
             )
         self._taken[store_id] += 1
         try:
@@ -63,7 +65,16 @@ class Limits:
         self.asking_stores = AskingStores(Keys(settings.redis_prefix))
         self.store_turns = StoreTurns(self.asking_stores)
         self.batch_turns = BatchTurns(self.asking_stores)
-        self.waiting_room = WaitingRoom(settings.api_waits)
+        self.waits = SharedPlaces(
+            settings.api_waits,
+            "requests wait for results (CREDITLANE_API_WAITS)",
+            "send the same again shortly, or with the header Prefer: respond-async",
+        )
+        self.batches = SharedPlaces(
+            settings.api_batches,
+            "batches are under way (CREDITLANE_API_BATCHES)",
+            "send the same again shortly, or more lines in fewer batches",
+        )
         self.spool_space = SpoolSpace(settings.api_spool_bytes)
 
 
@@ -76,7 +87,7 @@ def waiting_place(request: Request) -> Iterator[None]:
     """
     limits: Limits = request.app.state.limits
     store_id = request.state.store.public_id
-    with limits.waiting_room.place(store_id), limits.store_turns.left(store_id):
+    with limits.waits.place(store_id), limits.store_turns.left(store_id):
         yield
 
 

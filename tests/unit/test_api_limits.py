@@ -10,7 +10,7 @@ import pytest
 
 from creditlane import Settings
 from creditlane.producer.api import token_buckets
-from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, WaitingRoom
+from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, SharedPlaces
 from creditlane.producer.api.token_buckets import TokenBuckets
 from creditlane.schemas.errors import RateLimited
 
@@ -51,7 +51,7 @@ def test_buckets_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPat
 
 
 def test_places_to_wait_are_given_back() -> None:
-    room = WaitingRoom(1)
+    room = SharedPlaces(1, "requests wait", "wait")
     with room.place("a"), pytest.raises(RateLimited, match="nothing was accepted"), room.place("a"):
         pass
     with pytest.raises(ValueError, match="x"), room.place("a"):
@@ -64,7 +64,7 @@ def test_places_to_wait_are_given_back() -> None:
 
 def test_however_much_a_store_waits_another_finds_a_place() -> None:
     """Given a store with all the places that it gets, then another gets one, and the first no more for it."""
-    room = WaitingRoom(100)
+    room = SharedPlaces(100, "requests wait", "wait")
     with ExitStack() as waiting:
         for _ in range(75):
             waiting.enter_context(room.place("a"))

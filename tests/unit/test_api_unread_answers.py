@@ -11,6 +11,7 @@ from creditlane.producer.api.asking_stores import AskingStores
 from creditlane.producer.api.authentication import Store
 from creditlane.producer.api.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.batch_turns import BatchTurns
+from creditlane.producer.api.limits import Limits
 from creditlane.producer.api.spool import Spool, SpoolSpace
 from creditlane.producer.async_session import AsyncSession
 from creditlane.schemas.keys import Keys
@@ -49,7 +50,7 @@ def response(space: SpoolSpace) -> BatchResponse:
     settings = Settings(api_body_seconds=SECONDS)
     # No line is a command, so nothing is sent to any lane.
     session = AsyncSession(Settings(redis_url="redis://127.0.0.1:1/0"))
-    return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), batch_turns(), works)
+    return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), Limits(settings), works)
 
 
 def batch_turns() -> BatchTurns:

@@ -1,5 +1,6 @@
 """Over HTTP: what is too much is refused with what to do, and nothing of it was accepted."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from creditlane.producer.async_redis_wire import AsyncRedisWire
 from creditlane.schemas.errors import RateLimited, Unavailable
 
 from ..direct_store import add_store
+from .requests_of import COMMANDS
 
 MakeApi = Callable[[Settings], TestClient]
 ACCOUNTS = "/v1/customer-credits/accounts"
@@ -52,7 +54,7 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     api = make_api(settings)
     account = api.post(ACCOUNTS, json={"customer_id": "c", "initial_balance": "10"}).json()["id"]
     body = {"amount": "1", "reference": "r", "idempotency_key": "k"}
-    room = api.app.state.limits.waiting_room  # type: ignore[attr-defined]
+    room = api.app.state.limits.waits  # type: ignore[attr-defined]
     room._places = 0
 
     refused = api.post(f"{ACCOUNTS}/{account}/debit", json=body)
@@ -63,6 +65,26 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     assert taken.status_code == 201
     assert "x-idempotent-replay" not in taken.headers
     assert room._taken == {}
+
+
+def test_a_batch_without_a_place_is_refused_before_anything_is_accepted(
+    make_api: MakeApi, settings: Settings, running_worker: object
+) -> None:
+    assert running_worker
+    api = make_api(settings)
+    account = api.post(ACCOUNTS, json={"customer_id": "c", "initial_balance": "10"}).json()["id"]
+    line = {"kind": "debit", "account_id": account, "amount": "1", "reference": "r", "idempotency_key": "k"}
+    places = api.app.state.limits.batches  # type: ignore[attr-defined]
+    places._places = 0
+
+    refused = api.post(COMMANDS, content=json.dumps(line))
+    places._places = 1
+    taken = api.post(COMMANDS, content=json.dumps(line))
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "CREDITLANE_API_BATCHES" in refused.json()["error"]["message"]
+    assert (taken.status_code, taken.json()["status"]) == (200, "queued")
+    assert places._taken == {}
 
 
 async def served(rates: StoreRates, wire: AsyncRedisWire, wanted: int, store: str = "store_a") -> int:
