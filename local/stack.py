@@ -84,11 +84,7 @@ def running_stack(
         as_part = logins.settings_of_parts(as_part, servers.get("Redis"))
         url = settings.require_database_url() if roles else as_part["owner"].require_database_url()
         say(f"The ledger is at schema {migrate(url, partitions=settings.partitions, roles=roles)}")
-        log = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
-        environments = {
-            part: {**ALLOWED_NETWORKS, **_without_passwords(os.environ), **reaching(as_part[part]), **log}
-            for part in PARTS
-        }
+        environments = _environments(as_part, log_format)
         workers = WorkerPool(processes, environments["worker"], worker_log)
         stack.callback(_stop_workers, workers, say)
         workers.start()
@@ -104,6 +100,14 @@ def running_stack(
         stack.enter_context(recorded(data_dir, processes, {**reach, **told, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
         yield Stack(as_part["client"], workers, servers, api)
+
+
+def _environments(as_part: Mapping[Part, Settings], log_format: str | None) -> dict[Part, dict[str, str]]:
+    """Return the environment of each kind of process."""
+    log = {"CREDITLANE_LOG_FORMAT": log_format} if log_format else {}
+    return {
+        part: {**ALLOWED_NETWORKS, **_without_passwords(os.environ), **reaching(as_part[part]), **log} for part in PARTS
+    }
 
 
 def _settings_of_parts(settings: Settings, *, has_roles: bool) -> dict[Part, Settings]:

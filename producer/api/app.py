@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
@@ -45,19 +46,6 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         ConfigurationError: the URL of a server is missing; raised when the application starts.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Connections.opened(app, settings) as connections:
-            app.state.watch = watch = Watch(connections, app.state.request_metrics)
-            started = begin_in_background(watch.log_start())
-            try:
-                yield
-            finally:
-                started.cancel()
-                await asyncio.gather(started, return_exceptions=True)
-                await watch.close()
-
     app = FastAPI(
         title="Creditlane",
         summary="A self-hosted customer-credits ledger.",
@@ -75,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         servers=SERVERS,
         contact=CONTACT,
         license_info=LICENSE,
-        lifespan=lifespan,
+        lifespan=partial(_running, settings),
         redirect_slashes=False,
         # Its own pages load scripts from elsewhere, and its document is made anew for everybody who asks.
         openapi_url=None,
@@ -90,3 +78,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(batch.router, dependencies=[Depends(only_known_parameters)])
     surround(app, settings)
     return app
+
+
+@asynccontextmanager
+async def _running(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+    """Hold open what the requests need, and watch the servers, for as long as the application runs."""
+    async with Connections.opened(app, settings) as connections:
+        app.state.watch = watch = Watch(connections, app.state.request_metrics)
+        started = begin_in_background(watch.log_start())
+        try:
+            yield
+        finally:
+            started.cancel()
+            await asyncio.gather(started, return_exceptions=True)
+            await watch.close()
