@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..schemas.errors import Unavailable
 from ..schemas.postgres_urls import as_role
 from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api
+from .embedded_urls import keep_own, without_own
 from .jobs_pools import QUEUES, jobs_pool
 from .redis_logins import RedisLogins
 from .role_passwords import variable_of
@@ -20,6 +22,9 @@ from .stack_record import claimed, recorded
 from .stop_signals import StopSignals
 from .worker_pool import LogSink, WorkerPool
 
+if TYPE_CHECKING:
+    from ..schemas.role_setup import RoleSetup
+
 #: Where webhooks may go beside public addresses, unless the environment says: to what runs on a developer's machine.
 ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
 
@@ -27,6 +32,12 @@ ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
 AS_ROOT = (
     "Redis, the workers, the jobs and the API run as root, as this command does; only Postgres has a user of its own. "
     "Better: start it as a normal user"
+)
+
+#: Said where a server of the environment does not answer: perhaps of a stack elsewhere that has stopped meanwhile.
+GIVEN_SERVER = (
+    "The environment names this server, so none is started here. Was it left by `creditlane env` of another stack? "
+    "Then start that one, or run `unset CREDITLANE_DATABASE_URL CREDITLANE_OPERATOR_DATABASE_URL CREDITLANE_REDIS_URL`"
 )
 
 #: Takes a line about what the stack does.
@@ -60,20 +71,20 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Run the stack in this process and its children for as long as the context lasts.
 
-    Postgres and Redis are embedded unless the environment names their URLs. Servers that still run on the directory,
-    since their starter was killed, are taken over.
+    Postgres and Redis are embedded unless the environment names their URLs, other than those of an earlier start on
+    the directory. Servers that still run there, since their starter was killed, are taken over.
 
     Raises:
         ConfigurationError: a stack runs already on the directory, or a server cannot be started.
         Unavailable: a server of the environment cannot be reached.
     """
-    from ..schemas.migrate import migrate
     from ..schemas.role_setup import RoleSetup
 
     data_dir = data_dir.absolute()
     settings = load_settings()
     with ExitStack() as stack:
         stack.enter_context(claimed(data_dir))
+        settings = without_own(settings, data_dir)
         logins = RedisLogins(settings.redis_prefix)
         servers = _embedded(data_dir, settings, logins)
         _start_servers(stack, servers, say)
@@ -82,8 +93,9 @@ def running_stack(
         roles = RoleSetup(settings.role_prefix) if "Postgres" in servers else None
         as_part = _settings_of_parts(settings, has_roles=roles is not None)
         as_part = logins.settings_of_parts(as_part, servers.get("Redis"))
+        keep_own(data_dir, _urls_of(servers, as_part))
         url = settings.require_database_url() if roles else as_part["owner"].require_database_url()
-        say(f"The ledger is at schema {migrate(url, partitions=settings.partitions, roles=roles)}")
+        say(f"The ledger is at schema {_migrated(url, settings.partitions, roles)}")
         environments = _environments(as_part, log_format)
         workers = WorkerPool(processes, environments["worker"], worker_log)
         stack.callback(_stop_workers, workers, say)
@@ -108,6 +120,25 @@ def _environments(as_part: Mapping[Part, Settings], log_format: str | None) -> d
     return {
         part: {**ALLOWED_NETWORKS, **_without_passwords(os.environ), **reaching(as_part[part]), **log} for part in PARTS
     }
+
+
+def _migrated(url: str, partitions: int | None, roles: RoleSetup | None) -> str:
+    """Bring the ledger to the schema of this version and return which that is."""
+    from ..schemas.migrate import migrate
+
+    try:
+        return migrate(url, partitions=partitions, roles=roles)
+    except Unavailable as error:
+        if roles is not None:
+            raise
+        raise Unavailable(f"{error.message}\n{GIVEN_SERVER}") from error
+
+
+def _urls_of(servers: Mapping[str, object], as_part: Mapping[Part, Settings]) -> frozenset[str]:
+    """Return the URLs under which the embedded servers are told to other processes."""
+    told = [as_part["client"], as_part["owner"]]
+    databases = {settings.require_database_url() for settings in told if "Postgres" in servers}
+    return frozenset(databases | {settings.require_redis_url() for settings in told if "Redis" in servers})
 
 
 def _settings_of_parts(settings: Settings, *, has_roles: bool) -> dict[Part, Settings]:

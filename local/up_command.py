@@ -48,8 +48,8 @@ def up_command(data_dir: DataDirectory = DATA_DIRECTORY, workers: Workers = 2, p
     """Run the whole local stack in the foreground: Postgres, Redis, workers, jobs, HTTP API. Ctrl-C stops it all.
 
     Nothing needs to be installed but creditlane[worker,api,embedded]. With CREDITLANE_DATABASE_URL or
-    CREDITLANE_REDIS_URL set, that server is used and left alone at the end. The API keeps its port and its key from
-    start to start.
+    CREDITLANE_REDIS_URL set to a server that somebody else runs, that one is used and left alone at the end. The API
+    keeps its port and its key from start to start.
 
     Example:  creditlane up --workers 2 --port 8080
     """

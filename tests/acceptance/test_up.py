@@ -90,15 +90,33 @@ def test_the_stack_works_and_is_gone_after_a_stop(
     assert place.run("env").returncode == 1
 
 
-def test_the_data_survives_a_stop(place: "Place", start_up: StartUp) -> None:
+def test_the_data_survives_a_stop_also_where_the_shell_still_has_its_settings(
+    place: "Place", start_up: StartUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = start_up()
     assert use(place) == "7\n"
+    for line in place.run("env").stdout.splitlines():
+        monkeypatch.setenv(*line.split("=", 1))
     first.terminate()
     first.communicate(timeout=60)
 
     start_up()
 
     assert use(place) == "7\n"
+    assert None not in place.servers()
+
+
+def test_a_server_of_the_environment_that_is_away_is_told_as_such(
+    place: "Place", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDITLANE_DATABASE_URL", f"postgresql://creditlane@:5432/creditlane?host={place.directory}")
+
+    result = place.run("up")
+
+    assert result.returncode == 1
+    assert "Postgres cannot be reached" in result.stderr
+    assert "unset CREDITLANE_DATABASE_URL" in result.stderr
+    assert place.servers() == [None, None]
 
 
 def test_a_second_one_on_the_same_data_says_so(place: "Place", start_up: StartUp) -> None:
