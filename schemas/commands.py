@@ -36,6 +36,7 @@ REVERSAL_KEY_PREFIX = "reversal:"
 
 #: Postgres text cannot hold NUL.
 WITHOUT_NUL = r"^[^\x00]+$"
+WITHOUT_NUL_OR_EMPTY = r"^[^\x00]*$"
 
 
 def _caller_key(key: str) -> str:
@@ -71,7 +72,7 @@ TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS, pattern=WITHOUT_NUL)],
-        Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS, pattern=r"^[^\x00]*$")],
+        Annotated[str, Field(max_length=MAX_METADATA_VALUE_CHARACTERS, pattern=WITHOUT_NUL_OR_EMPTY)],
     ],
     # The schema names the keys by a pattern, and without this would allow any others beside them.
     Field(max_length=MAX_METADATA_PAIRS, json_schema_extra={"additionalProperties": False}),

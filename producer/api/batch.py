@@ -29,6 +29,7 @@ from .batch_lines import LineSplitter, command_of
 from .batch_turns import BatchTurns, ParcelSize
 from .connections import Connections
 from .errors import COMMANDS_PATH, Problem, detail_of, problem_of
+from .key_header import refuse_key_header
 from .limits import Limits
 from .spool import Spool
 from .time_slices import TimeSlices
@@ -68,6 +69,7 @@ async def enqueue_commands(request: Request, store: Annotated[Store, Depends(aut
     again as it was, under the same key. A bad line never spoils its neighbours. Sending everything again under the same
     keys is safe. Once the key is revoked, the next line is refused with `unauthorized` and the answer ends.
     """
+    refuse_key_header(request)
     connections: Connections = request.app.state.connections
     session, settings = connections.session, connections.settings
     partitions = await session.partitions(deadline_in(settings.wait_timeout_seconds))

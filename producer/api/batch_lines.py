@@ -20,10 +20,13 @@ from ...schemas.errors import InvalidCommand, UndecodableCommand
 from ...schemas.identifiers import position_of
 from ..outgoing import addressed, generated_key, make_command
 from . import models
+from .body_fields import check_fields
 from .errors import Problem, problem_of, problem_of_fields
 
 #: What ends a line of the body.
 NEWLINE = b"\n"
+#: Quotation marks of a plain credit or debit with each of its five fields once.
+_PLAIN_QUOTES = 20
 
 
 class _PlainLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -120,6 +123,9 @@ def command_of(line: bytes, store_id: str) -> ReadyCommand:
 
 def _plain(line: bytes, store_id: str) -> ReadyCommand | None:
     """Return the plain credit or debit, or None for anything that the models have to judge."""
+    if line.count(b'"') != _PLAIN_QUOTES:
+        # A field may stand there twice, of which the decoder would say nothing.
+        return None
     try:
         found = _decode_plain(line)
         encoded = _encode(
@@ -142,6 +148,7 @@ def _plain(line: bytes, store_id: str) -> ReadyCommand | None:
 
 
 def _any(line: bytes, store_id: str) -> ReadyCommand:
+    check_fields(line)
     command = addressed(_command_of_model(_adapter.validate_json(line)), store_id)
     encoded = encode_command(command, store_id)
     if len(encoded) > MAX_COMMAND_BYTES:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from ...schemas.commands import WITHOUT_NUL
+from ...schemas.commands import WITHOUT_NUL, WITHOUT_NUL_OR_EMPTY
 from ...schemas.errors import (
     ConfigurationError,
     CreditlaneError,
@@ -27,8 +27,10 @@ from ...schemas.errors import (
     TooSlow,
     UnsupportedEncoding,
 )
+from ...schemas.identifiers import ACCOUNT_ID_PATTERN
 from ...schemas.results import ErrorDetail
 from ...schemas.roles import DeniedByRole
+from .models import AMOUNT_OR_ZERO_PATTERN, AMOUNT_PATTERN
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,14 @@ _PARAMS = {
     "insufficient_balance": "amount",
     "unbalanced_transaction": "entries",
 }
+#: What a pattern asks for, in words.
+_WORDS_OF_PATTERNS: Mapping[str | None, str] = {
+    WITHOUT_NUL: "must not contain NUL",
+    WITHOUT_NUL_OR_EMPTY: "must not contain NUL",
+    AMOUNT_PATTERN: 'must be a whole number from 1, as a string of digits such as "250"',
+    AMOUNT_OR_ZERO_PATTERN: 'must be a whole number from 0, as a string of digits such as "250"',
+    ACCOUNT_ID_PATTERN: "must be the id of an account, cca_ and 32 characters",
+}
 #: Codes for what the framework refuses by itself; anything else below 500 breaks a rule.
 _CODES_OF_STATUS = {404: NOT_FOUND, 405: "method_not_allowed", 401: "unauthorized", 413: "too_large"}
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -116,14 +126,19 @@ class Problem(Exception):
     ) -> None:
         self.status, default = CODES[code]
         self.code = code
-        self.message = message or default
-        self.param = param or _PARAMS.get(code)
+        self.message = _encodable(message or default)
+        self.param = _encodable(param or _PARAMS.get(code) or "") or None
         self.headers = dict(headers or {})
         #: Of a command that is accepted all the same: where its result can be asked for.
         self.command_id = command_id
         if command_id is not None:
             self.headers["Location"] = f"{COMMANDS_PATH}/{command_id}"
         super().__init__(self.message)
+
+
+def _encodable(text: str) -> str:
+    """Return the text with escapes for the halves of characters that JSON can spell, and that no answer can have."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def not_found(param: str = "id") -> Problem:
@@ -169,11 +184,20 @@ def problem_of_fields(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem for fields that break a rule, as pydantic names them. The input is not repeated."""
     lines = []
     for item in errors[:MAX_NAMED_FIELDS]:
-        message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
-        lines.append(f"{_path_of(item) or 'body'}: {message}")
+        lines.append(f"{_path_of(item) or 'body'}: {_rule_of(item)}")
     if len(errors) > MAX_NAMED_FIELDS:
         lines.append(f"and {len(errors) - MAX_NAMED_FIELDS} more")
     return Problem("validation_error", "; ".join(lines), param=_path_of(errors[0]) or None)
+
+
+def _rule_of(item: Mapping[str, Any]) -> str:
+    """Return which rule was broken, in words where pydantic shows a pattern."""
+    context = item.get("ctx", {})
+    if item["type"] == "json_invalid" and item["loc"]:
+        # The framework's, which says where; pydantic's own has that in its message.
+        return f"is no JSON: {context['error']} at character {item['loc'][-1] + 1}"
+    pattern = context.get("pattern") if item["type"] == "string_pattern_mismatch" else None
+    return _WORDS_OF_PATTERNS.get(pattern, str(item["msg"]))
 
 
 def _path_of(item: Mapping[str, Any]) -> str:

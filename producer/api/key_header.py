@@ -77,5 +77,15 @@ def _key_of(value: str) -> str:
         raise problem_of_fields([{**item, "loc": ("header", KEY_FIELD)} for item in items]) from None
 
 
+def refuse_key_header(request: Request) -> None:
+    """Let a request of many commands pass: one key for all of them would be nobody's.
+
+    Raises:
+        Problem: the header is there.
+    """
+    if _RAW_NAME in dict(request.scope["headers"]):
+        raise _refused("is of one command; give each line its own idempotency_key")
+
+
 def _refused(message: str) -> Problem:
     return Problem("validation_error", f"{KEY_FIELD}: the header {KEY_HEADER} {message}", param=KEY_FIELD)

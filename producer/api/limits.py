@@ -16,7 +16,7 @@ from ...schemas.keys import Keys
 from ...schemas.settings import Settings
 from .asking_stores import AskingStores
 from .batch_turns import BatchTurns
-from .body_fields import MAX_FIELDS, has_too_many_fields
+from .body_fields import check_fields
 from .errors import error_answer, problem_of
 from .spool import SpoolSpace
 from .store_rates import StoreRates
@@ -111,14 +111,14 @@ class BodyLimits:
         try:
             async with asyncio.timeout(self._seconds):
                 body = await self._whole(scope, receive)
+            if body:
+                check_fields(body)
         except TimeoutError:
             await _refuse(TooSlow(), scope, receive, send)
-        except TooLarge as error:
+        except (TooLarge, InvalidCommand) as error:
             await _refuse(error, scope, receive, send)
         else:
-            if body is not None and has_too_many_fields(body):
-                await _refuse(InvalidCommand(f"The body has more than {MAX_FIELDS} fields."), scope, receive, send)
-            elif body is not None:
+            if body is not None:
                 await self._app(scope, given(body, receive), send)
 
     async def _whole(self, scope: Scope, receive: Receive) -> bytes | None:

@@ -13,6 +13,8 @@ from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES, Key, Metadata, Name, Text
 from ...schemas.urls import TargetUrl
 
+AMOUNT_PATTERN = r"^[1-9][0-9]*$"
+AMOUNT_OR_ZERO_PATTERN = r"^(0|[1-9][0-9]*)$"
 ACCOUNT_EXAMPLE = "cca_8f14e45fceea167a5a36dedd4bea2543"
 TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
 ENTRY_EXAMPLE = "cce_8f14e45fceea167a5a36dedd4bea25432"
@@ -51,7 +53,7 @@ def _trimmed(value: object) -> object:
 AmountText = Annotated[
     StrictStr,
     Field(
-        pattern=r"^[1-9][0-9]*$",
+        pattern=AMOUNT_PATTERN,
         max_length=MAX_AMOUNT_DIGITS,
         description=f"A whole number from 1, as a string of at most {MAX_AMOUNT_DIGITS} decimal digits.",
         examples=["250"],
@@ -60,7 +62,7 @@ AmountText = Annotated[
 AmountOrZeroText = Annotated[
     StrictStr,
     Field(
-        pattern=r"^(0|[1-9][0-9]*)$",
+        pattern=AMOUNT_OR_ZERO_PATTERN,
         max_length=MAX_AMOUNT_DIGITS,
         description=f"A whole number from 0, as a string of at most {MAX_AMOUNT_DIGITS} decimal digits.",
         examples=["1000"],

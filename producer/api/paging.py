@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
 from fastapi import Depends, Query
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from .errors import Problem
 
@@ -13,6 +15,17 @@ MAX_PAGE_ITEMS = 100
 DEFAULT_PAGE_ITEMS = 10
 
 _ItemT = TypeVar("_ItemT")
+
+
+def _in_digits(value: object) -> object:
+    """Let pass what is written in digits alone: what else Python takes for a whole number, as 1_0, others do not."""
+    if isinstance(value, str) and not (value.isascii() and value.removeprefix("-").isdigit()):
+        raise PydanticCustomError("whole_number", "must be a whole number in digits")
+    return value
+
+
+#: A whole number among the parameters of a URL.
+WholeNumber = Annotated[int, BeforeValidator(_in_digits)]
 
 
 class Page(NamedTuple, Generic[_ItemT]):
@@ -59,7 +72,7 @@ class Window(NamedTuple):
 # Asynchronous, or it would take a thread of a pool for every request.
 async def _window(
     limit: Annotated[
-        int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25])
+        WholeNumber, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25])
     ] = DEFAULT_PAGE_ITEMS,
     starting_after: Annotated[
         str | None, Query(description="Id of an item: the page goes on from it, towards older ones.")

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from creditlane import Settings
 
-from .requests_of import ACCOUNTS, DEADLINE_SECONDS, REPLAY, TRANSACTIONS, balance, code_of, open_account, transfer
+from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, REPLAY, TRANSACTIONS, balance, code_of, open_account, transfer
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 
@@ -95,6 +95,17 @@ def test_two_headers_are_refused(api: TestClient) -> None:
 
         assert code_of(answer, 400) == "validation_error"
         assert "more than once" in answer.json()["error"]["message"]
+    assert balance(api, account) == "7"
+
+
+def test_a_batch_takes_no_header_since_each_line_has_a_key(api: TestClient) -> None:
+    account = open_account(api, initial_balance="7")
+    line = {"kind": "debit", "account_id": account["id"], **BARE, "idempotency_key": "key_1"}
+
+    answer = send(api, COMMANDS, line, b"key_1")
+
+    assert code_of(answer, 400) == "validation_error"
+    assert answer.json()["error"]["param"] == "idempotency_key"
     assert balance(api, account) == "7"
 
 

@@ -123,6 +123,64 @@ def test_a_body_that_says_nothing_is_none(api: TestClient) -> None:
         assert api.post(f"{path}/unfreeze", content=body).json()["status"] == "active"
 
 
+def test_a_field_that_stands_twice_is_named_by_every_operation_that_writes(api: TestClient) -> None:
+    twice = b'{"amount": "5", "amount": "5"}'
+    names = [name for name in WRITING if not OPERATIONS[name][1].endswith("/commands")]
+
+    answers = {name: ask(api, name, content=twice, headers=JSON) for name in names}
+
+    assert refused_fields(answers) == dict.fromkeys(names, "amount")
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_debit_of_two_amounts_moves_nothing_alone_or_in_a_batch(api: TestClient) -> None:
+    account = open_account(api, initial_balance="7")
+    line = {"kind": "debit", "account_id": account["id"], **BODY}
+
+    single = api.post(f"{ACCOUNTS}/{account['id']}/debit", content=DEBIT[:-1] + b',"amount":"1"}', headers=JSON)
+    batch = api.post(COMMANDS, content=json.dumps(line).encode()[:-1] + b',"amount":"1"}')
+
+    for error in (single.json()["error"], batch.json()["error"]):
+        assert error["param"] == "amount"
+        assert "more than once" in error["message"]
+    assert balance(api, account) == "7"
+
+
+def test_half_a_character_in_the_name_of_a_field_is_told_in_an_escape(api: TestClient) -> None:
+    answers = [ask(api, name, content=b'{"\\ud800": 1}', headers=JSON) for name in WITHOUT_BODY]
+
+    assert {code_of(answer, 400) for answer in answers} == {"validation_error"}
+    assert {answer.json()["error"]["param"] for answer in answers} == {r"\ud800"}
+
+
+def test_json_in_another_encoding_is_told_which_to_send(api: TestClient) -> None:
+    answers = [ask(api, name, content=DEBIT.decode().encode("utf-16"), headers=JSON) for name in WITH_JSON]
+
+    assert {code_of(answer, 400) for answer in answers} == {"validation_error"}
+    assert {answer.json()["error"]["message"] for answer in answers} == {"The body is not UTF-8; send JSON in UTF-8."}
+
+
+def test_what_is_no_json_is_told_where(api: TestClient) -> None:
+    for name in WITH_JSON:
+        message = ask(api, name, content=b'{"amount": 5 "reference"', headers=JSON).json()["error"]["message"]
+
+        assert message.startswith("body: is no JSON: ")
+        assert message.endswith(" at character 14")
+
+
+def test_a_whole_number_is_written_in_digits(api: TestClient) -> None:
+    numbers = ("limit=1_0", "limit=1.0", "limit=%201", "limit=%2B1", "limit=", "limit=\u0661")
+
+    answers = {number: api.get(f"{ACCOUNTS}?{number}") for number in numbers}
+
+    assert set(refused_fields(answers).values()) == {"limit"}
+    assert {answer.json()["error"]["message"] for answer in answers.values()} == {
+        "limit: must be a whole number in digits"
+    }
+    assert api.get("/v1/webhooks?page_number=1_0").status_code == 400
+    assert api.get(f"{ACCOUNTS}?limit=-1").json()["error"]["message"].endswith("greater than or equal to 1")
+
+
 def test_json_that_is_not_said_to_be_json_is_told_what_to_send(api: TestClient) -> None:
     answers = {
         (name, content_type): ask(api, name, content=b"{}", headers=content_type and {"content-type": content_type})
