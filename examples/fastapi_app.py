@@ -1,5 +1,6 @@
 """Sell by the piece in a FastAPI app: who sends a request is charged once, and every repeat gets the first answer.
 
+pip install 'creditlane[api]'                                # which brings FastAPI and uvicorn
 creditlane up                                                # in another terminal
 eval "$(creditlane env --export)"
 TOKEN=$(python examples/fastapi_app.py sign-up ada)          # a customer with 20 credits
@@ -26,6 +27,7 @@ from pydantic import BaseModel, Field
 from creditlane import AsyncClient, CreditlaneError, InsufficientBalance, Rejected, Result
 
 PRICE = 5
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
 REPEAT = {"Retry-After": "1"}
 
 logger = logging.getLogger(__name__)
@@ -130,11 +132,12 @@ async def account_of(
 async def answers(
     shop: Annotated[Shop, Depends(shop_of)],
     account_id: Annotated[str, Depends(account_of)],
-    idempotency_key: Annotated[str, Header(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")],
+    idempotency_key: Annotated[list[Key], Header(max_length=1)],
     body: Question,
 ) -> Response:
     """Answer a question, which costs five credits."""
-    purchase, is_ours = await to_thread(shop.purchases.claim, account_id, idempotency_key, body.question, PRICE)
+    (key,) = idempotency_key
+    purchase, is_ours = await to_thread(shop.purchases.claim, account_id, key, body.question, PRICE)
     if purchase.request_hash != hash_of(body.question):
         raise HTTPException(422, "This Idempotency-Key was used for another request; send a new one.")
     if is_ours:

@@ -1,5 +1,6 @@
 """Sell by the piece in a Flask app: who sends a request is charged once, and every repeat gets the first answer.
 
+pip install creditlane flask
 creditlane up                                                # in another terminal
 eval "$(creditlane env --export)"; export FLASK_APP=examples/flask_app.py
 TOKEN=$(flask sign-up ada)                                   # a customer with 20 credits

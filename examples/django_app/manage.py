@@ -1,5 +1,6 @@
 """Sell by the piece in a Django project: who sends a request is charged once, after the commit.
 
+pip install creditlane django
 creditlane up                                                # in another terminal
 eval "$(creditlane env --export)"; cd examples/django_app
 python manage.py migrate --run-syncdb

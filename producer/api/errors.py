@@ -182,9 +182,7 @@ def problem_of(error: CreditlaneError) -> Problem:
 
 def problem_of_fields(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem for fields that break a rule, as pydantic names them. The input is not repeated."""
-    lines = []
-    for item in errors[:MAX_NAMED_FIELDS]:
-        lines.append(f"{_path_of(item) or 'body'}: {_rule_of(item)}")
+    lines = [f"{_path_of(item) or 'body'}: {_rule_of(item)}" for item in errors[:MAX_NAMED_FIELDS]]
     if len(errors) > MAX_NAMED_FIELDS:
         lines.append(f"and {len(errors) - MAX_NAMED_FIELDS} more")
     return Problem("validation_error", "; ".join(lines), param=_path_of(errors[0]) or None)

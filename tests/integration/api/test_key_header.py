@@ -7,7 +7,17 @@ from fastapi.testclient import TestClient
 
 from creditlane import Settings
 
-from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, REPLAY, TRANSACTIONS, balance, code_of, open_account, transfer
+from .requests_of import (
+    ACCOUNTS,
+    COMMANDS,
+    DEADLINE_SECONDS,
+    REPLAY,
+    TRANSACTIONS,
+    balance,
+    code_of,
+    open_account,
+    transfer,
+)
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 

@@ -1,5 +1,6 @@
 """Each example as its first lines say: a customer signs up on the command line and is served over HTTP."""
 
+import http.client
 import json
 import os
 import re
@@ -93,6 +94,26 @@ def ask(address: str, token: str) -> tuple[int, Any]:
         return answer.status, json.load(answer)
 
 
+def status_of_two_keys(address: str, token: str) -> int:
+    """Return what a request with two different keys is answered with."""
+    link = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+    body = b'{"question": "Which?"}'
+    link.putrequest("POST", "/answers")
+    for header in (
+        ("Authorization", f"Bearer {token}"),
+        ("Idempotency-Key", "2"),
+        ("Idempotency-Key", "3"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+    ):
+        link.putheader(*header)
+    link.endheaders(body)
+    try:
+        return link.getresponse().status
+    finally:
+        link.close()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_customer_signs_up_and_is_served(
     name: str,
@@ -109,7 +130,9 @@ def test_a_customer_signs_up_and_is_served(
     address = serve(commands)
 
     first, again = ask(address, token), ask(address, token)
+    two_keys = status_of_two_keys(address, token)
 
     assert first == again
+    assert two_keys in {400, 422}
     assert first[0] == 200
     assert (first[1]["answer"], first[1]["credits_left"]) == ("Why? 42.", 15)
