@@ -169,6 +169,8 @@ def refusal_in(error: Unavailable) -> str:
 
 def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
     """Return the installation in the answer to GET, or None if Redis does not know it."""
+    if any("WRONGTYPE" in str(answer) for answer in answers if isinstance(answer, Exception)):
+        return None
     (mirror,) = refuse_errors(answers)
     if mirror is None:
         return None

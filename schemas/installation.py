@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from .errors import ConfigurationError, NotMigrated, PartitionMismatch
+from .routing import MAX_PARTITIONS
 
 #: The version of the schema that this code works with: the newest in `migrations/versions`.
 SCHEMA_REVISION = "0007"
@@ -36,7 +39,7 @@ SCHEMA_OF_ITS_OWN = (
 class Installation(msgspec.Struct, frozen=True):
     """The facts of an installation, as also mirrored in Redis."""
 
-    partitions: int
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTITIONS)]
 
 
 def check_place(is_ours: bool, versions_table: str | None, in_the_way: list[str], schema: str | None) -> None:

@@ -147,7 +147,7 @@ def _of_worker(prefix: str) -> Iterator[Grant]:
     yield Grant("get set type", names.fences)
     yield Grant("xadd xtrim expire", (names.replies,))
     yield Grant("eval evalsha del xadd expire", names.results)
-    yield Grant("get set del type", (names.installation,))
+    yield Grant("get set del", (names.installation,))
     yield Grant("del", (names.write_check,))
     yield Grant("set del exists", names.turns)
     yield Grant("rpush ltrim", (names.wake_deliveries,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,8 @@ import structlog
 from ..schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
 from ..schemas.journal import Refusal
 from ..schemas.postgres_errors import error_text
+from ..schemas.routing import partition_of
+from .account_cache import MAX_REMEMBERED_ACCOUNTS
 from .book import AddressedCommand, Verdict
 from .requests import Batch, Request
 from .sizing import Cost, Sizing
@@ -27,6 +30,11 @@ CAREFUL_BATCHES = 2
 #: Times that a careful batch may meet a key which another lane is just committing.
 MAX_COLLISIONS = 5
 
+#: What is told of a command on a lane that is not its account's.
+WRONG_LANE = (
+    "it stands on a lane that is not its account's: who sent it has another number of partitions. Start that process "
+    "anew, without CREDITLANE_PARTITIONS, then replay this dead letter"
+)
 #: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
 #: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
 _CULPABLE_CLASSES = frozenset({"22", "23", "54", "P0"})
@@ -60,8 +68,12 @@ class Applier:
         sizing: Sizing | None = None,
         note_progress: Callable[[], None] | None = None,
         note_failure: Callable[[Exception], None] | None = None,
+        *,
+        partitions: int | None = None,
     ) -> None:
-        """`note_progress` is called when what is left to do became smaller, and `note_failure` before with the cause.
+        """With the number of partitions, what stands on a lane that is not its account's is not decided.
+
+        `note_progress` is called when what is left to do became smaller, and `note_failure` before with the cause.
 
         Of errors that `apply` raises as they are, the caller knows itself.
         """
@@ -70,6 +82,9 @@ class Applier:
         self._note_progress = note_progress or (lambda: None)
         self._note_failure = note_failure or (lambda _error: None)
         self._stores: dict[str, int] = {}
+        self._lane_of: Callable[[str], int] | None = None
+        if partitions is not None:
+            self._lane_of = lru_cache(MAX_REMEMBERED_ACCOUNTS)(partial(partition_of, partitions=partitions))
         # What was on a lane when this worker took it may have been decided by its last owner.
         self._careful_batches = CAREFUL_BATCHES
 
@@ -217,12 +232,21 @@ class Applier:
             ]
         except (KeyError, AttributeError):
             return self._attempt_some(requests, epochs, careful=careful)
+        # Lists, for they cost a third of what a look at each would.
+        if (lane_of := self._lane_of) is not None and (
+            [lane_of(account_id) for (_, account_id), _ in commands] != [request.partition for request in requests]
+        ):
+            return self._attempt_some(requests, epochs, careful=careful)
         return self._store.apply(commands, epochs, careful=careful)
 
     def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
-        """Do as `_attempt` does, where some requests are unreadable or of a store that is not known yet."""
+        """Do as `_attempt` does, where some requests are unreadable, of a store that is not known yet, or misplaced."""
         self._learn_stores(requests)
-        readable = [request for request in requests if request.command and request.command.store_id in self._stores]
+        readable = [
+            request
+            for request in requests
+            if request.command and request.command.store_id in self._stores and not self._is_misplaced(request)
+        ]
         kept = set(map(id, readable))
         # Before the others, whose verdicts would be repeats if one could not be buried. Burying twice adds nothing.
         buried = {
@@ -234,8 +258,18 @@ class Applier:
     def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:
         if request.command is None:
             return self._bury(request, epochs, UndecodableCommand.code, request.flaw or "")
+        if self._is_misplaced(request):
+            return self._bury(request, epochs, "wrong_lane", WRONG_LANE)
         reason = f"store_id: there is no store {request.command.store_id!r}; create it, then replay this dead letter"
         return self._bury(request, epochs, "unknown_store", reason)
+
+    def _is_misplaced(self, request: Request) -> bool:
+        """Tell whether it stands on a lane that is not its account's.
+
+        In order with the account's others it is not there, and who has their lane remembers the account as it was.
+        """
+        lane_of, command = self._lane_of, request.command
+        return lane_of is not None and command is not None and lane_of(command.account_id) != request.partition
 
     def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Verdict:
         """Move a request to the dead letters, and return what its producer is told."""

@@ -20,9 +20,7 @@ from contextlib import suppress
 from functools import partial
 from types import FrameType
 
-import msgspec
 import psycopg
-import redis
 import structlog
 
 from ..schemas.heartbeats import Heartbeat, heartbeat_directory
@@ -36,10 +34,11 @@ from .backoff import Backoff
 from .connecting import connect_postgres, connect_redis
 from .counting import Counting
 from .leases import LeaseKeeper
+from .mirror import Mirror
 from .ownership import Ownership
 from .progress import Progress
 from .redis_check import check_redis
-from .redis_session import RedisFault, RedisFaults, answer_seconds_within, is_out_of_memory
+from .redis_session import RedisFault, RedisFaults, answer_seconds_within
 from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 
 #: How long Postgres may take to answer while the worker starts, in seconds.
@@ -130,7 +129,11 @@ class Worker:
             raise self._failure
 
     def _work(self, installation: Installation) -> None:
-        stages = {"reader": self._reading.run, "announcer": self._announcing.run, "leases": self._keeper.run}
+        stages: dict[str, Callable[[], None]] = {
+            "reader": partial(self._reading.run, installation),
+            "announcer": self._announcing.run,
+            "leases": self._keeper.run,
+        }
         threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True) for name, work in stages.items()
         ]
@@ -190,20 +193,10 @@ class Worker:
         return None
 
     def _mirror(self, installation: Installation) -> None:
-        key, value = Keys(self._settings.redis_prefix).installation, msgspec.json.encode(installation)
         answer_seconds = answer_seconds_within(self._settings.lease_seconds)
         with connect_redis(self._redis_url, answer_seconds=answer_seconds) as client:
             check_redis(client)
-            if client.type(key) == b"string" and client.get(key) == value:
-                return
-            try:
-                client.set(key, value)
-            except redis.ResponseError as error:
-                if not is_out_of_memory(error):
-                    raise
-                # Producers that find none ask Postgres; a wrong one would lead them to wrong lanes.
-                client.delete(key)
-                _log.warning("Redis is out of memory; starting without the mirror of the installation")
+            Mirror(client, Keys(self._settings.redis_prefix), installation).put_right()
 
 
 def run_worker(settings: Settings, *, after_step: StepListener = _no_listener) -> None:

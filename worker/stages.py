@@ -14,6 +14,7 @@ import psycopg
 import redis
 import structlog
 
+from ..schemas.installation import Installation
 from ..schemas.keys import Keys
 from ..schemas.postgres_errors import error_text
 from ..schemas.settings import Settings
@@ -27,6 +28,7 @@ from .deleter import Deleter
 from .fences import EpochRaiser, Fences
 from .held_turns import HeldTurns
 from .lane_reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
+from .mirror import Mirror
 from .ownership import Ownership
 from .pipe import Pipe
 from .progress import Progress
@@ -106,7 +108,7 @@ class ReadingStage:
         self._session = RedisSession(
             settings.require_redis_url(), faults, answer_seconds=answer_seconds, max_answer_bytes=MAX_ANSWER_BYTES
         )
-        keys = Keys(settings.redis_prefix)
+        self._keys = keys = Keys(settings.redis_prefix)
         self._write_check = keys.write_check
         self._shared_turn = SharedTurn(self._session.client, keys)
         raiser = EpochRaiser(
@@ -121,8 +123,9 @@ class ReadingStage:
             batch_limit=settings.batch_limit,
         )
 
-    def run(self) -> None:
+    def run(self, installation: Installation) -> None:
         """Put one batch after the other into the pipe, then end it."""
+        mirror = Mirror(self._session.client, self._keys, installation)
         while not self._stopping.is_set():
             epochs = self._ownership.wait_for_some(WAIT_FOR_LANES_SECONDS)
             if not epochs:
@@ -130,6 +133,8 @@ class ReadingStage:
                     # Whoever lost the lanes because it could not read shows without them that it can again.
                     self._read(self._look)
                 continue
+            if mirror.is_due:
+                self._read(partial(_put_right, mirror))
             if self._reader.holds_back and self._reader.is_at_end:
                 # What comes meanwhile can go before what is held back.
                 self._batches.wait_until_wanted(BLOCK_SECONDS)
@@ -201,6 +206,11 @@ class ReadingStage:
             self._backoff.reset()
         self._work.end()
         return batch
+
+
+def _put_right(mirror: Mirror) -> Batch:
+    mirror.put_right()
+    return Batch([], {})
 
 
 class ApplyingStage:
@@ -323,7 +333,9 @@ class ApplyingStage:
                 partitions=self._partitions,
                 timeout_seconds=self._sizing.timeout_seconds,
             )
-            self._applier = Applier(store, self._sizing, self._work.advance, self._work.fail)
+            self._applier = Applier(
+                store, self._sizing, self._work.advance, self._work.fail, partitions=self._partitions
+            )
         return self._applier
 
     def _disconnect(self) -> None:

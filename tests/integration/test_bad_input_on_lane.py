@@ -24,6 +24,8 @@ from .test_store_memory import opening
 
 ANN = "cca_" + "a" * 32
 PARTITION = partition_of(ANN, 8)
+#: An account on another lane.
+ELSEWHERE = next(name for name in (f"cca_{number:032x}" for number in range(8)) if partition_of(name, 8) != PARTITION)
 #: How long what is awaited may take, in milliseconds.
 DEADLINE_MS = 20_000
 
@@ -147,10 +149,11 @@ BAD: dict[str, tuple[dict[bytes, bytes], str, str]] = {
     "too long": ({b"c": changed(reference="x" * MAX_COMMAND_BYTES)}, "undecodable", "more than the 262144"),
     "far too long": ({b"c": b"x" * 5_000_000}, "undecodable", "5000000 bytes are more than the 262144"),
     "unknown store": ({b"c": changed(store_id="store_nobody")}, "unknown_store", "there is no store 'store_nobody'"),
+    "another's lane": ({b"c": changed(account_id=ELSEWHERE)}, "wrong_lane", "a lane that is not its account's"),
 }
 
 
-@pytest.mark.parametrize("name", ["no JSON", "no field c", "kind with NUL", "unknown store"])
+@pytest.mark.parametrize("name", ["no JSON", "no field c", "kind with NUL", "unknown store", "another's lane"])
 def test_what_is_no_command_is_kept_with_its_reason_and_the_lane_goes_on(lane: Lane, name: str) -> None:
     """Given a bad entry between good ones, when a worker takes the lane, then the bad one is a dead letter with every
     byte and the reason, its sender is told, and its neighbours apply as if it had not been there."""

@@ -260,6 +260,22 @@ def test_the_number_of_partitions_is_taken_from_postgres_and_told_to_redis(
     assert keys_on_lane(lanes, settings, ACCOUNTS[0]) == ["key_1", "key_2"]
 
 
+@pytest.mark.parametrize("broken", ["", "[]", '{"partitions":0}', '{"partitions":-8}', '{"partitions":4096}', None])
+def test_a_broken_number_of_partitions_in_redis_is_none(
+    broken: str | None, make_client: MakeClient, settings: Settings, lanes: "redis.Redis"
+) -> None:
+    """Given what no installation has, or a list in its place, then Postgres is asked."""
+    key = Keys(settings.redis_prefix).installation
+    if broken is None:
+        lanes.lpush(key, "of another type")
+    else:
+        lanes.set(key, broken)
+
+    make_client(settings.model_copy(update={"partitions": None})).enqueue(debit(1))
+
+    assert keys_on_lane(lanes, settings, ACCOUNTS[0]) == ["key_1"]
+
+
 def test_a_client_with_another_number_of_partitions_sends_nothing(
     make_client: MakeClient, settings: Settings, lanes: "redis.Redis"
 ) -> None:

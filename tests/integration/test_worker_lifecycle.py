@@ -214,6 +214,21 @@ def test_a_worker_tells_producers_how_many_partitions_there_are(settings: Settin
         assert client.get(key) == b'{"partitions":8}'
 
 
+def test_a_wrong_number_of_partitions_does_not_stay_in_redis(settings: Settings, start_worker: StartWorker) -> None:
+    """Given a worker at work, when somebody changes what producers are told, then it is soon as before, and logged."""
+    key, right = Keys(settings.redis_prefix).installation, b'{"partitions":8}'
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        worker = start_worker(settings)
+        wait_for(lambda: client.get(key) == right, "the mirror")
+        client.set(key, '{"partitions":4}')
+        wait_for(lambda: client.get(key) == right, "its correction")
+        worker.wait_for_log("producers were told a wrong number of partitions, start those anew that have it")
+        client.delete(key)
+        client.lpush(key, "of another type")
+        wait_for(lambda: client.type(key) == b"string" and client.get(key) == right, "its correction")
+    assert not worker.has_ended
+
+
 def is_alive(runtime_dir: Path, prefix: str) -> bool:
     """Whether `creditlane worker alive` says so, as a health check asks it."""
     command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "worker", "alive"]
