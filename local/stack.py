@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..schemas.errors import Unavailable
 from ..schemas.postgres_urls import as_role
@@ -21,9 +21,6 @@ from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
 from .stop_signals import StopSignals
 from .worker_pool import LogSink, WorkerPool
-
-if TYPE_CHECKING:
-    from ..schemas.role_setup import RoleSetup
 
 #: Where webhooks may go beside public addresses, unless the environment says: to what runs on a developer's machine.
 ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
@@ -78,10 +75,7 @@ def running_stack(
         ConfigurationError: a stack runs already on the directory, or a server cannot be started.
         Unavailable: a server of the environment cannot be reached.
     """
-    from ..schemas.role_setup import RoleSetup
-
-    data_dir = data_dir.absolute()
-    settings = load_settings()
+    data_dir, settings = data_dir.absolute(), load_settings()
     with ExitStack() as stack:
         stack.enter_context(claimed(data_dir))
         settings = without_own(settings, data_dir)
@@ -89,13 +83,10 @@ def running_stack(
         servers = _embedded(data_dir, settings, logins)
         _start_servers(stack, servers, say)
         settings = _with_urls(settings, servers)
-        # Roles of a server that somebody else runs are theirs to make.
-        roles = RoleSetup(settings.role_prefix) if "Postgres" in servers else None
-        as_part = _settings_of_parts(settings, has_roles=roles is not None)
-        as_part = logins.settings_of_parts(as_part, servers.get("Redis"))
+        as_part = logins.settings_of_parts(_settings_of_parts(settings, servers), servers.get("Redis"))
         keep_own(data_dir, _urls_of(servers, as_part))
-        url = settings.require_database_url() if roles else as_part["owner"].require_database_url()
-        say(f"The ledger is at schema {_migrated(url, settings.partitions, roles)}")
+        # Roles of a server that somebody else runs are theirs to make.
+        say(_migrated(settings, makes_roles=True) if "Postgres" in servers else _migrated(as_part["owner"]))
         environments = _environments(as_part, log_format)
         workers = WorkerPool(processes, environments["worker"], worker_log)
         stack.callback(_stop_workers, workers, say)
@@ -122,16 +113,19 @@ def _environments(as_part: Mapping[Part, Settings], log_format: str | None) -> d
     }
 
 
-def _migrated(url: str, partitions: int | None, roles: RoleSetup | None) -> str:
-    """Bring the ledger to the schema of this version and return which that is."""
+def _migrated(settings: Settings, *, makes_roles: bool = False) -> str:
+    """Bring the ledger to the schema of this version, perhaps with roles, and tell which that is."""
     from ..schemas.migrate import migrate
+    from ..schemas.role_setup import RoleSetup
 
+    roles = RoleSetup(settings.role_prefix) if makes_roles else None
     try:
-        return migrate(url, partitions=partitions, roles=roles)
+        schema = migrate(settings.require_database_url(), partitions=settings.partitions, roles=roles)
     except Unavailable as error:
-        if roles is not None:
+        if makes_roles:
             raise
         raise Unavailable(f"{error.message}\n{GIVEN_SERVER}") from error
+    return f"The ledger is at schema {schema}"
 
 
 def _urls_of(servers: Mapping[str, object], as_part: Mapping[Part, Settings]) -> frozenset[str]:
@@ -141,13 +135,14 @@ def _urls_of(servers: Mapping[str, object], as_part: Mapping[Part, Settings]) ->
     return frozenset(databases | {settings.require_redis_url() for settings in told if "Redis" in servers})
 
 
-def _settings_of_parts(settings: Settings, *, has_roles: bool) -> dict[Part, Settings]:
+def _settings_of_parts(settings: Settings, servers: Mapping[str, object]) -> dict[Part, Settings]:
     """Return the settings of each kind of process, with the URL of its role.
 
     Where the roles are not ours, all but the clients have the URL for operators, if there is one.
     """
     url = settings.require_database_url()
-    urls = {part: as_role(url, role_name(part, settings.role_prefix)) for part in PARTS} if has_roles else {}
+    with_role = PARTS if "Postgres" in servers else ()
+    urls = {part: as_role(url, role_name(part, settings.role_prefix)) for part in with_role}
     other = dict.fromkeys(PARTS, settings.operator_database_url or url) | {"client": url}
     return {part: settings.model_copy(update={"database_url": urls.get(part, other[part])}) for part in PARTS}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..schemas.commands import Command
 from ..schemas.encoding import encode_command
 from ..schemas.errors import IdempotencyKeyMismatch, InvalidCommand
+from .lookups import valid_moment
 from .operations import Operation, Rows
 from .outgoing import addressed
 from .statements import account_uuid
@@ -34,11 +35,9 @@ def schedule(command: Command, store_id: str, at: datetime) -> Operation[str]:
     """Return what writes the command down for that time; its outcome is the command's key.
 
     Raises:
-        InvalidCommand: it is no command, or another store's, or the time has no offset.
+        InvalidCommand: it is no command, or another store's, or the time is none with an offset.
     """
-    command = addressed(command, store_id)
-    if at.tzinfo is None:
-        raise InvalidCommand("at: must be a datetime with a time zone, as datetime.now(UTC) is", field="at")
+    command, due_at = addressed(command, store_id), valid_moment(at)
     key = command.idempotency_key
 
     def outcome(rows: Rows) -> str:
@@ -53,7 +52,7 @@ def schedule(command: Command, store_id: str, at: datetime) -> Operation[str]:
         "key": key,
         "account": account_uuid(command.account_id),
         "command": encode_command(command, store_id),
-        "due_at": at.astimezone(UTC),
+        "due_at": due_at,
     }
     return Operation([SCHEDULE], values, outcome)
 

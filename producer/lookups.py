@@ -60,13 +60,13 @@ def lookup(kind: type[_LookupT], **fields: object) -> _LookupT:
         raise invalid_command(error) from None
 
 
-def valid_moment(at: datetime) -> datetime:
-    """Return the moment in UTC.
+def valid_moment(at: object) -> datetime:
+    """Return the moment in UTC; not every caller has its types checked.
 
     Raises:
-        InvalidCommand: it has no offset, or is beyond every calendar.
+        InvalidCommand: it is none, has no offset, or is beyond every calendar.
     """
-    if at.utcoffset() is None:
+    if not isinstance(at, datetime) or at.utcoffset() is None:
         raise InvalidCommand("at: must be a datetime with a time zone, as datetime.now(UTC) is", field="at")
     try:
         return at.astimezone(UTC)

@@ -11,9 +11,9 @@ from pydantic_core import PydanticCustomError
 MAX_AMOUNT_DIGITS = 1_000
 
 _TOO_LARGE = 10**MAX_AMOUNT_DIGITS
-_RULE = (
-    f"must be a whole number from 1, as an int or a string of digits [1-9][0-9]*, at most {MAX_AMOUNT_DIGITS} digits"
-)
+_RULE = "must be a whole number from {}, as an int or a string of digits {}, at most {} digits"
+_FROM_ONE = _RULE.format(1, "[1-9][0-9]*", MAX_AMOUNT_DIGITS)
+_FROM_ZERO = _RULE.format(0, "0|[1-9][0-9]*", MAX_AMOUNT_DIGITS)
 
 
 def parse_amount(value: object) -> int:
@@ -22,19 +22,23 @@ def parse_amount(value: object) -> int:
     Raises:
         PydanticCustomError: the value is a float, a bool, zero, negative, not plain ASCII digits, or too long.
     """
-    if type(value) is str:
-        if value.isascii() and value.isdigit() and value[0] != "0" and len(value) <= MAX_AMOUNT_DIGITS:
-            return int(value)
-    elif type(value) is int and 0 < value < _TOO_LARGE:
-        return value
-    raise PydanticCustomError("amount", _RULE)
+    return _parsed(value, _FROM_ONE)
 
 
 def parse_amount_or_zero(value: object) -> int:
     """Return the amount as `parse_amount` does, but let ``0`` and ``"0"`` through."""
     if (type(value) is int and value == 0) or (type(value) is str and value == "0"):
         return 0
-    return parse_amount(value)
+    return _parsed(value, _FROM_ZERO)
+
+
+def _parsed(value: object, rule: str) -> int:
+    if type(value) is str:
+        if value.isascii() and value.isdigit() and value[0] != "0" and len(value) <= MAX_AMOUNT_DIGITS:
+            return int(value)
+    elif type(value) is int and 0 < value < _TOO_LARGE:
+        return value
+    raise PydanticCustomError("amount", rule)
 
 
 #: An amount that moves: at least 1.

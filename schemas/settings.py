@@ -7,7 +7,6 @@ import os
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .encoding import describe
 from .errors import ConfigurationError
 from .redaction import keep_environment_secret
 from .roles import DEFAULT_PREFIX, PREFIX_FORM
@@ -15,12 +14,14 @@ from .routing import MAX_PARTITIONS
 
 #: The store that exists from the start, so that nothing needs to be configured.
 DEFAULT_STORE = "store_default"
+#: Start of the name of every variable.
+PREFIX = "CREDITLANE_"
 
 
 class Settings(BaseSettings):
     """Settings of a producer or worker. Each field is `CREDITLANE_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="CREDITLANE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     #: Where the lanes are: redis://, rediss:// or unix://. Never printed: it may hold a password.
     redis_url: str | None = Field(default=None, repr=False)
@@ -135,7 +136,7 @@ def load_settings(**values: object) -> Settings:
     try:
         settings = Settings(**values)  # type: ignore[arg-type]  # validated right here
     except ValidationError as error:
-        raise ConfigurationError(f"CREDITLANE_ settings: {describe(error)}") from None
+        raise ConfigurationError(_wrong_variables(error)) from None
     # At once, and not by whichever part of a process comes to it first.
     if settings.redis_url:
         settings.require_redis_url()
@@ -153,6 +154,12 @@ def load_operator_settings(**values: object) -> Settings:
     settings = load_settings(**values)
     url = settings.operator_database_url
     return settings if url is None else settings.model_copy(update={"database_url": url})
+
+
+def _wrong_variables(error: ValidationError) -> str:
+    """Return one line that names each variable and what it allows, without its value."""
+    rules = {".".join(str(part) for part in item["loc"]): item["msg"] for item in error.errors(include_input=False)}
+    return "; ".join(f"{PREFIX}{name.upper()}: {rule}" for name, rule in rules.items())
 
 
 def _missing(name: str, example: str) -> str:

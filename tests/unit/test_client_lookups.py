@@ -1,16 +1,17 @@
 """What callers look for is checked before anything is asked."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from creditlane import AsyncClient, Client, InvalidCommand, Settings
+from creditlane import AsyncClient, Client, Debit, InvalidCommand, Settings
 
 #: Nothing is asked, so nothing has to be there.
 SETTINGS = Settings(redis_url="redis://localhost:1/0", database_url="postgresql://localhost:1/none")
 ACCOUNT = "cca_" + "0" * 32
+DUE = Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key="k")
 BEFORE_EVERY_YEAR = datetime.min.replace(tzinfo=timezone(timedelta(hours=5)))
 
 BAD: list[tuple[str, str, dict[str, Any]]] = [
@@ -26,6 +27,12 @@ BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("transaction_id", "transaction", {"transaction_id": ACCOUNT}),
     ("at", "balance_at", {"account_id": ACCOUNT, "at": datetime(2026, 1, 1)}),  # noqa: DTZ001
     ("at", "balance_at", {"account_id": ACCOUNT, "at": BEFORE_EVERY_YEAR}),
+    ("at", "balance_at", {"account_id": ACCOUNT, "at": "2026-01-01T00:00:00Z"}),
+    ("at", "balance_at", {"account_id": ACCOUNT, "at": date(2026, 1, 1)}),
+    ("at", "balance_at", {"account_id": ACCOUNT, "at": None}),
+    ("at", "schedule", {"command": DUE, "at": datetime(2026, 1, 1)}),  # noqa: DTZ001
+    ("at", "schedule", {"command": DUE, "at": BEFORE_EVERY_YEAR}),
+    ("at", "schedule", {"command": DUE, "at": "2026-01-01T00:00:00Z"}),
     ("account_id", "balance_at", {"account_id": "ann", "at": datetime(2026, 1, 1, tzinfo=UTC)}),
 ]
 NAMES = [f"{method} {place}" for place, (_, method, _) in enumerate(BAD)]
