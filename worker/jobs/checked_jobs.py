@@ -20,6 +20,7 @@ from rq.job import JOB_ID_PATTERN, Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from ...schemas.errors import JobRefused
+from ...schemas.keys import Keys
 from . import entry_points
 
 #: How large a job may be, unpacked, in bytes: a thousand events take 40,000.
@@ -82,12 +83,12 @@ class CheckedJob(Job):
         """Read the job from Redis.
 
         Raises:
-            NoSuchJobError: there is none, or what is there is no job.
+            NoSuchJobError: there is none, or what is there is no job, or none that this user of Redis may read.
         """
         try:
             super().refresh()  # type: ignore[no-untyped-call]  # RQ has no type for it
         except redis.ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_somebody_elses(error):
                 raise
             raise NoSuchJobError(f"{self.key} is no job") from None
 
@@ -176,14 +177,44 @@ class CheckedQueue(Queue):
 
     @classmethod
     def lmove(cls, connection: redis.Redis, queue_key: str, timeout: int | None) -> tuple[str, bytes] | None:
-        """Take the next entry that can be a job's id, and throw away those before it that cannot."""
+        """Take the next entry that can be a job of ours, and throw away those before it that cannot."""
         while (found := super().lmove(connection, queue_key, timeout)) is not None:
             _, entry = found
-            if JOB_ID_PATTERN.fullmatch(entry.decode(errors="replace")):
+            if _may_be_read(connection, entry.decode(errors="replace")):
                 return queue_key, entry
             IntermediateQueue(queue_key, connection).remove(entry)
-            _log.error("an entry of a queue is no job and was thrown away", queue=queue_key, bytes=len(entry))
+            _count_refusal(connection, queue_key)
+            _log.error("an entry of a queue is no job of ours and was thrown away", queue=queue_key, bytes=len(entry))
         return None
+
+
+def is_somebody_elses(error: object) -> bool:
+    """Tell whether Redis has something else where a job should be, or what its user may not touch."""
+    # Of what RQ sends as one, the message alone says it.
+    return isinstance(error, redis.ResponseError) and ("WRONGTYPE" in str(error) or is_denied(error))
+
+
+def is_denied(error: redis.ResponseError) -> bool:
+    """Tell whether the user of Redis may not do it, with this key or at all."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or "No permissions" in str(error)
+
+
+def _may_be_read(connection: redis.Redis, identifier: str) -> bool:
+    """Tell whether it is the id of a job, and of one that this user of Redis may read, as those of our prefix."""
+    if not JOB_ID_PATTERN.fullmatch(identifier):
+        return False
+    try:
+        connection.exists(Job.key_for(identifier))
+    except redis.ResponseError as error:
+        if not is_denied(error):
+            raise
+        return False
+    return True
+
+
+def _count_refusal(connection: redis.Redis, queue_key: str) -> None:
+    prefix, _, queue = queue_key.removeprefix(Queue.redis_queue_namespace_prefix).rpartition("-")
+    connection.hincrby(Keys(prefix).refused_jobs, queue, 1)
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -25,7 +25,7 @@ from rq.worker import WorkerStatus
 from ...schemas.postgres_errors import without_rows
 from ..backoff import Backoff
 from ..webhooks.stopping import stop_soon
-from .checked_jobs import CheckedJob, CheckedQueue
+from .checked_jobs import CheckedJob, CheckedQueue, is_somebody_elses
 
 #: How long a process that shows no life counts as alive, and its job as started, in seconds.
 LIFE_SECONDS = 90
@@ -165,7 +165,7 @@ class JobsWorker(SimpleWorker):
         try:
             super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # RQ has no type for it
         except Exception as error:
-            if isinstance(error, redis.RedisError) and not str(error).startswith("WRONGTYPE"):
+            if isinstance(error, redis.RedisError) and not is_somebody_elses(error):
                 raise
             # Where in RQ it failed tells nobody anything.
             _log.error("RQ's registries hold what RQ cannot read", error=f"{type(error).__name__}: {error}")

@@ -17,18 +17,21 @@ from rq import Queue
 from rq.command import send_shutdown_command
 from rq.job import JobStatus
 from rq.serializers import PickleSerializer
+from structlog.testing import capture_logs
 
 from creditlane.local.processes import wait_until
+from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.schemas.queues import DELIVERIES, JOBS, QueueName
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.checked_jobs import MAX_DATA_BYTES, CheckedJob
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.entry_points import ENTRY_POINTS, PERFORM_RUN, REPORT_EXHAUSTED, ROUND
 from creditlane.worker.jobs.look import living_processes, read_jobs
-from creditlane.worker.jobs.queues import open_queue
+from creditlane.worker.jobs.queues import open_queue, read_refusals
 from creditlane.worker.jobs.rq_worker import JobsWorker
 from creditlane.worker.jobs.runs import request_run
 
+from ...redis_users import redis_url_of
 from .conftest import DEADLINE_SECONDS, LENGTH, StartJobs
 
 #: A module that says so when it is imported, and what in it could be called.
@@ -208,6 +211,39 @@ def test_what_is_no_job_at_all_holds_up_no_job_of_ours(worker: JobsWorker, jobs_
 
     assert ours.get_status() == JobStatus.FINISHED
     assert jobs_queue.count == client.llen(jobs_queue.intermediate_queue_key) == 0
+
+
+@pytest.mark.usefixtures("length_job")
+def test_jobs_that_our_user_may_not_read_hold_up_no_job_of_ours(
+    own_redis: Callable[[], EmbeddedRedis], own_prefix: str, settings: Settings
+) -> None:
+    """Given jobs of another program's on our queue, and where RQ keeps those under way, in a Redis with users, then
+    ours is done next, the others are thrown away and counted, and nothing is waited for."""
+    server = own_redis()
+    mine = settings.model_copy(update={"redis_prefix": own_prefix})
+    with (
+        redis.Redis.from_url(server.url) as others,
+        redis.Redis.from_url(redis_url_of("jobs", server.url, own_prefix), protocol=2) as client,
+    ):
+        queue = open_queue(mine, JOBS, client)
+        plant(open_queue(mine, JOBS, others), "b2f7c7f0-0000-4000-8000-000000000001", {"data": data()})
+        plant(open_queue(mine, JOBS, others), "another-program-1", {"data": data()})
+        others.rpush(queue.intermediate_queue_key, "another-program-2")
+        others.hset("rq:job:another-program-2", mapping={"data": data()})
+        others.zadd(queue.started_job_registry.key, {"another-program-3:execution": 1})
+        others.hset("rq:job:another-program-3", mapping={"data": data()})
+        ours = queue.enqueue(LENGTH, [1, 2], job_id=f"{own_prefix}-ours")
+        worker = JobsWorker(queue, f"{queue.name}-strict", threading.Event())
+        worker.register_birth()
+
+        with capture_logs() as lines:
+            work(worker)
+
+        assert ours.get_status() == JobStatus.FINISHED
+        assert [line["event"] for line in lines if line["log_level"] == "warning"] == []
+        assert queue.count == others.llen(queue.intermediate_queue_key) == 0
+        assert read_refusals(mine, JOBS, others) == 2
+        worker.register_death()
 
 
 def test_registries_that_were_filled_by_others_end_no_process(worker: JobsWorker, jobs_queue: Queue) -> None:
