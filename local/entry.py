@@ -100,8 +100,15 @@ def _one_line(error: Exception) -> str:
     from ..schemas.errors import CreditlaneError
     from ..schemas.postgres_errors import error_text
 
+    if isinstance(error, UnicodeEncodeError) and any(map(_is_no_text, sys.argv)):
+        return "an argument is not UTF-8; write it in UTF-8"
     line = " ".join(error.message.split()) if isinstance(error, CreditlaneError) else error_text(error)
     if isinstance(error, CreditlaneError | OSError):
         return line
     # A connection lost under redis, psycopg or SQLAlchemy; else a mistake in Creditlane.
     return f"{type(error).__name__}: {line} (set {TRACEBACK_VARIABLE}=1 to see where)"
+
+
+def _is_no_text(argument: str) -> bool:
+    # Python hands on bytes that it could not decode as halves of characters.
+    return any("\ud800" <= character <= "\udfff" for character in argument)

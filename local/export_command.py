@@ -62,7 +62,7 @@ def export_command(
             safe_for_spreadsheets=safe_for_spreadsheets,
         )
     except ValidationError as error:
-        raise ConfigurationError(f"export: {describe(error)}") from None
+        raise ConfigurationError(describe(error, whole="export")) from None
     export = _exported(load_operator_settings(), request, by_jobs=by_jobs)
     if as_json:
         print_json(export)

@@ -104,12 +104,16 @@ def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretK
 
     def outcome(rows: Rows) -> Webhook:
         if not rows:
-            raise InvalidCommand(f"there is no store {store}", field="store")
+            raise _no_store(store)
         if rows[0][0] is None:
             raise WebhookLimitReached
         return _webhook(store, rows[0], secret)
 
     return Operation((sql.LOCK_STORE, sql.CREATE), values, outcome)
+
+
+def _no_store(store: str) -> InvalidCommand:
+    return InvalidCommand(f"there is no store {store}", field="store")
 
 
 def list_all(store: str) -> Operation[list[Webhook]]:
@@ -163,7 +167,13 @@ def rotate_secret(store: str, webhook_id: str, keys: SecretKeys) -> Operation[We
 def rotate_callback_secret(store: str, keys: SecretKeys) -> Operation[str]:
     """Make or replace the secret of the store's callbacks, and return it."""
     secret = new_secret()
-    return Operation((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": keys.seal(secret)}, lambda _rows: secret)
+
+    def outcome(rows: Rows) -> str:
+        if not rows:
+            raise _no_store(store)
+        return secret
+
+    return Operation((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": keys.seal(secret)}, outcome)
 
 
 def send_test(store: str, webhook_id: str) -> Operation[str]:

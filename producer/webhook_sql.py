@@ -101,7 +101,7 @@ returning {_ENDPOINT}
 #: The store's secret for callbacks, made or replaced. What goes to each origin is signed with a copy of it.
 ROTATE_CALLBACK_SECRET = f"""
 with made as (
-    insert into callback_secrets (store_id, secret) values ({_STORE}, %(secret)s)
+    insert into callback_secrets (store_id, secret) select store_id, %(secret)s from stores where public_id = %(store)s
     on conflict (store_id) do update set
         previous_secret = callback_secrets.secret, secret = excluded.secret, {_ROTATE}
     returning store_id, secret

@@ -161,13 +161,13 @@ def fingerprint(encoded: bytes) -> str:
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
 
-def describe(error: ValidationError) -> str:
-    """Return one line that names each field and what it allows, without repeating the input."""
+def describe(error: ValidationError, whole: str = "command") -> str:
+    """Return one line that names each field, or the whole, and what it allows, without repeating the input."""
     lines = []
     for item in error.errors(include_url=False, include_input=False):
         path = [str(part) for part in item["loc"]]
-        message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"]
-        lines.append(f"{'.'.join(path) or 'command'}: {message}")
+        message = "must not contain NUL" if WITHOUT_NUL in item["msg"] else item["msg"].removeprefix("Value error, ")
+        lines.append(f"{'.'.join(path) or whole}: {message}")
     # An unknown field's name may hold anything.
     return visible("; ".join(lines))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -136,7 +137,7 @@ def load_settings(**values: object) -> Settings:
     try:
         settings = Settings(**values)  # type: ignore[arg-type]  # validated right here
     except ValidationError as error:
-        raise ConfigurationError(_wrong_variables(error)) from None
+        raise ConfigurationError(_wrong_settings(error, values)) from None
     # At once, and not by whichever part of a process comes to it first.
     if settings.redis_url:
         settings.require_redis_url()
@@ -156,10 +157,10 @@ def load_operator_settings(**values: object) -> Settings:
     return settings if url is None else settings.model_copy(update={"database_url": url})
 
 
-def _wrong_variables(error: ValidationError) -> str:
-    """Return one line that names each variable and what it allows, without its value."""
+def _wrong_settings(error: ValidationError, given: Mapping[str, object]) -> str:
+    """Return one line that names each variable, or what was given in its place, and what it allows; not its value."""
     rules = {".".join(str(part) for part in item["loc"]): item["msg"] for item in error.errors(include_input=False)}
-    return "; ".join(f"{PREFIX}{name.upper()}: {rule}" for name, rule in rules.items())
+    return "; ".join(f"{name if name in given else PREFIX + name.upper()}: {rule}" for name, rule in rules.items())
 
 
 def _missing(name: str, example: str) -> str:

@@ -143,6 +143,20 @@ def test_an_error_s_text_neither_moves_a_cursor_nor_hides_what_follows(
     assert "is not trusted" in told
 
 
+def test_an_argument_that_is_no_text_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        "\udcff".encode()
+
+    monkeypatch.setattr(app, "app", work)
+
+    assert run(monkeypatch, "keys", "create", "--name", "\udcff") == 1
+    assert capsys.readouterr().err == "creditlane: an argument is not UTF-8; write it in UTF-8\n"
+    assert run(monkeypatch, "keys", "create", "--name", "ÿ") == 1
+    assert "UnicodeEncodeError" in capsys.readouterr().err
+
+
 def test_a_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDITLANE_TRACEBACK", "1")
 

@@ -17,3 +17,8 @@ def test_every_wrong_variable_is_named_with_what_it_allows(monkeypatch: pytest.M
     assert first == "CREDITLANE_BATCH_LIMIT: Input should be greater than or equal to 1"
     assert second.startswith("CREDITLANE_LEASE_SECONDS: Input should be a valid number")
     assert "soon" not in caught.value.message
+
+
+def test_what_was_given_in_the_place_of_a_variable_is_named_as_it_was_given() -> None:
+    with pytest.raises(ConfigurationError, match=r"^store: String should match pattern"):
+        load_settings(store="none such")
