@@ -61,9 +61,22 @@ where oid = to_regclass('journal') and to_regclass('installation') is not null
 #: Rights beyond those of an installation's processes, which roles of its name must not have.
 FIND_TOO_MIGHTY = """
 select rolname::text from pg_roles
-where rolname = any(%(roles)s::text[]) and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
-    or pg_has_role(rolname, %(owner)s, 'MEMBER'))
+where rolname = any(%(roles)s::text[]) and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication
+    or pg_has_role(rolname, %(owner)s, 'MEMBER')
+    or exists (
+        select from pg_roles as mighty
+        where mighty.rolname = any(%(mighty)s::text[]) and pg_has_role(pg_roles.rolname, mighty.oid, 'MEMBER')
+    ))
 """
+#: Roles that every cluster has, or those of a newer version, and that reach beyond the rights to tables.
+MIGHTY_ROLES = (
+    "pg_read_all_data",
+    "pg_write_all_data",
+    "pg_maintain",
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,8 @@ def make_roles(session: PostgresSession, setup: RoleSetup) -> None:
             with _needing(session, f"CREATEROLE, to make the role {name}"), _unless_made(session):
                 _execute(session, "create role {} login", name)
     processes = [name for part, name in names.items() if part != "owner"]
-    mighty = session.execute(FIND_TOO_MIGHTY, {"roles": processes, "owner": owner}).fetchall()
+    values = {"roles": processes, "owner": owner, "mighty": list(MIGHTY_ROLES)}
+    mighty = session.execute(FIND_TOO_MIGHTY, values).fetchall()
     if mighty:
         raise ConfigurationError(
             f"The role {mighty[0][0]} is there and may do more than a process of Creditlane: choose other names "
@@ -108,6 +122,7 @@ def make_roles(session: PostgresSession, setup: RoleSetup) -> None:
     for part, password in setup.passwords.items():
         _set_password(session, names[part], password)
     _let_in(session, names)
+    _keep_from_making(session, names, setup)
     _let_see_sessions(session, setup)
 
 
@@ -181,6 +196,21 @@ def _let_in(session: PostgresSession, names: Mapping[Part, str]) -> None:
             # Postgres only warns where nothing was granted for want of a right to.
             if not _value(session, f"select has_{kind}_privilege(%s, %s, %s)", name, of, privilege):
                 raise DeniedByRole(f"The owner of the {kind} {of} must `grant {privilege.lower()} on it to {name}`")
+
+
+def _keep_from_making(session: PostgresSession, names: Mapping[Part, str], setup: RoleSetup) -> None:
+    """Let nobody but the owner make anything beside the tables: a function there could be called by the others."""
+    (schema,) = session.execute("select current_schema()::text").fetchall()[0]
+    making = "select has_schema_privilege(%s, %s, 'CREATE')"
+    for name in (name for part, name in names.items() if part != "owner"):
+        if _value(session, making, name, schema):
+            _execute(session, "revoke create on schema {} from {}", schema, name)
+        if _value(session, making, name, schema):
+            # Everybody may, as before Postgres 15, and others may rely on it.
+            setup.note(
+                f"{name} may make functions and tables in the schema {schema}, beside the ledger's. If nobody has to: "
+                f"`revoke create on schema {schema} from public`"
+            )
 
 
 def _let_see_sessions(session: PostgresSession, setup: RoleSetup) -> None:

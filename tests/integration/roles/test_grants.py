@@ -8,6 +8,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from creditlane.local.servers import EmbeddedPostgres
+from creditlane.schemas import role_setup
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.installation import SCHEMA_REVISION
@@ -209,6 +210,25 @@ def test_migrating_again_gives_back_what_is_missing_and_takes_what_is_too_much(d
             assert sqlstate_of(connection, "update journal set amount = 1") == "42501"
 
 
+def test_nobody_but_the_owner_makes_anything_beside_the_tables(database_url: str) -> None:
+    """Given a role that may make functions in the schema of the ledger, and then everybody, when the roles are set up
+    again, then the first may not any more, and the second, on which others may rely, is told."""
+    names = names_of(database_url)
+    prefix, notes = names["owner"].removesuffix("_owner"), list[str]()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"grant create on schema public to {names['api']}".encode())
+        migrate(database_url, roles=RoleSetup(prefix, note=notes.append))
+        with psycopg.connect(url_of("api", database_url), autocommit=True) as api:
+            assert sqlstate_of(api, "create function public.mine() returns int language sql as 'select 1'") == "42501"
+        assert not [line for line in notes if "schema public" in line]
+
+        connection.execute("grant create on schema public to public")
+        migrate(database_url, roles=RoleSetup(prefix, note=notes.append))
+
+    told = [line for line in notes if "`revoke create on schema public from public`" in line]
+    assert len(told) == len(PROCESSES)
+
+
 def test_a_ledger_that_is_there_gets_its_roles_and_goes_on(empty_database_url: str) -> None:
     """Given a ledger that was made without roles, when they are made, twice, then it belongs to the owner, the worker's
     role goes on with it, and who had it may still migrate it."""
@@ -279,15 +299,22 @@ def test_two_installations_of_a_cluster_do_not_reach_each_other(postgres_server:
         postgres_server.drop_database(f"of_{prefix}")
 
 
-def test_a_role_that_may_too_much_is_not_taken(postgres_server: EmbeddedPostgres) -> None:
-    """Given a role of the wanted name that may make databases, when the roles are made, then that is refused."""
+@pytest.mark.parametrize("power", ["createrole", "in role writes_all_data"])
+def test_a_role_that_may_too_much_is_not_taken(
+    power: str, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a role of the wanted name that may do what no process does, or is in a role that may (here one that stands
+    for Postgres's own, which only a superuser gives), when the roles are made, then that is refused."""
+    monkeypatch.setattr(role_setup, "MIGHTY_ROLES", ("of_no_cluster", "writes_all_data"))
     with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute("create role mighty_jobs login createrole")
-    url = postgres_server.create_database("of_mighty")
+        connection.execute("create role writes_all_data")
+        connection.execute(f"create role mighty_jobs login {power}".encode())
+        url = postgres_server.create_database("of_mighty")
 
-    with pytest.raises(ConfigurationError, match=r"mighty_jobs is there and may do more"):
-        migrate(url, roles=RoleSetup("mighty"))
-    postgres_server.drop_database("of_mighty")
+        with pytest.raises(ConfigurationError, match=r"mighty_jobs is there and may do more"):
+            migrate(url, roles=RoleSetup("mighty"))
+        postgres_server.drop_database("of_mighty")
+        connection.execute("drop role mighty_jobs, writes_all_data")
 
 
 def test_passwords_are_stored_hashed_and_change_when_they_are_given_again(postgres_server: EmbeddedPostgres) -> None:
