@@ -213,7 +213,7 @@ class Round:
                 self._results.add_lost(endpoint, due)
             else:
                 headers = endpoint.signer.headers(public_event_id(due.event_id), datetime.now(UTC), due.body)
-                outcome = await self._sender.send(due.url, headers, due.body.encode())
+                outcome = await self._sender.send(due.url, headers, due.body.encode(), store_id=endpoint.key[0])
                 self._results.add(endpoint, due, outcome)
         finally:
             endpoint.sending -= 1

@@ -12,7 +12,6 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -26,6 +25,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ...schemas.errors import TargetRefused
+from .resolving import Resolving, resolving_store
 from .retrying import parse_retry_after
 from .targets import TargetPolicy
 
@@ -39,8 +39,6 @@ KEEP_ALIVE_SECONDS = 2.0
 MAX_BODY_BYTES = 16_384
 #: How much of a body, or of an error's text, is kept, in characters.
 KEPT_CHARACTERS = 500
-#: Names that are resolved at once. A name whose servers are silent occupies one of them for some seconds.
-RESOLVING_THREADS = 64
 #: Refused targets that one sender logs, which lasts for a round, each once; and how much of its host.
 MAX_TOLD = 100
 MAX_HOST_CHARACTERS = 255
@@ -131,9 +129,10 @@ class Sender:
     ) -> None:
         await self._closing.aclose()
 
-    async def send(self, target: str, headers: dict[str, str], body: bytes) -> Outcome:
-        """Send a request once, and return how it went; every failure is an outcome."""
+    async def send(self, target: str, headers: dict[str, str], body: bytes, *, store_id: int = 0) -> Outcome:
+        """Send a request of the store's once, and return how it went; every failure is an outcome."""
         began = time.perf_counter()
+        resolving_store.set(store_id)
         try:
             url = self._policy.judge_url(target)
             return await self._post(url, headers, body, began)
@@ -195,15 +194,9 @@ class Sender:
 
     def _threaded_lookup(self) -> Lookup:
         # Not the loop's own threads: there are few, and a name whose servers are silent would hold up all others.
-        threads = ThreadPoolExecutor(RESOLVING_THREADS, thread_name_prefix="resolving")
-        self._closing.callback(threads.shutdown, wait=False, cancel_futures=True)
-
-        async def lookup(host: str, port: int, family: int) -> list[tuple[int, str]]:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(threads, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-            return [(int(kind), str(address[0])) for kind, _, _, _, address in found]
-
-        return lookup
+        resolving = Resolving()
+        self._closing.callback(resolving.close)
+        return resolving.lookup
 
 
 def _reason(error: Exception, seconds: float) -> str:
