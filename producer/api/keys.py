@@ -21,6 +21,7 @@ from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
 from ...schemas.errors import InvalidCommand
+from .stores import no_store, require_store
 
 _KEY = re.compile(r"cl_([0-9a-f]{16})_[0-9a-f]{48}", re.ASCII)
 KEY_ID_BYTES, SECRET_BYTES = 8, 24
@@ -113,12 +114,18 @@ def create_key(connection: psycopg.Connection[Any], store: str, name: str) -> st
     key = new_key()
     values = {"store": store, "key_id": key_id_of(key), "key_hash": hash_of(key), "name": name}
     if connection.execute(CREATE_KEY, values).fetchone() is None:
-        raise InvalidCommand(f"there is no store {store}; `creditlane stores list` shows them", field="store")
+        raise no_store(store)
     return key
 
 
 def list_keys(connection: psycopg.Connection[Any], store: str | None) -> list[ApiKey]:
-    """Return the keys of the store, or of all stores, oldest first; the revoked ones too."""
+    """Return the keys of the store, or of all stores, oldest first; the revoked ones too.
+
+    Raises:
+        InvalidCommand: there is no such store.
+    """
+    if store is not None:
+        require_store(connection, store)
     with connection.cursor(row_factory=class_row(ApiKey)) as cursor:
         return cursor.execute(LIST_KEYS, {"store": store}).fetchall()
 

@@ -21,6 +21,8 @@ _COLUMNS = "public_id as store_id, name, created_at"
 
 CREATE_STORE = f"insert into stores (public_id, name) values (%(public_id)s, %(name)s) returning {_COLUMNS}"  # noqa: S608
 
+FIND_STORE = "select 1 from stores where public_id = %(public_id)s"
+
 LIST_STORES = f"select {_COLUMNS} from stores order by stores.store_id"  # noqa: S608
 
 
@@ -52,3 +54,18 @@ def list_stores(connection: psycopg.Connection[Any]) -> list[StoreRecord]:
     """Return all stores, oldest first."""
     with connection.cursor(row_factory=class_row(StoreRecord)) as cursor:
         return cursor.execute(LIST_STORES).fetchall()
+
+
+def require_store(connection: psycopg.Connection[Any], public_id: str) -> None:
+    """Make sure that there is this store: of one that is not there, lists would be empty and tell nothing of it.
+
+    Raises:
+        InvalidCommand: there is none.
+    """
+    if connection.execute(FIND_STORE, {"public_id": public_id}).fetchone() is None:
+        raise no_store(public_id)
+
+
+def no_store(public_id: str) -> InvalidCommand:
+    """Return the error for a store that is not there."""
+    return InvalidCommand(f"there is no store {public_id}; `creditlane stores list` shows them", field="store")

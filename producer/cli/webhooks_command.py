@@ -15,6 +15,7 @@ from ...schemas.events import EVENT_TYPES
 from ...schemas.settings import load_operator_settings, load_settings
 from ...schemas.webhook_secrets import new_key, secret_keys
 from ...schemas.webhooks import Delivery, DeliveryStatus, DeliveryWithBody, EndpointStatus, Webhook
+from ..api.stores import require_store
 from ..client import Client
 from ..webhook_sealing import seal_all
 from .ledger_connection import ledger_connection
@@ -314,7 +315,12 @@ def new_key_command() -> None:
 
 
 def _client(store: str | None) -> Client:
-    return Client(load_settings() if store is None else load_settings(store=store))
+    if store is None:
+        return Client(load_settings())
+    settings = load_settings(store=store)
+    with ledger_connection(settings) as connection:
+        require_store(connection, store)
+    return Client(settings)
 
 
 def _source(webhook_id: str) -> str | None:

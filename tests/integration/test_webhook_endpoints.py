@@ -110,8 +110,11 @@ def test_a_store_has_so_many_and_an_unknown_one_none(
 
     with pytest.raises(WebhookLimitReached):
         client.webhooks.create(url=URL)
+    nowhere = make_client(settings.model_copy(update={"store": "store_nowhere"})).webhooks
     with pytest.raises(InvalidCommand, match="there is no store store_nowhere"):
-        make_client(settings.model_copy(update={"store": "store_nowhere"})).webhooks.create(url=URL)
+        nowhere.create(url=URL)
+    with pytest.raises(InvalidCommand, match="there is no store store_nowhere"):
+        nowhere.rotate_callback_secret()
 
 
 def test_endpoints_that_are_made_at_once_keep_to_the_limit(

@@ -163,4 +163,7 @@ def test_mistakes_are_said_in_one_line(webhooks: Run) -> None:
     assert isinstance(error_of(webhooks("create", "http://example.com")), InvalidCommand)
     assert isinstance(error_of(webhooks("create", URL, "--event", "nothing")), InvalidCommand)
     assert isinstance(error_of(webhooks("create", URL, "--store", "store_nowhere")), InvalidCommand)
-    assert isinstance(error_of(webhooks("callback-secret", "--store", "store_nowhere")), InvalidCommand)
+    for command in (["callback-secret"], ["list"], ["deliveries", "callbacks"], ["show", UNKNOWN]):
+        error = error_of(webhooks(*command, "--store", "store_nowhere"))
+        assert isinstance(error, InvalidCommand)
+        assert "there is no store store_nowhere" in error.message

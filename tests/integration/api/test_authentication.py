@@ -76,6 +76,12 @@ def test_a_key_may_be_anything_that_fits_into_a_header(api: TestClient) -> None:
         assert api.get(ACCOUNTS, headers={b"x-api-key": key}).status_code == 401
 
 
+def test_the_keys_of_a_store_that_is_not_there_are_no_empty_list(run: Run, api_key: str) -> None:
+    assert api_key
+    assert json.loads(run("keys", "list", "--store", "store_default", "--json").stdout)["keys"] != []
+    assert isinstance(run("keys", "list", "--store", "store_nowhere").exception, InvalidCommand)
+
+
 def test_two_keys_are_none(run: Run, api: TestClient, api_key: str) -> None:
     """Given the header twice, with keys of two stores, one that works or the same, then neither decides the store."""
     store = run("stores", "create", "another").stdout.strip()
