@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from .output import print_line
 MIN_PASSWORD_CHARACTERS = 16
 #: Bytes of a password that is made here.
 PASSWORD_BYTES = 24
+#: What lets others than the owner at a file.
+READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def redis_users_command(
@@ -86,8 +89,21 @@ def _read(file: Path) -> dict[str, str]:
 
 
 def _add(file: Path, made: dict[RedisUser, str]) -> None:
-    """Write passwords at the end of the file, which nobody else may read if it is new."""
+    """Write passwords at the end of the file, which nobody else may read.
+
+    Raises:
+        ConfigurationError: somebody else may, or it cannot be written; nothing was.
+    """
     lines = "".join(f"{variable_of(user)}={password}\n" for user, password in made.items())
-    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+") as opened:
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "r+") as opened:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & READABLE_BY_OTHERS:
+            raise ConfigurationError(
+                f"{file} would get passwords, and is no file that only you may read; make it one: chmod 600, and chown"
+            )
         begun = opened.read()
         opened.write(lines if not begun or begun.endswith("\n") else f"\n{lines}")

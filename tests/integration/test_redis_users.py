@@ -1,6 +1,7 @@
 """The users of Redis can do what their part does, on the keys of their installation, and nothing else."""
 
 import fnmatch
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,6 +196,33 @@ def test_the_command_makes_passwords_once_and_prints_none(tmp_path: Path) -> Non
 def test_a_file_that_the_command_makes_is_nobody_elses_to_read(tmp_path: Path) -> None:
     run("--passwords-file", str(tmp_path / "new"))
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", ["readable by others", "another user's"])
+def test_no_password_is_written_where_others_may_read_it(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("OTHER=1\n")
+    file.chmod(0o644 if damage == "readable by others" else 0o600)
+    if damage == "another user's":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+    told, error = run("--passwords-file", str(file))
+
+    assert (told, isinstance(error, ConfigurationError)) == ("", True)
+    assert "only you may read" in str(error)
+    assert file.read_text() == "OTHER=1\n"
+
+
+def test_passwords_that_are_all_there_are_read_from_any_file(tmp_path: Path) -> None:
+    file = tmp_path / "shared"
+    file.write_text("".join(f"{variable_of(user)}={user * 4}\n" for user in REDIS_USERS))
+    file.chmod(0o644)
+
+    told, error = run("--passwords-file", str(file))
+
+    assert (len(told.splitlines()), error) == (len(REDIS_USERS), None)
 
 
 def test_a_password_that_is_missing_or_short_is_named_and_not_told() -> None:
