@@ -1,5 +1,6 @@
 """API processes with worker processes beside them, for the tests that ask over HTTP; gone after the test."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
             start("worker", "-m", "creditlane.worker")
         api = start("api", "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
         assert api.stdout is not None
-        url = api.stdout.readline().split()[-1]
+        url = json.loads(api.stdout.readline())["url"]
         with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
             shared = (workers, 0)
             assert wait_until(lambda: connection.execute(_OWNERS).fetchone() == shared, seconds=PATIENCE_SECONDS)

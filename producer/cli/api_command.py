@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import sys
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -40,5 +43,13 @@ def api_command(
     settings.require_database_url()
     settings.require_redis_url()
     with listening_socket(host, port) as listening:
-        announce(f"The API listens on {address_of(listening)}")
+        announce(_listens(address_of(listening), settings.log_format))
         serve(settings, listening)
+
+
+def _listens(address: str, log_format: str | None) -> str:
+    """Return the line that tells the address: to programs as JSON, like the log, with which it is often read as one."""
+    if (log_format or ("console" if sys.stdout.isatty() else "json")) == "console":
+        return f"The API listens on {address}"
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return json.dumps({"event": "the API listens", "url": address, "level": "info", "timestamp": now})

@@ -1,5 +1,6 @@
 """The API as an application in this process, with keys of the test's own; and as a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def start_api(
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
-        return process, process.stdout.readline().split()[-1]
+        return process, json.loads(process.stdout.readline())["url"]
 
     yield start
     for process in processes:

@@ -32,6 +32,18 @@ def post(url: str, key: str, body: object) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
+@pytest.mark.parametrize(("log_format", "is_json"), [(None, True), ("json", True), ("console", False)])
+def test_the_address_is_told_as_the_log_is(log_format: str | None, is_json: bool) -> None:
+    """Given output that no terminal shows, then its reader, who may have the log beside it, gets JSON."""
+    line = module._listens("http://127.0.0.1:8000", log_format)
+
+    assert line.startswith("{") == is_json
+    if is_json:
+        assert json.loads(line)["url"] == "http://127.0.0.1:8000"
+    else:
+        assert line == "The API listens on http://127.0.0.1:8000"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_is_under_way(
     start_api: StartApi, settings: Settings, api_key: str, number: signal.Signals
