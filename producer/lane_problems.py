@@ -22,12 +22,17 @@ worker.expires_at > clock_timestamp() and worker.expires_at <= clock_timestamp()
     + make_interval(secs => coalesce(worker.lease_seconds, 300) + 2)
 """
 
+#: The epoch of a lane whose lease is gone.
+NO_LEASE = -1
 #: Every partition, with its owner if that one is alive, and whether it is nobody's: not even a dead worker's.
 READ_LEASES = f"""
-select lease.partition, lease.epoch, worker.worker_id, lease.worker_id is null
-from leases as lease
+select lane.partition, coalesce(lease.epoch, {NO_LEASE}), worker.worker_id,
+    lease.partition is not null and lease.worker_id is null
+from installation
+cross join lateral generate_series(0, installation.partitions - 1) as lane (partition)
+left join leases as lease on lease.partition = lane.partition
 left join workers as worker on worker.worker_id = lease.worker_id and {IS_ALIVE}
-order by lease.partition
+order by lane.partition
 """  # noqa: S608  # the fragment is the constant above
 
 #: Every worker process that is on record, the dead ones too, until another one forgets them.
@@ -55,7 +60,7 @@ class LeaseRecord(NamedTuple):
     """A row of `READ_LEASES`."""
 
     partition: int
-    #: Grows whenever the lane is taken or given back.
+    #: Grows whenever the lane is taken or given back; `NO_LEASE` where there is no row to take.
     epoch: int
     #: Its living owner.
     owner: str | None
@@ -153,12 +158,14 @@ def problems_of_lanes(
     workers: Iterable[WorkerRecord],
     contents: Mapping[int, LaneContent],
 ) -> dict[int, str]:
-    """Return why lanes do not get on, of those that have a living owner or cannot be read."""
+    """Return why lanes do not get on, of those that have a living owner, or can have none, or cannot be read."""
     reports = {worker.worker_id: (worker.lease_seconds, worker.numbers) for worker in workers if worker.is_alive}
     problems: dict[int, str] = {}
-    for partition, _, owner, _ in leases:
+    for partition, epoch, owner, _ in leases:
         content = contents.get(partition, LaneContent(0, None))
-        if content.problem is not None:
+        if epoch == NO_LEASE:
+            problems[partition] = "its row in leases is gone, so no worker can take it; run `creditlane migrate`"
+        elif content.problem is not None:
             problems[partition] = content.problem
         elif owner in reports and (problem := _standing(partition, content, *reports[owner])) is not None:
             problems[partition] = problem

@@ -194,6 +194,28 @@ def test_a_check_fails_while_an_owned_lane_does_not_get_on(run: Run, database_ur
     assert checked.stderr == "creditlane: lane 3: what was read of it is not done with since 601 s\n"
 
 
+def test_a_lane_whose_lease_is_gone_is_told_until_it_is_migrated(run: Run, database_url: str) -> None:
+    """Given living owners of all lanes, when the row of one is deleted, then the lane is shown, the check fails and
+    says what to do, and that mends it."""
+    own_every_lane(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert run("status", "--check").exit_code == 0
+        connection.execute("delete from leases where partition = 5")
+
+        lane = status(run)["lanes"][5]
+        checked = run("status", "--check")
+
+        assert (lane["partition"], lane["owner"], lane["between_workers"]) == (5, None, False)
+        assert "run `creditlane migrate`" in lane["problem"]
+        assert checked.exit_code == 1
+        assert run("migrate").exit_code == 0
+        connection.execute(
+            "update leases set worker_id = other.worker_id from leases as other "
+            "where leases.partition = 5 and other.partition = 4"
+        )
+        assert run("status", "--check").exit_code == 0
+
+
 def test_a_check_does_not_wait_for_ever_for_lanes_between_workers(run: Run, database_url: str) -> None:
     own_every_lane(database_url)
     with psycopg.connect(database_url) as connection:
