@@ -24,8 +24,8 @@ def _in_digits(value: object) -> object:
     return value
 
 
-#: A whole number among the parameters of a URL.
-WholeNumber = Annotated[int, BeforeValidator(_in_digits)]
+#: Goes after the `Query` of a whole number, so that the document shows its bounds.
+IN_DIGITS = BeforeValidator(_in_digits)
 
 
 class Page(NamedTuple, Generic[_ItemT]):
@@ -72,7 +72,7 @@ class Window(NamedTuple):
 # Asynchronous, or it would take a thread of a pool for every request.
 async def _window(
     limit: Annotated[
-        WholeNumber, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25])
+        int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25]), IN_DIGITS
     ] = DEFAULT_PAGE_ITEMS,
     starting_after: Annotated[
         str | None, Query(description="Id of an item: the page goes on from it, towards older ones.")

@@ -14,7 +14,7 @@ from .authentication import Store, authenticated_store
 from .connections import Connections
 from .documentation import changing, reading
 from .errors import Problem
-from .paging import DEFAULT_PAGE_ITEMS, MAX_PAGE_ITEMS, WholeNumber
+from .paging import DEFAULT_PAGE_ITEMS, IN_DIGITS, MAX_PAGE_ITEMS
 from .reads import parse_moment
 from .webhook_models import (
     EVENT_EXAMPLE,
@@ -49,9 +49,11 @@ async def _webhooks_of(request: Request, store: Annotated[Store, Depends(authent
 StoreWebhooks = Annotated[AsyncWebhooks, Depends(_webhooks_of)]
 WebhookPath = Annotated[str, Path(alias="id", description="Id of the endpoint.", examples=[WEBHOOK_EXAMPLE])]
 EventPath = Annotated[str, Path(alias="event_id", description="Id of the event.", examples=[EVENT_EXAMPLE])]
-PageNumber = Annotated[WholeNumber, Query(ge=1, le=1_000_000, description="Which page; the first is 1.")]
-PageSize = Annotated[WholeNumber, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most endpoints of a page.")]
-PageLimit = Annotated[WholeNumber, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25])]
+PageNumber = Annotated[int, Query(ge=1, le=1_000_000, description="Which page; the first is 1."), IN_DIGITS]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most endpoints of a page."), IN_DIGITS]
+PageLimit = Annotated[
+    int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25]), IN_DIGITS
+]
 StartingAfter = Annotated[
     str | None, Query(description="Id of an event of this list: the page goes on from it, towards older ones.")
 ]

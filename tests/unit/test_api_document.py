@@ -277,3 +277,16 @@ def test_every_tag_is_explained_and_the_server_is_named(document: dict[str, Any]
     assert {tag["name"] for tag in document["tags"] if tag["description"]} == used
     assert [server["url"] for server in document["servers"]] == ["/"]
     assert document["info"]["license"]["identifier"] == "Apache-2.0"
+
+
+def test_every_whole_number_among_the_parameters_shows_its_bounds(document: dict[str, Any]) -> None:
+    shown = {
+        (path, parameter["name"]): {"minimum", "maximum"} - set(parameter["schema"])
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["schema"].get("type") == "integer"
+    }
+
+    assert len(shown) > 5
+    assert [place for place, missing in shown.items() if missing] == []
