@@ -224,20 +224,33 @@ class Applier:
             return verdicts
 
     def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
-        stores = self._stores
         try:
-            commands: list[AddressedCommand] = [
+            commands = self._addressed(requests)
+        except (KeyError, AttributeError):
+            return self._attempt_some(requests, epochs, careful=careful)
+        if len(commands) < len(requests):
+            return self._attempt_some(requests, epochs, careful=careful)
+        return self._store.apply(commands, epochs, careful=careful)
+
+    def _addressed(self, requests: Sequence[Request]) -> list[AddressedCommand]:
+        """Return the commands with the accounts that they are for, without those that are misplaced.
+
+        In one pass, for this is done for every command.
+
+        Raises:
+            KeyError, AttributeError: a store is not known yet, or a request is unreadable.
+        """
+        stores, lane_of = self._stores, self._lane_of
+        if lane_of is None:
+            return [
                 ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,misc]
                 for request in requests
             ]
-        except (KeyError, AttributeError):
-            return self._attempt_some(requests, epochs, careful=careful)
-        # Lists, for they cost a third of what a look at each would.
-        if (lane_of := self._lane_of) is not None and (
-            [lane_of(account_id) for (_, account_id), _ in commands] != [request.partition for request in requests]
-        ):
-            return self._attempt_some(requests, epochs, careful=careful)
-        return self._store.apply(commands, epochs, careful=careful)
+        return [
+            ((stores[command.store_id], command.account_id), command)  # type: ignore[union-attr,misc]
+            for request in requests
+            if lane_of((command := request.command).account_id) == request.partition  # type: ignore[union-attr]
+        ]
 
     def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
         """Do as `_attempt` does, where some requests are unreadable, of a store that is not known yet, or misplaced."""
