@@ -31,7 +31,7 @@ class ParcelSize(NamedTuple):
 
 #: What Redis takes in its time, and what others wait for without noticing much.
 ALONE = ParcelSize(2_000, 4_194_304)
-BESIDE_OTHERS = ParcelSize(200, 65_536)
+BESIDE_OTHERS = ParcelSize(200, 32_768)
 
 
 class BatchTurns:
