@@ -25,6 +25,7 @@ from creditlane.schemas.keys import Keys
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
+from ..api_address import address_told
 from ..redis_users import lines_for, note_server, redis_url_of
 from ..roles import REDIS_USERS_OF, migrate_with_roles, settings_of, url_of
 from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
@@ -155,7 +156,7 @@ class Stack:
     def _note_address(self, api: Process) -> None:
         # Empty if it was killed before it said anything.
         if line := api.first_line():
-            self._api_urls[api.name] = line.split()[-1]
+            self._api_urls[api.name] = address_told(line)
 
     def add_client(self, name: str, arguments: Callable[[int], tuple[str, ...]]) -> None:
         """Start a client process."""

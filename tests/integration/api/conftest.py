@@ -1,6 +1,5 @@
 """The API as an application in this process, with keys of the test's own; and as a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from creditlane import Settings
 from creditlane.producer.api.app import create_app
 from creditlane.producer.api.keys import create_key
 
+from ...api_address import address_told
 from ...roles import settings_of
 
 #: How long an API process may take to stop, in seconds.
@@ -72,7 +72,7 @@ def start_api(
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
-        return process, json.loads(process.stdout.readline())["url"]
+        return process, address_told(process.stdout.readline())
 
     yield start
     for process in processes:
