@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from ..async_redis_wire import AsyncRedisWire
 from .asking_stores import AskingStores
+from .store_locks import StoreLocks
 
 #: Longest rest after a parcel, in seconds: who waits for room on a lane has rested by that.
 MOST_REST_SECONDS = 0.1
@@ -39,7 +39,7 @@ class BatchTurns:
 
     def __init__(self, asking: AskingStores) -> None:
         self._asking = asking
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = StoreLocks()
 
     def parcel_size(self, store_id: str) -> ParcelSize:
         """Return how large a parcel of the store may be now."""
@@ -52,12 +52,7 @@ class BatchTurns:
         if not self._asking.others_ask(store_id):
             yield
             return
-        lock = self._locks[store_id]
-        try:
-            async with lock:
-                began = time.perf_counter()
-                yield
-                await asyncio.sleep(min(time.perf_counter() - began, MOST_REST_SECONDS))
-        finally:
-            if not lock.locked():
-                self._locks.pop(store_id, None)
+        async with self._locks.held(store_id):
+            began = time.perf_counter()
+            yield
+            await asyncio.sleep(min(time.perf_counter() - began, MOST_REST_SECONDS))

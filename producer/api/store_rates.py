@@ -7,10 +7,8 @@ second's requests at once off a bucket in Redis, which all processes share. A re
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from ...schemas.settings import Settings
 from ..async_redis_wire import AsyncRedisWire
 from ..deadlines import deadline_in
 from ..wire import refuse_errors
+from .store_locks import StoreLocks
 from .token_buckets import TokenBuckets
 
 #: What a process may let a store have unasked, and what it takes at once, as a share of the store's rate.
@@ -66,7 +65,7 @@ class StoreRates:
         self._alone = TokenBuckets(self._per_second, self._burst, clock)
         self._leases: dict[str, _Lease] = {}
         self._refused_until: dict[str, float] = {}
-        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asking = StoreLocks()
         self._silent_until = 0.0
 
     async def take(self, store_id: str, wire: AsyncRedisWire) -> None:
@@ -77,14 +76,9 @@ class StoreRates:
         """
         if self._has_left(store_id) or self._unasked.try_take(store_id) == 0:
             return
-        lock = self._asking[store_id]
-        try:
-            async with lock:
-                if not self._has_left(store_id):
-                    await self._lease(store_id, wire)
-        finally:
-            if not lock.locked():
-                self._asking.pop(store_id, None)
+        async with self._asking.held(store_id):
+            if not self._has_left(store_id):
+                await self._lease(store_id, wire)
 
     def _has_left(self, store_id: str) -> bool:
         """Use one of those that were taken for the store, if there is one."""

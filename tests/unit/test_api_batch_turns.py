@@ -83,6 +83,28 @@ async def test_beside_others_a_store_has_one_short_parcel_at_a_time_and_rests_af
     assert await most_at_once(turns, ["a", "c", "d"]) == 3
 
 
+@pytest.mark.usefixtures("rests")
+async def test_who_comes_again_while_others_wait_waits_as_well() -> None:
+    """Given batches that each have parcel after parcel, then never more than one parcel is on its way."""
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("b")
+    at_work = most = 0
+
+    async def stream() -> None:
+        nonlocal at_work, most
+        for _ in range(5):
+            async with turns.turn("a", WIRE):
+                at_work += 1
+                most = max(most, at_work)
+                await asyncio.sleep(0)
+                at_work -= 1
+
+    await asyncio.gather(*(stream() for _ in range(4)))
+
+    assert most == 1
+
+
 async def test_a_rest_is_never_long(rests: list[float]) -> None:
     """Given a parcel that waited long for room on a lane, then its store rests no longer for it."""
     asking = AskingStores(Keys())
