@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from .schemas.tickets import Ticket
     from .schemas.webhooks import Delivery, Webhook
 
-__version__ = "0.1.0"
+#: The one place that says it: pyproject.toml reads it from here.
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Account",

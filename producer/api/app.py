@@ -9,6 +9,7 @@ from functools import partial
 
 from fastapi import Depends, FastAPI
 
+from ... import __version__
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Creditlane",
         summary="A self-hosted customer-credits ledger.",
-        version="0.1.0",
+        version=__version__,
         description=_DESCRIPTION.format(
             wait=settings.wait_timeout_seconds,
             body_bytes=settings.api_body_bytes,
