@@ -94,6 +94,7 @@ def migrate_command(
 
     Example:  creditlane migrate --roles --password-file roles.txt
     """
+    from ..schemas.installation import is_ahead
     from ..schemas.migrate import migrate
     from ..schemas.role_setup import RoleSetup
 
@@ -105,7 +106,8 @@ def migrate_command(
     if roles:
         setup = RoleSetup(settings.role_prefix, read_passwords(os.environ, password_file), announce)
     revision = migrate(url, partitions=partitions or settings.partitions, roles=setup)
-    print_line(f"The database is at schema {revision}")
+    ahead = ", made by a newer version; it stays as it is, and works with this one" if is_ahead(revision) else ""
+    print_line(f"The database is at schema {revision}{ahead}")
     if setup is not None:
         _print_roles(url, setup.prefix, setup.passwords)
 

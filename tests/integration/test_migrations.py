@@ -4,23 +4,29 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
 from creditlane.local.processes import wait_until
-from creditlane.schemas import job_tables, webhook_tables
+from creditlane.schemas import job_tables, migrations, webhook_tables
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, PartitionMismatch, Unavailable
-from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, check_installation
+from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, Revision, check_installation
 from creditlane.schemas.migrate import _MIGRATION_LOCK, migrate
 from creditlane.schemas.routing import DEFAULT_PARTITIONS
 
+from ..roles import url_of
 from .direct_store import DirectStore, codes
 
 ANN = "cca_" + "a" * 32
@@ -37,6 +43,12 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(migrate(sys.argv[1], partitions=8))
 """
+
+#: How many migrations of a database wait for what somebody else has.
+WAITING_FOR_A_LOCK = (
+    "select count(*) from pg_stat_activity where application_name = 'creditlane-migrate' "
+    "and datname = current_database() and wait_event_type = 'Lock'"
+)
 
 
 def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -236,23 +248,85 @@ def test_a_newer_schema_is_not_touched(database_url: str) -> None:
         migrate(database_url)
 
 
+def names_of_revisions() -> list[str]:
+    """Return the names of all versions of the schema, the oldest first."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+
+
+def test_revisions_say_which_code_works_with_them() -> None:
+    """Given the names of all versions, then they are numbered, the newest is the code's, and none that only newer code
+    works with is followed by one with which older code works."""
+    names = names_of_revisions()
+    revisions = [Revision.parse(name) for name in names]
+
+    assert names[-1] == SCHEMA_REVISION
+    assert [revision and revision.number for revision in revisions] == list(range(1, len(names) + 1))
+    since = [revision.since for revision in revisions if revision]
+    assert since == sorted(since)
+    assert all(revision and revision.since <= revision.number for revision in revisions)
+
+
+def test_what_a_newer_version_has_made_stays_and_goes_on(database_url: str) -> None:
+    """Given a newer version's schema that this one works with, when this one migrates, as each container does at its
+    start, then nothing is changed, no right to what is new is taken away, and commands are decided."""
+    newer = f"{int(SCHEMA_REVISION[:4]) + 1:04}_since_{SCHEMA_REVISION[:4]}"
+    worker = conninfo_to_dict(url_of("worker", database_url))["user"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("alter table accounts add column held numeric not null default 0")
+        connection.execute(sql.SQL("grant update (held) on accounts to {}").format(sql.Identifier(str(worker))))
+        connection.execute("update alembic_version set version_num = %s", [newer])
+
+    assert migrate(database_url, partitions=8) == newer
+
+    with pytest.raises(PartitionMismatch):
+        migrate(database_url, partitions=16)
+    assert ask(url_of("worker", database_url), "select has_column_privilege('accounts', 'held', 'UPDATE')") == [(True,)]
+    with DirectStore(database_url) as store:
+        assert codes(store.apply(OpenAccount(account_id=ANN, idempotency_key="o", customer_id="a"))) == ["applied"]
+
+
+def test_others_get_on_while_a_migration_waits_for_a_table(empty_database_url: str) -> None:
+    """Given a transaction that reads a table which must be changed, when somebody migrates, then others read the table
+    meanwhile, and once the transaction is over it is changed."""
+    migrate(empty_database_url, partitions=8)
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("alter table statistics add column balance numeric")
+        connection.execute("update alembic_version set version_num = '0006'")
+    reading = "select count(*) from statistics"
+    command = [sys.executable, "-c", MIGRATE, empty_database_url]
+    migration = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with psycopg.connect(empty_database_url) as reader, psycopg.connect(empty_database_url, autocommit=True) as other:
+        reader.execute(reading)
+        assert migration.stdin is not None
+        migration.stdin.write("go\n")
+        migration.stdin.flush()
+        assert wait_until(lambda: bool(ask(empty_database_url, WAITING_FOR_A_LOCK)[0][0]), seconds=DEADLINE_SECONDS)
+
+        other.execute("set statement_timeout = '20s'")
+        other.execute(reading)
+        # It is still waiting, so that it was let through and did not come after.
+        assert migration.poll() is None
+    told, _ = migration.communicate(timeout=DEADLINE_SECONDS)
+
+    assert (migration.returncode, told.split()[-1]) == (0, SCHEMA_REVISION)
+
+
 def test_to_be_told_to_stop_ends_a_migration_that_waits_for_another(database_url: str) -> None:
     """Given SIGTERM, which to a container's first process is none without a handler, then nothing is left behind."""
     command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "migrate"]
-    waiting = (
-        "select count(*) from pg_stat_activity where application_name = 'creditlane-migrate' "
-        "and datname = current_database() and wait_event_type = 'Lock'"
-    )
     with psycopg.connect(database_url) as holder:
         holder.execute("select pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
         environment = os.environ | {"CREDITLANE_DATABASE_URL": database_url}
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as migration:
-            assert wait_until(lambda: ask(database_url, waiting) == [(1,)], seconds=DEADLINE_SECONDS)
+            assert wait_until(lambda: ask(database_url, WAITING_FOR_A_LOCK) == [(1,)], seconds=DEADLINE_SECONDS)
             migration.send_signal(signal.SIGTERM)
             _, told = migration.communicate(timeout=DEADLINE_SECONDS)
 
         assert (migration.returncode, told) == (128 + signal.SIGTERM, "")
-        assert wait_until(lambda: ask(database_url, waiting) == [(0,)], seconds=DEADLINE_SECONDS)
+        assert wait_until(lambda: ask(database_url, WAITING_FOR_A_LOCK) == [(0,)], seconds=DEADLINE_SECONDS)
 
 
 def _query(url: str) -> str:
