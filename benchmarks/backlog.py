@@ -10,8 +10,8 @@ import redis
 from ..local.processes import wait_until
 from ..producer import Client
 from ..schemas.commands import Command
+from ..schemas.installation import MAX_PARTITIONS
 from ..schemas.keys import Keys
-from ..schemas.routing import MAX_PARTITIONS
 from ..schemas.settings import Settings
 from .plan import BenchmarkFailed
 from .waiting_producer import Progress

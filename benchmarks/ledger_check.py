@@ -9,8 +9,8 @@ import psycopg
 import redis
 
 from ..audit.verification import verify
+from ..schemas.installation import MAX_PARTITIONS
 from ..schemas.keys import Keys
-from ..schemas.routing import MAX_PARTITIONS
 from ..schemas.settings import Settings
 from .load import AMOUNT, INITIAL_BALANCE
 from .plan import BenchmarkFailed

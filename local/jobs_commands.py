@@ -15,7 +15,7 @@ from ..schemas.queues import JOBS, QueueName, rq_name
 from ..schemas.settings import Settings, load_operator_settings, load_settings
 from .jobs_pools import jobs_pool
 from .stop_signals import StopSignals
-from .up_command import print_log_line
+from .worker_pool import print_log_line
 
 if TYPE_CHECKING:
     from ..worker.jobs.look import JobLook, JobsReport, RunLook

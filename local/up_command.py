@@ -12,12 +12,11 @@ import typer
 from ..producer.cli.api_command import is_api_installed
 from ..producer.cli.output import announce
 from ..schemas.errors import CreditlaneError
-from ..schemas.log_stream import adopt_standard_error
 from .api_server import KEY_FILE, Api
 from .stack import Stack, running_stack
 from .stack_record import DATA_DIRECTORY
 from .stop_signals import StopSignals
-from .worker_pool import labelled
+from .worker_pool import print_log_line
 
 #: How often the embedded servers are looked at, in seconds.
 LOOK_SECONDS = 1.0
@@ -79,11 +78,6 @@ def _about(api: Api | None, data_dir: Path) -> str:
         return NO_API
     key = NEW_KEY.format(key=api.key) if api.is_key_new else KEPT_KEY.format(path=data_dir / KEY_FILE)
     return API.format(url=api.url, key=key)
-
-
-def print_log_line(worker: int, line: str) -> None:
-    """Pass on a line of the log of a worker or of the API, as far as it can be written."""
-    adopt_standard_error().write(f"{labelled(worker, line)}\n")
 
 
 def _watch(stack: Stack) -> None:

@@ -15,9 +15,8 @@ from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import load_operator_settings, load_settings
 from .role_passwords import read_passwords, variable_of
 from .stop_signals import StopSignals
-from .up_command import print_log_line
 from .worker_alive import tell_life
-from .worker_pool import WorkerPool
+from .worker_pool import WorkerPool, print_log_line
 
 worker_app = typer.Typer(name="worker", invoke_without_command=True)
 

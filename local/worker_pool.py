@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from ..schemas.log_stream import adopt_standard_error
 from .stop_signals import StopSignals
 
 #: The first and the longest pause before a worker that died is started again, in seconds.
@@ -35,6 +36,11 @@ def labelled(worker: int, line: str) -> str:
     if line.startswith("{"):
         return line
     return f"{_LABELS.get(worker, f'worker {worker}')} | {line}"
+
+
+def print_log_line(worker: int, line: str) -> None:
+    """Pass on a line of the log of a worker or of the API, as far as it can be written."""
+    adopt_standard_error().write(f"{labelled(worker, line)}\n")
 
 
 class WorkerPool:

@@ -13,12 +13,16 @@ from typing import Annotated, NamedTuple, Self
 import msgspec
 
 from .errors import ConfigurationError, NotMigrated, PartitionMismatch
-from .routing import MAX_PARTITIONS
 
 #: The newest version of the schema that this code knows, in `migrations/versions`; `migrate` brings databases to it.
 SCHEMA_REVISION = "0007"
 #: The oldest version that this code works with. Code that cannot do without what a migration adds raises it to that.
 OLDEST_REVISION = "0007"
+
+#: Partitions of a new database, unless told otherwise. Fixed from then on.
+DEFAULT_PARTITIONS = 64
+#: More lanes than this gain nothing and cost every read of all lanes.
+MAX_PARTITIONS = 1_024
 
 #: One row: the schema's version and the number of partitions. Fails with UndefinedTable on an empty database.
 READ_INSTALLATION = "select version_num, partitions from alembic_version, installation"

@@ -17,10 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from . import postgres_sessions
 from .errors import ConfigurationError, Unavailable
-from .installation import FIND_OTHERS, Installation, check_partitions, check_place, is_ahead
+from .installation import DEFAULT_PARTITIONS, FIND_OTHERS, Installation, check_partitions, check_place, is_ahead
 from .role_setup import RoleSetup, act_as_owner, grant_rights, make_roles
 from .roles import GRANTS, denied
-from .routing import DEFAULT_PARTITIONS
 
 #: Any number that nothing else uses: two `migrate` at once must take turns.
 _MIGRATION_LOCK = 7_306_011_901

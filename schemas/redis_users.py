@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from .installation import MAX_PARTITIONS
 from .keys import Keys
 from .queues import QUEUES
-from .routing import MAX_PARTITIONS
 
 RedisUser = Literal["producer", "worker", "jobs", "operator"]
 REDIS_USERS: tuple[RedisUser, ...] = get_args(RedisUser)

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from zlib import crc32
 
-#: Partitions of a new database, unless told otherwise. Fixed from then on.
-DEFAULT_PARTITIONS = 64
-#: More lanes than this gain nothing and cost every read of all lanes.
-MAX_PARTITIONS = 1_024
-
 
 def partition_of(account_id: str, partitions: int) -> int:
     """Return the partition, from 0 to `partitions` - 1, whose lane carries the account's commands.

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .installation import MAX_PARTITIONS
 from .redaction import keep_environment_secret
 from .roles import DEFAULT_PREFIX, PREFIX_FORM
-from .routing import MAX_PARTITIONS
 
 #: The store that exists from the start, so that nothing needs to be configured.
 DEFAULT_STORE = "store_default"

@@ -17,9 +17,9 @@ from ..schemas.commands import reversal_key
 from ..schemas.encoding import LaneCommand, Movement
 from ..schemas.errors import CreditlaneError, LeaseLost
 from ..schemas.identifiers import ACCOUNT_PREFIX
+from ..schemas.installation import DEFAULT_PARTITIONS
 from ..schemas.journal import JournalRow, Kind, Refusal, Status
 from ..schemas.results import moment_of
-from ..schemas.routing import DEFAULT_PARTITIONS
 from . import sql
 from .account_cache import AccountCache, LaneVersion
 from .book import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict

@@ -22,9 +22,14 @@ from creditlane.local.processes import wait_until
 from creditlane.schemas import job_tables, migrations, webhook_tables
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, PartitionMismatch, Unavailable
-from creditlane.schemas.installation import READ_INSTALLATION, SCHEMA_REVISION, Revision, check_installation
+from creditlane.schemas.installation import (
+    DEFAULT_PARTITIONS,
+    READ_INSTALLATION,
+    SCHEMA_REVISION,
+    Revision,
+    check_installation,
+)
 from creditlane.schemas.migrate import _MIGRATION_LOCK, migrate
-from creditlane.schemas.routing import DEFAULT_PARTITIONS
 
 from ..roles import url_of
 from .direct_store import DirectStore, codes

@@ -16,9 +16,9 @@ from creditlane.local.app import app
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.producer.cli.redis_users_command import variable_of
 from creditlane.schemas.errors import ConfigurationError
+from creditlane.schemas.installation import MAX_PARTITIONS
 from creditlane.schemas.keys import Keys
 from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, as_user, rules, user_name
-from creditlane.schemas.routing import MAX_PARTITIONS
 
 from ..redis_users import redis_url_of
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from creditlane.schemas.errors import InvalidCommand
 from creditlane.schemas.identifiers import Position, derive_account_id, entry_id, position_of, transaction_id
-from creditlane.schemas.routing import MAX_PARTITIONS, partition_of
+from creditlane.schemas.installation import MAX_PARTITIONS
+from creditlane.schemas.routing import partition_of
 from creditlane.schemas.tickets import Ticket
 
 ANN = "cca_" + "a" * 32
