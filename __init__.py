@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .producer.async_client import AsyncClient
-    from .producer.client import Client
+    from .producer.client._async.client import AsyncClient
+    from .producer.client._sync.client import Client
     from .schemas.accounts import Account, BalanceAt, Entry, Transaction
     from .schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Reverse, Unfreeze
     from .schemas.errors import (
@@ -98,8 +98,8 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names in {
-        ".producer.async_client": ("AsyncClient",),
-        ".producer.client": ("Client",),
+        ".producer.client._async.client": ("AsyncClient",),
+        ".producer.client._sync.client": ("Client",),
         ".schemas.accounts": ("Account", "BalanceAt", "Entry", "Transaction"),
         ".schemas.commands": (
             "Close",

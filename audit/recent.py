@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from . import recent_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
-from .verification_sql import FUTURE, STORES
+from .whole_sql import FUTURE, STORES
 
 #: What the rows of a period and their neighbours can tell.
 RECENT_CHECKS = {

@@ -1,4 +1,4 @@
-"""The statements of `recent`: what `verification_sql` says of all rows, of those of a period and their neighbours.
+"""The statements of `recent`: what `whole_sql` says of all rows, of those of a period and their neighbours.
 
 Each costs what the period's rows cost, however long the journal is: the period is found by the index on created_at, and
 every neighbour by the primary key. Hence look-ups, not joins, of which the planner might read the whole journal.
@@ -6,7 +6,7 @@ every neighbour by the primary key. Hence look-ups, not joins, of which the plan
 
 from __future__ import annotations
 
-from .verification_sql import JUDGEMENT, OBSTACLE, PARTS, PLACES, UNDOING
+from .whole_sql import JUDGEMENT, OBSTACLE, PARTS, PLACES, UNDOING
 
 _IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
 

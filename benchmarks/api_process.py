@@ -13,10 +13,10 @@ from typing import IO, Self
 
 import psycopg
 
+from ..cli.api import is_api_installed
 from ..local.processes import wait_until
 from ..producer.api.addresses import listening_socket
-from ..producer.api.keys import create_key
-from ..producer.cli.api_command import is_api_installed
+from ..producer.operations.api_keys import create_key
 from ..schemas.errors import ConfigurationError
 from ..schemas.settings import Settings
 from .http_wire import Address, Connection
@@ -79,7 +79,7 @@ class ApiProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", f"{package}.local.api_child", str(listening.fileno())],
                 env={**environment_of(self._settings), **self._variables},
-                # Its end is this process's end, see `local.starter`.
+                # Its end is this process's end, see `cli.end_with_parent`.
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import redis
 
+from ..lanes.keys import Keys
 from ..local.processes import wait_until
 from ..producer import Client
 from ..schemas.commands import Command
 from ..schemas.installation import MAX_PARTITIONS
-from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .plan import BenchmarkFailed
 from .waiting_producer import Progress

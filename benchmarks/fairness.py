@@ -23,13 +23,13 @@ import msgspec
 import psycopg
 import typer
 
+from ..cli.output import print_line, print_table
+from ..lanes.postgres.migrate import migrate
 from ..producer import Client
-from ..producer.api.keys import create_key
-from ..producer.cli.output import print_line, print_table
+from ..producer.operations.api_keys import create_key
 from ..schemas.commands import Command, Credit, Debit, OpenAccount
 from ..schemas.errors import CreditlaneError
 from ..schemas.events import new_secret, public_endpoint_id
-from ..schemas.migrate import migrate
 from ..schemas.settings import Settings
 from .api_process import OK, UNLIMITED, ApiProcess
 from .fat_batches import encode_line, wide_posts

@@ -20,9 +20,11 @@ import msgspec
 import psycopg
 import typer
 
-from ..audit.verification import verify
+from ..audit.whole import verify
+from ..cli.output import print_line, print_table
+from ..lanes.encoding import encode_command
+from ..lanes.postgres.migrate import migrate
 from ..producer import Client
-from ..producer.cli.output import print_line, print_table
 from ..schemas.amounts import MAX_AMOUNT_DIGITS
 from ..schemas.commands import (
     MAX_ENTRIES,
@@ -33,9 +35,7 @@ from ..schemas.commands import (
     OpenAccount,
     Post,
 )
-from ..schemas.encoding import encode_command
 from ..schemas.errors import CreditlaneError
-from ..schemas.migrate import migrate
 from ..schemas.settings import Settings
 from .api_process import OK, ApiProcess
 from .backlog import LANE_LIMIT

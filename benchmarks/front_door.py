@@ -15,9 +15,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ..producer.cli.output import print_line, print_table
+from ..cli.output import print_line, print_table
+from ..lanes.postgres.migrate import migrate
 from ..schemas.errors import ConfigurationError, CreditlaneError
-from ..schemas.migrate import migrate
 from ..schemas.settings import Settings
 from .api_process import OK, ApiProcess
 from .http_wire import Address, Connection

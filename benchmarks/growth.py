@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from ..producer.cli.output import progress_bar
+from ..cli.output import progress_bar
 from ..schemas.settings import Settings
 from .ledger_check import check_ledger
 from .load import AMOUNT, debits

@@ -9,9 +9,9 @@ from contextlib import closing
 
 import msgspec
 
+from ..cli.output import progress_bar
 from ..local.processes import wait_until
 from ..producer import Client
-from ..producer.cli.output import progress_bar
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .api_process import OK, ApiProcess

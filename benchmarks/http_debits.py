@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 
-from ..producer.cli.output import progress_bar
+from ..cli.output import progress_bar
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .api_process import ApiProcess

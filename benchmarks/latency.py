@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ..cli.output import progress_bar
 from ..producer import Client
-from ..producer.cli.output import progress_bar
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .ledger_check import check_kept_results, check_ledger

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import psycopg
 import redis
 
-from ..audit.verification import verify
+from ..audit.whole import verify
+from ..lanes.keys import Keys
 from ..schemas.installation import MAX_PARTITIONS
-from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .load import AMOUNT, INITIAL_BALANCE
 from .plan import BenchmarkFailed

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from ..producer.cli.output import progress_bar
+from ..cli.output import progress_bar
 from ..schemas.identifiers import ACCOUNT_PREFIX, entry_id, transaction_id
 from ..schemas.settings import Settings
 from .api_process import OK, ApiProcess

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..producer.cli.output import Cell, print_line, print_table
+from ..cli.output import Cell, print_line, print_table
 from .growth import Growth
 from .http_debits import CONNECTIONS, RequestRate
 from .latency import RATE_PER_SECOND, Latencies

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ..schemas.keys import COMMAND_FIELD
+from ..lanes.keys import COMMAND_FIELD
 from ..schemas.settings import load_settings
-from ..worker.applier import Applier
-from ..worker.connecting import connect_postgres
-from ..worker.requests import Batch, parse_request
-from ..worker.store import LedgerStore
+from ..worker.connections import connect_postgres
+from ..worker.lanes.entries import Batch, parse_request
+from ..worker.store.applier import Applier
+from ..worker.store.transaction import LedgerStore
 
 
 def apply_command(encoded: str) -> dict[str, Any]:

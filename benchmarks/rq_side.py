@@ -12,8 +12,8 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from ..producer.cli.output import progress_bar
-from ..schemas.encoding import encode_command
+from ..cli.output import progress_bar
+from ..lanes.encoding import encode_command
 from ..schemas.settings import Settings
 from .ledger_check import check_ledger
 from .load import debits

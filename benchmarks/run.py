@@ -14,10 +14,10 @@ from types import FrameType
 import psycopg
 import redis
 
+from ..cli.output import progress_bar
+from ..lanes.postgres.migrate import migrate
 from ..producer import Client
-from ..producer.cli.output import progress_bar
 from ..schemas.errors import Unavailable
-from ..schemas.migrate import migrate
 from ..schemas.settings import DEFAULT_STORE, Settings, load_settings
 from .growth import measure_growth
 from .http_batch import measure_enqueue_many, measure_http_batch

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+from ..cli.output import progress_bar
 from ..producer import Client
-from ..producer.cli.output import progress_bar
 from ..schemas.commands import Debit
 from ..schemas.settings import Settings
 from .backlog import LANE_LIMIT, Backlog

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..lanes.keys import Keys
 from ..schemas.journal import Announcement, decode_announcements
-from ..schemas.keys import Keys
 from ..schemas.settings import Settings
-from ..worker.connecting import connect_redis
+from ..worker.connections import connect_redis
 from .plan import BenchmarkFailed
 
 #: How long no result at all may come, in seconds.

@@ -23,11 +23,11 @@ import msgspec
 import psycopg
 import typer
 
+from ..cli.output import print_line, print_table
+from ..lanes.postgres.migrate import migrate
 from ..local.servers import EmbeddedPostgres, EmbeddedRedis
-from ..producer.cli.output import print_line, print_table
 from ..schemas.errors import CreditlaneError
 from ..schemas.events import public_event_id
-from ..schemas.migrate import migrate
 from ..schemas.settings import Settings
 from .plan import BenchmarkFailed
 from .webhook_faults import Faults, hurry

@@ -16,12 +16,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from ..lanes.encoding import Movement, decode_command, encode_command
 from ..local.processes import wait_until
 from ..schemas.commands import OpenAccount
-from ..schemas.encoding import Movement, decode_command, encode_command
 from ..schemas.events import new_secret
 from ..schemas.settings import Settings
-from ..worker.store import LedgerStore
+from ..worker.store.transaction import LedgerStore
 from .plan import BenchmarkFailed
 from .worker_processes import environment_of
 

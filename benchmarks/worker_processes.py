@@ -16,9 +16,9 @@ from typing import IO, Self
 import psycopg
 import redis
 
+from ..cli.stop_signals import held_signals
+from ..lanes.keys import Keys
 from ..local.processes import wait_until
-from ..local.stop_signals import held_signals
-from ..schemas.keys import Keys
 from ..schemas.settings import Settings
 from .plan import BenchmarkFailed
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import socket
 import sys
 
+from ..cli.end_with_parent import end_with_starter
+from ..lanes.log_stream import adopt_standard_error
 from ..schemas.errors import CreditlaneError
-from ..schemas.log_stream import adopt_standard_error
 from ..schemas.settings import load_settings
-from .starter import end_with_starter
 
 
 def main() -> int:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ..cli.ledger_connection import ledger_connection
+from ..cli.process_pool import API_NUMBER, LogSink, WorkerPool
 from ..producer.api.addresses import address_of, listening_socket
-from ..producer.api.keys import FIND_KEYS, KeyRow, create_key, key_id_of, matching
-from ..producer.cli.ledger_connection import ledger_connection
+from ..producer.operations.api_keys import FIND_KEYS, KeyRow, create_key, key_id_of, matching
 from ..schemas.errors import ConfigurationError
 from ..schemas.settings import Settings
-from .worker_pool import API_NUMBER, LogSink, WorkerPool
 
 #: The development key stands here, for its owner alone.
 KEY_FILE = "api-key"

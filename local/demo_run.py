@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from ..producer.client import Client
-from ..producer.ticket_sequence import Tickets
+from ..producer.client._sync.client import Client
+from ..producer.client.tickets import Tickets
 from ..schemas.commands import Debit, OpenAccount
 from ..schemas.errors import CreditlaneError
 from ..schemas.results import Result

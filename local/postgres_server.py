@@ -18,8 +18,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from ..lanes.postgres.sessions import connect
 from ..schemas.errors import ConfigurationError
-from ..schemas.postgres_sessions import connect
 from ..schemas.roles import SESSIONS_ROLE
 from .processes import (
     POLL_SECONDS,
@@ -33,7 +33,7 @@ from .processes import (
     usable,
     wait_until,
 )
-from .reachable_places import place_for_data, programs_for
+from .reachable_paths import place_for_data, programs_for
 from .server_user import ServerUser, server_user
 
 SUPERUSER = "postgres"

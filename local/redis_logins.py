@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
-from ..schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
+from ..lanes.redis.users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
 from ..schemas.roles import Part
 from ..schemas.settings import Settings
 from .redis_server import EmbeddedRedis

@@ -8,19 +8,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ..cli.jobs_pool import QUEUES, jobs_pool
+from ..cli.process_pool import LogSink, WorkerPool
+from ..cli.role_passwords import variable_of
+from ..cli.stop_signals import StopSignals
 from ..schemas.errors import Unavailable
 from ..schemas.postgres_urls import as_role
 from ..schemas.roles import PARTS, Part, role_name
 from ..schemas.settings import Settings, load_settings
 from .api_server import Api, served_api
 from .embedded_urls import keep_own, without_own
-from .jobs_pools import QUEUES, jobs_pool
 from .redis_logins import RedisLogins
-from .role_passwords import variable_of
 from .servers import EmbeddedPostgres, EmbeddedRedis
 from .stack_record import claimed, recorded
-from .stop_signals import StopSignals
-from .worker_pool import LogSink, WorkerPool
 
 #: Where webhooks may go beside public addresses, unless the environment says: to what runs on a developer's machine.
 ALLOWED_NETWORKS = {"CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
@@ -115,8 +115,8 @@ def _environments(as_part: Mapping[Part, Settings], log_format: str | None) -> d
 
 def _migrated(settings: Settings, *, makes_roles: bool = False) -> str:
     """Bring the ledger to the schema of this version, perhaps with roles, and tell which that is."""
-    from ..schemas.migrate import migrate
-    from ..schemas.role_setup import RoleSetup
+    from ..lanes.postgres.migrate import migrate
+    from ..lanes.postgres.role_setup import RoleSetup
 
     roles = RoleSetup(settings.role_prefix) if makes_roles else None
     try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .async_client import AsyncClient
-    from .client import Client
+    from .client._async.client import AsyncClient
+    from .client._sync.client import Client
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -18,11 +18,11 @@ if not TYPE_CHECKING:  # or every name would be one
 
     def __getattr__(name: str) -> object:
         if name == "Client":
-            from .client import Client
+            from .client._sync.client import Client
 
             return Client
         if name == "AsyncClient":
-            from .async_client import AsyncClient
+            from .client._async.client import AsyncClient
 
             return AsyncClient
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,9 +12,9 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from .account_names import name_key, seen_pattern
 from .amounts import Amount, AmountOrZero
 from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN, TRANSACTION_ID_PATTERN
-from .names import name_key, seen_pattern
 from .urls import TargetUrl
 
 #: Version of the command format on the lanes.

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from creditlane.local.processes import wait_until
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.operations.api_keys import create_key
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
@@ -51,7 +51,7 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
     def serve(*, workers: int = 1) -> Served:
         for _ in range(workers):
             start("worker", "-m", "creditlane.worker")
-        api = start("api", "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
+        api = start("api", "-c", "from creditlane.cli.main import main; main()", "api", "--port", "0")
         assert api.stdout is not None
         url = address_told(api.stdout.readline())
         with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:

@@ -21,9 +21,9 @@ import pytest
 import redis
 import structlog
 
+from creditlane.lanes.keys import Keys
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas import redaction
-from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
 
 from .api_processes import serve_api

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from creditlane.producer import lane_status
-from creditlane.producer.async_session import AsyncSession
-from creditlane.producer.session import Session
-from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
+from creditlane.lanes.redis.users import REDIS_USERS, RedisUser, acl_lines, as_user, hashed, user_name
+from creditlane.producer.client._async.session import AsyncSession
+from creditlane.producer.client._sync.session import Session
+from creditlane.producer.operations import lane_status
 from creditlane.schemas.settings import Settings
 
 #: No words: logs do not tell passwords, wherever these come up.
@@ -52,7 +52,7 @@ def dismiss(client: redis.Redis, url: str, prefix: str) -> None:
     names = {user_name(user, prefix) for user in REDIS_USERS}
     refused = [entry for entry in client.acl_log() if entry["username"] in names and entry["reason"] != "auth"]
     client.acl_deluser(*names)
-    assert refused == [], f"Redis has refused what a part needs; see schemas/redis_users.py: {refused}"
+    assert refused == [], f"Redis has refused what a part needs; see lanes/redis/users.py: {refused}"
 
 
 def redis_url_of(user: RedisUser, url: str, prefix: str) -> str:

@@ -15,12 +15,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from creditlane.lanes.postgres.migrate import migrate
+from creditlane.lanes.postgres.role_setup import RoleSetup
+from creditlane.lanes.postgres.sessions import AsyncPostgresSession, PostgresSession
+from creditlane.lanes.redis.users import RedisUser
 from creditlane.local.postgres_server import ROLE
-from creditlane.schemas.migrate import migrate
-from creditlane.schemas.postgres_sessions import AsyncPostgresSession, PostgresSession
 from creditlane.schemas.postgres_urls import as_role
-from creditlane.schemas.redis_users import RedisUser
-from creditlane.schemas.role_setup import RoleSetup
 from creditlane.schemas.roles import PARTS, Part, role_name
 from creditlane.schemas.settings import Settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from ..lanes.log_stream import adopt_standard_error
 from ..schemas.errors import CreditlaneError
-from ..schemas.log_stream import adopt_standard_error
 from ..schemas.settings import load_settings
 from .process import run_worker
 

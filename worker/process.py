@@ -23,23 +23,23 @@ from types import FrameType
 import psycopg
 import structlog
 
-from ..schemas.heartbeats import Heartbeat, heartbeat_directory
+from ..lanes.backoff import Backoff
+from ..lanes.heartbeats import Heartbeat, heartbeat_directory
+from ..lanes.keys import Keys
+from ..lanes.logs import configure_logs
+from ..lanes.postgres.errors import error_text
+from ..lanes.postgres.start_check import check_ledger
 from ..schemas.installation import Installation
-from ..schemas.keys import Keys
-from ..schemas.logs import configure_logs
-from ..schemas.postgres_errors import error_text
 from ..schemas.settings import Settings
-from ..schemas.start_check import check_ledger
-from .backoff import Backoff
-from .connecting import connect_postgres, connect_redis
-from .counting import Counting
-from .leases import LeaseKeeper
-from .mirror import Mirror
-from .ownership import Ownership
+from .connections import connect_postgres, connect_redis
+from .lanes.installation_mirror import Mirror
+from .lanes.leases import LeaseKeeper
+from .lanes.ownership import Ownership
+from .lanes.redis_check import check_redis
+from .lanes.redis_session import RedisFault, RedisFaults, answer_seconds_within
+from .metrics import Counting
+from .pipeline import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 from .progress import Progress
-from .redis_check import check_redis
-from .redis_session import RedisFault, RedisFaults, answer_seconds_within
-from .stages import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 
 #: How long Postgres may take to answer while the worker starts, in seconds.
 START_ANSWER_SECONDS = 5.0

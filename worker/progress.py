@@ -15,8 +15,8 @@ from types import MappingProxyType
 import psycopg
 import redis
 
-from ..schemas.postgres_sessions import ServerSilent
-from ..schemas.worker_numbers import StageTrouble
+from ..lanes.postgres.sessions import ServerSilent
+from ..schemas.worker_metrics import StageTrouble
 
 #: What is said of a stage whose thread is no more.
 ENDED = "its thread has ended"

@@ -13,15 +13,15 @@ from ... import __version__
 from ...schemas.amounts import MAX_AMOUNT_DIGITS
 from ...schemas.commands import MAX_ENTRIES
 from ...schemas.settings import Settings
-from ..background import begin_in_background
-from . import accounts, batch, commands, transactions, webhooks
+from ..background_tasks import begin_in_background
 from .connections import Connections
-from .docs_pages import add_docs
-from .documentation import CONTACT, LICENSE, SERVERS, TAGS, describe
+from .console.pages import add_docs
 from .errors import add_error_handlers
-from .monitoring import Watch
+from .middleware.stack import surround
+from .openapi.responses import CONTACT, LICENSE, SERVERS, TAGS, describe
 from .paging import MAX_PAGE_ITEMS
-from .surroundings import surround
+from .routes import accounts, batch, commands, transactions, webhooks
+from .routes.monitoring import Watch
 from .unknown_input import only_known_bodies, only_known_parameters
 
 _DESCRIPTION = """

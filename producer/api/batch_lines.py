@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from ...lanes.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command
 from ...schemas.commands import COMMAND_VERSION, Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse
 from ...schemas.commands import Unfreeze as UnfreezeCommand
-from ...schemas.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command
 from ...schemas.errors import InvalidCommand, UndecodableCommand
 from ...schemas.identifiers import position_of
-from ..outgoing import addressed, generated_key, make_command
-from . import models
-from .body_fields import check_fields
+from ..client.chunks import addressed, generated_key, make_command
 from .errors import Problem, problem_of, problem_of_fields
+from .middleware.body_fields import check_fields
+from .models import ledger as models
 
 #: What ends a line of the body.
 NEWLINE = b"\n"

@@ -8,18 +8,18 @@ from typing import Any, Self
 
 from fastapi import FastAPI
 
+from ...lanes.postgres.sessions import Row
 from ...schemas.errors import Unavailable
 from ...schemas.fair_shares import SHARE_OF_FREE
 from ...schemas.networks import network_rules
-from ...schemas.postgres_sessions import Row
 from ...schemas.settings import Settings
 from ...schemas.webhook_secrets import secret_keys
-from ..async_ledger_pool import AsyncLedgerPool
-from ..async_session import AsyncSession
-from ..horizon import Horizon
-from ..postgres import read_until
+from ..client._async.ledger_pool import AsyncLedgerPool
+from ..client._async.session import AsyncSession
+from ..ledger.read_limits import read_until
+from ..ledger.watermark import Horizon
 from .known_accounts import KnownAccounts
-from .read_time import UNREAD
+from .read_deadline import UNREAD
 
 #: Most connections to Postgres; requests that find all of them taken wait for one, as long as a read may take.
 MAX_CONNECTIONS = 16

@@ -30,7 +30,7 @@ from ...schemas.errors import (
 from ...schemas.identifiers import ACCOUNT_ID_PATTERN
 from ...schemas.results import ErrorDetail
 from ...schemas.roles import DeniedByRole
-from .models import AMOUNT_OR_ZERO_PATTERN, AMOUNT_PATTERN
+from .models.ledger import AMOUNT_OR_ZERO_PATTERN, AMOUNT_PATTERN
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ...schemas.identifiers import ACCOUNT_PREFIX, is_account_id
-from ..ledger_queries import FIND_ACCOUNTS
-from .rounds import Rounds
+from ..ledger.queries import FIND_ACCOUNTS
+from .coalescing import Rounds
 
 #: Accounts that one process remembers to exist, over all stores.
 MAX_KNOWN_ACCOUNTS = 50_000

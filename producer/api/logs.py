@@ -9,7 +9,7 @@ import logging
 
 import structlog
 
-from ...schemas import logs
+from ...lanes import logs
 
 
 def configure_logs(log_format: str | None) -> None:

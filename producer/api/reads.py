@@ -9,22 +9,22 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from fastapi import Depends
 from starlette.requests import Request
 
+from ...lanes.postgres.sessions import Row
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, ENTRY_PREFIX, is_account_id, position_of
 from ...schemas.journal import SIDE_NAMES
-from ...schemas.moments import parse_moment as moment_named
-from ...schemas.postgres_sessions import Row
 from ...schemas.results import moment_of, moment_text
-from .. import ledger_queries as queries
-from .. import ledger_reads
-from ..ledger_rows import AccountRow, EntryRow, TransactionRows, account_row, entry_row
-from ..readings import Query, Reading, perform_async
-from .authentication import Store, authenticated_store
+from ...schemas.time import parse_moment as moment_named
+from ..ledger import queries
+from ..ledger import reads as ledger_reads
+from ..ledger.read_steps import Query, Reading, perform_async
+from ..ledger.rows import AccountRow, EntryRow, TransactionRows, account_row, entry_row
+from .auth import Store, authenticated_store
 from .connections import Connections
 from .errors import Problem
-from .models import AccountBody, BalanceBody, EntryBody, TransactionBody
+from .models.ledger import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
-from .read_time import ReadTime
+from .read_deadline import ReadTime
 
 _T = TypeVar("_T")
 

@@ -16,9 +16,9 @@ from ...schemas.errors import ConfigurationError
 from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings
 from .app import create_app
-from .connection_guard import KEEP_ALIVE_SECONDS, GuardedProtocol
-from .connection_limits import OTHER_DESCRIPTORS, ConnectionLimits
 from .logs import configure_logs
+from .middleware.connection_guard import KEEP_ALIVE_SECONDS, GuardedProtocol
+from .middleware.connection_limits import OTHER_DESCRIPTORS, ConnectionLimits
 
 #: How much longer than its wait for a result a request may take at a stop, in seconds.
 STOP_MARGIN_SECONDS = 5.0

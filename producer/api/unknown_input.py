@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from .errors import Problem, problem_of_fields
-from .key_header import KEY_FIELD, KEY_HEADER
+from .idempotency_header import KEY_FIELD, KEY_HEADER
 
 #: What a request without a body may say all the same: nothing.
 _NOTHING: tuple[Any, ...] = ({}, None)

@@ -10,19 +10,19 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from ...lanes.encoding import MAX_COMMAND_BYTES
 from ...schemas.commands import Command
-from ...schemas.encoding import MAX_COMMAND_BYTES
 from ...schemas.errors import InvalidCommand, Unavailable
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
-from ..outgoing import chunk_of, generated_key, make_command
-from ..verdict import unread
-from .authentication import Store, authenticated_store
+from ..client.chunks import chunk_of, generated_key, make_command
+from ..client.resolve import unread
+from .auth import Store, authenticated_store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
-from .key_header import KEY_FIELD, KEY_HEADER, KeyHeader, key_of_header
-from .limits import waiting_place
-from .models import QueuedCommand
+from .idempotency_header import KEY_FIELD, KEY_HEADER, KeyHeader, key_of_header
+from .middleware.request_limits import waiting_place
+from .models.ledger import QueuedCommand
 
 _CommandT = TypeVar("_CommandT", bound=Command)
 

@@ -15,9 +15,9 @@ from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 #: The official client.
 SDK = "creem@1.13.0"
 
-COMMAND = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()"]
 #: The argument by which a worker process of `up` is known.
-WORKER = "creditlane.local.worker_child"
+WORKER = "creditlane.cli.worker_child"
 #: Far more than anything here takes, since the machine may be busy, in seconds.
 DEADLINE_SECONDS = 60.0
 

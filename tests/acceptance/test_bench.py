@@ -24,10 +24,10 @@ from creditlane.benchmarks.scenarios import Measurement
 from creditlane.benchmarks.waiting_producer import count_results
 from creditlane.benchmarks.webhooks import WebhookCost, check_outbox
 from creditlane.benchmarks.worker_processes import WorkerProcesses
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres
 from creditlane.schemas.journal import Announcement, JournalRow, encode_announcements
-from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.schemas.settings import Settings
 
 #: One process for all: the benchmark has servers of its own, and they need a core each.

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from creditlane import Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 
 ACCOUNTS = "/v1/customer-credits/accounts"
 REPLAY = "x-idempotent-replay"

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from creditlane import Settings
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.operations.api_keys import create_key
 
 from ..ports import free_port
 
@@ -42,7 +42,7 @@ def server_url(settings: Settings) -> Iterator[str]:
     values = settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS}).model_dump(exclude_none=True)
     environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
     port = free_port()
-    program = "from creditlane.local.entry import main; main()"
+    program = "from creditlane.cli.main import main; main()"
     commands = [
         [sys.executable, "-m", "creditlane.worker"],
         [sys.executable, "-c", program, "api", "--port", str(port)],

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from creditlane import Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 
 LONG = os.environ.get("CREDITLANE_TEST_LONG") == "1"
 #: Requests for each operation in each phase, at most.

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import psycopg
 import redis
 
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.schemas.commands import Command, Debit, OpenAccount
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.journal import Announcement, JournalRow, decode_announcements
-from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.schemas.settings import Settings
 
 from .producing import Producer

@@ -14,10 +14,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from creditlane.lanes.encoding import encode_command
+from creditlane.lanes.keys import COMMAND_FIELD, REPLY_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Command, Credit, Debit, OpenAccount
-from creditlane.schemas.encoding import encode_command
-from creditlane.schemas.keys import COMMAND_FIELD, REPLY_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from .worker_processes import wait_for

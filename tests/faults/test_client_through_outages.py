@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from creditlane import Client, CreditlaneError, OutcomeUnknown, Result, Settings, Unavailable
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 
 from ..roles import migrate_with_roles

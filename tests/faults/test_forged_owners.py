@@ -8,16 +8,16 @@ from collections.abc import Iterable
 import psycopg
 import pytest
 
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
+from creditlane.lanes.encoding import Movement, encode_command
+from creditlane.lanes.keys import COMMAND_FIELD
 from creditlane.schemas.commands import Command
-from creditlane.schemas.encoding import Movement, encode_command
-from creditlane.schemas.keys import COMMAND_FIELD
 from creditlane.schemas.settings import Settings
-from creditlane.worker.applier import Applier
-from creditlane.worker.book import Verdict
-from creditlane.worker.connecting import connect_postgres
-from creditlane.worker.requests import Batch, Request, parse_request
-from creditlane.worker.store import LedgerStore
+from creditlane.worker.connections import connect_postgres
+from creditlane.worker.lanes.entries import Batch, Request, parse_request
+from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.store.applier import Applier
+from creditlane.worker.store.transaction import LedgerStore
 
 from .extent import BACKLOG, SEEDS
 from .history import Effect, History, effect_of, expected_effects

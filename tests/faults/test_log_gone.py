@@ -20,7 +20,7 @@ from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.errors import CreditlaneError
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs.look import living_processes
+from creditlane.worker.jobs.status import living_processes
 
 from ..ports import free_port
 from ..roles import settings_of
@@ -30,7 +30,7 @@ PARTS = {
     "worker": ["-m", "creditlane.worker"],
     "jobs": ["-m", "creditlane.worker.jobs", "--queue", "jobs"],
     "deliveries": ["-m", "creditlane.worker.jobs", "--queue", "deliveries"],
-    "api": ["-c", "from creditlane.local.entry import main; main()", "api", "--port"],
+    "api": ["-c", "from creditlane.cli.main import main; main()", "api", "--port"],
 }
 #: The role of each that is no worker, by a word of its command.
 ROLES: dict[str, Part] = {"creditlane.worker.jobs": "jobs", "api": "api"}

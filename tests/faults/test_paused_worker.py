@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
 from creditlane.schemas.settings import Settings
 
 from .extent import BACKLOG, BATCH_LIMIT, SEEDS

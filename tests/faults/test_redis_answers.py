@@ -9,11 +9,11 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.lanes.encoding import encode_command
+from creditlane.lanes.keys import COMMAND_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.schemas.commands import Credit
-from creditlane.schemas.encoding import encode_command
-from creditlane.schemas.keys import COMMAND_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from .history import History

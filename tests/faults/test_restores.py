@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
+from creditlane.lanes.keys import Keys
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.commands import Command
-from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
 
 from ..roles import migrate_with_roles

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from creditlane import Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 
 from .extent import LONG
 

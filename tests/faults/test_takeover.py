@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.schemas.commands import Command, Credit, Post, PostEntry
 from creditlane.schemas.settings import Settings
 

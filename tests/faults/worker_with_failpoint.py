@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from creditlane.schemas.settings import load_settings
-from creditlane.worker import store
 from creditlane.worker.process import run_worker
-from creditlane.worker.row_text import copy_text
+from creditlane.worker.store import transaction as store
+from creditlane.worker.store.journal_rows import copy_text
 
 #: Long enough that whoever does not wait for it is gone before.
 LINGER_SECONDS = 1.0

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from creditlane.audit.recent import verify_period
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.journal import Kind
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from creditlane import Client
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.local.processes import wait_until
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.errors import CreditlaneError
 from creditlane.schemas.identifiers import derive_account_id
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
 
 from . import checks
 from .books import prove_books, read_books

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import psycopg
 
 from creditlane import Client
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
-from creditlane.producer.api.keys import create_key
-from creditlane.schemas.keys import Keys
+from creditlane.producer.operations.api_keys import create_key
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
@@ -35,7 +35,7 @@ PARTITIONS = 24
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
 PATIENCE_SECONDS = 60.0
 _WORKER = ("-m", "creditlane.worker")
-_API = ("-c", "from creditlane.local.entry import main; main()", "api", "--port", "0")
+_API = ("-c", "from creditlane.cli.main import main; main()", "api", "--port", "0")
 _OWNED = "select count(*) from leases where worker_id is null"
 
 

@@ -5,12 +5,12 @@ from typing import Self
 
 import psycopg
 
+from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.schemas.commands import AnyCommand
-from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result, result_of_announcement
 from creditlane.schemas.settings import DEFAULT_STORE
-from creditlane.worker.store import LedgerStore
+from creditlane.worker.store.transaction import LedgerStore
 
 #: As the tests' databases are initialised.
 PARTITIONS = 8

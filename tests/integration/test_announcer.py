@@ -7,18 +7,18 @@ import msgspec
 import pytest
 import redis
 
-from creditlane.schemas.encoding import Movement
+from creditlane.lanes.encoding import Movement
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.schemas.journal import JournalRow, decode_announcements
-from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
-from creditlane.worker.announcer import (
+from creditlane.worker.lanes.announcer import (
     MAX_MESSAGE_BYTES,
     MAX_RESULTS_PER_MESSAGE,
     MAX_UNREAD_BYTES,
     MAX_UNREAD_MESSAGES,
     Announcer,
 )
-from creditlane.worker.book import Verdict
-from creditlane.worker.requests import Batch, Request
+from creditlane.worker.lanes.entries import Batch, Request
+from creditlane.worker.ledger.state import Verdict
 
 ACCOUNT = f"cca_{7:032x}"
 PRODUCER = "p1"

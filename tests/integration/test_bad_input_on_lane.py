@@ -10,13 +10,13 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, encode_command
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Credit
-from creditlane.schemas.encoding import MAX_COMMAND_BYTES, encode_command
 from creditlane.schemas.journal import Announcement, decode_announcements
-from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
-from creditlane.worker.lane_reader import MAX_ANSWER_BYTES
+from creditlane.worker.lanes.reader import MAX_ANSWER_BYTES
 from creditlane.worker.process import Worker
 
 from .direct_store import DirectStore, add_store

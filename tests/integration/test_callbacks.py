@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from creditlane import Client, Credit, Debit, InvalidCommand, OpenAccount, Settings
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
 
 from .outbox_reading import read_outbox, subscribe
 

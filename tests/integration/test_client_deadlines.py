@@ -17,10 +17,10 @@ import pytest
 import redis
 
 from creditlane import Client, ConfigurationError, CreditlaneError, Debit, OutcomeUnknown, Settings, Ticket, Unavailable
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.local.servers import EmbeddedRedis
-from creditlane.producer.redis_wire import RedisWire
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
+from creditlane.producer.client._sync.redis_connection import RedisWire
 
 from ..tcp_link import TcpLink, redis_address
 

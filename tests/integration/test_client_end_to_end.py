@@ -29,9 +29,11 @@ from creditlane import (
     Settings,
     TransactionNotFound,
 )
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
-from creditlane.producer import ledger_reads, outgoing, reply_desk
-from creditlane.schemas.keys import Keys
+from creditlane.producer.client import chunks as outgoing
+from creditlane.producer.client import pending_replies as reply_desk
+from creditlane.producer.ledger import reads as ledger_reads
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 

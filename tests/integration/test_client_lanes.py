@@ -26,12 +26,12 @@ from creditlane import (
     Settings,
     Unavailable,
 )
-from creditlane.producer import outgoing
-from creditlane.schemas.encoding import decode_command
+from creditlane.lanes.encoding import decode_command
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
+from creditlane.producer.client import chunks as outgoing
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch
 from creditlane.schemas.identifiers import derive_account_id
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
 
 ACCOUNTS = ["cca_" + f"{number:032x}" for number in range(10)]
 MakeClient = Callable[[Settings], Client]
@@ -314,7 +314,7 @@ def test_a_redis_that_cannot_be_reached_is_unavailable(make_client: MakeClient, 
 def test_a_postgres_that_cannot_be_reached_is_unavailable(
     make_client: MakeClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditlane.producer.postgres.READ_SECONDS", 0.2)
+    monkeypatch.setattr("creditlane.producer.ledger.read_limits.READ_SECONDS", 0.2)
     client = make_client(settings.model_copy(update={"database_url": "postgresql://u:hunter2@/db?host=/nowhere"}))
 
     with pytest.raises(Unavailable, match="Postgres cannot be reached") as caught:

@@ -20,7 +20,8 @@ from creditlane import (
     TransactionNotFound,
     Unavailable,
 )
-from creditlane.producer import horizon, ledger_reads
+from creditlane.producer.ledger import reads as ledger_reads
+from creditlane.producer.ledger import watermark as horizon
 from creditlane.schemas.commands import AnyCommand, Close, Credit, Freeze, Post, PostEntry, Reverse
 
 from .direct_store import DirectStore, add_store, codes

@@ -15,11 +15,11 @@ import pytest
 import redis
 
 from creditlane import Client, Debit, InvalidCommand, OutcomeUnknown, Result, Settings, Ticket
+from creditlane.lanes.encoding import decode_command, encode_command
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.local.servers import EmbeddedRedis
-from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal, encode_announcements
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
 
 ACCOUNT = "cca_" + "0" * 31 + "1"
 #: How long a test waits for what must come, in seconds.

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, encode_command
+from creditlane.lanes.keys import COMMAND_FIELD, REPLY_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Command, Credit, OpenAccount
-from creditlane.schemas.encoding import MAX_COMMAND_BYTES, encode_command
-from creditlane.schemas.keys import COMMAND_FIELD, REPLY_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from ..faults.history import History

@@ -11,11 +11,11 @@ import redis
 from typer.testing import CliRunner, Result
 
 from creditlane import Client, CreditlaneError, InvalidCommand, OpenAccount, Settings
-from creditlane.local.app import app
+from creditlane.cli.app import app
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import NotMigrated
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
 
 ACCOUNT = "cca_" + "5e" * 16
 #: As another language may write it: other order, white space, an escape.

@@ -6,9 +6,9 @@ import time
 import psycopg
 import pytest
 
-from creditlane.schemas import postgres_sessions
-from creditlane.schemas.postgres_sessions import PostgresSession, ServerSilent, silent_for
-from creditlane.worker.connecting import connect_postgres_async
+from creditlane.lanes.postgres import sessions as postgres_sessions
+from creditlane.lanes.postgres.sessions import PostgresSession, ServerSilent, silent_for
+from creditlane.worker.connections import connect_postgres_async
 
 #: Far longer than any deadline here.
 SLEEP = "select pg_sleep(120)"

@@ -13,16 +13,16 @@ import redis
 
 from creditlane import Client
 from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
+from creditlane.lanes.encoding import decode_command, encode_command
+from creditlane.lanes.keys import COMMAND_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import AnyCommand, Close, Credit, OpenAccount, Reverse
-from creditlane.schemas.encoding import decode_command, encode_command
-from creditlane.schemas.keys import COMMAND_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import DEFAULT_STORE, Settings
-from creditlane.worker.applier import Applier, CommandTimedOut
-from creditlane.worker.book import Verdict
-from creditlane.worker.requests import Batch, parse_request
-from creditlane.worker.sizing import MAX_LONE_TIMEOUTS, MAX_TIMEOUTS_UNPROVEN, Sizing
-from creditlane.worker.store import LedgerStore
+from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.store.applier import Applier, CommandTimedOut
+from creditlane.worker.store.sizing import MAX_LONE_TIMEOUTS, MAX_TIMEOUTS_UNPROVEN, Sizing
+from creditlane.worker.store.transaction import LedgerStore
 
 from ..faults.worker_processes import StartWorker, WorkerProcess, start_worker, wait_for
 from .direct_store import DirectStore, add_store
@@ -147,7 +147,8 @@ def test_many_short_parts_end_before_they_hold_their_lanes_for_long(
     long but all of them do, then they are applied in smaller transactions."""
     steps = count()
     monkeypatch.setattr(
-        "creditlane.worker.store.time", SimpleNamespace(monotonic=lambda: monotonic() + next(steps) * LEASE_SECONDS / 8)
+        "creditlane.worker.store.transaction.time",
+        SimpleNamespace(monotonic=lambda: monotonic() + next(steps) * LEASE_SECONDS / 8),
     )
     commands: list[AnyCommand] = []
     for number in range(12):

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
 from creditlane.schemas.settings import Settings
-from creditlane.worker.fences import MAX_EPOCH_LEAP, EpochRaiser, Fences
-from creditlane.worker.ownership import Ownership
+from creditlane.worker.lanes.fences import MAX_EPOCH_LEAP, EpochRaiser, Fences
+from creditlane.worker.lanes.ownership import Ownership
 
 from ..faults.worker_processes import wait_for
 
@@ -168,8 +168,8 @@ def test_fences_that_cannot_be_passed_yet_are_tried_again(
         raise psycopg.OperationalError("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("creditlane.worker.fences.connect_postgres", refuse)
-        patched.setattr("creditlane.worker.fences.RETRY_SECONDS", 0.0)
+        patched.setattr("creditlane.worker.lanes.fences.connect_postgres", refuse)
+        patched.setattr("creditlane.worker.lanes.fences.RETRY_SECONDS", 0.0)
         assert owner.raise_fences() == {1}
         assert owner.raise_fences() == {1}
     assert epochs_of(settings)[1] == 3

@@ -6,14 +6,14 @@ import pytest
 import redis
 
 from creditlane import Client, Debit, LaneFull, Settings
+from creditlane.lanes.keys import Keys
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.producer.outgoing import Chunk
-from creditlane.producer.shipment import ENQUEUE_SCRIPT, Shipment
+from creditlane.producer.client.chunks import Chunk
+from creditlane.producer.client.enqueue import ENQUEUE_SCRIPT, Shipment
 from creditlane.schemas.fair_shares import SHARE_OF_FREE
-from creditlane.schemas.keys import Keys
-from creditlane.worker.deleter import Deleter
-from creditlane.worker.redis_session import RedisFaults, RedisSession
-from creditlane.worker.requests import Batch, parse_request
+from creditlane.worker.lanes.deleter import Deleter
+from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.redis_session import RedisFaults, RedisSession
 
 from ..redis_users import redis_url_of
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from creditlane.schemas.keys import COMMAND_FIELD, Keys
+from creditlane.lanes.keys import COMMAND_FIELD, Keys
 from creditlane.schemas.settings import Settings
-from creditlane.worker.deleter import MAX_ENTRIES_PER_CALL, Deleter
-from creditlane.worker.redis_session import RedisFaults, RedisSession
-from creditlane.worker.requests import Batch, parse_request
+from creditlane.worker.lanes.deleter import MAX_ENTRIES_PER_CALL, Deleter
+from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.redis_session import RedisFaults, RedisSession
 
 EPOCH = 5
 PARTITION = 3

@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from creditlane.schemas.settings import Settings
-from creditlane.worker.connecting import connect_postgres
-from creditlane.worker.counting import Counting
-from creditlane.worker.leases import LeaseKeeper
-from creditlane.worker.ownership import Ownership
+from creditlane.worker.connections import connect_postgres
+from creditlane.worker.lanes.leases import LeaseKeeper
+from creditlane.worker.lanes.ownership import Ownership
+from creditlane.worker.metrics import Counting
 from creditlane.worker.progress import Progress
 
 from ..faults.worker_processes import wait_for

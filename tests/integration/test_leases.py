@@ -7,8 +7,8 @@ import pytest
 
 from creditlane.schemas.journal import Refusal
 from creditlane.schemas.settings import Settings
-from creditlane.worker.connecting import connect_postgres
-from creditlane.worker.store import LedgerStore, PartitionsLost
+from creditlane.worker.connections import connect_postgres
+from creditlane.worker.store.transaction import LedgerStore, PartitionsLost
 
 from ..faults.history import History
 from ..faults.owners import known_workers, owned_by, owned_lanes

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from creditlane import Unavailable
-from creditlane.producer.async_ledger_pool import AsyncLedgerPool
-from creditlane.producer.ledger_pool import LedgerPool
+from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
+from creditlane.producer.client._sync.ledger_pool import LedgerPool
 
 WHO = "select pg_backend_pid()"
 #: How long a read may take, in seconds.

@@ -18,8 +18,9 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
+from creditlane.lanes.postgres.migrate import _MIGRATION_LOCK, migrate
 from creditlane.local.processes import wait_until
-from creditlane.schemas import job_tables, migrations, webhook_tables
+from creditlane.schemas import migrations
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import (
@@ -29,7 +30,8 @@ from creditlane.schemas.installation import (
     Revision,
     check_installation,
 )
-from creditlane.schemas.migrate import _MIGRATION_LOCK, migrate
+from creditlane.schemas.tables import jobs as job_tables
+from creditlane.schemas.tables import webhooks as webhook_tables
 
 from ..roles import url_of
 from .direct_store import DirectStore, codes
@@ -321,7 +323,7 @@ def test_others_get_on_while_a_migration_waits_for_a_table(empty_database_url: s
 
 def test_to_be_told_to_stop_ends_a_migration_that_waits_for_another(database_url: str) -> None:
     """Given SIGTERM, which to a container's first process is none without a handler, then nothing is left behind."""
-    command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "migrate"]
+    command = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()", "migrate"]
     with psycopg.connect(database_url) as holder:
         holder.execute("select pg_advisory_xact_lock(%s)", [_MIGRATION_LOCK])
         environment = os.environ | {"CREDITLANE_DATABASE_URL": database_url}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import (
     AnyCommand,
     Close,
@@ -17,8 +18,7 @@ from creditlane.schemas.commands import (
     Reverse,
     Unfreeze,
 )
-from creditlane.schemas.routing import partition_of
-from creditlane.worker.store import PartitionsLost
+from creditlane.worker.store.transaction import PartitionsLost
 
 from ..conftest import PARTITIONS
 from .direct_store import DirectStore, add_store, codes

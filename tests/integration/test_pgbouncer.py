@@ -16,18 +16,18 @@ from fastapi.testclient import TestClient
 from psycopg.conninfo import conninfo_to_dict
 
 from creditlane import Client, Debit, Settings
+from creditlane.lanes.postgres.migrate import migrate
 from creditlane.local.processes import wait_until
 from creditlane.local.server_user import server_user
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.operations.api_keys import create_key
 from creditlane.schemas.installation import SCHEMA_REVISION
-from creditlane.schemas.migrate import migrate
 from creditlane.schemas.roles import PARTS, Part
 
 from ..roles import settings_of, url_of
 
 PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
-ENTRY = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()"]
+ENTRY = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()"]
 #: Far more than anything here takes, since the machine may be busy, in seconds.
 DEADLINE_SECONDS = 60.0
 #: Part of the socket's name only: it opens no TCP port.

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from creditlane.schemas.postgres_errors import error_text, without_rows
+from creditlane.lanes.postgres.errors import error_text, without_rows
 
 SECRET = "customer-4711"
 TABLE = "create temporary table journal (key text constraint key_taken unique, amount numeric(5) check (amount > 0))"

@@ -10,15 +10,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from creditlane.audit.verification import verify
-from creditlane.producer.ledger_pool import LedgerPool, read_limits
-from creditlane.producer.postgres import read_until
+from creditlane.audit.whole import verify
+from creditlane.lanes.postgres.migrate import migrate
+from creditlane.lanes.postgres.sessions import FORMATS, PostgresSession, connect, connect_async
+from creditlane.producer.client._sync.ledger_pool import LedgerPool, read_limits
+from creditlane.producer.ledger.read_limits import read_until
 from creditlane.schemas.commands import Debit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, Unavailable
-from creditlane.schemas.migrate import migrate
-from creditlane.schemas.postgres_sessions import FORMATS, PostgresSession, connect, connect_async
-from creditlane.worker.connecting import connect_postgres
-from creditlane.worker.store import LedgerStore
+from creditlane.worker.connections import connect_postgres
+from creditlane.worker.store.transaction import LedgerStore
 
 from ..conftest import DatabaseServer
 from ..tcp_link import TcpLink
@@ -127,7 +127,7 @@ def test_limits_of_others_cut_nothing(url: str) -> None:
 
 def test_the_proof_is_not_cut(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a ledger that takes longer to prove than a statement may take elsewhere, then it is proven."""
-    monkeypatch.setattr("creditlane.audit.verification.sql.STORES", "select 1, pg_sleep(0.2)::text")
+    monkeypatch.setattr("creditlane.audit.whole.sql.STORES", "select 1, pg_sleep(0.2)::text")
 
     assert verify(url).discrepancies == 0
 

@@ -7,9 +7,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from creditlane.producer import lane_problems, ledger_queries, ledger_reads, statements
-from creditlane.producer.ledger_queries import of_named_store
-from creditlane.worker import sql
+from creditlane.producer.ledger import command_reads as statements
+from creditlane.producer.ledger import queries as ledger_queries
+from creditlane.producer.ledger import reads as ledger_reads
+from creditlane.producer.ledger.queries import of_named_store
+from creditlane.producer.operations import lane_problems
+from creditlane.worker.store import sql
 
 from ..query_plans import nodes_of
 

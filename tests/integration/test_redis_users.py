@@ -11,14 +11,14 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from typer.testing import CliRunner
 
+from creditlane.cli.app import app
+from creditlane.cli.redis_users import variable_of
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.redis.users import REDIS_USERS, RedisUser, as_user, rules, user_name
 from creditlane.local import redis_server
-from creditlane.local.app import app
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.producer.cli.redis_users_command import variable_of
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.installation import MAX_PARTITIONS
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, as_user, rules, user_name
 
 from ..redis_users import redis_url_of
 

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.local import processes, reachable_places, redis_program, redis_server
+from creditlane.local import processes, redis_program, redis_server
+from creditlane.local import reachable_paths as reachable_places
 from creditlane.local.processes import is_running, wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.errors import ConfigurationError

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
-from creditlane.worker import shared_turn
-from creditlane.worker.shared_turn import SharedTurn
+from creditlane.worker.lanes import shared_turn
+from creditlane.worker.lanes.shared_turn import SharedTurn
 
 from ..redis_users import redis_url_of
 

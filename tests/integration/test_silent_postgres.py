@@ -15,17 +15,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Client, Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.authentication import KeyDesk
+from creditlane.producer.api.auth import KeyDesk
 from creditlane.producer.api.connections import Connections
-from creditlane.producer.api.keys import KeyRow, create_key
-from creditlane.producer.api.monitoring import CHECK_SECONDS
-from creditlane.producer.async_ledger_reader import AsyncLedgerReader
-from creditlane.producer.lane_status import read_lanes
-from creditlane.producer.ledger_pool import ASK_AGAIN_SECONDS
-from creditlane.producer.ledger_reader import LedgerReader
-from creditlane.producer.postgres import CLOSE_SECONDS, READ_SECONDS
+from creditlane.producer.api.routes.monitoring import CHECK_SECONDS
+from creditlane.producer.client._async.ledger_reader import AsyncLedgerReader
+from creditlane.producer.client._sync.ledger_pool import ASK_AGAIN_SECONDS
+from creditlane.producer.client._sync.ledger_reader import LedgerReader
+from creditlane.producer.ledger.read_limits import CLOSE_SECONDS, READ_SECONDS
+from creditlane.producer.operations.api_keys import KeyRow, create_key
+from creditlane.producer.operations.lane_status import read_lanes
 from creditlane.schemas.errors import AccountNotFound, CreditlaneError, Unavailable, WebhookNotFound
 from creditlane.schemas.events import public_endpoint_id
 from creditlane.schemas.tickets import Ticket

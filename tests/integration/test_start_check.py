@@ -27,7 +27,7 @@ from ..roles import settings_of
 
 #: Far more than anything here takes, since the machine may be busy, in seconds.
 DEADLINE_SECONDS = 60.0
-ENTRY = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()"]
+ENTRY = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()"]
 PROCESSES: dict[str, tuple[Part, list[str]]] = {
     "worker": ("worker", ["worker"]),
     "jobs": ("jobs", ["jobs", "work", "--queue", "jobs"]),

@@ -14,14 +14,14 @@ from typer.testing import CliRunner, Result
 
 from creditlane import Client, Debit, Settings
 from creditlane.audit.findings import CHECKS
-from creditlane.local.app import app
+from creditlane.cli import status as status_command
+from creditlane.cli.app import app
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
-from creditlane.producer.cli import status_command
-from creditlane.producer.lane_status import LanesReport, read_lanes
+from creditlane.producer.operations.lane_status import LanesReport, read_lanes
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
 from creditlane.schemas.installation import SCHEMA_REVISION
-from creditlane.schemas.keys import Keys
 
 from ..roles import settings_of
 
@@ -295,7 +295,7 @@ def test_entries_ahead_of_the_clock_are_named(run: Run, database_url: str) -> No
 def test_workers_share_the_lanes_and_give_them_back(
     processes: int, run: Run, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
 ) -> None:
-    command = [sys.executable, "-P", "-c", "from creditlane.local.entry import main; main()", "worker"]
+    command = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()", "worker"]
     environment = environment_of(settings_of("worker", settings))
     with subprocess.Popen([*command, "--processes", str(processes)], env=environment) as worker:
         shares = [8 // processes] * processes

@@ -8,6 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from creditlane.lanes.encoding import decode_command, encode_command
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import (
     AnyCommand,
     Close,
@@ -20,13 +22,11 @@ from creditlane.schemas.commands import (
     Reverse,
     Unfreeze,
 )
-from creditlane.schemas.encoding import decode_command, encode_command
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import DEFAULT_STORE
-from creditlane.worker import account_cache as cache_module
-from creditlane.worker import sql
-from creditlane.worker import store as store_module
-from creditlane.worker.store import PartitionsLost, StaleAccount
+from creditlane.worker.store import accounts as cache_module
+from creditlane.worker.store import sql
+from creditlane.worker.store import transaction as store_module
+from creditlane.worker.store.transaction import PartitionsLost, StaleAccount
 
 from .direct_store import PARTITIONS, DirectStore, codes
 

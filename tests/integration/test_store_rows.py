@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.schemas.commands import Credit, Debit, Freeze, OpenAccount
-from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.results import Result
 from creditlane.schemas.settings import DEFAULT_STORE
 

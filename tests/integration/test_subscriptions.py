@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from creditlane.worker.subscriptions import Subscriptions
+from creditlane.worker.store.subscriptions import Subscriptions
 
 #: Stores with endpoints, and endpoints of each.
 STORES, ENDPOINTS = 20, 50

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from creditlane import Client, Settings
-from creditlane.producer import webhook_operations
-from creditlane.producer.async_ledger_pool import AsyncLedgerPool
-from creditlane.producer.dead_letters import DeadLetters
-from creditlane.producer.ledger_pool import LedgerPool
-from creditlane.producer.operations import Operation
-from creditlane.producer.postgres import read_until
-from creditlane.producer.sender import Sender
+from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
+from creditlane.producer.client._sync.ledger_pool import LedgerPool
+from creditlane.producer.client._sync.sender import Sender
+from creditlane.producer.ledger.read_limits import read_until
+from creditlane.producer.ledger.statement import Operation
+from creditlane.producer.operations import webhooks as webhook_operations
+from creditlane.producer.operations.dead_letters import DeadLetters
 from creditlane.schemas.errors import OutcomeUnknown, Unavailable
 
 from ..tcp_link import TcpLink

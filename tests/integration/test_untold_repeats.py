@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from creditlane import Client, Credit, Settings
-from creditlane.producer.async_listener import AsyncListener
-from creditlane.producer.listener import Listener
+from creditlane.producer.client._async.listener import AsyncListener
+from creditlane.producer.client._sync.listener import Listener
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from creditlane.audit.findings import CHECKS, MAX_EXAMPLES, Judged
 from creditlane.audit.recent import verify_period
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.schemas.errors import NotMigrated, Unavailable
 
 ANN = "cca_" + "0a" * 16

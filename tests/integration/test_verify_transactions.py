@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from creditlane import Post, Reverse
-from creditlane.audit.verification import VerificationReport, verify
+from creditlane.audit.whole import VerificationReport, verify
 from creditlane.schemas.commands import Debit, OpenAccount
 from creditlane.schemas.identifiers import transaction_id
 

@@ -23,7 +23,7 @@ from creditlane import (
     WebhookLimitReached,
     WebhookNotFound,
 )
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
 from creditlane.schemas.webhooks import MAX_ENDPOINTS
 
 URL = "https://example.com/hook"
@@ -164,7 +164,7 @@ def test_what_was_not_sent_to_a_deleted_endpoint_fails(
 def test_deliveries_are_listed_newest_first_in_pages(
     client: Client, add_deliveries: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditlane.producer.webhook_operations.PAGE_DELIVERIES", 2)
+    monkeypatch.setattr("creditlane.producer.operations.webhooks.PAGE_DELIVERIES", 2)
     made = client.webhooks.create(url=URL)
     ids = add_deliveries(made.id, 1, 2, 3, 1, 2, 3, 3)
 
@@ -199,7 +199,7 @@ def test_one_event_is_sent_again(client: Client, add_deliveries: Callable[..., l
 def test_what_failed_is_sent_again_from_a_moment_on(
     client: Client, add_deliveries: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditlane.producer.webhook_operations.SLICE_DELIVERIES", 2)
+    monkeypatch.setattr("creditlane.producer.operations.webhooks.SLICE_DELIVERIES", 2)
     made, other = client.webhooks.create(url=URL), client.webhooks.create(url=URL)
     ids = add_deliveries(made.id, 3, 3, 2, 3, 1, 3, 3)
     add_deliveries(other.id, 3, 3)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from creditlane import CreditlaneError, InvalidCommand, Settings
-from creditlane.local.app import app
+from creditlane.cli.app import app
 from creditlane.schemas.errors import OutcomeUnknown, WebhookNotFound
 
 from ..roles import settings_of

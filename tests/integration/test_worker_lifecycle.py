@@ -10,10 +10,10 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.lanes.encoding import encode_command
+from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Credit
-from creditlane.schemas.encoding import encode_command
-from creditlane.schemas.keys import Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 
 from ..faults.connections import cut_postgres_connections
@@ -231,7 +231,7 @@ def test_a_wrong_number_of_partitions_does_not_stay_in_redis(settings: Settings,
 
 def is_alive(runtime_dir: Path, prefix: str) -> bool:
     """Whether `creditlane worker alive` says so, as a health check asks it."""
-    command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "worker", "alive"]
+    command = [sys.executable, "-c", "from creditlane.cli.main import main; main()", "worker", "alive"]
     reach = {"CREDITLANE_RUNTIME_DIR": str(runtime_dir), "CREDITLANE_REDIS_PREFIX": prefix}
     return subprocess.run(command, env={**os.environ, **reach}, capture_output=True, check=False).returncode == 0
 

@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.commands import OpenAccount
-from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.journal import Announcement, JournalRow, Kind, Status
-from creditlane.worker.book import UNOPENED, AccountKey, Book, Verdict
-from creditlane.worker.ledger import decide_all
+from creditlane.worker.ledger.decide import decide_all
+from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
 from .naive_ledger import NaiveLedger, same_name

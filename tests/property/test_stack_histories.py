@@ -12,10 +12,10 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from creditlane.schemas.encoding import encode_command
+from creditlane.lanes.encoding import encode_command
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, COMMAND_FIELD, REPLY_FIELD, Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.journal import Announcement, decode_announcements
-from creditlane.schemas.keys import ANNOUNCEMENT_FIELD, COMMAND_FIELD, REPLY_FIELD, Keys
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.settings import Settings
 from creditlane.worker.process import Worker
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from creditlane.schemas.encoding import decode_command, encode_command
+from creditlane.lanes.encoding import decode_command, encode_command
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.journal import Announcement
-from creditlane.schemas.routing import partition_of
-from creditlane.worker.book import AddressedCommand, Verdict
-from creditlane.worker.store import LedgerStore, StaleAccount
+from creditlane.worker.ledger.state import AddressedCommand, Verdict
+from creditlane.worker.store.transaction import LedgerStore, StaleAccount
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
 from .naive_ledger import NaiveLedger

@@ -2,8 +2,8 @@
 
 import pytest
 
-from creditlane.producer.api import address_limits
-from creditlane.producer.api.address_limits import (
+from creditlane.producer.api.middleware import address_limits
+from creditlane.producer.api.middleware.address_limits import (
     BURST_SECONDS,
     MAX_DELAY_SECONDS,
     AddressPace,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from creditlane import Close, Command, Credit, Debit, OpenAccount, Post, Reverse
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, encode_command
 from creditlane.producer.api.batch_lines import LineSplitter, command_of
 from creditlane.producer.api.errors import Problem
-from creditlane.producer.outgoing import addressed
-from creditlane.schemas.encoding import MAX_COMMAND_BYTES, encode_command
+from creditlane.producer.client.chunks import addressed
 
 STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"

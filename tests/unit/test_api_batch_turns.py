@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from creditlane.producer.api import batch_turns
-from creditlane.producer.api.asking_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.batch_turns import ALONE, BESIDE_OTHERS, BatchTurns
+from creditlane.lanes.keys import Keys
+from creditlane.producer.api.middleware import batch_turns
+from creditlane.producer.api.middleware.asking_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.middleware.batch_turns import ALONE, BESIDE_OTHERS, BatchTurns
 from creditlane.schemas.errors import Unavailable
-from creditlane.schemas.keys import Keys
 
 from .moved_clock import MovedClock
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from creditlane.producer.api.body_fields import MAX_FIELDS, MAX_NAME_CHARACTERS, check_fields
+from creditlane.producer.api.middleware.body_fields import MAX_FIELDS, MAX_NAME_CHARACTERS, check_fields
 from creditlane.schemas.commands import MAX_ENTRIES, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_CHARACTERS
 from creditlane.schemas.errors import InvalidCommand
 

@@ -11,10 +11,15 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from creditlane import Settings
-from creditlane.producer.api import connection_guard, connection_limits
-from creditlane.producer.api.connection_guard import MAX_HEADERS, MAX_SURPLUS_BYTES, MAX_URL_BYTES, GuardedProtocol
-from creditlane.producer.api.connection_limits import ConnectionLimits
-from creditlane.producer.api.request_metrics import RequestMetrics
+from creditlane.producer.api.metrics.requests import RequestMetrics
+from creditlane.producer.api.middleware import connection_guard, connection_limits
+from creditlane.producer.api.middleware.connection_guard import (
+    MAX_HEADERS,
+    MAX_SURPLUS_BYTES,
+    MAX_URL_BYTES,
+    GuardedProtocol,
+)
+from creditlane.producer.api.middleware.connection_limits import ConnectionLimits
 from creditlane.schemas.networks import parse_networks
 
 #: How long anything here may take, in seconds; the machine may be busy.

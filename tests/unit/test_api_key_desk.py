@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from creditlane.producer.api.authentication import KeyDesk
+from creditlane.producer.api.auth import KeyDesk
 from creditlane.producer.api.connections import Connections
-from creditlane.producer.api.keys import KeyRow
+from creditlane.producer.operations.api_keys import KeyRow
 from creditlane.schemas.errors import Unavailable
 
 #: How long whoever asks waits, in seconds.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from creditlane.producer.api.keys import KeyRow, hash_of, key_id_of, matching, new_key
+from creditlane.producer.operations.api_keys import KeyRow, hash_of, key_id_of, matching, new_key
 
 
 def row_of(key: str, key_id: str = "") -> KeyRow:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from creditlane import Settings
-from creditlane.producer.api import token_buckets
-from creditlane.producer.api.limits import STREAMED_PATH, BodyLimits, SharedPlaces
-from creditlane.producer.api.token_buckets import TokenBuckets
+from creditlane.producer.api.middleware import token_buckets
+from creditlane.producer.api.middleware.request_limits import STREAMED_PATH, BodyLimits, SharedPlaces
+from creditlane.producer.api.middleware.token_buckets import TokenBuckets
 from creditlane.schemas.errors import RateLimited
 
 from .moved_clock import MovedClock

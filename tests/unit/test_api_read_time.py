@@ -2,8 +2,8 @@
 
 import pytest
 
-from creditlane.producer.api.read_time import LEAST_READ_SECONDS, ReadTime
-from creditlane.producer.postgres import READ_SECONDS
+from creditlane.producer.api.read_deadline import LEAST_READ_SECONDS, ReadTime
+from creditlane.producer.ledger.read_limits import READ_SECONDS
 from creditlane.schemas.errors import Unavailable
 
 from .moved_clock import MovedClock

@@ -10,12 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from creditlane import Settings
-from creditlane.producer.api.authentication import Store
+from creditlane.producer.api.auth import Store
 from creditlane.producer.api.errors import add_error_handlers
-from creditlane.producer.api.request_log import RequestLog
-from creditlane.producer.api.request_metrics import RequestMetrics
-from creditlane.producer.api.response_headers import SAFE_HEADERS
-from creditlane.producer.api.surroundings import surround
+from creditlane.producer.api.metrics.requests import RequestMetrics
+from creditlane.producer.api.middleware.request_log import RequestLog
+from creditlane.producer.api.middleware.response_headers import SAFE_HEADERS
+from creditlane.producer.api.middleware.stack import surround
 from creditlane.schemas.tickets import Ticket
 
 Messages = list[dict[str, Any]]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from creditlane.producer.api.shared_look import SharedLook
+from creditlane.producer.api.shared_read import SharedLook
 
 WAITERS = 50
 

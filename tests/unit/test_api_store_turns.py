@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from creditlane.producer.api import store_turns
-from creditlane.producer.api.asking_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.store_turns import MOST_AT_WORK, StoreTurns
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
+from creditlane.producer.api.middleware import store_turns
+from creditlane.producer.api.middleware.asking_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.middleware.store_turns import MOST_AT_WORK, StoreTurns
 
 from .moved_clock import MovedClock
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from creditlane import Settings
-from creditlane.producer.api.asking_stores import AskingStores
-from creditlane.producer.api.authentication import Store
-from creditlane.producer.api.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
-from creditlane.producer.api.batch_turns import BatchTurns
-from creditlane.producer.api.limits import Limits
+from creditlane.lanes.keys import Keys
+from creditlane.producer.api.auth import Store
+from creditlane.producer.api.middleware.asking_stores import AskingStores
+from creditlane.producer.api.middleware.batch_turns import BatchTurns
+from creditlane.producer.api.middleware.request_limits import Limits
+from creditlane.producer.api.routes.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
-from creditlane.producer.async_session import AsyncSession
-from creditlane.schemas.keys import Keys
+from creditlane.producer.client._async.session import AsyncSession
 
 STORE = Store("store_a", 1, "key")
 #: What the answers of a store may be, in bytes.

@@ -8,16 +8,16 @@ from unittest.mock import Mock
 import psycopg
 import pytest
 
+from creditlane.lanes.encoding import LaneCommand, Movement
 from creditlane.schemas.commands import Post, Reverse
-from creditlane.schemas.encoding import LaneCommand, Movement
 from creditlane.schemas.errors import CommandDeadLettered
 from creditlane.schemas.journal import JournalRow
-from creditlane.worker import sizing
-from creditlane.worker.applier import Applier, CommandTimedOut
-from creditlane.worker.book import AddressedCommand, Verdict
-from creditlane.worker.requests import Batch, Request
-from creditlane.worker.sizing import MAX_SPANNING_ROWS, MAX_TRANSACTION_BYTES, Sizing
-from creditlane.worker.store import LedgerStore, PartitionsLost, TransactionTooLarge
+from creditlane.worker.lanes.entries import Batch, Request
+from creditlane.worker.ledger.state import AddressedCommand, Verdict
+from creditlane.worker.store import sizing
+from creditlane.worker.store.applier import Applier, CommandTimedOut
+from creditlane.worker.store.sizing import MAX_SPANNING_ROWS, MAX_TRANSACTION_BYTES, Sizing
+from creditlane.worker.store.transaction import LedgerStore, PartitionsLost, TransactionTooLarge
 
 LEASE_SECONDS = 10.0
 
@@ -101,7 +101,7 @@ def store() -> Store:
 
 @pytest.fixture
 def applier(store: Store, monkeypatch: pytest.MonkeyPatch) -> Applier:
-    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("creditlane.worker.store.applier.time.monotonic", lambda: 0.0)
     return Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
 
 
@@ -168,7 +168,7 @@ def test_what_times_out_is_tried_in_halves_and_what_got_through_is_remembered(ap
 def test_it_grows_again_slowly(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a Postgres that was slow and is not any more, then the parts grow until a batch is one again, and none of
     them is much larger than what is known to get through."""
-    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("creditlane.worker.store.applier.time.monotonic", lambda: 0.0)
     applier = Applier(cast("LedgerStore", store), Sizing(batch_limit=400, lease_seconds=LEASE_SECONDS))
     batch = Batch([movement(number) for number in range(400)], {1: 1})
     store.takes = 100
@@ -203,7 +203,7 @@ def test_long_rows_make_the_next_transactions_small(applier: Applier, store: Sto
 def test_what_took_long_makes_the_next_smaller_before_it_times_out(
     held_seconds: float, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: held_seconds)
+    monkeypatch.setattr("creditlane.worker.store.applier.time.monotonic", lambda: held_seconds)
     applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
     batch = Batch([movement(number) for number in range(1_000)], {1: 1})
 
@@ -261,7 +261,7 @@ def test_a_connection_that_breaks_after_half_a_lease_is_tried_smaller(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(range(0, 10_000, 6))
-    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr("creditlane.worker.store.applier.time.monotonic", lambda: float(next(times)))
     applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
     store.takes, store.error = 0, psycopg.OperationalError("server closed the connection unexpectedly")
     batch = Batch([movement(number) for number in range(100)], {1: 1})
@@ -318,7 +318,7 @@ def test_waiting_for_others_is_no_command_s_fault_however_long_it_took(
     error: type[psycopg.Error], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(range(0, 10_000, 6))
-    monkeypatch.setattr("creditlane.worker.applier.time.monotonic", lambda: float(next(times)))
+    monkeypatch.setattr("creditlane.worker.store.applier.time.monotonic", lambda: float(next(times)))
     applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
     store.takes, store.error = 0, error("waiting")
 

@@ -5,10 +5,10 @@ from asyncio import Future
 from collections.abc import Sequence
 from typing import Any
 
-from creditlane.producer.async_listener import AsyncListener
-from creditlane.producer.replies import ReplyStream
-from creditlane.producer.reply_desk import ReplyDesk
-from creditlane.producer.wire import Call, ExchangeFailed
+from creditlane.producer.client._async.listener import AsyncListener
+from creditlane.producer.client.pending_replies import ReplyDesk
+from creditlane.producer.client.redis_exchange import Call, ExchangeFailed
+from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
 
 #: How long the listener may take to end, in seconds.

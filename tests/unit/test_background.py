@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from creditlane.producer.api.rounds import Rounds
-from creditlane.producer.api.shared_look import SharedLook
-from creditlane.producer.async_ledger_pool import AsyncLedgerPool
-from creditlane.producer.async_listener import AsyncListener
-from creditlane.producer.replies import ReplyStream
-from creditlane.producer.reply_desk import ReplyDesk
-from creditlane.producer.wire import Call
+from creditlane.producer.api.coalescing import Rounds
+from creditlane.producer.api.shared_read import SharedLook
+from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
+from creditlane.producer.client._async.listener import AsyncListener
+from creditlane.producer.client.pending_replies import ReplyDesk
+from creditlane.producer.client.redis_exchange import Call
+from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
 
 #: How long anything may take, in seconds.

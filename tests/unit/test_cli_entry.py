@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from creditlane.local import app, entry
-from creditlane.local.deferred_commands import loaded
+from creditlane.cli import app
+from creditlane.cli import main as entry
+from creditlane.cli.deferred_commands import loaded
 from creditlane.schemas.errors import ConfigurationError, Unavailable
 
 
@@ -45,7 +46,7 @@ def test_the_plain_install_is_told_what_to_add(
 def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> None:
     """Nothing that takes time is imported before signals are heeded, either."""
     heavy = {"typer", "rich", "sqlalchemy", "alembic", "pydantic", "psycopg", "redis", "asyncio"}
-    code = f"import sys, creditlane.local.entry; print({heavy} & sys.modules.keys())"
+    code = f"import sys, creditlane.cli.main; print({heavy} & sys.modules.keys())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert told.stdout == "set()\n"
@@ -89,7 +90,7 @@ def test_a_command_line_that_starts_imports_no_more_than_it_needs(
 
     ours = {name for name in modules if name.partition(".")[0] == "creditlane"}
     benchmarks = {"creditlane.benchmarks"}
-    assert ours - benchmarks == {"creditlane", "creditlane.local", "creditlane.local.entry"} | {
+    assert ours - benchmarks == {"creditlane", "creditlane.local", "creditlane.cli.main"} | {
         f"creditlane.{name}" for name in own
     }
     assert len(modules) <= most
@@ -222,7 +223,7 @@ def test_a_terminal_need_not_know_every_character(encoding: str) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     """Given `creditlane … | head -1`, when head has gone, then nothing is said about it."""
-    command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "--help"]
+    command = [sys.executable, "-c", "from creditlane.cli.main import main; main()", "--help"]
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from creditlane.producer.cli.output import print_table, progress_bar
-from creditlane.producer.dead_letters import escaped
+from creditlane.cli.output import print_table, progress_bar
+from creditlane.producer.operations.dead_letters import escaped
 from creditlane.schemas.control_characters import visible
 
 

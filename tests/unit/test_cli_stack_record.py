@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from creditlane.local.app import app
-from creditlane.local.entry import main
+from creditlane.cli.app import app
+from creditlane.cli.main import main
 from creditlane.local.stack_record import AlreadyRunning, claimed, find_running, recorded
 
 PLAIN = {"CREDITLANE_REDIS_URL": "unix:///tmp/a/redis.sock?db=0"}

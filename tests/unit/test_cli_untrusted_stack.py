@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from creditlane.cli.main import main
 from creditlane.local import trusted_paths
-from creditlane.local.entry import main
 from creditlane.local.stack_record import LOCK_NAME, RECORD_NAME, claimed, find_running, recorded
 from creditlane.local.trusted_paths import UntrustedPath
 
@@ -18,7 +18,7 @@ NOBODY = 65_534
 SETTINGS = {"CREDITLANE_DATABASE_URL": "postgresql://attacker@evil/x"}
 EVIL = {"CREDITLANE_STORE;touch owned;X": "1", "PATH": "evil", "CREDITLANE_NOTHING": "$(touch owned)"}
 
-ENV = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "env", "--export"]
+ENV = [sys.executable, "-c", "from creditlane.cli.main import main; main()", "env", "--export"]
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from creditlane.local import worker_pool
+from creditlane.cli import process_pool as worker_pool
+from creditlane.cli.process_pool import WorkerPool, labelled
 from creditlane.local.processes import is_running, wait_until
-from creditlane.local.worker_pool import WorkerPool, labelled
 
 TELL_AND_WAIT = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
 OUTLIVE_SIGTERM = (
@@ -31,7 +31,7 @@ def main():
 stopped = threading.Event()
 worker.main = main
 sys.modules["creditlane.worker.__main__"] = worker
-from creditlane.local.worker_child import main as child
+from creditlane.cli.worker_child import main as child
 sys.exit(child())
 """
 STARTER = """

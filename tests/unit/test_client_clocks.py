@@ -2,7 +2,7 @@
 
 import pytest
 
-from creditlane.producer.clocks import DRIFT, GOOD_SECONDS, QUICK_SECONDS, Clocks
+from creditlane.producer.client.clocks import DRIFT, GOOD_SECONDS, QUICK_SECONDS, Clocks
 
 from .moved_clock import MovedClock
 

@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from creditlane import Close, Command, Credit, Debit, InvalidCommand, OpenAccount, Reverse
-from creditlane.producer import outgoing
-from creditlane.producer.outgoing import chunk_of, chunk_of_encoded, chunks_of, make_command, valid_account_id
-from creditlane.schemas.encoding import decode_command, encode_command, fingerprint
+from creditlane.lanes.encoding import decode_command, encode_command, fingerprint
+from creditlane.lanes.routing import partition_of
+from creditlane.producer.client import chunks as outgoing
+from creditlane.producer.client.chunks import chunk_of, chunk_of_encoded, chunks_of, make_command, valid_account_id
 from creditlane.schemas.identifiers import derive_account_id
-from creditlane.schemas.routing import partition_of
 
 STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"

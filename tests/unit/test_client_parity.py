@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from creditlane import AsyncClient, Client, ConfigurationError, CreditlaneError, Settings
-from creditlane.producer.async_webhook_endpoints import AsyncWebhooks
-from creditlane.producer.webhook_endpoints import Webhooks
+from creditlane.producer.client._async.webhooks import AsyncWebhooks
+from creditlane.producer.client._sync.webhooks import Webhooks
 
 HEAVY = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic", "rq", "fastapi", "typer", "rich")
 

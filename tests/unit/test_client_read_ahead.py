@@ -4,11 +4,11 @@ import weakref
 from itertools import count
 
 from creditlane import Debit, Settings, Ticket
-from creditlane.producer.outgoing import chunks_of
-from creditlane.producer.read_ahead import MAX_BULKS, MAX_LATEST_BULKS, MAX_TICKETS, ReadAhead
-from creditlane.producer.reply_desk import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
-from creditlane.producer.shipment import Shipment
-from creditlane.producer.ticket_sequence import Tickets
+from creditlane.producer.client.chunks import chunks_of
+from creditlane.producer.client.enqueue import Shipment
+from creditlane.producer.client.pending_replies import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
+from creditlane.producer.client.read_ahead import MAX_BULKS, MAX_LATEST_BULKS, MAX_TICKETS, ReadAhead
+from creditlane.producer.client.tickets import Tickets
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from creditlane import Ticket
-from creditlane.producer.clocks import Clocks
-from creditlane.producer.repeats import MAX_REQUESTS, Repeats
+from creditlane.producer.client.clocks import Clocks
+from creditlane.producer.client.repeats import MAX_REQUESTS, Repeats
 from creditlane.schemas.results import Result
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,13 +9,13 @@ import pytest
 from redis.exceptions import NoScriptError
 
 from creditlane import Debit, OutcomeUnknown, Settings, Unavailable
-from creditlane.producer.async_redis_wire import AsyncRedisWire
-from creditlane.producer.async_sender import AsyncSender
-from creditlane.producer.numbers import Numbers
-from creditlane.producer.outgoing import chunk_of
-from creditlane.producer.redis_wire import RedisWire
-from creditlane.producer.sender import Sender
-from creditlane.producer.shipment import Shipment
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
+from creditlane.producer.client._async.sender import AsyncSender
+from creditlane.producer.client._sync.redis_connection import RedisWire
+from creditlane.producer.client._sync.sender import Sender
+from creditlane.producer.client.chunks import chunk_of
+from creditlane.producer.client.enqueue import Shipment
+from creditlane.producer.client.identity import Numbers
 
 URL = "redis://localhost:1/0"
 COMMAND = Debit(account_id="cca_" + "0" * 31 + "1", amount=1, reference="r", idempotency_key="k")

@@ -6,9 +6,9 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from creditlane import Debit, LaneFull, Settings, Ticket, Unavailable
-from creditlane.producer.outgoing import Chunk
-from creditlane.producer.shipment import Shipment
-from creditlane.producer.ticket_sequence import Tickets
+from creditlane.producer.client.chunks import Chunk
+from creditlane.producer.client.enqueue import Shipment
+from creditlane.producer.client.tickets import Tickets
 
 STORE = "store_default"
 ACCOUNTS = ["cca_" + f"{number:032x}" for number in range(4)]

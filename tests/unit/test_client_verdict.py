@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from creditlane import Close, Command, Credit, Debit, Freeze, InvalidCommand, OpenAccount, Reverse, Ticket, Unfreeze
-from creditlane.producer.outgoing import addressed
-from creditlane.producer.statements import DeadLetter
-from creditlane.producer.verdict import own_ticket, verdict, verdict_of_news
-from creditlane.schemas.encoding import encode_command, fingerprint
+from creditlane.lanes.encoding import encode_command, fingerprint
+from creditlane.producer.client.chunks import addressed
+from creditlane.producer.client.resolve import own_ticket, verdict, verdict_of_news
+from creditlane.producer.ledger.command_reads import DeadLetter
 from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal
 
 STORE = "store_default"

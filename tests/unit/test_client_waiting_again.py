@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from creditlane import Ticket
-from creditlane.producer.async_waiting import AsyncWaiting
-from creditlane.producer.clocks import Clocks
-from creditlane.producer.repeats import Repeats
-from creditlane.producer.reply_desk import Inbox, ReplyDesk
-from creditlane.producer.waiting import Waiting
+from creditlane.lanes.keys import Keys
+from creditlane.producer.client._async.waiting import AsyncWaiting
+from creditlane.producer.client._sync.waiting import Waiting
+from creditlane.producer.client.clocks import Clocks
+from creditlane.producer.client.pending_replies import Inbox, ReplyDesk
+from creditlane.producer.client.repeats import Repeats
 from creditlane.schemas.journal import Announcement
-from creditlane.schemas.keys import Keys
 
 NUMBER = 7
 TICKET = Ticket("store_default", "cca_" + "0" * 32, "k", "1-0", "f", False, "producer", NUMBER)

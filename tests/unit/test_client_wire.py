@@ -9,9 +9,9 @@ import pytest
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, ReadOnlyError, ResponseError
 
 from creditlane import OutcomeUnknown, Unavailable
-from creditlane.producer.async_redis_wire import AsyncRedisWire
-from creditlane.producer.redis_wire import RedisWire
-from creditlane.producer.wire import MAX_CONNECTIONS, is_of_server
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
+from creditlane.producer.client._sync.redis_connection import RedisWire
+from creditlane.producer.client.redis_exchange import MAX_CONNECTIONS, is_of_server
 
 URL = "redis://localhost:1/0"
 #: More exchanges than a client has connections.

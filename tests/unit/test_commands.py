@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from creditlane.lanes.encoding import decode_command, encode_command, invalid_command
+from creditlane.schemas.account_names import name_key
 from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, reversal_key
-from creditlane.schemas.encoding import decode_command, encode_command, invalid_command
-from creditlane.schemas.names import name_key
 
 ANN = "cca_" + "a" * 32
 TRANSACTION = "cct_" + "a" * 32 + "1f"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from creditlane.lanes.encoding import invalid_command
 from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
-from creditlane.schemas.encoding import invalid_command
 
 ANN = "cca_" + "a" * 32
 TRANSACTION = "cct_" + "a" * 32 + "1"

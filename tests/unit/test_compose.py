@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from creditlane.local import role_passwords
+from creditlane.cli import role_passwords
+from creditlane.cli.redis_users import variable_of
+from creditlane.lanes.redis.users import REDIS_USERS, RedisUser, acl_lines, user_name
 from creditlane.local.postgres_server import SETTINGS
-from creditlane.producer.cli.redis_users_command import variable_of
-from creditlane.schemas.redis_users import REDIS_USERS, RedisUser, acl_lines, user_name
 from creditlane.schemas.roles import Part, role_name
 
 ROOT = Path(__file__).parents[2]

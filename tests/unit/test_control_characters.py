@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from creditlane.lanes.log_stream import LogStream
 from creditlane.schemas.control_characters import visible, visible_lines
-from creditlane.schemas.log_stream import LogStream
 
 #: A title, a cleared screen, a device report, a C1 control sequence, an overwritten line, a text turned around.
 ATTACKS = ["\x1b]0;OWNED\x07", "\x1b[2J", "\x1b[6n", "\x9b2J", "good\rbad", "\u202egnp.exe", "\x00", "\x7f", "\x08"]

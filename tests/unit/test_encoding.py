@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command, fingerprint
+from creditlane.schemas.account_names import name_key
 from creditlane.schemas.commands import (
     MAX_NAME_CHARACTERS,
     MAX_TEXT_CHARACTERS,
@@ -19,10 +21,8 @@ from creditlane.schemas.commands import (
     Reverse,
     Unfreeze,
 )
-from creditlane.schemas.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command, fingerprint
 from creditlane.schemas.errors import UndecodableCommand
 from creditlane.schemas.identifiers import transaction_id
-from creditlane.schemas.names import name_key
 
 ANN = "cca_" + "a" * 32
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from creditlane.schemas.encoding import Movement, _command_of, _movement_of
+from creditlane.lanes.encoding import Movement, _command_of, _movement_of
 from creditlane.schemas.errors import UndecodableCommand
 
 ANN = "cca_" + "a" * 32

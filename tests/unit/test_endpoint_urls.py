@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from creditlane.producer.webhook_targets import refuse_target
+from creditlane.producer.operations.webhook_targets import refuse_target
 from creditlane.schemas.errors import ConfigurationError, InvalidCommand
 from creditlane.schemas.networks import NetworkRules, parse_networks
 from creditlane.schemas.webhooks import NewWebhook

@@ -2,7 +2,7 @@
 
 import pytest
 
-from creditlane.worker.entry_ids import MAX_NUMBER, after, before, is_lower, order_of
+from creditlane.worker.lanes.entry_ids import MAX_NUMBER, after, before, is_lower, order_of
 
 
 def test_ids_are_ordered_by_their_numbers_and_not_as_text() -> None:

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from creditlane.local import worker_alive
-from creditlane.schemas import heartbeats
-from creditlane.schemas.heartbeats import SLACK_SECONDS, Heartbeat, heartbeat_directory, read_signs
+from creditlane.cli import worker_alive
+from creditlane.lanes import heartbeats
+from creditlane.lanes.heartbeats import SLACK_SECONDS, Heartbeat, heartbeat_directory, read_signs
 
 PREFIX = "tests"
 LEASE_SECONDS = 10.0

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from creditlane.lanes.routing import partition_of
 from creditlane.schemas.errors import InvalidCommand
 from creditlane.schemas.identifiers import Position, derive_account_id, entry_id, position_of, transaction_id
 from creditlane.schemas.installation import MAX_PARTITIONS
-from creditlane.schemas.routing import partition_of
 from creditlane.schemas.tickets import Ticket
 
 ANN = "cca_" + "a" * 32

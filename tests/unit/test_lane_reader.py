@@ -9,24 +9,24 @@ from unittest.mock import patch
 import pytest
 import redis
 
+from creditlane.lanes.encoding import encode_command
+from creditlane.lanes.keys import Keys
 from creditlane.schemas.commands import Credit
-from creditlane.schemas.encoding import encode_command
-from creditlane.schemas.keys import Keys
-from creditlane.worker import fences as worker_fences
-from creditlane.worker.counting import Counting
-from creditlane.worker.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
-from creditlane.worker.lane_faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
-from creditlane.worker.lane_heads import MAX_SAME_HEADS
-from creditlane.worker.lane_reader import (
+from creditlane.worker.lanes import fences as worker_fences
+from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
+from creditlane.worker.lanes.heads import MAX_SAME_HEADS
+from creditlane.worker.lanes.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
+from creditlane.worker.lanes.ownership import Ownership
+from creditlane.worker.lanes.reader import (
     FIRST_READ_ENTRIES,
     HEAD_CHECK_SECONDS,
     MAX_ANSWER_BYTES,
     READ_BYTES,
     LaneReader,
 )
-from creditlane.worker.ownership import Ownership
-from creditlane.worker.redis_session import AnswerTooLong
-from creditlane.worker.requests import Batch, parse_request
+from creditlane.worker.lanes.redis_session import AnswerTooLong
+from creditlane.worker.metrics import Counting
 
 from .moved_clock import MovedClock
 

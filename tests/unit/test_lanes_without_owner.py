@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from creditlane.producer.lane_problems import LanesWithoutOwner, LeaseRecord, WorkerRecord
+from creditlane.producer.operations.lane_problems import LanesWithoutOwner, LeaseRecord, WorkerRecord
 
 LEASE_SECONDS = 10.0
 LANES = 9

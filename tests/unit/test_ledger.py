@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.commands import (
     AnyCommand,
     Close,
@@ -17,11 +18,10 @@ from creditlane.schemas.commands import (
     Reverse,
     Unfreeze,
 )
-from creditlane.schemas.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow, Status
-from creditlane.worker.book import UNOPENED, AccountKey, AccountState, Book, Verdict
-from creditlane.worker.ledger import decide_all
+from creditlane.worker.ledger.decide import decide_all
+from creditlane.worker.ledger.state import UNOPENED, AccountKey, AccountState, Book, Verdict
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 STORE = 1

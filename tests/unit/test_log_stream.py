@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from creditlane.schemas import log_stream
+from creditlane.lanes import log_stream
+from creditlane.lanes.log_stream import LogStream, adopt_standard_error
 from creditlane.schemas.control_characters import visible_lines
-from creditlane.schemas.log_stream import LogStream, adopt_standard_error
 
 #: How long a line may take that waits for a reader, in the test.
 WAIT_SECONDS = 0.05

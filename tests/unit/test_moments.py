@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from creditlane.schemas.moments import parse_moment
+from creditlane.schemas.time import parse_moment
 
 MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 SPELLINGS = [

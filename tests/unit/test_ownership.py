@@ -2,7 +2,7 @@
 
 import threading
 
-from creditlane.worker.ownership import Ownership
+from creditlane.worker.lanes.ownership import Ownership
 
 
 def test_what_is_owned_is_what_was_given_last() -> None:

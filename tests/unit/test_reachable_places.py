@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from creditlane.local import reachable_places
-from creditlane.local.reachable_places import barrier_to, place_for_data, programs_for
+from creditlane.local import reachable_paths as reachable_places
+from creditlane.local.reachable_paths import barrier_to, place_for_data, programs_for
 from creditlane.local.server_user import ServerUser
 from creditlane.local.trusted_paths import UntrustedPath
 from creditlane.schemas.errors import ConfigurationError

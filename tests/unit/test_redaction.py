@@ -4,9 +4,9 @@ import io
 
 import pytest
 
+from creditlane.lanes.log_stream import LogStream
 from creditlane.schemas import redaction
 from creditlane.schemas.errors import ConfigurationError, Unavailable
-from creditlane.schemas.log_stream import LogStream
 from creditlane.schemas.redaction import keep_environment_secret, keep_secret, redacted
 
 

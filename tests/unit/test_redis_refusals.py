@@ -6,9 +6,9 @@ import pytest
 from redis._parsers.base import BaseParser  # type: ignore[import-untyped]
 
 from creditlane import Settings
-from creditlane.producer.async_redis_wire import AsyncRedisWire
-from creditlane.producer.async_session import AsyncSession
-from creditlane.producer.wire import ExchangeFailed, failure, is_of_server
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
+from creditlane.producer.client._async.session import AsyncSession
+from creditlane.producer.client.redis_exchange import ExchangeFailed, failure, is_of_server
 
 #: As Redis answers, and how that is told.
 REFUSALS = {

@@ -2,12 +2,12 @@
 
 import pytest
 
-from creditlane.schemas import encoding
+from creditlane.lanes import encoding
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, decode_command, encode_command
 from creditlane.schemas.commands import Debit
-from creditlane.schemas.encoding import MAX_COMMAND_BYTES, decode_command, encode_command
 from creditlane.schemas.errors import UndecodableCommand
-from creditlane.worker import requests
-from creditlane.worker.requests import parse_request
+from creditlane.worker.lanes import entries as requests
+from creditlane.worker.lanes.entries import parse_request
 
 ANN = "cca_" + "a" * 32
 LONG = "a" * (MAX_COMMAND_BYTES // 2)

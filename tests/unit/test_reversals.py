@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.schemas.commands import AnyCommand, Credit, Debit, OpenAccount, Post, Reverse
-from creditlane.schemas.encoding import decode_command, encode_command
 from creditlane.schemas.identifiers import Position
 from creditlane.schemas.journal import JournalRow
-from creditlane.worker.book import UNOPENED, Book, Verdict
-from creditlane.worker.ledger import decide_all
-from creditlane.worker.outbox import decided_rows, sequences_of
-from creditlane.worker.transactions import positions_of
+from creditlane.worker.ledger.decide import decide_all
+from creditlane.worker.ledger.state import UNOPENED, Book, Verdict
+from creditlane.worker.ledger.transactions import positions_of
+from creditlane.worker.store.outbox import decided_rows, sequences_of
 
 STORE = 1
 ANN, BOB, CAT = ("cca_" + letter * 32 for letter in "abc")

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from creditlane.local.role_passwords import read_passwords
-from creditlane.schemas import job_tables, webhook_tables
+from creditlane.cli.role_passwords import read_passwords
+from creditlane.lanes.postgres.role_setup import RoleSetup
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.postgres_urls import as_role
-from creditlane.schemas.role_setup import RoleSetup
 from creditlane.schemas.roles import GRANTS, PARTS, DeniedByRole, check_rights, rights_of
+from creditlane.schemas.tables import jobs as job_tables
+from creditlane.schemas.tables import webhooks as webhook_tables
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 #: How the table says that a role has no right.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from creditlane.producer.wire import refusal_told
+from creditlane.producer.client.redis_exchange import refusal_told
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.server_requirements import check_postgres, check_redis, fields_of
 

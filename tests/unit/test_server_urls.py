@@ -10,14 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from creditlane import Settings
-from creditlane.local.entry import main
-from creditlane.producer.async_redis_wire import AsyncRedisWire
-from creditlane.producer.redis_wire import RedisWire
+from creditlane.cli.main import main
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
+from creditlane.producer.client._sync.redis_connection import RedisWire
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.postgres_urls import readable_postgres_url
 from creditlane.schemas.redis_urls import check_redis_url
 from creditlane.schemas.settings import load_settings
-from creditlane.worker.connecting import connect_redis
+from creditlane.worker.connections import connect_redis
 
 #: Long enough to be looked for, and its pieces, too.
 SECRET = "s3cr3tpw"

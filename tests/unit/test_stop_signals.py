@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from creditlane.local.stop_signals import StopSignals, held_signals
+from creditlane.cli.stop_signals import StopSignals, held_signals
 
 
 def test_a_signal_is_held_until_the_end_and_not_lost() -> None:

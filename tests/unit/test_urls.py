@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from creditlane.lanes.encoding import invalid_command
 from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
-from creditlane.schemas.encoding import invalid_command
 from creditlane.schemas.events import MAX_URL_CHARACTERS
 from creditlane.schemas.urls import TargetUrl
 

@@ -1,6 +1,6 @@
 """What hangs or fails takes little, and leaves the rest to those that work."""
 
-from creditlane.worker.webhooks.pacing import (
+from creditlane.worker.webhooks.concurrency import (
     MAX_CONCURRENCY,
     MAX_PAUSE_SECONDS,
     PATIENCE_SECONDS,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from creditlane.schemas.fair_shares import share_of
-from creditlane.worker.webhooks.resolving import Resolving, resolving_store
+from creditlane.worker.webhooks.name_resolution import Resolving, resolving_store
 
 #: How long what is awaited may take, in seconds.
 DEADLINE_SECONDS = 30.0

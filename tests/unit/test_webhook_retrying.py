@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from creditlane.worker.webhooks.retrying import (
+from creditlane.worker.webhooks.retry_schedule import (
     JITTER_SHARE,
     MAX_ATTEMPTS,
     MAX_RETRY_AFTER_SECONDS,

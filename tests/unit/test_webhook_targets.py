@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import structlog
 
-from creditlane.producer.webhook_targets import refuse_target
+from creditlane.producer.operations.webhook_targets import refuse_target
 from creditlane.schemas.errors import ConfigurationError, InvalidCommand, TargetRefused
 from creditlane.schemas.networks import NetworkRules, network_rules, parse_networks
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import sending, targets
-from creditlane.worker.webhooks.sending import Lookup, Outcome, Sender
+from creditlane.worker.webhooks import attempt as sending
+from creditlane.worker.webhooks import targets
+from creditlane.worker.webhooks.attempt import Lookup, Outcome, Sender
 from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: An address that is nobody's business; nothing is ever sent there.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from creditlane.schemas.networks import NetworkRules, parse_networks
-from creditlane.worker.webhooks.sending import Outcome, Sender
+from creditlane.worker.webhooks.attempt import Outcome, Sender
 from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: For receiver.test, made for this test, with its key.

@@ -3,9 +3,9 @@
 import msgspec
 
 from creditlane.schemas.journal import JournalRow, Refusal
-from creditlane.schemas.worker_numbers import Distribution, StageTrouble, WorkerNumbers
-from creditlane.worker.book import Verdict
-from creditlane.worker.counting import Counting
+from creditlane.schemas.worker_metrics import Distribution, StageTrouble, WorkerNumbers
+from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.metrics import Counting
 
 
 def row(rejection: str | None = None) -> JournalRow:

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.schemas.postgres_sessions import ServerSilent
-from creditlane.schemas.worker_numbers import StageTrouble
+from creditlane.lanes.postgres.sessions import ServerSilent
+from creditlane.schemas.worker_metrics import StageTrouble
 from creditlane.worker.progress import ENDED, NO_ANSWER, Progress, cause_of
 
 from .moved_clock import MovedClock

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ...lanes.log_stream import adopt_standard_error
+from ...lanes.rq_queues import DELIVERIES, JOBS
 from ...schemas.errors import CreditlaneError
-from ...schemas.log_stream import adopt_standard_error
-from ...schemas.queues import DELIVERIES, JOBS
 from ...schemas.settings import load_settings
 from .process import run_jobs_process
 

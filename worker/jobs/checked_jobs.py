@@ -19,9 +19,9 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import JOB_ID_PATTERN, Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from ...lanes.keys import Keys
 from ...schemas.errors import JobRefused
-from ...schemas.keys import Keys
-from . import entry_points
+from . import entrypoints
 
 #: How large a job may be, unpacked, in bytes: a thousand events take 40,000.
 MAX_DATA_BYTES = 262_144
@@ -118,7 +118,7 @@ class CheckedJob(Job):
                 raise JobRefused(f"it has {what}; Creditlane's jobs have none")
         if self._unreadable_meta is not None or not isinstance(self.meta, dict):
             raise JobRefused("its meta is no object")
-        entry_points.check_call(self.func_name, self.instance, self.args, self.kwargs)
+        entrypoints.check_call(self.func_name, self.instance, self.args, self.kwargs)
 
     def _refuse(self, reason: str, raw_data: Mapping[bytes, bytes]) -> None:
         """Become a job that can do nothing but fail, under the name that was given as far as there was one."""
@@ -146,13 +146,13 @@ class CheckedJob(Job):
         """
         if self.refusal is not None:
             raise JobRefused(f"{JobRefused().message} {self.refusal}")
-        call = entry_points.call_of(self.func_name, self.instance, self.args, self.kwargs)
+        call = entrypoints.call_of(self.func_name, self.instance, self.args, self.kwargs)
         return call.function(*call.arguments)
 
     @property
     def func(self) -> Any:
         """What the job calls: never what its name would import."""
-        return entry_points.call_of(self.func_name, self.instance, self.args, self.kwargs).function
+        return entrypoints.call_of(self.func_name, self.instance, self.args, self.kwargs).function
 
     @property
     def success_callback(self) -> None:

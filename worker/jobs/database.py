@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from ...schemas import postgres_sessions
-from ...schemas.postgres_sessions import SILENCE_SECONDS, PostgresSession, silent_for
+from ...lanes.postgres import sessions as postgres_sessions
+from ...lanes.postgres.sessions import SILENCE_SECONDS, PostgresSession, silent_for
 from ...schemas.settings import Settings
 
 #: What the sessions are called in Postgres. Not as a worker's: these do not write the journal.

@@ -19,16 +19,16 @@ import psycopg
 import redis
 import structlog
 
-from ...schemas.logs import configure_logs
+from ...lanes.backoff import Backoff
+from ...lanes.logs import configure_logs
+from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.start_check import check_ledger
+from ...lanes.rq_queues import DELIVERIES, QueueName
 from ...schemas.networks import network_rules
-from ...schemas.postgres_errors import error_text
-from ...schemas.queues import DELIVERIES, QueueName
 from ...schemas.settings import Settings
-from ...schemas.start_check import check_ledger
 from ...schemas.webhook_secrets import secret_keys
-from ..backoff import Backoff
-from ..connecting import connect_redis
-from ..redis_check import check_redis
+from ..connections import connect_redis
+from ..lanes.redis_check import check_redis
 from .database import connect
 from .import_path import limit_import_path
 from .queues import count_refusal, open_queue

@@ -8,8 +8,8 @@ import redis
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
-from ...schemas.keys import Keys
-from ...schemas.queues import QueueName, rq_name
+from ...lanes.keys import Keys
+from ...lanes.rq_queues import QueueName, rq_name
 from ...schemas.settings import Settings
 from .checked_jobs import CheckedJob, CheckedQueue
 

@@ -22,9 +22,9 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from ...schemas.postgres_errors import without_rows
-from ..backoff import Backoff
-from ..webhooks.stopping import stop_soon
+from ...lanes.backoff import Backoff
+from ...lanes.postgres.errors import without_rows
+from ..webhooks.shutdown import stop_soon
 from .checked_jobs import CheckedJob, CheckedQueue, is_somebody_elses
 
 #: How long a process that shows no life counts as alive, and its job as started, in seconds.

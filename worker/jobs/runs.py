@@ -20,13 +20,13 @@ import structlog
 from psycopg.types.json import Jsonb
 from rq import get_current_job
 
+from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.sessions import PostgresSession
 from ...schemas.errors import CreditlaneError
-from ...schemas.postgres_errors import error_text
-from ...schemas.postgres_sessions import PostgresSession
 from ...schemas.settings import Settings, load_settings
-from . import run_sql as sql
+from . import sql
 from .database import AWAY, Connection, connect
-from .kinds import KINDS, SCHEDULED
+from .registry import KINDS, SCHEDULED
 
 #: How long a process that shows no life owns a run, in seconds.
 LEASE_SECONDS = 30.0

@@ -18,17 +18,17 @@ import structlog
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from ...schemas.postgres_errors import error_text
-from ...schemas.queues import JOBS
+from ...lanes.backoff import Backoff
+from ...lanes.postgres.errors import error_text
+from ...lanes.rq_queues import JOBS
 from ...schemas.settings import Settings
-from ..backoff import Backoff
-from ..connecting import connect_redis
-from . import run_sql as sql
+from ..connections import connect_redis
+from . import sql
 from .database import Connection, connect
-from .due_commands import DueCommands
-from .entry_points import PERFORM_RUN
-from .kinds import KINDS, SCHEDULED, next_due
+from .entrypoints import PERFORM_RUN
 from .queues import job_id, open_queue, put_back_if_abandoned
+from .registry import KINDS, SCHEDULED, next_due
+from .scheduled_commands import DueCommands
 
 #: How often the scheduler looks, in seconds.
 LOOK_SECONDS = 1.0

@@ -14,14 +14,14 @@ import redis
 import structlog
 from rq import Queue
 
-from ...schemas.keys import Keys
-from ...schemas.postgres_errors import error_text
-from ...schemas.queues import DELIVERIES
+from ...lanes.backoff import Backoff
+from ...lanes.keys import Keys
+from ...lanes.postgres.errors import error_text
+from ...lanes.rq_queues import DELIVERIES
 from ...schemas.settings import Settings
-from ..backoff import Backoff
-from ..connecting import connect_redis
+from ..connections import connect_redis
 from .database import Connection, connect
-from .entry_points import ROUND
+from .entrypoints import ROUND
 from .queues import job_id, open_queue, put_back_if_abandoned
 
 #: How long a round may take before it counts as hung, in seconds.

@@ -18,7 +18,7 @@ from ...schemas.events import public_endpoint_id
 from ...schemas.fair_shares import share_of
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .pacing import Pace
+from .concurrency import Pace
 from .signing import Signer
 
 #: How long an endpoint stays this process's without a sign of life, in seconds.

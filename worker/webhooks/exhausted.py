@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 import redis
 import structlog
 
+from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.sessions import SILENCE_SECONDS, connect, silent_for
+from ...lanes.rq_queues import DELIVERIES
 from ...schemas.errors import DeliveriesExhausted
 from ...schemas.events import public_endpoint_id, public_event_id
-from ...schemas.postgres_errors import error_text
-from ...schemas.postgres_sessions import SILENCE_SECONDS, connect, silent_for
-from ...schemas.queues import DELIVERIES
 from ...schemas.settings import Settings, load_settings
-from ..connecting import connect_redis, sender_session_name
+from ..connections import connect_redis, sender_session_name
 from . import sql
 
 #: Events that the message of a job names.
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 def enqueue_exhausted(settings: Settings, exhausted: Mapping[tuple[int, UUID], Sequence[UUID]]) -> None:
     """Make jobs that fail and so show these deliveries; if Redis cannot be reached, Postgres alone has them."""
-    from ..jobs.entry_points import MAX_EVENTS, REPORT_EXHAUSTED
+    from ..jobs.entrypoints import MAX_EVENTS, REPORT_EXHAUSTED
     from ..jobs.queues import job_id, open_queue
 
     try:

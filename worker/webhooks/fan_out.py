@@ -20,7 +20,7 @@ import structlog
 from ...schemas.events import EVENT_TYPES, new_secret
 from ...schemas.journal import Refusal
 from ...schemas.webhook_secrets import SecretKeys
-from ..row_text import row_of
+from ..store.journal_rows import row_of
 from . import sql
 from .event_bodies import Event, News, callback_event, events_of
 

@@ -9,7 +9,7 @@ of a sender's time.
 
 from __future__ import annotations
 
-from ..sql import row_columns
+from ..store.sql import row_columns
 
 #: Whether there is anything to fan out.
 ANY_OUTBOX = "select exists (select from outbox)"

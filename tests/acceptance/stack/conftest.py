@@ -11,7 +11,7 @@ import pytest
 #: The last line that `creditlane up` prints before its log.
 LAST_LINE = "Ctrl-C stops all of it."
 STOP_SECONDS = 60.0
-COMMAND = '#!/bin/sh\nexec {python} -c "from creditlane.local.entry import main; main()" "$@"\n'
+COMMAND = '#!/bin/sh\nexec {python} -c "from creditlane.cli.main import main; main()" "$@"\n'
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 
 from creditlane import Settings
-from creditlane.local import api_server, up_command
+from creditlane.local import api_server
+from creditlane.local import up as up_command
 from creditlane.local.api_server import KEY_FILE, PORT_FILE, Api, _development_key, _listening
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.addresses import listening_socket
-from creditlane.producer.api.keys import key_id_of, revoke_key
+from creditlane.producer.operations.api_keys import key_id_of, revoke_key
 from creditlane.schemas.errors import ConfigurationError
 
 #: One process starts one stack for all of them.
@@ -185,7 +186,7 @@ def test_without_its_packages_the_stack_runs_and_says_so() -> None:
     assert up_command._about(None, Path()) == "The HTTP API is not served: it needs `pip install 'creditlane[api]'`."
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'starlette', 'uvicorn', 'prometheus_client')))\n"
-        "import creditlane.local.up_command, creditlane.local.api_server\n"
-        "import creditlane.producer.cli.api_command, creditlane.producer.cli.keys_command"
+        "import creditlane.local.up, creditlane.local.api_server\n"
+        "import creditlane.cli.api, creditlane.cli.keys"
     )
     assert subprocess.run([sys.executable, "-c", program], check=True).returncode == 0

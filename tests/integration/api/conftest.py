@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from creditlane import Settings
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.operations.api_keys import create_key
 
 from ...api_address import address_told
 from ...roles import settings_of
@@ -67,7 +67,7 @@ def start_api(
     processes: list[subprocess.Popen[str]] = []
 
     def start(*, api_settings: Settings = settings) -> tuple["subprocess.Popen[str]", str]:
-        command = [sys.executable, "-c", "from creditlane.local.entry import main; main()", "api", "--port", "0"]
+        command = [sys.executable, "-c", "from creditlane.cli.main import main; main()", "api", "--port", "0"]
         environment = {**os.environ, **environment_of(settings_of("api", api_settings))}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from creditlane import Settings
-from creditlane.producer.api.asking_stores import AskingStores
-from creditlane.producer.async_redis_wire import AsyncRedisWire
-from creditlane.schemas.keys import Keys
+from creditlane.lanes.keys import Keys
+from creditlane.producer.api.middleware.asking_stores import AskingStores
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 
 DEADLINE_SECONDS = 30.0
 

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from creditlane import Settings
-from creditlane.local.app import app
-from creditlane.producer.api.keys import FIND_KEYS, key_id_of
+from creditlane.cli.app import app
+from creditlane.producer.operations.api_keys import FIND_KEYS, key_id_of
 from creditlane.schemas.errors import InvalidCommand
 
 Run = Callable[..., Result]

@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from creditlane import Settings
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
-from creditlane.producer.api import background_metrics
-from creditlane.producer.books_status import READ_RECONCILIATIONS
-from creditlane.schemas.keys import Keys
+from creditlane.producer.api.metrics import background as background_metrics
+from creditlane.producer.operations.books_status import READ_RECONCILIATIONS
 
 from ...query_plans import nodes_of
 

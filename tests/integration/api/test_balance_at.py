@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer import horizon
+from creditlane.producer.ledger import watermark as horizon
 from creditlane.schemas.commands import Credit, OpenAccount
-from creditlane.worker import store as worker_store
+from creditlane.worker.store import transaction as worker_store
 
 from ..direct_store import DirectStore, codes
 from .requests_of import ACCOUNTS, code_of, open_account, transfer

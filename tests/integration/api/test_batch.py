@@ -9,12 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import AsyncClient, Settings
-from creditlane.audit.verification import verify
-from creditlane.producer.api import batch_turns, spool
-from creditlane.producer.api.batch_turns import ParcelSize
-from creditlane.producer.wire import ExchangeFailed
+from creditlane.audit.whole import verify
+from creditlane.lanes.keys import Keys
+from creditlane.producer.api import spool
+from creditlane.producer.api.middleware import batch_turns
+from creditlane.producer.api.middleware.batch_turns import ParcelSize
+from creditlane.producer.client.redis_exchange import ExchangeFailed
 from creditlane.schemas.errors import OutcomeUnknown
-from creditlane.schemas.keys import Keys
 
 from .duplex import Duplex
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account

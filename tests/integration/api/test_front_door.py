@@ -15,7 +15,7 @@ import pytest
 from creditlane import Settings
 from creditlane.benchmarks.strangers import stranger
 from creditlane.local.processes import wait_until
-from creditlane.producer.api.connection_limits import OTHER_DESCRIPTORS
+from creditlane.producer.api.middleware.connection_limits import OTHER_DESCRIPTORS
 from creditlane.producer.api.serving import _raise_descriptor_limit
 
 from .requests_of import DEADLINE_SECONDS

@@ -15,7 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from creditlane import Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 
 from .requests_of import ACCOUNTS, COMMANDS, TRANSACTIONS, code_of
 

@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from creditlane import Settings
-from creditlane.producer.api.body_fields import MAX_FIELDS
-from creditlane.producer.api.docs_pages import SWAGGER_UI_VERSION
+from creditlane.producer.api.console.pages import SWAGGER_UI_VERSION
 from creditlane.producer.api.errors import MAX_NAMED_FIELDS
+from creditlane.producer.api.middleware.body_fields import MAX_FIELDS
 
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, TRANSACTIONS, UNKNOWN_ACCOUNT, code_of
 

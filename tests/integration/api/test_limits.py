@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api.store_rates import StoreRates
-from creditlane.producer.async_redis_wire import AsyncRedisWire
+from creditlane.producer.api.middleware.store_rates import StoreRates
+from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.schemas.errors import RateLimited, Unavailable
 
 from ..direct_store import add_store

@@ -16,13 +16,13 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from creditlane import Client, Debit, Settings
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.producer.api.connections import Connections
-from creditlane.producer.api.monitoring import LANES_GOOD_SECONDS
-from creditlane.producer.lane_problems import READ_LEASES
-from creditlane.producer.lane_status import content_calls, contents_of
-from creditlane.schemas.keys import Keys
+from creditlane.producer.api.routes.monitoring import LANES_GOOD_SECONDS
+from creditlane.producer.operations.lane_problems import READ_LEASES
+from creditlane.producer.operations.lane_status import content_calls, contents_of
 
 from ...faults.worker_processes import StartWorker as StartFaultyWorker
 from ...faults.worker_processes import start_worker as start_faulty_worker
@@ -422,7 +422,7 @@ def test_workers_that_join_and_leave_are_ready_all_the_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given a worker with every lane, and an API that looks whenever it is asked
-    monkeypatch.setattr("creditlane.producer.api.monitoring.LANES_GOOD_SECONDS", 0.0)
+    monkeypatch.setattr("creditlane.producer.api.routes.monitoring.LANES_GOOD_SECONDS", 0.0)
     api = make_api(settings)
     settings = settings.model_copy(update={"lease_seconds": 3.0})
     first = start_faulty_worker(settings)

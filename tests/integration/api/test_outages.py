@@ -12,10 +12,10 @@ import redis
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.audit.verification import verify
+from creditlane.audit.whole import verify
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.keys import create_key
+from creditlane.producer.operations.api_keys import create_key
 
 from ...roles import migrate_with_roles
 from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of, open_account

@@ -8,10 +8,10 @@ import redis
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.producer import redis_memory
-from creditlane.schemas.keys import Keys
+from creditlane.producer.client import redis_memory
 
 from ...redis_users import redis_url_of
 from ..direct_store import add_store

@@ -10,8 +10,8 @@ import redis
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api import commands
-from creditlane.producer.api.keys import key_id_of, revoke_key
+from creditlane.producer.api.routes import commands
+from creditlane.producer.operations.api_keys import key_id_of, revoke_key
 
 from .duplex import Duplex
 from .requests_of import ACCOUNTS, COMMANDS, code_of

@@ -12,9 +12,9 @@ from queue import Queue
 import pytest
 
 from creditlane import Settings
+from creditlane.cli import api as module
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.addresses import address_of, listening_socket
-from creditlane.producer.cli import api_command as module
 from creditlane.schemas.errors import ConfigurationError
 
 StartApi = Callable[..., tuple["subprocess.Popen[str]", str]]

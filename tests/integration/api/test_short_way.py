@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api import short_way
+from creditlane.producer.api.middleware import fast_path as short_way
 
 from .requests_of import ACCOUNTS, DEADLINE_SECONDS, REPLAY, UNKNOWN_ACCOUNT, move, open_account
 

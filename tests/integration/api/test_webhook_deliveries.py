@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
-from creditlane.producer import async_ledger_reader
-from creditlane.producer.operations import Operation
+from creditlane.producer.client._async import ledger_reader as async_ledger_reader
+from creditlane.producer.ledger.statement import Operation
 
 from ...described_events import assert_described
 from .requests_of import ACCOUNTS, UNKNOWN_ACCOUNT, code_of

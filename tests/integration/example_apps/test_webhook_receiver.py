@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from creditlane import Client, Settings
-from creditlane.worker.webhooks.rounds import deliver_round
+from creditlane.worker.webhooks.delivery_round import deliver_round
 
 from .conftest import EXAMPLES
 

@@ -13,11 +13,11 @@ import pytest
 import redis
 from rq import Queue
 
-from creditlane.schemas import postgres_sessions
+from creditlane.lanes.postgres import sessions as postgres_sessions
 from creditlane.schemas.settings import Settings
-from creditlane.worker.connecting import connect_redis
+from creditlane.worker.connections import connect_redis
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.entry_points import ENTRY_POINTS, EntryPoint
+from creditlane.worker.jobs.entrypoints import ENTRY_POINTS, EntryPoint
 from creditlane.worker.jobs.queues import open_queue
 
 from ...redis_users import redis_url_of

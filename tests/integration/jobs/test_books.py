@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from creditlane.audit.findings import Judged
 from creditlane.audit.recent import RECENT_CHECKS, verify_period
-from creditlane.audit.verification import verify
-from creditlane.local.app import app
+from creditlane.audit.whole import verify
+from creditlane.cli.app import app
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs import horizon
+from creditlane.worker.jobs import watermark as horizon
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.horizon import read_horizon
 from creditlane.worker.jobs.scheduler import Scheduler
+from creditlane.worker.jobs.watermark import read_horizon
 
 from .ledger_rows import LATELY, add_entries, run_now
 

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from creditlane import Client, Credit, Debit, IdempotencyKeyMismatch, InvalidCommand, OpenAccount, Settings
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
-from creditlane.schemas.keys import Keys
-from creditlane.worker.jobs import due_commands
+from creditlane.worker.jobs import scheduled_commands as due_commands
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.due_commands import DueCommands
+from creditlane.worker.jobs.scheduled_commands import DueCommands
 
 from .conftest import DEADLINE_SECONDS, StartJobs
 

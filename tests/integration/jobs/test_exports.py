@@ -16,16 +16,16 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
-from creditlane.local.app import app
+from creditlane.cli.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.exports import ExportRequest
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs import exports
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.export_files import Row, open_files
-from creditlane.worker.jobs.exports import READ_ENTRIES, start_export, write_export
 from creditlane.worker.jobs.runs import request_run
+from creditlane.worker.jobs.tasks import exports
+from creditlane.worker.jobs.tasks.export_files import Row, open_files
+from creditlane.worker.jobs.tasks.exports import READ_ENTRIES, start_export, write_export
 
 from .conftest import DEADLINE_SECONDS, StartJobs
 from .tried_work import NOTE_PIECES, PIECE_ROWS
@@ -59,7 +59,7 @@ WRITE_AND_DIE = """
 import os, signal, sys
 from uuid import UUID
 from creditlane.schemas.settings import load_settings
-from creditlane.worker.jobs import exports
+from creditlane.worker.jobs.tasks import exports
 exports.PIECE_ROWS, exports.NOTE_PIECES = int(sys.argv[4]), int(sys.argv[5])
 pieces = [0]
 def progress(_rows, _share):
@@ -297,7 +297,7 @@ def test_nothing_is_written_to_what_somebody_else_has_put_there(
         partial.mkdir() if form == "parquet" else partial.write_text("")
         partial.chmod(0o777 if trap == "writable by all" else 0o700)
     if trap == "another user's":
-        monkeypatch.setattr("creditlane.worker.jobs.export_files.os.geteuid", lambda: os.getuid() + 1)
+        monkeypatch.setattr("creditlane.worker.jobs.tasks.export_files.os.geteuid", lambda: os.getuid() + 1)
     started = start_export(connection, request)
 
     with pytest.raises(ConfigurationError, match="remove it"):

@@ -19,17 +19,17 @@ from rq.job import JobStatus
 from rq.serializers import PickleSerializer
 from structlog.testing import capture_logs
 
+from creditlane.lanes.rq_queues import DELIVERIES, JOBS, QueueName
 from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.schemas.queues import DELIVERIES, JOBS, QueueName
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.checked_jobs import MAX_DATA_BYTES, CheckedJob
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.entry_points import ENTRY_POINTS, PERFORM_RUN, REPORT_EXHAUSTED, ROUND
-from creditlane.worker.jobs.look import living_processes, read_jobs
+from creditlane.worker.jobs.entrypoints import ENTRY_POINTS, PERFORM_RUN, REPORT_EXHAUSTED, ROUND
 from creditlane.worker.jobs.queues import open_queue, read_refusals
 from creditlane.worker.jobs.rq_worker import JobsWorker
 from creditlane.worker.jobs.runs import request_run
+from creditlane.worker.jobs.status import living_processes, read_jobs
 
 from ...redis_users import redis_url_of
 from .conftest import DEADLINE_SECONDS, LENGTH, StartJobs

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from creditlane.local.app import app
+from creditlane.cli.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import ConfigurationError, NotMigrated
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.kinds import KINDS, SCHEDULED
+from creditlane.worker.jobs.registry import KINDS, SCHEDULED
 
 from ...redis_users import as_redis_user
 from .conftest import DEADLINE_SECONDS, StartJobs

@@ -15,18 +15,18 @@ from rq import Queue
 from rq.job import Job
 from rq.suspension import resume, suspend
 
+from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
-from creditlane.schemas.keys import Keys
 from creditlane.schemas.settings import Settings
-from creditlane.worker.connecting import connect_redis
+from creditlane.worker.connections import connect_redis
 from creditlane.worker.jobs import rq_worker
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.entry_points import ROUND
-from creditlane.worker.jobs.look import living_processes
+from creditlane.worker.jobs.entrypoints import ROUND
 from creditlane.worker.jobs.queues import open_queue
 from creditlane.worker.jobs.rq_worker import LIFE_SECONDS, JobsWorker
 from creditlane.worker.jobs.runs import request_run
+from creditlane.worker.jobs.status import living_processes
 from creditlane.worker.jobs.waker import Waker
 
 from ...roles import migrate_with_roles

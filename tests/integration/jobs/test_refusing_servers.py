@@ -16,19 +16,19 @@ from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
 from rq.suspension import suspend
 
+from creditlane.lanes.backoff import Backoff
+from creditlane.lanes.rq_queues import QueueName
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
-from creditlane.schemas.queues import QueueName
 from creditlane.schemas.settings import Settings
-from creditlane.worker.backoff import Backoff
-from creditlane.worker.connecting import connect_redis
+from creditlane.worker.connections import connect_redis
 from creditlane.worker.jobs import runs
 from creditlane.worker.jobs.database import Connection, connect
-from creditlane.worker.jobs.entry_points import PERFORM_RUN
-from creditlane.worker.jobs.look import living_processes
+from creditlane.worker.jobs.entrypoints import PERFORM_RUN
 from creditlane.worker.jobs.queues import open_queue
 from creditlane.worker.jobs.rq_worker import JobsWorker
 from creditlane.worker.jobs.runs import Run, request_run
+from creditlane.worker.jobs.status import living_processes
 
 from ...roles import settings_of
 from .conftest import DEADLINE_SECONDS

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from creditlane.worker.jobs import retention
 from creditlane.worker.jobs.database import Connection
+from creditlane.worker.jobs.tasks import retention
 
 from .ledger_rows import LATELY, add_entries, run_now
 

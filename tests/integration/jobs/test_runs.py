@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 
 from creditlane.local.processes import wait_until
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs import kinds
+from creditlane.worker.jobs import registry as kinds
 from creditlane.worker.jobs.database import Connection, connect
 from creditlane.worker.jobs.runs import MAX_ATTEMPTS, Outcome, Run, RunAbandoned, RunLost, perform_run, request_run
 from creditlane.worker.jobs.scheduler import see_to_runs

@@ -10,11 +10,14 @@ import sys
 from typing import Any
 
 from creditlane.schemas.settings import load_settings
-from creditlane.worker.connecting import connect_redis
-from creditlane.worker.jobs import due_commands, exports, kinds, process, runs, scheduler
+from creditlane.worker.connections import connect_redis
+from creditlane.worker.jobs import process, runs, scheduler
+from creditlane.worker.jobs import registry as kinds
+from creditlane.worker.jobs import scheduled_commands as due_commands
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.kinds import Kind
+from creditlane.worker.jobs.registry import Kind
 from creditlane.worker.jobs.runs import Outcome, Run
+from creditlane.worker.jobs.tasks import exports
 
 #: Every minute, and all that it brings about is a row.
 COUNT = "count"

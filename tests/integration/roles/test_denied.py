@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from creditlane import Client, OpenAccount
-from creditlane.local.app import app
+from creditlane.cli.app import app
+from creditlane.cli.role_passwords import variable_of
 from creditlane.local.processes import wait_until
-from creditlane.local.role_passwords import variable_of
 from creditlane.local.servers import EmbeddedPostgres
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.keys import create_key
-from creditlane.producer.lane_status import read_lanes
+from creditlane.producer.operations.api_keys import create_key
+from creditlane.producer.operations.lane_status import read_lanes
 from creditlane.schemas.errors import Unavailable
 from creditlane.schemas.roles import PARTS, DeniedByRole, Part
 from creditlane.schemas.settings import Settings

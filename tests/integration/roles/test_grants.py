@@ -7,13 +7,14 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from creditlane.lanes.postgres import role_setup
+from creditlane.lanes.postgres.migrate import migrate
+from creditlane.lanes.postgres.role_setup import READ_RIGHTS, RoleSetup
+from creditlane.lanes.postgres.row_rules import READ_RULES, TABLES, rules_for
 from creditlane.local.servers import EmbeddedPostgres
-from creditlane.schemas import role_setup
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.installation import SCHEMA_REVISION
-from creditlane.schemas.migrate import migrate
-from creditlane.schemas.role_setup import READ_RIGHTS, RoleSetup
 from creditlane.schemas.roles import (
     FIND_MISSING,
     GRANTS,
@@ -24,7 +25,6 @@ from creditlane.schemas.roles import (
     role_name,
     wanted_by,
 )
-from creditlane.schemas.row_rules import READ_RULES, TABLES, rules_for
 
 from ...roles import url_of
 from ..direct_store import DirectStore, codes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import rounds
+from creditlane.worker.webhooks import delivery_round as rounds
 
 from ...described_events import assert_described
 from .news import Newsroom

@@ -11,8 +11,8 @@ import pytest
 
 from creditlane.schemas.commands import Freeze, OpenAccount
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import sending as sending_module
-from creditlane.worker.webhooks.rounds import deliver_round
+from creditlane.worker.webhooks import attempt as sending_module
+from creditlane.worker.webhooks.delivery_round import deliver_round
 
 from .news import Newsroom
 from .receiver import Receiver, hang, plain

@@ -9,7 +9,7 @@ from creditlane.schemas.commands import Freeze, OpenAccount, Unfreeze
 from creditlane.schemas.errors import TargetRefused
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks.rounds import deliver_round
+from creditlane.worker.webhooks.delivery_round import deliver_round
 
 from .news import Newsroom
 from .receiver import Receiver, plain

@@ -9,8 +9,8 @@ from rq import Queue, SimpleWorker
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from creditlane.lanes.rq_queues import DELIVERIES
 from creditlane.schemas.commands import OpenAccount
-from creditlane.schemas.queues import DELIVERIES
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.queues import open_queue
 

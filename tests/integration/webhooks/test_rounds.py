@@ -15,8 +15,10 @@ from standardwebhooks.webhooks import Webhook
 from creditlane.schemas.commands import Credit, Freeze, OpenAccount
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import endpoint_leases, rounds, stopping
-from creditlane.worker.webhooks.pacing import MAX_CONCURRENCY
+from creditlane.worker.webhooks import delivery_round as rounds
+from creditlane.worker.webhooks import endpoint_leases
+from creditlane.worker.webhooks import shutdown as stopping
+from creditlane.worker.webhooks.concurrency import MAX_CONCURRENCY
 
 from .news import Newsroom
 from .receiver import Receiver, plain
@@ -25,7 +27,7 @@ Deliver = Callable[[], dict[str, int]]
 
 BOB = "cca_" + "b" * 32
 OPEN_BOB = OpenAccount(account_id=BOB, idempotency_key="open bob", customer_id="bob")
-ROUND = "from creditlane.worker.webhooks.rounds import deliver_round; deliver_round()"
+ROUND = "from creditlane.worker.webhooks.delivery_round import deliver_round; deliver_round()"
 
 
 @pytest.fixture

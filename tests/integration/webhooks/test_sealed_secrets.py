@@ -11,14 +11,14 @@ import structlog
 from standardwebhooks.webhooks import Webhook
 from typer.testing import CliRunner, Result
 
-from creditlane.local.app import app
+from creditlane.cli.app import app
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
 from creditlane.schemas.webhook_secrets import SEALED_PREFIX, SETTING, SecretKeys, new_key
 from creditlane.worker.jobs.process import JobsProcess
-from creditlane.worker.webhooks.rounds import deliver_round
+from creditlane.worker.webhooks.delivery_round import deliver_round
 
 from .news import Newsroom
 from .receiver import Receiver
@@ -249,7 +249,7 @@ def test_a_secret_that_is_changed_while_all_are_sealed_is_left_as_it_is(
     newsroom: Newsroom, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a secret that is replaced between the read and the change, then the new one stands."""
-    from creditlane.producer import webhook_sealing
+    from creditlane.producer.operations import webhook_sealing
 
     newsroom.add_endpoint("https://example.com")
     replaced = SecretKeys(NEW).seal(new_secret())

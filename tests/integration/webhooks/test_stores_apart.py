@@ -10,7 +10,8 @@ import pytest
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.settings import Settings
 from creditlane.schemas.webhook_secrets import SecretKeys
-from creditlane.worker.webhooks import fan_out, rounds
+from creditlane.worker.webhooks import delivery_round as rounds
+from creditlane.worker.webhooks import fan_out
 from creditlane.worker.webhooks.endpoint_leases import EndpointLeases
 from creditlane.worker.webhooks.fan_out import FanOut
 

@@ -1,0 +1,1 @@
+"""The protocol that producers and workers both speak: keys, bytes and scripts in Redis, sessions with Postgres."""

@@ -1,0 +1,1 @@
+"""Who the processes are in Redis, and what each may do there."""

@@ -1,0 +1,1 @@
+"""What `/metrics` shows, by where it is read."""

@@ -1,0 +1,1 @@
+"""What every request passes before its operation: the guard of connections, the log, the key, the limits."""

@@ -1,0 +1,59 @@
+"""What an applied result is shown as: made from the request and its published result alone, without another read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from ...schemas.identifiers import entry_id, position_of
+from ...schemas.results import Result, moment_text
+from .errors import Problem
+from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBody
+
+
+def opened_account(body: CreateAccount, result: Result, store_id: str) -> AccountBody:
+    """Return the account as its opening left it. A replay is of the same request, so the body tells the rest."""
+    moment = moment_text(result.decided_at or datetime.now(UTC))
+    balance = str(result.balance or 0)
+    return AccountBody(
+        id=result.account_id,
+        store_id=store_id,
+        customer_id=body.customer_id,
+        name=body.name,
+        unit_label=body.unit_label,
+        status="active",
+        balance=balance,
+        held="0",
+        available=balance,
+        metadata=body.metadata,
+        created_at=moment,
+        updated_at=moment,
+    )
+
+
+def single_transaction(result: Result, store_id: str, metadata: dict[str, str] | None) -> TransactionBody:
+    """Return the transaction of one entry that a credit or debit made."""
+    identifier = result.transaction_id or ""
+    position = position_of(identifier)
+    if position is None or result.side is None:
+        raise Problem("internal_error")
+    moment = moment_text(result.decided_at or datetime.now(UTC))
+    entry = EntryBody(
+        id=entry_id(position.account_id, position.seq),
+        transaction_id=identifier,
+        account_id=position.account_id,
+        side=result.side,
+        amount=str(result.amount),
+        balance_after=str(result.balance),
+        reference=result.reference or "",
+        created_at=moment,
+    )
+    return TransactionBody(
+        id=identifier,
+        store_id=store_id,
+        reference=result.reference or "",
+        idempotency_key=result.idempotency_key,
+        reversal_of=None,
+        entries=[entry],
+        metadata=metadata,
+        created_at=moment,
+    )

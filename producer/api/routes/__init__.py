@@ -1,0 +1,1 @@
+"""The operations of the HTTP API, one file a kind of resource."""

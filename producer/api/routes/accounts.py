@@ -1,0 +1,298 @@
+"""The operations on accounts: open, show, list, balance, entries, freeze, unfreeze, close, credit, debit, reverse."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
+from ....schemas.errors import OutcomeUnknown, Unavailable
+from ....schemas.results import Result, moment_text
+from ....schemas.tickets import Ticket
+from ...operations.webhooks import low_balance_operation
+from ..auth import Store, authenticated_store
+from ..connections import Connections
+from ..errors import not_found
+from ..models.ledger import (
+    ACCOUNT_EXAMPLE,
+    AccountBody,
+    AccountList,
+    AccountSettings,
+    BalanceBody,
+    CreateAccount,
+    EntryList,
+    Movement,
+    ReverseTransaction,
+    TransactionBody,
+)
+from ..openapi.responses import changing, reading, writing
+from ..paging import WindowParameters
+from ..reads import Reads, parse_moment, reads_of
+from ..result_bodies import opened_account, single_transaction
+from ..reversals import reverse
+from ..writes import BodyWrites, KeylessWrites, RequestWrites, Writes, body_answer, queued_answer
+
+router = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
+
+AccountPath = Annotated[str, Path(alias="id", description="Id of the account.", examples=[ACCOUNT_EXAMPLE])]
+RequestReads = Annotated[Reads, Depends(reads_of)]
+RequestStore = Annotated[Store, Depends(authenticated_store)]
+
+_MOVING = ("not_found", "account_frozen", "account_closed", "idempotency_key_mismatch")
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="createCustomerCreditsAccount",
+    summary="Open an account",
+    responses=writing(
+        AccountBody, 201, "account_name_taken", "account_exists", "account_closed", "idempotency_key_mismatch"
+    ),
+)
+async def create_account(body: CreateAccount, store: RequestStore, writes: BodyWrites) -> Response:
+    """Open an account for a customer, with its initial balance in one step, or not at all."""
+    outcome = await writes.decide(
+        OpenAccount,
+        idempotency_key=writes.key(body.idempotency_key, "open"),
+        customer_id=body.customer_id,
+        name=body.name,
+        unit_label=body.unit_label,
+        initial_balance=body.initial_balance or "0",
+        metadata=body.metadata,
+        callback_url=body.callback_url,
+    )
+    if isinstance(outcome, Ticket):
+        return queued_answer(outcome)
+    return body_answer(opened_account(body, outcome, store.public_id), 201, replayed=outcome.replayed)
+
+
+@router.get(
+    "",
+    operation_id="listCustomerCreditsAccounts",
+    summary="List accounts",
+    responses=reading(AccountList),
+)
+async def list_accounts(
+    reads: RequestReads,
+    window: WindowParameters,
+    customer_id: Annotated[Text | None, Query(description="Only the accounts of this customer.")] = None,
+) -> Response:
+    """List the store's accounts, newest first, in whatever state they are."""
+    page = await reads.list_accounts(window, customer_id)
+    return body_answer(AccountList(data=page.data, has_more=page.has_more))
+
+
+@router.get(
+    "/{id}",
+    operation_id="getCustomerCreditsAccount",
+    summary="Show an account",
+    responses=reading(AccountBody, "not_found"),
+)
+async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
+    """Show an account and what is on it. Frozen and closed accounts stay readable for ever."""
+    return body_answer(await _account(reads, account_id))
+
+
+@router.patch(
+    "/{id}",
+    operation_id="updateCustomerCreditsAccount",
+    summary="Watch an account's balance",
+    responses=changing(AccountBody, "not_found", "account_closed"),
+)
+async def update_account(
+    account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
+) -> Response:
+    """Set the balance below which webhooks are told that the account is low, as `balance.low`, or take it away."""
+    await _require(reads, account_id)
+    connections: Connections = request.app.state.connections
+    await connections.session.reader.run(low_balance_operation(store.public_id, account_id, body.low_balance))
+    try:
+        return body_answer(await _account(reads, account_id))
+    except Unavailable as error:
+        # It is changed, which Unavailable would deny.
+        raise OutcomeUnknown from error
+
+
+@router.get(
+    "/{id}/balance",
+    operation_id="getCustomerCreditsAccountBalance",
+    summary="Show a balance, now or at a moment",
+    responses=reading(BalanceBody, "not_found"),
+)
+async def get_account_balance(
+    account_id: AccountPath,
+    reads: RequestReads,
+    at: Annotated[
+        str | None,
+        Query(
+            description="A moment in ISO 8601, inclusive; UTC unless it says otherwise. Before the account was opened "
+            "the balance is `0`, in the future it is the current one. What can still change is not told: a moment "
+            "that near is answered as of the latest one that cannot change any more, and `as_of` says which.",
+            json_schema_extra={"format": "date-time"},
+            examples=["2026-03-01T12:30:00Z"],
+        ),
+    ] = None,
+) -> Response:
+    """Show the account's current balance, or the one it had at a moment."""
+    moment = None if at is None else parse_moment(at)
+    found = await (reads.balance(account_id) if moment is None else reads.balance_at(account_id, moment))
+    if found is None:
+        raise not_found()
+    return body_answer(found)
+
+
+@router.get(
+    "/{id}/entries",
+    operation_id="listCustomerCreditsAccountEntries",
+    summary="List an account's entries",
+    responses=reading(EntryList, "not_found"),
+)
+async def list_entries(account_id: AccountPath, reads: RequestReads, window: WindowParameters) -> Response:
+    """List what moved on the account, newest first."""
+    await _require(reads, account_id)
+    page = await reads.list_entries(account_id, window)
+    return body_answer(EntryList(data=page.data, has_more=page.has_more))
+
+
+@router.post(
+    "/{id}/freeze",
+    operation_id="freezeCustomerCreditsAccount",
+    summary="Freeze an account",
+    responses=writing(AccountBody, 200, "not_found", "account_frozen", "account_closed", "idempotency_key_mismatch"),
+)
+async def freeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+    """Stop all movement on an active account."""
+    return await _change(Freeze, account_id, reads, writes)
+
+
+@router.post(
+    "/{id}/unfreeze",
+    operation_id="unfreezeCustomerCreditsAccount",
+    summary="Unfreeze an account",
+    responses=writing(
+        AccountBody, 200, "not_found", "account_not_frozen", "account_closed", "idempotency_key_mismatch"
+    ),
+)
+async def unfreeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+    """Let a frozen account move again."""
+    return await _change(Unfreeze, account_id, reads, writes)
+
+
+@router.post(
+    "/{id}/close",
+    operation_id="closeCustomerCreditsAccount",
+    summary="Close an account",
+    responses=writing(AccountBody, 200, "not_found", "account_closed", "account_overdrawn", "idempotency_key_mismatch"),
+)
+async def close_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+    """Close an account for good; 409 while it is below zero. It stays readable, and its name is free again."""
+    return await _change(Close, account_id, reads, writes)
+
+
+@router.post(
+    "/{id}/credit",
+    status_code=201,
+    operation_id="creditCustomerCreditsAccount",
+    summary="Credit an account",
+    responses=writing(TransactionBody, 201, *_MOVING),
+)
+async def credit_account(
+    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
+) -> Response:
+    """Add to the account's balance."""
+    return await move(Credit, account_id, body, store, reads, writes)
+
+
+@router.post(
+    "/{id}/debit",
+    status_code=201,
+    operation_id="debitCustomerCreditsAccount",
+    summary="Debit an account",
+    responses=writing(TransactionBody, 201, *_MOVING, "insufficient_balance"),
+)
+async def debit_account(
+    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
+) -> Response:
+    """Take from the account's balance; 422 if it is not there."""
+    return await move(Debit, account_id, body, store, reads, writes)
+
+
+@router.post(
+    "/{id}/reverse",
+    status_code=201,
+    operation_id="reverseCustomerCreditsAccountTransaction",
+    summary="Reverse a transaction of an account",
+    responses=writing(
+        TransactionBody,
+        201,
+        "not_found",
+        "account_frozen",
+        "account_closed",
+        "reversal_not_reversible",
+        "insufficient_balance",
+    ),
+)
+async def reverse_account_transaction(
+    account_id: AccountPath, body: ReverseTransaction, reads: RequestReads, writes: KeylessWrites
+) -> Response:
+    """Undo a whole transaction that touches this account, on every account it touched, by a new, opposite one."""
+    await _require(reads, account_id)
+    return await reverse(body.transaction_id, reads, writes, account_id=account_id)
+
+
+async def _account(reads: Reads, account_id: str) -> AccountBody:
+    account = await reads.account(account_id)
+    if account is None:
+        raise not_found()
+    return account
+
+
+async def _require(reads: Reads, account_id: str) -> None:
+    """End with 404 where there is no such account, before any key is used up for it."""
+    if await reads.missing_accounts([account_id]):
+        raise not_found()
+
+
+async def move(
+    kind: type[Credit | Debit], account_id: str, body: Movement, store: Store, reads: Reads, writes: Writes
+) -> Response:
+    """Credit or debit the account, and answer with the transaction, or with where to ask for it."""
+    key = writes.key(body.idempotency_key)
+    await _require(reads, account_id)
+    outcome = await writes.decide(
+        kind,
+        account_id=account_id,
+        amount=body.amount,
+        reference=body.reference,
+        idempotency_key=key,
+        metadata=body.metadata,
+        callback_url=body.callback_url,
+    )
+    if isinstance(outcome, Ticket):
+        return queued_answer(outcome)
+    return body_answer(single_transaction(outcome, store.public_id, body.metadata), 201, replayed=outcome.replayed)
+
+
+async def _change(kind: type[Command], account_id: str, reads: Reads, writes: Writes) -> Response:
+    account = await _account(reads, account_id)
+    key = writes.key(None, kind.__name__.lower())
+    outcome = await writes.decide(kind, account_id=account_id, idempotency_key=key)
+    if isinstance(outcome, Ticket):
+        return queued_answer(outcome)
+    return body_answer(_changed(account, kind, outcome), replayed=outcome.replayed)
+
+
+def _changed(account: AccountBody, kind: type[Command], result: Result) -> AccountBody:
+    """Return the account as the change left it, whatever has happened since."""
+    overdraft = int(account.available) - int(account.balance)
+    balance = result.balance or 0
+    changed = {
+        "status": {Freeze: "frozen", Unfreeze: "active", Close: "closed"}[kind],
+        "balance": str(balance),
+        "available": str(balance + overdraft),
+        "updated_at": moment_text(result.decided_at or datetime.now(UTC)),
+    }
+    return account.model_copy(update=changed)

@@ -1,0 +1,90 @@
+"""Asking what became of a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from ....lanes.deadlines import deadline_in
+from ....schemas.errors import InvalidCommand, OutcomeUnknown
+from ....schemas.results import Result
+from ....schemas.tickets import Ticket
+from ...client._async.session import AsyncSession
+from ...client.resolve import is_decided, own_ticket
+from ..auth import check_again
+from ..connections import Connections
+from ..errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
+from ..middleware.request_limits import waiting_place
+from ..models.ledger import COMMAND_EXAMPLE, CommandBody, ErrorDetailBody
+from ..openapi.responses import reading
+from ..reads import Reads
+from ..writes import body_answer
+from .accounts import RequestReads, RequestStore
+
+#: Longest wait that one request may ask for, in seconds.
+MAX_WAIT_SECONDS = 30.0
+#: Said of an id of the right form and store whose command is nowhere.
+LOST = (
+    "This command is neither waiting nor decided: it was lost with Redis's data, or the id was never given out. "
+    "Send the request again as it was, under the same idempotency key."
+)
+
+router = APIRouter(prefix=COMMANDS_PATH, tags=["Commands"])
+
+
+@router.get(
+    "/{id}",
+    operation_id="getCustomerCreditsCommand",
+    summary="Ask what became of a command",
+    responses=reading(CommandBody, "not_found"),
+)
+async def get_command(
+    request: Request,
+    command_id: Annotated[
+        str,
+        Path(alias="id", description="Id from a 202, or from `error.command_id` of a 503.", examples=[COMMAND_EXAMPLE]),
+    ],
+    store: RequestStore,
+    reads: RequestReads,
+    wait: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for a result, in seconds.", examples=[5])
+    ] = 0.0,
+) -> Response:
+    """Tell whether the command is queued, applied (and what it made) or rejected (and why), waiting for it if asked."""
+    try:
+        ticket = own_ticket(command_id, store.public_id)
+    except InvalidCommand:
+        raise not_found() from None
+    connections: Connections = request.app.state.connections
+    session, deadline = connections.session, deadline_in(connections.settings.wait_timeout_seconds)
+    try:
+        result = await session.waiting.find(ticket, deadline, await session.waiting.poll_stream(ticket, deadline))
+    except OutcomeUnknown:
+        raise Problem(NOT_FOUND, LOST) from None
+    if wait and not is_decided(result):
+        with waiting_place(request):
+            result = await _wait(session, ticket, wait) or result
+        await check_again(request)
+    return body_answer(await _body_of(command_id, result, reads))
+
+
+async def _wait(session: AsyncSession, ticket: Ticket, seconds: float) -> Result | None:
+    try:
+        return await session.waiting.wait_foreign(ticket, seconds)
+    except OutcomeUnknown:
+        # It is queued still: that is the answer.
+        return None
+
+
+async def _body_of(command_id: str, result: Result, reads: Reads) -> CommandBody:
+    body = CommandBody(id=command_id, status=result.status, kind=result.kind)
+    if result.error is not None:
+        problem = problem_of_rejection(result.error) if result.status == "rejected" else Problem("dead_lettered")
+        return body.model_copy(update={"error": ErrorDetailBody(**detail_of(problem))})
+    if result.status == "queued":
+        return body
+    # An opening with an initial balance makes both; what was asked for is the account.
+    if result.transaction_id is not None and result.kind != "open_account":
+        return body.model_copy(update={"transaction": await reads.transaction(result.transaction_id)})
+    return body.model_copy(update={"account": await reads.account(result.account_id)})

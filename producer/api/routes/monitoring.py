@@ -1,0 +1,228 @@
+"""What an operator's tools ask: `/healthz`, `/readyz` and `/metrics`. They need no key and tell of no store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from ....lanes.deadlines import deadline_in
+from ....schemas.errors import ConfigurationError, CreditlaneError
+from ....schemas.installation import READ_INSTALLATION, check_installation
+from ....schemas.roles import FIND_MISSING, check_rights, wanted_by
+from ...operations.lane_problems import (
+    LanesWithoutOwner,
+    WorkerRecord,
+    problem_of_clock,
+    problems_of_lanes,
+    problems_of_worker,
+)
+from ...operations.lane_status import INFO_CALL, warnings_of
+from ..connections import Connections
+from ..metrics.background import background_exposition, read_background
+from ..metrics.lanes import Lanes, count_dead_letters, exposition_of, read_lanes
+from ..metrics.requests import RequestMetrics
+from ..shared_read import SharedLook
+
+#: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
+CHECK_SECONDS = 3.0
+#: How long the lanes are known from one look at them, in seconds. Nobody needs a key to ask.
+LANES_GOOD_SECONDS = 1.0
+#: How long `/metrics` tells the same, in seconds: making it anew takes many times as long as sending it.
+METRICS_GOOD_SECONDS = 1.0
+#: How long it is good what Redis tells of its set-up, in seconds.
+REDIS_TOLD_GOOD_SECONDS = 10.0
+#: Lanes that nobody applies are named up to this number.
+MAX_NAMED_LANES = 10
+
+_log = structlog.get_logger(__name__)
+
+router = APIRouter(include_in_schema=False)
+
+
+class Readiness(BaseModel):
+    """Whether requests can be answered, and what stands in the way."""
+
+    status: str
+    #: What keeps requests from being served, by what was looked at: redis, postgres, and where this one answers, lanes
+    #: and workers.
+    problems: dict[str, str]
+    #: What is wrong beside that, and keeps nothing from being served: redis, workers, clock.
+    warnings: dict[str, str]
+
+
+@router.get("/healthz", name="healthz")
+async def healthz() -> dict[str, str]:
+    """Tell that the process lives, and nothing of what it needs."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", name="readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
+    watch: Watch = request.app.state.watch
+    redis, postgres, seen, told = await asyncio.gather(
+        watch.redis.result(), watch.postgres.result(), watch.lanes.result(), watch.redis_told.result()
+    )
+    work, warnings = _problems_of_work(seen) if postgres is None else ({}, {})
+    servers = {"redis": told.refusal or redis, "postgres": postgres}
+    problems = work | {name: problem for name, problem in servers.items() if problem is not None}
+    if told.warnings:
+        warnings["redis"] = "; ".join(told.warnings)
+    readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
+    return JSONResponse(readiness.model_dump(), 503 if problems else 200)
+
+
+@router.get("/metrics", name="metrics")
+async def metrics(request: Request) -> Response:
+    """Tell the numbers of this process, lanes, workers and the work beside them, in Prometheus's text format."""
+    watch: Watch = request.app.state.watch
+    return Response(await watch.metrics.result(), media_type=CONTENT_TYPE_LATEST)
+
+
+class LanesSeen(NamedTuple):
+    """What was read of the lanes, and what only one who has looked before can tell."""
+
+    lanes: Lanes
+    #: Those that nobody applies, without those that are being handed over.
+    without_owner: list[int]
+
+
+class RedisTold(NamedTuple):
+    """What Redis tells of itself, judged; nothing where it cannot be asked."""
+
+    #: Why it cannot have the lanes.
+    refusal: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Watch:
+    """What is looked at for all who ask: however many they are, one look of each kind is under way at a time."""
+
+    def __init__(self, connections: Connections, counted: RequestMetrics) -> None:
+        self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
+        self.postgres = SharedLook(lambda: _problem(_check_schema(connections)))
+        self.lanes = SharedLook(lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS)
+        self.dead_letters = SharedLook(
+            lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
+        )
+        self.background = SharedLook(
+            lambda: read_background(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
+        )
+        self.metrics = SharedLook(lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS)
+        self.redis_told = SharedLook(lambda: self._hear_redis(connections), good_seconds=REDIS_TOLD_GOOD_SECONDS)
+        self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
+        self._logged = RedisTold()
+
+    async def log_start(self) -> None:
+        """Look once at the servers, and log why nothing can be served and what to warn of."""
+        problem, _ = await asyncio.gather(self.postgres.result(), self.redis_told.result())
+        if problem is not None:
+            _log.error("cannot serve yet", postgres=problem)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for look in (
+            self.metrics,
+            self.redis,
+            self.postgres,
+            self.lanes,
+            self.dead_letters,
+            self.background,
+            self.redis_told,
+        ):
+            await look.close()
+
+    async def _hear_redis(self, connections: Connections) -> RedisTold:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                told = RedisTold(warnings=tuple(warnings_of(await connections.session.wire.exchange([INFO_CALL]))))
+        except ConfigurationError as error:
+            told = RedisTold(refusal=error.message)
+        except (CreditlaneError, TimeoutError):
+            return RedisTold()
+        if told != self._logged:
+            if told.refusal is not None:
+                _log.error("cannot serve", redis=told.refusal)
+            for warning in told.warnings:
+                _log.warning("commands can be lost or refused", redis=warning)
+            self._logged = told
+        return told
+
+    async def _exposition(self, counted: RequestMetrics) -> bytes:
+        seen, dead_letters, background = await asyncio.gather(
+            self.lanes.result(), self.dead_letters.result(), self.background.result()
+        )
+        return counted.exposition() + exposition_of(seen.lanes, dead_letters) + background_exposition(background)
+
+    async def _look_at_lanes(self, connections: Connections) -> LanesSeen:
+        # Half of the time for each server, which are asked one after the other.
+        lanes = await read_lanes(connections, CHECK_SECONDS / 2)
+        if lanes.leases is None:
+            return LanesSeen(lanes, [])
+        return LanesSeen(lanes, self._lanes_without_owner.look(lanes.leases, lanes.workers))
+
+
+async def _problem(check: Awaitable[str | None]) -> str | None:
+    """Return what the check says is wrong, or that it takes too long. Messages name no host and no URL."""
+    try:
+        return await asyncio.wait_for(check, CHECK_SECONDS)
+    except TimeoutError:
+        return f"does not answer within {CHECK_SECONDS:g} s"
+    except ConfigurationError as error:
+        return error.message
+    except CreditlaneError:
+        return "cannot be reached"
+
+
+async def _check_redis(connections: Connections) -> str | None:
+    return await connections.session.write_problem(deadline_in(CHECK_SECONDS))
+
+
+async def _check_schema(connections: Connections) -> None:
+    rows = await connections.read(READ_INSTALLATION, {})
+    check_installation(rows[0] if rows else None, connections.settings.partitions)
+    check_rights("api", await connections.read(FIND_MISSING, wanted_by("api")))
+
+
+def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what keeps the lanes from getting on, and what is wrong beside that. What cannot be told is not well."""
+    lanes = seen.lanes
+    if lanes.leases is None:
+        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}, {}
+    standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
+    about_lanes = "; ".join(_about_lanes(len(lanes.leases), seen.without_owner, standing))
+    # A worker that holds no lane keeps nothing from getting on; where lanes stand, it may say why nobody takes them.
+    needed = [worker for worker in lanes.workers if about_lanes or worker.lanes]
+    problems = {"lanes": about_lanes, "workers": _about_workers(needed)}
+    warnings = {
+        "workers": _about_workers(worker for worker in lanes.workers if worker not in needed),
+        "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
+    }
+    return _told(problems), _told(warnings)
+
+
+def _told(problems: Mapping[str, str]) -> dict[str, str]:
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def _about_workers(workers: Iterable[WorkerRecord]) -> str:
+    return "; ".join(f"{worker.public_id}: {problem}" for worker in workers for problem in problems_of_worker(worker))
+
+
+def _about_lanes(lanes: int, without_owner: Sequence[int], problems: Mapping[int, str]) -> Iterator[str]:
+    if without_owner:
+        named = ", ".join(map(str, without_owner[:MAX_NAMED_LANES]))
+        more = ", …" if len(without_owner) > MAX_NAMED_LANES else ""
+        yield f"{len(without_owner)} of {lanes} have no living worker ({named}{more}); start `creditlane worker`"
+    if problems:
+        named = "; ".join(f"{partition}: {problem}" for partition, problem in list(problems.items())[:MAX_NAMED_LANES])
+        more = "; …" if len(problems) > MAX_NAMED_LANES else ""
+        yield f"{len(problems)} of {lanes} do not get on ({named}{more})"

@@ -1,0 +1,103 @@
+"""The operations on transactions: post one of several entries, show, find by reference, reverse."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from ....schemas.commands import Post, Text
+from ..errors import not_found
+from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
+from ..openapi.responses import reading, writing
+from ..paging import WindowParameters
+from ..reversals import reverse, transaction_answer
+from ..writes import BodyWrites, KeylessWrites, body_answer
+from .accounts import RequestReads
+
+router = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
+
+TransactionPath = Annotated[str, Path(alias="id", description="Id of the transaction.", examples=[TRANSACTION_EXAMPLE])]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="postCustomerCreditsTransaction",
+    summary="Post a transaction of several entries",
+    responses=writing(
+        TransactionBody,
+        201,
+        "not_found",
+        "account_frozen",
+        "account_closed",
+        "idempotency_key_mismatch",
+        "unbalanced_transaction",
+        "insufficient_balance",
+    ),
+)
+async def post_transaction(body: PostTransaction, reads: RequestReads, writes: BodyWrites) -> Response:
+    """Move amounts between accounts of the store, all or nothing."""
+    key = writes.key(body.idempotency_key)
+    account_ids = [entry.account_id for entry in body.entries]
+    if missing := await reads.missing_accounts(account_ids):
+        raise not_found(f"entries.{account_ids.index(missing[0])}.account_id")
+    outcome = await writes.decide(
+        Post,
+        reference=body.reference,
+        idempotency_key=key,
+        entries=[entry.model_dump() for entry in body.entries],
+        metadata=body.metadata,
+        callback_url=body.callback_url,
+    )
+    return await transaction_answer(outcome, reads, writes)
+
+
+@router.get(
+    "",
+    operation_id="listCustomerCreditsTransactionsByReference",
+    summary="Find transactions by their reference",
+    responses=reading(TransactionList),
+)
+async def list_transactions_by_reference(
+    reads: RequestReads,
+    window: WindowParameters,
+    reference: Annotated[Text, Query(description="The reference, exactly.", examples=["order_1001"])],
+) -> Response:
+    """List the transactions of a reference, newest first. A reversal has the reference of what it undoes."""
+    page = await reads.list_transactions(reference, window)
+    return body_answer(TransactionList(data=page.data, has_more=page.has_more))
+
+
+@router.get(
+    "/{id}",
+    operation_id="getCustomerCreditsTransaction",
+    summary="Show a transaction",
+    responses=reading(TransactionBody, "not_found"),
+)
+async def get_transaction(transaction_id: TransactionPath, reads: RequestReads) -> Response:
+    """Show a transaction with all its entries."""
+    transaction = await reads.transaction(transaction_id)
+    if transaction is None:
+        raise not_found()
+    return body_answer(transaction)
+
+
+@router.post(
+    "/{id}/reverse",
+    status_code=201,
+    operation_id="reverseCustomerCreditsTransaction",
+    summary="Reverse a transaction",
+    responses=writing(
+        TransactionBody,
+        201,
+        "not_found",
+        "account_frozen",
+        "account_closed",
+        "reversal_not_reversible",
+        "insufficient_balance",
+    ),
+)
+async def reverse_transaction(transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites) -> Response:
+    """Undo a whole transaction, on every account it touched, by an opposite one. Later calls get the first answer."""
+    return await reverse(transaction_id, reads, writes)

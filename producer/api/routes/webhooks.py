@@ -1,0 +1,256 @@
+"""The operations on webhooks: endpoints, what was sent to them, and the secret of callbacks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from ....schemas.errors import WebhookNotFound
+from ....schemas.webhooks import DeliveryStatus, DeliveryWithBody, NewWebhook, WebhookChange
+from ...client._async.webhooks import AsyncWebhooks
+from ...operations import webhooks as operations
+from ..auth import Store, authenticated_store
+from ..connections import Connections
+from ..errors import Problem
+from ..models.webhooks import (
+    EVENT_EXAMPLE,
+    LIMITS,
+    WEBHOOK_EXAMPLE,
+    CreateWebhook,
+    DeliveryBody,
+    DeliveryDetail,
+    DeliveryList,
+    ResendFailed,
+    Resent,
+    SecretBody,
+    TestEvent,
+    UpdateWebhook,
+    WebhookBody,
+    WebhookList,
+)
+from ..openapi.responses import changing, reading
+from ..paging import DEFAULT_PAGE_ITEMS, IN_DIGITS, MAX_PAGE_ITEMS
+from ..reads import parse_moment
+from ..writes import body_answer
+
+#: Most failed deliveries that one request sends again.
+MAX_RESENT = 20_000
+
+router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
+
+
+# Asynchronous, or it would take a thread of a pool for every request.
+async def _webhooks_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> AsyncWebhooks:
+    connections: Connections = request.app.state.connections
+    return AsyncWebhooks(connections.settings, lambda: connections.session, store.public_id)
+
+
+StoreWebhooks = Annotated[AsyncWebhooks, Depends(_webhooks_of)]
+WebhookPath = Annotated[str, Path(alias="id", description="Id of the endpoint.", examples=[WEBHOOK_EXAMPLE])]
+EventPath = Annotated[str, Path(alias="event_id", description="Id of the event.", examples=[EVENT_EXAMPLE])]
+PageNumber = Annotated[int, Query(ge=1, le=1_000_000, description="Which page; the first is 1."), IN_DIGITS]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most endpoints of a page."), IN_DIGITS]
+PageLimit = Annotated[
+    int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25]), IN_DIGITS
+]
+StartingAfter = Annotated[
+    str | None, Query(description="Id of an event of this list: the page goes on from it, towards older ones.")
+]
+OfStatus = Annotated[DeliveryStatus | None, Query(description="Only deliveries of this status.")]
+
+
+@router.post(
+    "",
+    operation_id="createWebhook",
+    summary="Create an endpoint",
+    description=f"Have events POSTed to a URL. The answer has the secret, this once. {LIMITS}",
+    responses=changing(WebhookBody, "webhook_limit_reached"),
+)
+async def create_webhook(body: CreateWebhook, webhooks: StoreWebhooks) -> Response:
+    """Make an endpoint; what happens after the answer is told to it."""
+    wanted = operations.checked(NewWebhook, url=body.url, name=body.name, events=tuple(body.events))
+    return body_answer(WebhookBody.of(await webhooks.make(wanted)))
+
+
+@router.get("", operation_id="listWebhooks", summary="List endpoints", responses=reading(WebhookList))
+async def list_webhooks(
+    webhooks: StoreWebhooks, page_number: PageNumber = 1, page_size: PageSize = DEFAULT_PAGE_ITEMS
+) -> Response:
+    """List the store's endpoints, oldest first."""
+    return body_answer(WebhookList.page(await webhooks.list(), page_number, page_size))
+
+
+@router.get(
+    "/callbacks/deliveries",
+    operation_id="listCallbackDeliveries",
+    summary="List the deliveries of callbacks",
+    responses=reading(DeliveryList),
+)
+async def list_callback_deliveries(
+    webhooks: StoreWebhooks,
+    status: OfStatus = None,
+    limit: PageLimit = DEFAULT_PAGE_ITEMS,
+    starting_after: StartingAfter = None,
+) -> Response:
+    """List what was sent to the URLs that came with commands, newest first."""
+    return body_answer(await _deliveries(webhooks, None, status, limit, starting_after))
+
+
+@router.get(
+    "/callbacks/deliveries/{event_id}",
+    operation_id="getCallbackDelivery",
+    summary="Show the delivery of a callback",
+    responses=reading(DeliveryDetail, "not_found"),
+)
+async def get_callback_delivery(event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+    """Show what was sent to the URL that came with a command, and how it went."""
+    return body_answer(DeliveryDetail.with_body(await webhooks.delivery(None, event_id)))
+
+
+@router.post(
+    "/callbacks/deliveries/{event_id}/resend",
+    operation_id="resendCallbackDelivery",
+    summary="Send a callback again",
+    responses=changing(DeliveryBody, "not_found"),
+)
+async def resend_callback(event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+    """Send a callback again at once, with all of its attempts; also one that was delivered."""
+    return body_answer(DeliveryBody.of(await webhooks.resend(None, event_id)))
+
+
+@router.post(
+    "/callbacks/rotate-secret",
+    operation_id="rotateCallbackSecret",
+    summary="Make the secret of callbacks, or replace it",
+    responses=changing(SecretBody),
+)
+async def rotate_callback_secret(webhooks: StoreWebhooks) -> Response:
+    """Make the secret that the store's callbacks are signed with. The one before it signs beside it for a day."""
+    return body_answer(SecretBody(secret=await webhooks.rotate_callback_secret()))
+
+
+@router.get(
+    "/{id}",
+    operation_id="getWebhook",
+    summary="Show an endpoint",
+    responses=reading(WebhookBody, "not_found"),
+)
+async def get_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+    """Show an endpoint, without its secret."""
+    return body_answer(WebhookBody.of(await webhooks.get(webhook_id)))
+
+
+@router.patch(
+    "/{id}",
+    operation_id="updateWebhook",
+    summary="Change an endpoint",
+    responses=changing(WebhookBody, "not_found"),
+)
+async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks: StoreWebhooks) -> Response:
+    """Change what is given of an endpoint. What happens after the answer is told as it says."""
+    given = body.model_dump(exclude_unset=True)
+    return body_answer(WebhookBody.of(await webhooks.change(webhook_id, operations.checked(WebhookChange, **given))))
+
+
+@router.delete(
+    "/{id}",
+    operation_id="deleteWebhook",
+    summary="Delete an endpoint",
+    responses=changing(WebhookBody, "not_found"),
+)
+async def delete_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+    """Delete an endpoint for good. What it has not got is not sent any more."""
+    return body_answer(WebhookBody.of(await webhooks.delete(webhook_id)))
+
+
+@router.post(
+    "/{id}/rotate-secret",
+    operation_id="rotateWebhookSecret",
+    summary="Replace an endpoint's secret",
+    responses=changing(WebhookBody, "not_found"),
+)
+async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+    """Replace the secret and show the new one, this once. For a day both of them sign."""
+    return body_answer(WebhookBody.of(await webhooks.rotate_secret(webhook_id)))
+
+
+@router.post(
+    "/{id}/test",
+    operation_id="testWebhook",
+    summary="Send a test event",
+    responses=changing(TestEvent, "not_found", "webhook_disabled"),
+)
+async def test_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+    """Send an event `webhook.test` to the endpoint, whatever events it wants. Its delivery tells what came of it."""
+    return body_answer(TestEvent(event_id=await webhooks.send_test(webhook_id)))
+
+
+@router.get(
+    "/{id}/deliveries",
+    operation_id="listWebhookDeliveries",
+    summary="List an endpoint's deliveries",
+    responses=reading(DeliveryList, "not_found"),
+)
+async def list_deliveries(
+    webhook_id: WebhookPath,
+    webhooks: StoreWebhooks,
+    status: OfStatus = None,
+    limit: PageLimit = DEFAULT_PAGE_ITEMS,
+    starting_after: StartingAfter = None,
+) -> Response:
+    """List what was sent to the endpoint, newest first."""
+    await webhooks.get(webhook_id)
+    return body_answer(await _deliveries(webhooks, webhook_id, status, limit, starting_after))
+
+
+@router.get(
+    "/{id}/deliveries/{event_id}",
+    operation_id="getWebhookDelivery",
+    summary="Show a delivery",
+    responses=reading(DeliveryDetail, "not_found"),
+)
+async def get_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+    """Show what is sent, and how the latest attempt went."""
+    await webhooks.get(webhook_id)
+    return body_answer(DeliveryDetail.with_body(await webhooks.delivery(webhook_id, event_id)))
+
+
+@router.post(
+    "/{id}/deliveries/{event_id}/resend",
+    operation_id="resendWebhookDelivery",
+    summary="Send an event again",
+    responses=changing(DeliveryBody, "not_found", "webhook_disabled"),
+)
+async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+    """Send an event again at once, under its id, with all of its attempts; also one that was delivered."""
+    return body_answer(DeliveryBody.of(await webhooks.resend(webhook_id, event_id)))
+
+
+@router.post(
+    "/{id}/resend",
+    operation_id="resendFailedWebhookDeliveries",
+    summary="Send what failed again",
+    responses=changing(Resent, "not_found", "webhook_disabled"),
+)
+async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: StoreWebhooks) -> Response:
+    """Send every event again that has failed, of those since a moment; oldest first."""
+    since = parse_moment(body.since, "since")
+    count = await webhooks.resend_failed(webhook_id, since=since, at_most=MAX_RESENT)
+    return body_answer(Resent(count=count, has_more=count >= MAX_RESENT))
+
+
+async def _deliveries(
+    webhooks: AsyncWebhooks, webhook_id: str | None, status: DeliveryStatus | None, limit: int, cursor: str | None
+) -> DeliveryList:
+    place = None if cursor is None else operations.place_of(await _cursor(webhooks, webhook_id, cursor))
+    found = await webhooks.page(webhook_id, status=status, after=place, count=limit + 1)
+    return DeliveryList(data=[DeliveryBody.of(each) for each in found[:limit]], has_more=len(found) > limit)
+
+
+async def _cursor(webhooks: AsyncWebhooks, webhook_id: str | None, cursor: str) -> DeliveryWithBody:
+    try:
+        return await webhooks.delivery(webhook_id, cursor)
+    except WebhookNotFound:
+        message = "starting_after: must be the id of an event of this list"
+        raise Problem("validation_error", message, param="starting_after") from None

@@ -1,1 +1,0 @@
-"""The command line's readers: status, verification, dead letters."""

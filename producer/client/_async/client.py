@@ -1,0 +1,532 @@
+"""The asyncio client. `client.py` is its twin and reads the same."""
+
+# ruff: noqa: ASYNC109 - a deadline here ends in OutcomeUnknown with the ticket, which asyncio.timeout could not give
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from ....lanes.deadlines import deadline_in, rest_of, seconds_until
+from ....lanes.routing import partition_of
+from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
+from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
+from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
+from ....schemas.results import Result
+from ....schemas.settings import Settings, load_settings
+from ....schemas.tickets import Ticket
+from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ...operations import scheduling as due_commands
+from ...operations.webhooks import low_balance_operation
+from .._sync.client import CLOSED
+from ..chunks import chunk_of, generated_key, make_command, reversal_of, valid_account_id
+from ..collect import RollCall
+from ..lane_reads import PendingCount
+from ..resolve import account_as_opened, own_ticket, unread
+from ..tickets import Tickets
+from .session import AsyncSession
+from .webhooks import AsyncWebhooks
+
+
+class AsyncClient:
+    """Puts commands of one store on the lanes and gets their results back. The tasks of an event loop may share one.
+
+    Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
+    account's unit, as int or digit string; times are in seconds. What cannot reach Redis or Postgres raises
+    `Unavailable`, what is not set up raises `ConfigurationError`; both from every method that talks to them. From a
+    method that sends something, `Unavailable` says that nothing of it was accepted. A call that takes a `timeout` ends
+    within it and half a second, whatever the servers do; without one the setting counts, if it does not say otherwise,
+    as it does for `enqueue`, `result` and `pending`. The others wait 5 seconds at most for each read and each change in
+    Postgres, and so does `close`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        #: The endpoints that hear of what happens in the store.
+        self.webhooks = AsyncWebhooks(settings, self._session)
+        self._closed = False
+        self._current: AsyncSession | None = None
+
+    @classmethod
+    def from_env(cls, **overrides: object) -> Self:
+        """Return a client with the settings of the environment (`CREDITLANE_…`), these values before them.
+
+        Raises:
+            ConfigurationError: a value is not allowed; the message names it.
+        """
+        return cls(load_settings(**overrides))
+
+    async def open_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        idempotency_key: str | None = None,
+        account_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Open an account and return it as it is now. Without a key, every call is a request of its own.
+
+        Raises:
+            InvalidCommand: a field breaks its rule; nothing was sent.
+            AccountNameTaken: the customer has an open account of this name; `details["account_id"]` says which.
+            AccountExists: the given account id is taken.
+            IdempotencyKeyMismatch: the key belongs to another request.
+            LaneFull, OutcomeUnknown: as for `debit`; the latter also where the account was opened by an earlier call
+                and cannot be read.
+        """
+        command = make_command(
+            OpenAccount,
+            idempotency_key=idempotency_key or generated_key("open"),
+            account_id=account_id,
+            customer_id=customer_id,
+            name=name,
+            unit_label=unit_label,
+            initial_balance=initial_balance,
+            overdraft_limit=overdraft_limit,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return await self._open(command, self._timeout(timeout))
+
+    async def ensure_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Return the customer's account of this name, opened if there is none that is not closed.
+
+        However often it is called, and from however many processes at once, one account is opened. Everything but
+        customer and name counts for the one that opens it: whoever finds an account gets it as it is, frozen too.
+
+        Raises:
+            AccountNameTaken: others go on opening and closing accounts of this name.
+            InvalidCommand, LaneFull, OutcomeUnknown: as for `open_account`; calling it again is always safe.
+        """
+        deadline = deadline_in(self._timeout(timeout))
+        attempts_left = ENSURE_ATTEMPTS
+        while True:
+            command = make_command(
+                OpenAccount,
+                # Of its own each time: a key that was refused once, or whose account is closed, opens nothing any more.
+                idempotency_key=generated_key("open"),
+                customer_id=customer_id,
+                name=name,
+                unit_label=unit_label,
+                initial_balance=initial_balance,
+                overdraft_limit=overdraft_limit,
+                metadata=metadata,
+            )
+            found = await self._session().reader.open_account(customer_id, name, rest_of(deadline))
+            if found is not None:
+                return found
+            try:
+                return await self._open(command, seconds_until(deadline))
+            except AccountNameTaken:
+                attempts_left -= 1
+                if not attempts_left:
+                    raise
+
+    async def credit(
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Add to the account's balance and return the result; raises as `debit` does."""
+        command = make_command(
+            Credit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return await self._decide(command, timeout)
+
+    async def debit(
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
+
+        Raises:
+            InvalidCommand: a field breaks its rule; nothing was sent.
+            Rejected: the ledger decided against it; the subclass says why. The key keeps this answer for ever.
+            LaneFull: the account's lane is at its limit and accepted nothing.
+            OutcomeUnknown: no result within `timeout` seconds (else the setting's); its `ticket` can be asked again,
+                or is None when not even the acceptance is known. Sending the same again is always safe.
+            CommandDeadLettered: it could not be decided; an operator sees it.
+        """
+        command = make_command(
+            Debit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return await self._decide(command, timeout)
+
+    async def post(
+        self,
+        entries: Iterable[PostEntry | Mapping[str, Any]],
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
+
+        An entry names `account_id`, `side` ("debit" or "credit") and `amount`; the result is that of the first one.
+
+        Raises:
+            UnbalancedTransaction: the debits do not equal the credits.
+        """
+        command = make_command(
+            Post,
+            entries=tuple(entries),
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return await self._decide(command, timeout)
+
+    async def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
+        """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
+
+        Of a transaction of several entries all are undone, whichever of its accounts is named.
+
+        Raises:
+            TransactionNotFound: the account has no such transaction.
+            ReversalNotReversible: the transaction is a reversal.
+        """
+        command = reversal_of(valid_account_id(account_id), transaction_id)
+        # Decided where the transaction was. That this account is another one of it only the ledger can tell.
+        deadline = deadline_in(seconds := self._timeout(timeout))
+        if command.account_id != account_id:
+            touches = await self._session().reader.touches(transaction_id, account_id, seconds)
+            if not touches:
+                raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
+        return await self._decide(command, seconds_until(deadline))
+
+    async def freeze(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Stop all movement on the account and return it; raises as `debit` does."""
+        key = idempotency_key or generated_key("freeze")
+        return await self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
+
+    async def unfreeze(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
+        key = idempotency_key or generated_key("unfreeze")
+        return await self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
+
+    async def close_account(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Close the account for good and return it; raises as `debit` does.
+
+        Raises:
+            AccountOverdrawn: its balance is below zero.
+        """
+        key = idempotency_key or generated_key("close")
+        return await self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+
+    async def enqueue(self, command: Command) -> Ticket:
+        """Put the command on its account's lane and return its ticket, once it stands there durably.
+
+        The ticket can be stored and asked about from any process of the store; the result is also kept in Redis.
+
+        Raises:
+            InvalidCommand: it is no command, or another store's; nothing was sent.
+            LaneFull: the lane is at its limit and accepted nothing.
+            Unavailable: Redis could not be reached, or refuses; the command was not accepted.
+            OutcomeUnknown: the command was sent, and no attempt was answered. Send it again as it was: because of its
+                key it has one effect, however often it is accepted.
+        """
+        session = self._session()
+        deadline = deadline_in(self.settings.wait_timeout_seconds)
+        return await self._send(session, command, session.numbers.take(), deadline, keep=True)
+
+    async def enqueue_many(
+        self,
+        commands: Iterable[Command] | AsyncIterable[Command],
+        *,
+        keep_results: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,
+    ) -> Tickets:
+        """Put all the commands on their lanes, in order, and return their tickets, packed.
+
+        Takes any iterable of either kind, also a generator of millions: they are sent in chunks, and what is held of
+        each is its ticket. `on_progress` gets the number accepted so far. A full lane is waited for, up to `timeout`
+        seconds without any progress (else the setting's). With `keep_results` other processes learn of results
+        without asking Postgres, which costs the worker a write a command.
+
+        Raises:
+            InvalidCommand: a command breaks a rule; names its place and field, and everything before it is accepted.
+            LaneFull: a lane stayed full; `accepted` tells how many were accepted.
+            Unavailable: nothing was accepted.
+            OutcomeUnknown: some of them were, or that is not known; the message tells how many were accepted for
+                certain. Sending everything again under the same keys is safe.
+        """
+        session, seconds = self._session(), self._timeout(timeout)
+        tickets = await session.sender.send_all(
+            commands,
+            await session.partitions(deadline_in(seconds)),
+            keep=keep_results,
+            patience_seconds=seconds,
+            on_progress=on_progress,
+        )
+        session.waiting.ahead.remember(tickets)
+        return tickets
+
+    async def schedule(self, command: Command, *, at: datetime) -> str:
+        """Have the command put on its lane at this time, or at once if it is past, and return its idempotency key.
+
+        The same command again moves the time. Processes of `creditlane jobs work` do it, a second late at most.
+
+        Raises:
+            InvalidCommand: it is no command, or another store's, or the time has no offset.
+            IdempotencyKeyMismatch: another command is scheduled under the key.
+        """
+        return await self._session().reader.run(due_commands.schedule(command, self.settings.store, at))
+
+    async def cancel(self, idempotency_key: str) -> bool:
+        """Forget the scheduled command of this key and return True; False if it is on its lane already, or none."""
+        return await self._session().reader.run(due_commands.cancel(idempotency_key, self.settings.store))
+
+    async def result(self, ticket: Ticket | str) -> Result:
+        """Return at once what is known of the ticket's command: `queued` until it is decided. Raises no rejection.
+
+        Raises:
+            InvalidCommand: it is no ticket, or another store's.
+            OutcomeUnknown: no such command is on its lane, in the ledger or among the dead letters.
+        """
+        session, ticket = self._session(), own_ticket(ticket, self.settings.store)
+        deadline = deadline_in(self.settings.wait_timeout_seconds)
+        return await session.waiting.find(ticket, deadline, await session.waiting.poll_stream(ticket, deadline))
+
+    async def wait(self, ticket: Ticket | str, timeout: float | None = None) -> Result:
+        """Return the result of the ticket's command as soon as there is one. Raises no rejection.
+
+        Raises:
+            InvalidCommand: it is no ticket, or another store's.
+            OutcomeUnknown: there is none within `timeout` seconds (else the setting's), or no such command.
+        """
+        session, ticket = self._session(), own_ticket(ticket, self.settings.store)
+        if ticket.producer_id == session.producer_id and ticket.number:
+            return await session.waiting.wait_again(ticket, self._timeout(timeout))
+        return await session.waiting.wait_foreign(ticket, self._timeout(timeout))
+
+    def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> AsyncIterator[Result]:
+        """Yield the result of each of the commands once, as they come. Raises no rejection.
+
+        Raises:
+            InvalidCommand: one is no ticket, or another store's.
+            OutcomeUnknown: not all came within `timeout` seconds; without it, none at all came for a minute.
+        """
+        session = self._session()
+        return session.waiting.collect(RollCall(tickets, self.settings.store, session.producer_id), timeout)
+
+    async def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
+        """Return the account's balance, after waiting for the command of the ticket `after`, if one is given.
+
+        Raises:
+            AccountNotFound: the store has no such account.
+            OutcomeUnknown: that command is not decided within `timeout` seconds (else the setting's).
+        """
+        account_id, deadline = valid_account_id(account_id), deadline_in(self._timeout(timeout))
+        if after is not None:
+            await self.wait(after, timeout)
+        return (await self._session().reader.account(account_id, rest_of(deadline))).balance
+
+    async def balance_at(self, account_id: str, at: datetime, timeout: float | None = None) -> BalanceAt:
+        """Return the account's balance after everything up to and including this moment, and which moment it is of.
+
+        What is told once stays. A moment at which something can still come is answered as of the latest one that cannot
+        change any more, and `as_of` says which; in the future it is the present one. Before the opening it is 0.
+
+        Raises:
+            InvalidCommand: the moment has no offset.
+            AccountNotFound: the store has no such account.
+            Unavailable: also where a writer has been under way for long; ask again shortly.
+        """
+        account_id, moment = valid_account_id(account_id), valid_moment(at)
+        return await self._session().reader.balance_at(account_id, moment, rest_of(deadline_in(self._timeout(timeout))))
+
+    async def account(self, account_id: str) -> Account:
+        """Return the account as it is now; raises AccountNotFound if the store has none of this id."""
+        return await self._session().reader.account(valid_account_id(account_id))
+
+    async def find_account(self, *, customer_id: str, name: str = "default") -> Account | None:
+        """Return the customer's account of this name that is not closed, or None: there is one at most.
+
+        Names are compared as they are kept apart: trimmed, and without regard to case.
+        """
+        wanted = lookup(OfName, customer_id=customer_id, name=name)
+        return await self._session().reader.open_account(wanted.customer_id, wanted.name)
+
+    def accounts(self, customer_id: str | None = None, limit: int | None = None) -> AsyncIterator[Account]:
+        """Yield the customer's accounts, or the store's, in whatever state; newest first, read in pages."""
+        wanted = lookup(OfCustomer, customer_id=customer_id)
+        return self._session().reader.accounts(wanted.customer_id, limit)
+
+    def entries(self, account_id: str, limit: int | None = None) -> AsyncIterator[Entry]:
+        """Yield the account's entries, newest first, read in pages as they are asked for, at most `limit` of them.
+
+        Raises:
+            AccountNotFound: the store has no such account.
+        """
+        return self._session().reader.entries(valid_account_id(account_id), limit)
+
+    async def transaction(self, transaction_id: str) -> Transaction:
+        """Return the transaction with all its entries; raises TransactionNotFound if the store has none of this id."""
+        wanted = lookup(OfTransaction, transaction_id=transaction_id)
+        return await self._session().reader.transaction(wanted.transaction_id)
+
+    def transactions(self, reference: str, limit: int | None = None) -> AsyncIterator[Transaction]:
+        """Yield the transactions of exactly this reference, newest first, read in pages; none if there are none.
+
+        A reversal has the reference of what it undoes.
+        """
+        wanted = lookup(OfReference, reference=reference)
+        return self._session().reader.transactions(wanted.reference, limit)
+
+    async def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
+        """Have webhooks told, as `balance.low`, when the account falls below this balance; None: never. Return it.
+
+        Raises:
+            InvalidCommand: the threshold is no whole number from 0.
+            AccountNotFound: the store has no such account.
+            AccountClosed: nothing moves on it any more.
+        """
+        operation = low_balance_operation(self.settings.store, valid_account_id(account_id), threshold)
+        await self._session().reader.run(operation)
+        try:
+            return await self.account(account_id)
+        except Unavailable as error:
+            raise OutcomeUnknown("The threshold is set, and the account cannot be read now; set it again.") from error
+
+    async def pending(self, account_id: str) -> int:
+        """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""
+        session, deadline = self._session(), deadline_in(self.settings.wait_timeout_seconds)
+        lane = session.keys.lane(partition_of(valid_account_id(account_id), await session.partitions(deadline)))
+        pending = PendingCount(lane, self.settings.store, account_id)
+        while not pending.is_done:
+            pending.take(await session.wire.exchange([pending.page_call()], deadline=deadline))
+        return pending.count
+
+    async def close(self) -> None:
+        """Close the connections. Results that were not awaited can still be had with their tickets."""
+        self._closed = True
+        session, self._current = self._current, None
+        if session is not None and session.is_current():
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.settings.store}>"
+
+    async def _open(self, command: OpenAccount, seconds: float) -> Account:
+        deadline = deadline_in(seconds)
+        ticket, result = await self._apply(command, seconds)
+        try:
+            return await self._account_after(ticket, deadline)
+        except OutcomeUnknown:
+            # The announcement has told enough of an account that is new.
+            if account := account_as_opened(command, result, self.settings.store):
+                return account
+            raise
+
+    async def _change(self, command: Command, timeout: float | None) -> Account:
+        seconds = self._timeout(timeout)
+        deadline = deadline_in(seconds)
+        ticket, _ = await self._apply(command, seconds)
+        return await self._account_after(ticket, deadline)
+
+    async def _account_after(self, ticket: Ticket, deadline: float) -> Account:
+        """Return the account of a command that is applied. Unavailable would say that it was not even accepted."""
+        try:
+            return await self._session().reader.account(ticket.account_id, rest_of(deadline))
+        except Unavailable as error:
+            raise unread(ticket) from error
+
+    async def _decide(self, command: Command, timeout: float | None) -> Result:
+        _, result = await self._apply(command, self._timeout(timeout))
+        return result
+
+    async def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
+        session, started = self._session(), time.monotonic()
+        number = session.numbers.take()
+        # Before it is sent: the answer may be quicker than the sender.
+        promise = session.waiting.expect(number)
+        try:
+            ticket = await self._send(session, command, number, deadline_in(seconds), keep=False)
+        except BaseException:
+            session.waiting.forget(number, promise)
+            raise
+        result = await session.waiting.wait_own(ticket, promise, started + seconds, seconds)
+        result.raise_for_rejection()
+        return ticket, result
+
+    async def _send(
+        self, session: AsyncSession, command: Command, number: int, deadline: float, *, keep: bool
+    ) -> Ticket:
+        chunk = chunk_of(command, self.settings.store, await session.partitions(deadline))
+        shipment = await session.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = shipment.ticket(self.settings.store, session.producer_id)
+        session.repeats.note(ticket)
+        return ticket
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self.settings.wait_timeout_seconds if timeout is None else timeout
+
+    def _session(self) -> AsyncSession:
+        session = self._current
+        if self._closed:
+            raise CreditlaneError(CLOSED)
+        if session is None or not session.is_current():
+            session = self._current = AsyncSession(self.settings)
+        return session

@@ -1,0 +1,228 @@
+"""Finds and awaits results, for the blocking client: announced ones first, Postgres for the rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
+
+from ....lanes.deadlines import deadline_in, part_of, seconds_until
+from ....lanes.keys import Keys
+from ....schemas.errors import ConfigurationError, CreditlaneError, Unavailable
+from ....schemas.journal import Announcement
+from ....schemas.results import Result, result_of_announcement
+from ....schemas.tickets import Ticket
+from ..collect import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
+from ..lane_reads import entry_call, is_on_lane, poll_stream
+from ..pauses import growing_pauses
+from ..pending_replies import Inbox, ReplyDesk
+from ..read_ahead import ReadAhead
+from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
+from ..repeats import Repeats
+from ..reply_stream import ReplyStream
+from ..resolve import is_decided, lost, overdue, queued, verdict_of_news
+from .ledger_reader import LedgerReader
+from .listener import Listener
+from .redis_connection import RedisWire
+
+#: Most threads that may each hold a connection to wait at a poll key; the others look into Postgres now and then.
+MAX_POLL_WAITERS = 16
+#: How long after the time that it was told to wait Redis may answer, in seconds.
+REST_MARGIN_SECONDS = 0.5
+
+
+class Waiting:
+    """Knows where results are to be had. Any number of threads may use it."""
+
+    def __init__(
+        self,
+        wire: RedisWire,
+        reader: LedgerReader,
+        desk: ReplyDesk[Future[Announcement]],
+        listener: Listener,
+        keys: Keys,
+        repeats: Repeats,
+        partitions: Callable[[float], int],
+    ) -> None:
+        self._wire = wire
+        self._reader = reader
+        self._desk = desk
+        self._listener = listener
+        self._keys = keys
+        self._repeats = repeats
+        self._partitions = partitions
+        #: What is looked up together, see there.
+        self.ahead = ReadAhead()
+        self._poll_slots = threading.BoundedSemaphore(MAX_POLL_WAITERS)
+
+    def expect(self, number: int) -> Future[Announcement]:
+        """Return the promise of an announcement. Made before its command is sent, it cannot miss it."""
+        self._listener.start()
+        return self._desk.expect(number)
+
+    def forget(self, number: int, promise: Future[Announcement]) -> None:
+        """Drop the promise of a command that was not sent."""
+        self._desk.forget(number, promise)
+
+    def find(self, ticket: Ticket, deadline: float, poll: ReplyStream | None = None) -> Result:
+        """Return what is known of the ticket's command now, by the deadline.
+
+        Raises:
+            OutcomeUnknown: it is neither on its lane nor in the ledger.
+            Unavailable: Redis or Postgres cannot be reached.
+        """
+        try:
+            # What is decided stands in Postgres, whatever has become of Redis: time is left to ask there.
+            lane, *kept = self._look(ticket, part_of(deadline, ANSWER_TIMEOUT_SECONDS), poll)
+        except Unavailable:
+            result = self._decision(ticket, deadline)
+            if result is None or not is_decided(result):
+                raise
+            return result
+        for news in poll.take(kept) if poll is not None else ():
+            if result := verdict_of_news(ticket, news):
+                return result
+        # The lane was read first: a command leaves it only after the commit, so it is found in one place or the other.
+        result = self._decision(ticket, deadline)
+        if result is None and not is_on_lane(ticket, lane):
+            raise lost(ticket)
+        return result or queued(ticket)
+
+    def poll_stream(self, ticket: Ticket, deadline: float) -> ReplyStream | None:
+        """Return the stream under the ticket's poll key, if its result is kept."""
+        return poll_stream(ticket, self._keys, self._partitions(deadline)) if ticket.kept else None
+
+    def wait_again(self, ticket: Ticket, timeout: float) -> Result:
+        """Return the result of a command that this producer sent before, or raise OutcomeUnknown at the deadline.
+
+        What was announced already is not waited for: it is looked up at once, and with it what is likely asked next.
+        """
+        deadline = time.monotonic() + timeout
+        if known := self.ahead.known(ticket):
+            return known
+        promise = self.expect(ticket.number)
+        if not promise.done() and self._desk.has_passed(ticket.number):
+            try:
+                result = self._decision(ticket, deadline_in(timeout))
+            except (Unavailable, ConfigurationError):
+                # It is tried again below, as long as the caller is patient.
+                result = None
+            except BaseException:
+                # Who is interrupted waits for nothing more.
+                self._desk.forget(ticket.number, promise)
+                raise
+            if result is not None and is_decided(result):
+                self._desk.forget(ticket.number, promise)
+                return result
+        return self.wait_own(ticket, promise, deadline, timeout)
+
+    def wait_own(self, ticket: Ticket, promise: Future[Announcement], deadline: float, timeout: float) -> Result:
+        """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
+        pauses = growing_pauses(*OWN_PAUSES)
+        trouble: CreditlaneError | None = None
+        try:
+            while True:
+                remaining = seconds_until(deadline)
+                try:
+                    news = promise.result(min(remaining, next(pauses)))
+                except FutureTimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise overdue(ticket, timeout) from trouble
+                else:
+                    self._repeats.note_result(ticket)
+                    return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
+                # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
+                try:
+                    if is_decided(result := self.find(ticket, deadline)):
+                        return result
+                except (Unavailable, ConfigurationError) as error:
+                    trouble = error
+        finally:
+            self._desk.forget(ticket.number, promise)
+
+    def wait_foreign(self, ticket: Ticket, timeout: float) -> Result:
+        """Return the result of a command of any process, or raise OutcomeUnknown at the deadline."""
+        deadline = time.monotonic() + timeout
+        pauses = growing_pauses(*FOREIGN_PAUSES)
+        # However short the timeout is, there is one look.
+        looks_until = deadline_in(timeout)
+        poll: ReplyStream | None = None
+        trouble: CreditlaneError | None = None
+        while True:
+            try:
+                poll = poll or self.poll_stream(ticket, looks_until)
+                if is_decided(result := self.find(ticket, looks_until, poll)):
+                    return result
+            except Unavailable as error:
+                trouble = error
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise overdue(ticket, timeout) from trouble
+            if news := self._rest(ticket, poll, remaining, next(pauses)):
+                return news
+
+    def collect(self, roll: RollCall, timeout: float | None) -> Iterator[Result]:
+        """Yield each result as it comes; raise OutcomeUnknown when patience ends."""
+        inbox = Inbox(roll.covers, threading.Event())
+        self._desk.subscribe(inbox)
+        try:
+            if roll.has_own:
+                self._listener.start()
+            yield from self._collect(roll, inbox, Patience(time.monotonic(), timeout, has_own=roll.has_own))
+        finally:
+            self._desk.unsubscribe(inbox)
+
+    def _collect(self, roll: RollCall, inbox: Inbox[threading.Event], patience: Patience) -> Iterator[Result]:
+        trouble: CreditlaneError | None = None
+        while roll.remaining:
+            inbox.bell.wait(patience.wait_seconds(time.monotonic()))
+            results = [result for news in inbox.take() if (result := roll.claim(news))]
+            swept = not results
+            if swept:
+                sweep = roll.sweep()
+                try:
+                    found = self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
+                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
+                except (Unavailable, ConfigurationError) as error:
+                    if isinstance(error, ConfigurationError) and not roll.has_own:
+                        raise
+                    trouble = error
+            now = time.monotonic()
+            patience.note(len(results), swept=swept, now=now)
+            yield from results
+            if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
+                raise roll.unknown(spent) from trouble
+
+    def _look(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
+        """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
+        calls = [entry_call(ticket, self._keys, self._partitions(deadline))]
+        if poll is not None:
+            calls.append(poll.look_call())
+        return refuse_errors(self._wire.exchange(calls, deadline=deadline))
+
+    def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
+        """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
+        tickets = self.ahead.window(ticket)
+        found = self._reader.decisions(tickets, seconds_until(deadline))
+        results = list(map(self._repeats.told, tickets, found))
+        self.ahead.keep(tickets, results)
+        return results[0]
+
+    def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:
+        if poll is None or not self._poll_slots.acquire(blocking=False):
+            time.sleep(min(remaining, pause))
+            return None
+        answer_by = time.monotonic() + min(remaining, BLOCK_SECONDS) + REST_MARGIN_SECONDS
+        try:
+            for news in poll.take(self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
+                if result := verdict_of_news(ticket, news):
+                    return result
+        except (ExchangeFailed, Unavailable):
+            # The next look says whether Redis can be reached; it tries more than once.
+            time.sleep(min(remaining, pause))
+        finally:
+            self._poll_slots.release()
+        return None

@@ -1,0 +1,229 @@
+"""What is known of a ticket's command, judged from what the ledger and the dead letters hold under its key. Pure.
+
+A key may belong to another request than the ticket's. The journal keeps what was asked for, so the command can be
+encoded once more and compared by its fingerprint; another command's result is never given out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import ValidationError
+
+from ...lanes.encoding import encode_command, fingerprint
+from ...schemas.accounts import Account
+from ...schemas.commands import (
+    MAX_TEXT_CHARACTERS,
+    REVERSAL_KEY_PREFIX,
+    Close,
+    Command,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Post,
+    Reverse,
+    Unfreeze,
+    reversal_key,
+)
+from ...schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
+from ...schemas.identifiers import is_account_id
+from ...schemas.journal import Announcement, JournalRow, Kind, Refusal
+from ...schemas.results import Result, content_of_row, result_of_refusal, result_of_row
+from ...schemas.tickets import Ticket
+from ..ledger.command_reads import DeadLetter
+
+_COMMANDS: dict[int, type[Command]] = {
+    Kind.OPEN_ACCOUNT: OpenAccount,
+    Kind.CREDIT: Credit,
+    Kind.DEBIT: Debit,
+    Kind.REVERSE: Reverse,
+    Kind.FREEZE: Freeze,
+    Kind.UNFREEZE: Unfreeze,
+    Kind.CLOSE: Close,
+    Kind.POST: Post,
+}
+#: By how much the clocks of Redis and Postgres may differ, in milliseconds.
+MAX_CLOCK_DIFFERENCE_MS = 1_000
+
+_KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
+#: An id of a stream entry; both parts fit in 64 bits.
+_LANE_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
+
+
+def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
+    """Return the ticket, parsed if it comes as text, if it is one of this store's.
+
+    Raises:
+        InvalidCommand: it is no ticket, or another store's.
+    """
+    if isinstance(ticket, str):
+        ticket = Ticket.parse(ticket)
+    if not isinstance(ticket, Ticket):
+        raise InvalidCommand(f"ticket: must be a Ticket or its text, not {type(ticket).__name__}", field="ticket")
+    if ticket.store_id != store_id:
+        raise InvalidCommand("ticket: belongs to another store", field="ticket")
+    is_plausible = (
+        is_account_id(ticket.account_id)
+        and _LANE_ENTRY.fullmatch(ticket.lane_entry)
+        and _KEY.fullmatch(ticket.idempotency_key)
+    )
+    if not is_plausible:
+        raise InvalidCommand("ticket: must be the text that str(ticket) gave", field="ticket")
+    return ticket
+
+
+def verdict(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter]) -> Result | None:
+    """Return what became of the ticket's command; None if it is not decided as far as these rows tell."""
+    if row is not None:
+        return _result_of(ticket, row)
+    letters = _own_letters(ticket, letters)
+    for letter in reversed(letters):
+        if not letter.replayed:
+            refusal = Refusal(CommandDeadLettered.code, f"{CommandDeadLettered().message} Reason: {letter.reason}")
+            return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+    return queued(ticket) if letters else None
+
+
+def keys_of(ticket: Ticket) -> list[str]:
+    """Return the keys under which the journal may have the ticket's command: a reversal that was made has its own."""
+    key = ticket.idempotency_key
+    return [key, reversal_key(key)] if key.startswith(REVERSAL_KEY_PREFIX) else [key]
+
+
+def verdicts(
+    tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetter]
+) -> list[Result | None]:
+    """Return the verdict on each ticket, from rows by key and the dead letters of all of them, oldest first."""
+    by_key: dict[str, list[DeadLetter]] = {}
+    for letter in letters:
+        by_key.setdefault(letter.idempotency_key, []).append(letter)
+    return [
+        verdict(
+            ticket,
+            next((rows[key] for key in keys_of(ticket) if key in rows), None),
+            by_key.get(ticket.idempotency_key, ()),
+        )
+        for ticket in tickets
+    ]
+
+
+def is_decided(result: Result | None) -> bool:
+    """Whether this is a final answer."""
+    return result is not None and result.status != "queued"
+
+
+def verdict_of_news(ticket: Ticket, news: Iterable[Announcement]) -> Result | None:
+    """Return the result that a poll key holds, if it is that of the ticket's own command.
+
+    A poll key is named after the idempotency key alone, so it may hold the news of another request; or those of a later
+    entry of the same one, which do not tell whether the ticket's own was the first.
+    """
+    own = place_of(ticket.lane_entry)
+    for item in news:
+        if item.row is None or not _is_same_request(ticket, item.row):
+            continue
+        told = place_of(item.lane_entry) if item.lane_entry else own
+        if told <= own:
+            return result_of_row(item.row, replayed=item.replayed or told < own)
+    return None
+
+
+def place_of(lane_entry: str) -> tuple[int, int]:
+    """Return where an entry stands in its lane: the milliseconds and the number in its id."""
+    milliseconds, _, number = lane_entry.partition("-")
+    return int(milliseconds), int(number)
+
+
+def queued(ticket: Ticket) -> Result:
+    """Return the result of a command that is accepted and not decided yet."""
+    return Result(status="queued", account_id=ticket.account_id, idempotency_key=ticket.idempotency_key)
+
+
+def lost(ticket: Ticket) -> OutcomeUnknown:
+    """Return the error for a command that is neither on its lane nor in the ledger."""
+    return OutcomeUnknown(
+        f"The command of key {ticket.idempotency_key!r} is neither on its lane nor in the ledger nor among the dead "
+        "letters: Redis has lost its data, or this ticket was never given out here. "
+        "Send the command again as it was, under the same key.",
+        ticket=ticket,
+    )
+
+
+def overdue(ticket: Ticket, seconds: float) -> OutcomeUnknown:
+    """Return the error for a command without a result at the deadline."""
+    return OutcomeUnknown(
+        f"No result of key {ticket.idempotency_key!r} within {seconds:g} s. The command is accepted and may still "
+        "apply: wait again with its ticket, or send it again as it was.",
+        ticket=ticket,
+    )
+
+
+def unread(ticket: Ticket) -> OutcomeUnknown:
+    """Return the error for a command that is applied, where what it has made cannot be read."""
+    return OutcomeUnknown(
+        f"The command of key {ticket.idempotency_key!r} is applied, and what it has made cannot be read now. "
+        "Read it again later, or send the command again as it was, under the same key: it has one effect.",
+        ticket=ticket,
+    )
+
+
+def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Account | None:
+    """Return the account as its opening has left it; None if it was opened before and may have changed since."""
+    if result.replayed or result.decided_at is None:
+        return None
+    balance = result.balance or 0
+    return Account(
+        id=result.account_id,
+        store_id=store_id,
+        customer_id=command.customer_id,
+        name=command.name,
+        unit_label=command.unit_label,
+        status="active",
+        balance=balance,
+        held=0,
+        available=balance + command.overdraft_limit,
+        overdraft_limit=command.overdraft_limit,
+        created_at=result.decided_at,
+        updated_at=result.decided_at,
+        metadata=command.metadata,
+    )
+
+
+def _own_letters(ticket: Ticket, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+    """Return the dead letters that are this request, if the ticket's own lane entry is among them.
+
+    Another letter of the same request may stem from an earlier attempt, while the ticket's entry is still queued.
+    """
+    letters = [letter for letter in letters if fingerprint(letter.payload) == ticket.fingerprint]
+    return letters if any(letter.lane_entry == ticket.lane_entry for letter in letters) else ()
+
+
+def _result_of(ticket: Ticket, row: JournalRow) -> Result:
+    if _is_same_request(ticket, row):
+        return result_of_row(row, replayed=_was_decided_before(ticket, row))
+    refusal = Refusal(IdempotencyKeyMismatch.code, IdempotencyKeyMismatch().message)
+    return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+
+
+def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
+    """Whether the row was there when the ticket's command was accepted: it is a repeat.
+
+    A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
+    may differ is not told apart here; an announcement tells it exactly, and `repeats` where the clocks were seen.
+    """
+    accepted_ms, _ = place_of(ticket.lane_entry)
+    return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000
+
+
+def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:
+    if row.idempotency_key not in keys_of(ticket) or row.account_id != ticket.account_id:
+        return False
+    fields = {"account_id": row.account_id, "idempotency_key": ticket.idempotency_key, **content_of_row(row)}
+    try:
+        command = _COMMANDS[row.kind](**fields)
+    except ValidationError:
+        # What breaks a rule of today cannot be what a ticket of today was given for.
+        return False
+    return fingerprint(encode_command(command, ticket.store_id)) == ticket.fingerprint

@@ -1,0 +1,74 @@
+"""What callers look for in the ledger, checked before it is asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...lanes.encoding import invalid_command
+from ...schemas.commands import Name, Text, TransactionId
+from ...schemas.errors import InvalidCommand
+
+#: How often an account is looked for, and opened if there is none, where others open and close it meanwhile.
+ENSURE_ATTEMPTS = 3
+
+_LookupT = TypeVar("_LookupT", bound="Lookup")
+
+
+class Lookup(BaseModel):
+    """What is looked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class OfCustomer(Lookup):
+    """The accounts of a customer, or of all."""
+
+    customer_id: Text | None
+
+
+class OfName(Lookup):
+    """The customer's account of a name."""
+
+    customer_id: Text
+    name: Name
+
+
+class OfReference(Lookup):
+    """The transactions of a reference."""
+
+    reference: Text
+
+
+class OfTransaction(Lookup):
+    """One transaction."""
+
+    transaction_id: TransactionId
+
+
+def lookup(kind: type[_LookupT], **fields: object) -> _LookupT:
+    """Return what is looked for.
+
+    Raises:
+        InvalidCommand: a field breaks its rule, so nothing in the ledger can be of it.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise invalid_command(error) from None
+
+
+def valid_moment(at: object) -> datetime:
+    """Return the moment in UTC; not every caller has its types checked.
+
+    Raises:
+        InvalidCommand: it is none, has no offset, or is beyond every calendar.
+    """
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise InvalidCommand("at: must be a datetime with a time zone, as datetime.now(UTC) is", field="at")
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidCommand("at: must be between the years 1 and 9999 in UTC", field="at") from None

@@ -1,0 +1,1 @@
+"""What operators do and look after: lanes, books, dead letters, stores, keys, webhooks, scheduled commands."""

@@ -1,0 +1,136 @@
+"""Tells the news of a committed batch: results to producers, poll keys, and a hint to who delivers news.
+
+Before the lanes are rid of it: a crash in between leads to a second announcement, never to none. Called after the
+commit only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import redis
+import structlog
+
+from ...lanes.keys import ANNOUNCEMENT_FIELD, Keys
+from ...schemas.errors import IdempotencyKeyMismatch
+from ...schemas.journal import Announcement, Reply, encode_announcements
+from ..ledger.state import Verdict
+from . import scripts
+from .entries import Batch, Request
+from .redis_session import is_of_wrong_type, is_out_of_memory
+
+#: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
+MAX_RESULTS_PER_MESSAGE = 50
+#: Bytes of one message, unless it holds a single result.
+MAX_MESSAGE_BYTES = 65_536
+#: Messages that a producer may leave unread. What is trimmed is found in Postgres.
+MAX_UNREAD_MESSAGES = 8_000
+#: Bytes that it may leave unread, about: of messages as long as the one that is added.
+MAX_UNREAD_BYTES = 16_000_000
+#: How long the news for a producer that reads nothing are kept, in seconds.
+REPLY_TTL_SECONDS = 600
+#: Poll keys written in one script call, so that no call keeps Redis busy for long.
+MAX_KEPT_PER_CALL = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class Announcer:
+    """Announces batches through one Redis client. Announcing twice is harmless."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, result_ttl_seconds: int, keep_all_results: bool = False
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._result_ttl_seconds = result_ttl_seconds
+        self._keep_all_results = keep_all_results
+        self._keep_results = client.register_script(scripts.KEEP_RESULTS)
+
+    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> bool:
+        """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
+
+        Returns False if Redis is out of memory and has not taken all of it.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now; announce again.
+        """
+        decided = list(zip(batch.requests, verdicts, strict=True))
+        pipeline = self._client.pipeline(transaction=False)
+        self._reply(pipeline, decided)
+        self._keep(pipeline, decided)
+        if has_news:
+            # One element is enough to wake somebody up, and nobody may be there to take them off.
+            pipeline.rpush(self._keys.wake_deliveries, 1)
+            pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
+        taken = True
+        for answer in pipeline.execute(raise_on_error=False):
+            if is_out_of_memory(answer):
+                taken = False
+            elif is_of_wrong_type(answer):
+                # One producer's key is something else. It finds its results in Postgres; the others must not wait.
+                _log.error("a result cannot be announced", error=str(answer))
+            elif isinstance(answer, Exception):
+                raise answer
+        return taken
+
+    def drop_unread(self, batch: Batch) -> None:
+        """Delete what the batch's producers have not read: Redis needs the room, and they find it in Postgres.
+
+        Raises:
+            redis.RedisError: Redis cannot be used now.
+        """
+        producers = {request.producer_id for request in batch.requests if request.producer_id is not None}
+        pipeline = self._client.pipeline(transaction=False)
+        for producer_id in producers:
+            # Not deleted: what is added later must have higher ids than what was read.
+            pipeline.xtrim(self._keys.replies(producer_id), maxlen=0, approximate=False)
+        if producers:
+            pipeline.execute(raise_on_error=False)
+
+    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+        replies: defaultdict[str, list[Reply]] = defaultdict(list)
+        for request, verdict in decided:
+            if request.producer_id is not None:
+                replies[request.producer_id].append(
+                    Reply(request.number, verdict.row, verdict.replayed, verdict.refusal)
+                )
+        for producer_id, news in replies.items():
+            key = self._keys.replies(producer_id)
+            for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
+                for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
+                    unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
+                    pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=max(1, unread))
+            pipeline.expire(key, REPLY_TTL_SECONDS)
+
+    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+        kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
+        if not self._keep_all_results:
+            decided = [pair for pair in decided if pair[0].keep]
+        for request, verdict in decided:
+            command = request.command
+            if command is None:
+                continue
+            # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
+            if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:
+                key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
+                news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal, request.lane_entry.decode())
+                kept[request.partition].append((key, encode_announcements([news])))
+        for results in kept.values():
+            for start in range(0, len(results), MAX_KEPT_PER_CALL):
+                part = results[start : start + MAX_KEPT_PER_CALL]
+                self._keep_results(
+                    keys=[key for key, _ in part],
+                    args=[self._result_ttl_seconds, ANNOUNCEMENT_FIELD, *(value for _, value in part)],
+                    client=pipeline,
+                )
+
+
+def _messages_of(news: list[Reply]) -> list[bytes]:
+    """Return the results as one message, or as several where that would be too long."""
+    message = encode_announcements(news)
+    if len(message) <= MAX_MESSAGE_BYTES or len(news) == 1:
+        return [message]
+    half = len(news) // 2
+    return _messages_of(news[:half]) + _messages_of(news[half:])

@@ -1,0 +1,96 @@
+"""Journal rows and the account after them: how a decision is written down, whatever the rule behind it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ...lanes.encoding import LaneCommand
+from ...schemas.journal import NO_SIDE, JournalRow, Kind
+from .state import AccountState, Decision
+
+
+class Keyed(Protocol):
+    """What an entry needs to know of the command it comes from."""
+
+    @property
+    def account_id(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str: ...
+
+
+def move(
+    store_id: int,
+    command: Keyed,
+    state: AccountState,
+    now_us: int,
+    side: int,
+    amount: int,
+    reference: str | None,
+    *,
+    kind: int,
+    reversal_of: int | None = None,
+    content: str | None = None,
+) -> Decision:
+    """Record an entry. This is the hot path: structs are built by position."""
+    balance = state.balance + side * amount
+    limit = state.overdraft_limit
+    if amount <= 0 or balance < -limit:
+        raise ArithmeticError(f"{command.account_id}: {side * amount} on {state.balance} breaks the limit {limit}")
+    seq = state.entries + 1
+    at_us = max(state.latest_at_us, now_us)
+    return (
+        AccountState(state.status, balance, limit, seq, state.decisions, at_us),
+        JournalRow(
+            store_id,
+            command.account_id,
+            seq,
+            kind,
+            side,
+            amount,
+            balance,
+            limit,
+            command.idempotency_key,
+            reference,
+            reversal_of,
+            at_us,
+            None,
+            content,
+        ),
+    )
+
+
+def note(
+    store_id: int,
+    command: LaneCommand,
+    state: AccountState,
+    now_us: int,
+    rejection: str | None = None,
+    side: int = NO_SIDE,
+    amount: int | None = None,
+    reference: str | None = None,
+    *,
+    content: str | None = None,
+) -> Decision:
+    """Record a decision that moves nothing: a change of state, or a rejection with what was asked for."""
+    decisions = state.decisions + 1
+    at_us = max(now_us, state.latest_at_us)
+    row = JournalRow(
+        store_id=store_id,
+        account_id=command.account_id,
+        seq=-decisions,
+        kind=Kind[command.kind.upper()].value,
+        side=side,
+        amount=amount,
+        balance_after=state.balance,
+        overdraft_limit=state.overdraft_limit,
+        idempotency_key=command.idempotency_key,
+        reference=reference,
+        reversal_of=None,
+        created_at_us=at_us,
+        rejection=rejection,
+        content=content,
+        entries_before=state.entries,
+    )
+    return msgspec.structs.replace(state, decisions=decisions, latest_at_us=at_us), row

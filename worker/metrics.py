@@ -1,0 +1,76 @@
+"""What this worker process counts: a few additions a batch, written to Postgres with its sign of life."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+
+import msgspec
+
+from ..schemas.worker_metrics import StageTrouble, WorkerNumbers
+from .ledger.state import Verdict
+
+
+class Counting:
+    """The numbers of one worker process. Shared by its threads; no I/O."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = Lock()
+        self._numbers = WorkerNumbers()
+        self._clock = clock
+        #: When something was committed last, or lanes were gained after that.
+        self._committed_at: float | None = None
+
+    def note_batch(self, commands: int, seconds: float) -> None:
+        """Count a batch that was committed."""
+        with self._lock:
+            self._numbers.batch_commands.take(commands)
+            self._numbers.batch_seconds.take(seconds)
+            self._committed_at = self._clock()
+
+    def note_outcomes(self, verdicts: Sequence[Verdict]) -> None:
+        """Count what became of the commands of a batch."""
+        counted = Counter([_outcome(verdict) for verdict in verdicts])
+        with self._lock:
+            outcomes = self._numbers.outcomes
+            for outcome, count in counted.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+
+    def note_lanes(self, gained: int, lost: int) -> None:
+        """Count lanes that changed their owner."""
+        with self._lock:
+            self._numbers.lanes_gained += gained
+            self._numbers.lanes_lost += lost
+            if gained:
+                self._committed_at = self._clock()
+
+    def note_lane_faults(self, faults: Mapping[int, str]) -> None:
+        """Note which lanes do not get on for a reason of their own, in place of those noted before."""
+        with self._lock:
+            self._numbers.lane_faults = {str(partition): cause for partition, cause in sorted(faults.items())}
+
+    def note_read_again(self) -> None:
+        """Count a lane that was read again and begins with what it began with before."""
+        with self._lock:
+            self._numbers.lanes_read_again += 1
+
+    def encoded(
+        self, *, troubles: Mapping[str, StageTrouble] | None = None, standing_lanes: Mapping[int, float] | None = None
+    ) -> str:
+        """Return the numbers as JSON, with how the worker is getting on now."""
+        with self._lock:
+            self._numbers.troubles = dict(troubles or {})
+            self._numbers.standing_lanes = dict(standing_lanes or {})
+            committed_at = self._committed_at
+            self._numbers.seconds_since_commit = None if committed_at is None else self._clock() - committed_at
+            return msgspec.json.encode(self._numbers).decode()
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.refusal is not None:
+        return verdict.refusal.code
+    if verdict.replayed or verdict.row is None:
+        return "replayed"
+    return verdict.row.rejection or "applied"

@@ -1,0 +1,335 @@
+"""Gets every request of a batch decided: optimistically, else carefully, else in halves until the culprit is alone.
+
+A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from ...lanes.postgres.errors import error_text
+from ...lanes.routing import partition_of
+from ...schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
+from ...schemas.journal import Refusal
+from ..lanes.entries import Batch, Request
+from ..ledger.state import AddressedCommand, Verdict
+from .accounts import MAX_REMEMBERED_ACCOUNTS
+from .sizing import Cost, Sizing
+from .transaction import LedgerStore, PartitionsLost, StaleAccount, TransactionTooLarge
+
+#: Batches that are done carefully after one that met a known key: repeats come in runs.
+CAREFUL_BATCHES = 2
+#: Times that a careful batch may meet a key which another lane is just committing.
+MAX_COLLISIONS = 5
+
+#: What is told of a command on a lane that is not its account's.
+WRONG_LANE = (
+    "it stands on a lane that is not its account's: who sent it has another number of partitions. Start that process "
+    "anew, without CREDITLANE_PARTITIONS, then replay this dead letter"
+)
+#: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
+#: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
+_CULPABLE_CLASSES = frozenset({"22", "23", "54", "P0"})
+
+#: What Postgres says of work that took too long: a statement, or what this worker did between two of them.
+_TIMEOUTS = (
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.IdleSessionTimeout,
+)
+#: SQLSTATE classes of a connection that is cut: connection exception, and operator intervention.
+_CUT_CLASSES = frozenset({"08", "57"})
+
+_log = structlog.get_logger(__name__)
+
+
+class CommandTimedOut(CreditlaneError):
+    """A command did not get through alone, which may be the environment's fault: try other lanes, and it again."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        super().__init__(f"A command of partition {partition} did not get through alone in time.")
+
+
+class Applier:
+    """Applies batches through one store. Errors of the environment pass through; the caller tries again."""
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        sizing: Sizing | None = None,
+        note_progress: Callable[[], None] | None = None,
+        note_failure: Callable[[Exception], None] | None = None,
+        *,
+        partitions: int | None = None,
+    ) -> None:
+        """With the number of partitions, what stands on a lane that is not its account's is not decided.
+
+        `note_progress` is called when what is left to do became smaller, and `note_failure` before with the cause.
+
+        Of errors that `apply` raises as they are, the caller knows itself.
+        """
+        self._store = store
+        self._sizing = sizing or Sizing()
+        self._note_progress = note_progress or (lambda: None)
+        self._note_failure = note_failure or (lambda _error: None)
+        self._stores: dict[str, int] = {}
+        self._lane_of: Callable[[str], int] | None = None
+        if partitions is not None:
+            self._lane_of = lru_cache(MAX_REMEMBERED_ACCOUNTS)(partial(partition_of, partitions=partitions))
+        # What was on a lane when this worker took it may have been decided by its last owner.
+        self._careful_batches = CAREFUL_BATCHES
+
+    def expect_repeats(self) -> None:
+        """Look up keys for a while, and read every account afresh: something happened that repeats commands."""
+        self._careful_batches = CAREFUL_BATCHES
+        self._store.forget()
+
+    def take_news(self) -> bool:
+        """Return whether anything was written to the outbox since this was last asked."""
+        return self._store.take_news()
+
+    def apply(self, batch: Batch) -> list[Verdict]:
+        """Return the verdicts of the batch's first requests, in order: of as many as fit into one transaction.
+
+        All of them are committed. The rest was not tried; it is a batch of its own.
+
+        Raises:
+            PartitionsLost: some lanes are another worker's now. Nothing was decided that is not stored; drop them and
+                apply the rest again.
+            CommandTimedOut: the first request does not get through. Apply what is on other lanes before it.
+            psycopg.Error: Postgres cannot be used now. Apply the batch again.
+        """
+        while True:
+            part = self._sizing.first_part(batch.requests)
+            requests = batch.requests[: part.requests]
+            began = time.monotonic()
+            try:
+                verdicts = self._decide(requests, batch.epochs)
+            except (psycopg.Error, TransactionTooLarge) as error:
+                if not self._is_too_big(error, time.monotonic() - began):
+                    raise
+                self._note_too_big(part, requests[0], error)
+                if part.requests == 1 and self._sizing.note_lone_timeout(requests[0]):
+                    return [self._give_up(requests[0], batch.epochs, error)]
+                if not isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+                    raise
+                if part.requests == 1:
+                    raise CommandTimedOut(requests[0].partition) from error
+            else:
+                self._note_commit(part, requests, verdicts)
+                return verdicts
+
+    def _is_too_big(self, error: Exception, seconds: float) -> bool:
+        """Tell whether an attempt failed because it was too much at once, and not while it waited for others.
+
+        Who waits for a lock, and finds a disk full or a server read-only, is not too big, however long it took.
+        """
+        if isinstance(error, TransactionTooLarge):
+            return True
+        # A connection that breaks after so long was perhaps cut because of it; smaller attempts do no harm.
+        was_cut = _is_cut(error) and seconds >= self._sizing.timeout_seconds
+        return self._store.holds_lanes_since is not None and (isinstance(error, _TIMEOUTS) or was_cut)
+
+    def _note_too_big(self, part: Cost, first: Request, error: Exception) -> None:
+        self._sizing.note_too_big(part)
+        if isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
+            self._note_failure(error)
+            # Postgres is there. How often it may be so is bounded: halves end, and one command alone is given up.
+            self._note_progress()
+        # It was rolled back, or perhaps not: whatever it was, what is remembered is not worth the risk.
+        self.expect_repeats()
+        _log.warning(
+            "transaction is too big, trying half of it",
+            requests=part.requests,
+            rows=part.rows,
+            bytes=part.bytes,
+            partition=first.partition,
+            lane_entry=first.lane_entry.decode("ascii", "replace"),
+            error=_reason(error),
+        )
+
+    def _note_commit(self, part: Cost, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+        since = self._store.holds_lanes_since
+        if since is not None and len(verdicts) == len(requests):
+            self._sizing.note_commit(part, time.monotonic() - since, self._store.written_characters)
+        if part.requests == 1:
+            self._sizing.forget_lone(requests[0])
+
+    def _give_up(self, request: Request, epochs: Mapping[int, int], error: Exception) -> Verdict:
+        """Bury a request that never got through alone, unless an attempt was committed and we did not hear of it."""
+        command = request.command
+        if command is not None and command.store_id in self._stores:
+            account = self._stores[command.store_id], command.account_id
+            if self._store.is_decided(account, command, _lease_of(request, epochs)):
+                return self._attempt([request], epochs, careful=True)[0]
+        reason = f"{_reason(error)}; it did not get through alone either"
+        return self._bury(request, epochs, CommandDeadLettered.code, reason)
+
+    def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
+        if self._careful_batches == 0:
+            try:
+                return self._attempt(requests, epochs, careful=False)
+            except (psycopg.errors.UniqueViolation, StaleAccount):
+                self.expect_repeats()
+            except Exception as error:
+                if not _culpable(error):
+                    raise
+                self.expect_repeats()
+        self._careful_batches -= 1
+        return self._apply_carefully(requests, epochs)
+
+    def _learn_stores(self, requests: Sequence[Request]) -> None:
+        unknown = {request.command.store_id for request in requests if request.command} - self._stores.keys()
+        if unknown:
+            self._stores.update(self._store.find_stores(unknown))
+
+    def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
+        collisions = 0
+        while True:
+            try:
+                verdicts = self._attempt(requests, epochs, careful=True)
+            except Exception as error:
+                if not _culpable(error):
+                    raise
+                collisions += isinstance(error, psycopg.errors.UniqueViolation | StaleAccount)
+                if collisions in {0, MAX_COLLISIONS}:
+                    return self._split(requests, epochs, error)
+            else:
+                if any(verdict.replayed for verdict in verdicts):
+                    self._careful_batches = CAREFUL_BATCHES
+                return verdicts
+
+    def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Verdict]:
+        """Do the halves one after the other, in order; a request alone is the culprit."""
+        if len(requests) == 1:
+            return [self._bury(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
+        half = len(requests) // 2
+        _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
+        verdicts = self._apply_carefully(requests[:half], epochs)
+        if len(verdicts) < half:
+            return verdicts
+        try:
+            return [*verdicts, *self._apply_carefully(requests[half:], epochs)]
+        except (psycopg.Error, CreditlaneError):
+            # The first half is committed whatever became of the second, which meets the same again on its own.
+            return verdicts
+
+    def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+        try:
+            commands = self._addressed(requests)
+        except (KeyError, AttributeError):
+            return self._attempt_some(requests, epochs, careful=careful)
+        if len(commands) < len(requests):
+            return self._attempt_some(requests, epochs, careful=careful)
+        return self._store.apply(commands, epochs, careful=careful)
+
+    def _addressed(self, requests: Sequence[Request]) -> list[AddressedCommand]:
+        """Return the commands with the accounts that they are for, without those that are misplaced.
+
+        In one pass, for this is done for every command.
+
+        Raises:
+            KeyError, AttributeError: a store is not known yet, or a request is unreadable.
+        """
+        stores, lane_of = self._stores, self._lane_of
+        if lane_of is None:
+            return [
+                ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,misc]
+                for request in requests
+            ]
+        return [
+            ((stores[command.store_id], command.account_id), command)  # type: ignore[union-attr,misc]
+            for request in requests
+            if lane_of((command := request.command).account_id) == request.partition  # type: ignore[union-attr]
+        ]
+
+    def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+        """Do as `_attempt` does, where some requests are unreadable, of a store that is not known yet, or misplaced."""
+        self._learn_stores(requests)
+        readable = [
+            request
+            for request in requests
+            if request.command and request.command.store_id in self._stores and not self._is_misplaced(request)
+        ]
+        kept = set(map(id, readable))
+        # Before the others, whose verdicts would be repeats if one could not be buried. Burying twice adds nothing.
+        buried = {
+            id(request): self._bury_unreadable(request, epochs) for request in requests if id(request) not in kept
+        }
+        decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
+        return [next(decided) if id(request) in kept else buried[id(request)] for request in requests]
+
+    def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:
+        if request.command is None:
+            return self._bury(request, epochs, UndecodableCommand.code, request.flaw or "")
+        if self._is_misplaced(request):
+            return self._bury(request, epochs, "wrong_lane", WRONG_LANE)
+        reason = f"store_id: there is no store {request.command.store_id!r}; create it, then replay this dead letter"
+        return self._bury(request, epochs, "unknown_store", reason)
+
+    def _is_misplaced(self, request: Request) -> bool:
+        """Tell whether it stands on a lane that is not its account's.
+
+        In order with the account's others it is not there, and who has their lane remembers the account as it was.
+        """
+        lane_of, command = self._lane_of, request.command
+        return lane_of is not None and command is not None and lane_of(command.account_id) != request.partition
+
+    def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Verdict:
+        """Move a request to the dead letters, and return what its producer is told."""
+        command = request.command
+        letter: tuple[Any, ...] = (
+            self._stores.get(command.store_id, 0) if command else 0,
+            _dead_letter_id(request),
+            request.partition,
+            request.lane_entry.decode("ascii", "replace"),
+            request.payload,
+            command.idempotency_key if command else None,
+            code,
+            reason,
+        )
+        refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
+        self._store.bury(letter, command, refusal, _lease_of(request, epochs))
+        _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
+        return Verdict(None, refusal=refusal)
+
+
+def _lease_of(request: Request, epochs: Mapping[int, int]) -> dict[int, int]:
+    return {request.partition: epochs[request.partition]} if epochs else {}
+
+
+def _is_cut(error: Exception) -> bool:
+    """Tell whether the connection broke, and not what Postgres answered on it."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _CUT_CLASSES
+
+
+def _dead_letter_id(request: Request) -> UUID:
+    """Return an id that a redelivery of the same entry gives again."""
+    seed = b"%d\0%b\0%b" % (request.partition, request.lane_entry, request.payload)
+    return UUID(bytes=blake2b(seed, digest_size=16, person=b"creditlane-dead").digest())
+
+
+def _culpable(error: Exception) -> bool:
+    """Tell whether a command of the batch may be the cause, so that trying the rest without it makes sense."""
+    if isinstance(error, PartitionsLost | TransactionTooLarge):
+        return False
+    if isinstance(error, psycopg.Error):
+        # A DataError without a state comes from the driver, which could not write a value down.
+        return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in _CULPABLE_CLASSES
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """Return one line on the error, without the values of the row that Postgres would add."""
+    if isinstance(error, psycopg.Error):
+        return error_text(error) if error.sqlstate else f"client: {error_text(error)}"
+    return f"{type(error).__name__}: {error}"
