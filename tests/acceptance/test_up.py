@@ -40,7 +40,7 @@ with Client.from_env() as credits:
 IN_TERMINAL = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from creditlane.local.entry import main
+from creditlane.cli.main import main
 main()
 """
 

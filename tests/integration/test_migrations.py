@@ -45,7 +45,7 @@ DEADLINE_SECONDS = 60
 #: Imports everything, says so, waits for a line, and only then migrates: several of these are at it at once.
 MIGRATE = """
 import sys
-from creditlane.schemas.migrate import migrate
+from creditlane.lanes.postgres.migrate import migrate
 print("ready", flush=True)
 sys.stdin.readline()
 print(migrate(sys.argv[1], partitions=8))

@@ -56,7 +56,7 @@ def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> No
 COUNT_MODULES = """
 import json, sys
 before = set(sys.modules)
-from creditlane.local.entry import main
+from creditlane.cli.main import main
 try:
     main()
 except SystemExit:
@@ -77,9 +77,9 @@ def modules_of(tmp_path: Path, *arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "own", "most"),
     [
-        (["worker", "alive"], {"local.worker_alive", "schemas", "schemas.heartbeats"}, 60),
-        (["--version"], {"local.app", "local.deferred_commands"}, 220),
-        (["--help"], {"local.app", "local.deferred_commands"}, 220),
+        (["worker", "alive"], {"cli.worker_alive", "lanes", "lanes.heartbeats"}, 60),
+        (["--version"], {"cli.app", "cli.deferred_commands"}, 220),
+        (["--help"], {"cli.app", "cli.deferred_commands"}, 220),
     ],
     ids=["alive", "version", "help"],
 )
@@ -90,7 +90,7 @@ def test_a_command_line_that_starts_imports_no_more_than_it_needs(
 
     ours = {name for name in modules if name.partition(".")[0] == "creditlane"}
     benchmarks = {"creditlane.benchmarks"}
-    assert ours - benchmarks == {"creditlane", "creditlane.local", "creditlane.cli.main"} | {
+    assert ours - benchmarks == {"creditlane", "creditlane.cli", "creditlane.cli.main"} | {
         f"creditlane.{name}" for name in own
     }
     assert len(modules) <= most
@@ -202,8 +202,8 @@ def test_a_terminal_need_not_know_every_character(encoding: str) -> None:
     """Given a customer's name that the terminal cannot show, then it is shown in escapes, and JSON stays JSON."""
     program = """if True:
         from pydantic import create_model
-        from creditlane.local import app, entry
-        from creditlane.producer.cli.output import print_json, print_line, print_table
+        from creditlane.cli import app, main as entry
+        from creditlane.cli.output import print_json, print_line, print_table
         def work():
             print_json(create_model("Report", name=(str, "é Żółć 🙂"))())
             print_table(["name"], [["Żółć"]])

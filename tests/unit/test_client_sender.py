@@ -126,8 +126,8 @@ async def deliver(sender: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis_wire", "async_redis_wire"):
-        monkeypatch.setattr(f"creditlane.producer.{module}.RETRY_PAUSES", (0.0, 0.0))
+    for face in ("_sync", "_async"):
+        monkeypatch.setattr(f"creditlane.producer.client.{face}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
 
 
 WAYS = [(blocking, send_one), (blocking, send_all), (asynchronous, send_one), (asynchronous, send_all)]

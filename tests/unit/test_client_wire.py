@@ -87,8 +87,8 @@ class Maker:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("redis_wire", "async_redis_wire"):
-        monkeypatch.setattr(f"creditlane.producer.{module}.RETRY_PAUSES", (0.0, 0.0))
+    for face in ("_sync", "_async"):
+        monkeypatch.setattr(f"creditlane.producer.client.{face}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
 
 
 @pytest.mark.parametrize("error", DEAD, ids=lambda error: type(error).__name__)

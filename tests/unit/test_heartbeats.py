@@ -21,7 +21,7 @@ LEASE_SECONDS = 10.0
 ONE_BEAT = """
 import sys, time
 from pathlib import Path
-from creditlane.schemas.heartbeats import Heartbeat
+from creditlane.lanes.heartbeats import Heartbeat
 heartbeat = Heartbeat(Path(sys.argv[1]), "tests", 10.0)
 heartbeat.beat()
 print("beats", flush=True)

@@ -13,7 +13,7 @@ from creditlane.schemas.settings import load_settings
 if sys.argv[1] == "api":
     from creditlane.producer.api.logs import configure_logs
 else:
-    from creditlane.schemas.logs import configure_logs
+    from creditlane.lanes.logs import configure_logs
     from creditlane.worker.jobs.rq_worker import adopt_rq_logs
     adopt_rq_logs()
 load_settings()

@@ -2,7 +2,7 @@
 
 `https` to public addresses; anything else only into networks that the operator allows, and nothing into those that the
 operator denies. What is judged is what is
-connected to: `sending.py` asks again for the address of every socket, so no name can change its mind in between.
+connected to: `attempt.py` asks again for the address of every socket, so no name can change its mind in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The asyncio client. `client.py` is its twin and reads the same."""
+"""The asyncio client. `_sync/client.py` is its twin and reads the same."""
 
 # ruff: noqa: ASYNC109 - a deadline here ends in OutcomeUnknown with the ticket, which asyncio.timeout could not give
 

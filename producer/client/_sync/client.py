@@ -1,4 +1,4 @@
-"""The blocking client. `async_client.py` is its twin and reads the same."""
+"""The blocking client. `_async/client.py` is its twin and reads the same."""
 
 from __future__ import annotations
 

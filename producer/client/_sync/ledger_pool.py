@@ -1,4 +1,4 @@
-"""A pool of sessions with Postgres in which every wait has an end. `async_ledger_pool.py` is the twin.
+"""A pool of sessions with Postgres in which every wait has an end. `_async/ledger_pool.py` is the twin.
 
 Importing this imports the driver.
 """

@@ -1,4 +1,4 @@
-"""A store's webhooks, for the blocking client. `async_webhook_endpoints.py` is the twin and reads the same."""
+"""A store's webhooks, for the blocking client. `_async/webhooks.py` is the twin and reads the same."""
 
 from __future__ import annotations
 
