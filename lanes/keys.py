@@ -27,6 +27,8 @@ REPLY_FIELD = b"r"
 KEEP_FIELD = b"k"
 #: Field of a reply stream's or poll key's entry: the encoded announcements.
 ANNOUNCEMENT_FIELD = b"a"
+#: Field of the same entry: the version that they were encoded in; not there: version 0.
+VERSION_FIELD = b"v"
 
 
 class Keys:

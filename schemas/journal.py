@@ -2,6 +2,14 @@
 
 `seq` says what a row is. Above zero it is an entry, which moved money: 1, 2, 3 … along the account, each with the
 balance after it. Below zero it is a decision that moved none (a rejection, a change of state): -1, -2, -3 …
+
+Announcements cross releases: while an installation is upgraded, workers of one release write what producers of another
+read, both ways round. So the fields of `JournalRow`, `Refusal` and `Announcement`, JSON arrays on the wire, are only
+ever appended to, each new one with a default; none is removed, moved, or given another meaning. Who is older skips what
+it does not know, who is newer takes the default for what is missing. Beside the bytes stands the version that they were
+written in, `ANNOUNCEMENT_VERSION`, which goes up by one with what is appended, and by which a reader tells a value that
+was left empty from one that its writer did not know. What cannot be appended becomes a field of its own in the stream's
+entry: one release writes both, the next stops to write the old one. A test holds the bytes of every version.
 """
 
 from __future__ import annotations
@@ -96,7 +104,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The news of one command, as sent to its producer."""
+    """The result of one command, as sent to its producer."""
 
     #: The number under which the producer sent the command; 0 in a poll key.
     number: int
@@ -107,11 +115,14 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Announcement(Reply, frozen=True):
-    """The news of one command, as read: a reply, or what is kept under its poll key."""
+    """The result of one command, as read: a reply, or what is kept under its poll key."""
 
     #: In a poll key: the lane entry that this is the decision on; the key is that of a request, which may have several.
     lane_entry: str = ""
 
+
+#: The version in which announcements are written. That of release 0.1.0 is 0, and stands nowhere.
+ANNOUNCEMENT_VERSION = 1
 
 encode_announcements = msgspec.json.Encoder().encode
 decode_announcements = msgspec.json.Decoder(list[Announcement]).decode

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from creditlane.lanes.encoding import Movement
-from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
-from creditlane.schemas.journal import JournalRow, decode_announcements
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
+from creditlane.schemas.journal import ANNOUNCEMENT_VERSION, JournalRow, decode_announcements
 from creditlane.worker.lanes.announcer import (
     MAX_MESSAGE_BYTES,
     MAX_RESULTS_PER_MESSAGE,
@@ -19,6 +19,7 @@ from creditlane.worker.lanes.announcer import (
 )
 from creditlane.worker.lanes.entries import Batch, Request
 from creditlane.worker.ledger.state import Verdict
+from tests import release_0_1_0
 
 ACCOUNT = f"cca_{7:032x}"
 PRODUCER = "p1"
@@ -49,6 +50,19 @@ def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Ve
 def numbers_announced(connection: redis.Redis, keys: Keys) -> list[int]:
     entries = connection.xrange(keys.replies(PRODUCER))
     return [news.number for _, fields in entries for news in decode_announcements(fields[ANNOUNCEMENT_FIELD])]
+
+
+def test_what_is_announced_and_what_is_kept_tell_their_version(connection: redis.Redis, keys: Keys) -> None:
+    """Given a producer of release 0.1.0, and one that polls, then both read what a worker of this one announces."""
+    batch, verdicts = batch_of(range(1, 3))
+    Announcer(connection, keys, result_ttl_seconds=60, keep_all_results=True).announce(batch, verdicts)
+    for key, numbers in ((keys.replies(PRODUCER), [1, 2]), (keys.result(3, "store_default", "key 2"), [0])):
+        ((_, fields),) = connection.xrange(key)
+        assert fields[VERSION_FIELD] == b"%d" % ANNOUNCEMENT_VERSION
+        read = release_0_1_0.announcements_of([part for pair in fields.items() for part in pair])
+        assert [item.number for item in read] == numbers
+        assert read[-1].row is not None
+        assert read[-1].row.idempotency_key == "key 2"
 
 
 def test_a_large_batch_pushes_out_none_of_the_small_ones_before_it(connection: redis.Redis, keys: Keys) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 import redis
 import structlog
 
-from ...lanes.keys import ANNOUNCEMENT_FIELD, Keys
+from ...lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
 from ...schemas.errors import IdempotencyKeyMismatch
-from ...schemas.journal import Announcement, Reply, encode_announcements
+from ...schemas.journal import ANNOUNCEMENT_VERSION, Announcement, Reply, encode_announcements
 from ..ledger.state import Verdict
 from . import scripts
 from .entries import Batch, Request
@@ -101,7 +101,8 @@ class Announcer:
             for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
                 for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
                     unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
-                    pipeline.xadd(key, {ANNOUNCEMENT_FIELD: message}, maxlen=max(1, unread))
+                    fields = {ANNOUNCEMENT_FIELD: message, VERSION_FIELD: ANNOUNCEMENT_VERSION}
+                    pipeline.xadd(key, fields, maxlen=max(1, unread))
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
@@ -117,12 +118,13 @@ class Announcer:
                 key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
                 news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal, request.lane_entry.decode())
                 kept[request.partition].append((key, encode_announcements([news])))
+        settings = (self._result_ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
         for results in kept.values():
             for start in range(0, len(results), MAX_KEPT_PER_CALL):
                 part = results[start : start + MAX_KEPT_PER_CALL]
                 self._keep_results(
                     keys=[key for key, _ in part],
-                    args=[self._result_ttl_seconds, ANNOUNCEMENT_FIELD, *(value for _, value in part)],
+                    args=[*settings, *(value for _, value in part)],
                     client=pipeline,
                 )
 

@@ -89,11 +89,12 @@ return deleted
 )
 
 #: Keeps results under their poll keys. A stream of one entry, so that a waiter can block on it.
-#: KEYS poll keys    ARGV 1 time to live in seconds, 2 name of the field, then one value a key
+#: KEYS poll keys    ARGV 1 time to live in seconds, 2 name of the field, 3 name and 4 value of the version's field,
+#:                   then one value a key
 KEEP_RESULTS = """
 for i, key in ipairs(KEYS) do
   redis.call('DEL', key)
-  redis.call('XADD', key, '*', ARGV[2], ARGV[i + 2])
+  redis.call('XADD', key, '*', ARGV[2], ARGV[i + 4], ARGV[3], ARGV[4])
   redis.call('EXPIRE', key, ARGV[1])
 end
 """
