@@ -11,16 +11,15 @@ from uuid import UUID
 
 from ...schemas.identifiers import ACCOUNT_PREFIX, position_of
 from ...schemas.journal import JournalRow
+from ...schemas.journal_columns import row_of, select_list
 
 #: Journal rows of these keys, and the time that it is now. Walks the unique index (store_id, idempotency_key).
-FIND_DECISIONS = """
-select j.store_id, j.account_id, j.seq, j.kind, j.side, j.amount, j.balance_after, coalesce(j.overdraft_limit, 0),
-       j.idempotency_key, j.reference, j.reversal_of, (extract(epoch from j.created_at) * 1000000)::bigint,
-       j.rejection, j.content::text, (extract(epoch from clock_timestamp()) * 1000000)::bigint
+FIND_DECISIONS = f"""
+select {select_list("j")}, (extract(epoch from clock_timestamp()) * 1000000)::bigint
 from stores s
 join journal j on j.store_id = s.store_id
 where s.public_id = %(store)s and j.idempotency_key = any(%(keys)s)
-"""
+"""  # noqa: S608  # the columns are constants
 
 #: Dead letters of these keys, oldest first, also those of a store that did not exist, which are under number 0: whose
 #: they are, the payload tells. Walks the index (store_id, idempotency_key).
@@ -59,19 +58,8 @@ def account_uuid(account_id: str) -> UUID:
 
 
 def journal_row(row: Sequence[Any]) -> JournalRow:
-    """Return the row of `FIND_DECISIONS`, with amounts as exact integers."""
-    store_id, account, seq, kind, side, amount, balance, limit, *rest, _now_us = row
-    return JournalRow(
-        store_id,
-        ACCOUNT_PREFIX + account.hex,
-        seq,
-        kind,
-        side,
-        None if amount is None else int(amount),
-        int(balance),
-        int(limit),
-        *rest,
-    )
+    """Return the row of a record of `FIND_DECISIONS`."""
+    return row_of(row[:-1])
 
 
 def time_told(rows: Sequence[Sequence[Any]]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import given, settings
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.schemas.commands import Credit, Debit, Freeze, OpenAccount
+from creditlane.schemas.journal import JournalRow
+from creditlane.schemas.journal_columns import row_of, select_list
 from creditlane.schemas.results import Result
 from creditlane.schemas.settings import DEFAULT_STORE
+from creditlane.worker.store import sql
+from creditlane.worker.store.journal_rows import copy_text, lines_of
 
 from .direct_store import DirectStore, codes
 
-ANN = "cca_" + "a" * 32
+ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 #: Characters that mean something to COPY, JSON or SQL, and some that cannot be seen.
@@ -131,6 +136,23 @@ def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_
     ]
     assert verdict.row is not None
     assert (verdict.replayed, verdict.row.seq, verdict.row.entries_before) == (True, -3, 1)
+
+
+def test_a_row_that_was_copied_is_selected_as_it_was(database_url: str) -> None:
+    """Given rows that between them fill every column, when they are read back, then each value is in its own field."""
+    first = JournalRow(1, ANN, 1, 2, 1, 70, 70, 5, "first", "grant", None, 1_000_001, None, '{"metadata": {"a": "b"}}')
+    rows = [
+        first,
+        msgspec.structs.replace(first, seq=-1, kind=3, idempotency_key="no", rejection="refused", entries_before=1),
+        msgspec.structs.replace(
+            first, seq=2, kind=4, idempotency_key="", reversal_of=1, transaction_account=BOB, transaction_seq=9
+        ),
+    ]
+    with psycopg.connect(database_url) as connection:
+        with connection.cursor() as cursor, cursor.copy(sql.COPY_JOURNAL) as copy:
+            copy.write(copy_text(lines_of(rows).texts))
+        records = connection.execute(f"select {select_list('j')} from journal as j").fetchall()
+    assert sorted(map(row_of, records), key=rows.index) == rows
 
 
 def put_ahead(database_url: str, seq: int, kind: int) -> Any:

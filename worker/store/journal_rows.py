@@ -1,18 +1,18 @@
-"""Journal rows to and from Postgres: the text that COPY reads, and the tuples that SELECT gives."""
+"""Journal rows as the text that COPY reads, in the order of `schemas.journal_columns`; a test holds it to that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.journal import JournalRow
+from ...schemas.journal_columns import COPIED_RARELY
 from ...schemas.results import moment_of
 
 #: Characters that mean something to COPY's text format, and how they are written.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NULL = "\\N"
-_NO_REST = f"\t{_NULL}" * 6
+_NO_REST = f"\t{_NULL}" * len(COPIED_RARELY)
 
 
 class Lines(NamedTuple):
@@ -70,28 +70,3 @@ def _rest_of(row: JournalRow) -> str:
 def copy_text(lines: Sequence[str]) -> bytes:
     """Return lines as COPY reads them."""
     return "\n".join([*lines, ""]).encode()
-
-
-def row_of(record: Sequence[Any]) -> JournalRow:
-    """Return the row that a record of `sql.LOAD_KNOWN` or `sql.LOAD_ENTRIES` stands for."""
-    store_id, account_id, seq, kind, side, amount, balance, limit, key, reference, *rest = record
-    reversal_of, at_us, rejection, content, transaction_account, transaction_seq, entries_before = rest
-    return JournalRow(
-        store_id,
-        ACCOUNT_PREFIX + account_id.hex,
-        seq,
-        kind,
-        side,
-        None if amount is None else int(amount),
-        int(balance),
-        int(limit),
-        key or "",
-        reference,
-        reversal_of,
-        at_us,
-        rejection,
-        content,
-        None if transaction_account is None else ACCOUNT_PREFIX + transaction_account.hex,
-        transaction_seq,
-        entries_before,
-    )

@@ -13,10 +13,10 @@ from ...lanes.routing import partition_of
 from ...schemas.commands import Reverse
 from ...schemas.identifiers import Position, position_of
 from ...schemas.journal import JournalRow
+from ...schemas.journal_columns import row_of
 from ..ledger.state import AccountKey, AddressedCommand
 from ..ledger.transactions import accounts_of, positions_of
 from . import sql
-from .journal_rows import row_of
 
 Originals = dict[tuple[int, Position], JournalRow]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ...schemas.journal_columns import COPIED_ALWAYS, COPIED_RARELY, select_list
+
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
 #: the limit of whole transactions came with Postgres 17.
 #: Waits for locks end a little before statements do: so the error tells a wait for others from work that is too much.
@@ -78,18 +80,7 @@ left join lateral (
 ) as decision on true
 """
 
-
-def row_columns(key: str = "journal.idempotency_key") -> str:
-    """Return the columns of a journal row as `row_text.row_of` reads them; the key may be found elsewhere."""
-    return f"""
-journal.store_id, journal.account_id, journal.seq, journal.kind, journal.side, journal.amount::text,
-journal.balance_after::text, coalesce(journal.overdraft_limit, 0)::text, {key}, journal.reference,
-journal.reversal_of, (extract(epoch from journal.created_at) * 1000000)::bigint, journal.rejection,
-journal.content::text, journal.transaction_account, journal.transaction_seq, journal.entries_before
-"""
-
-
-_ROW = row_columns()
+_ROW = select_list()
 
 #: Rows that hold one of these idempotency keys already.
 LOAD_KNOWN = f"""
@@ -144,19 +135,11 @@ where accounts.store_id = changed.store_id and accounts.account_id = changed.acc
   and accounts.status = changed.seen
 """
 
-#: What every row has, in the order of `row_text.lines_of`.
-_ENTRY_COLUMNS = """
-store_id, account_id, seq, kind, side, amount, balance_after, overdraft_limit, idempotency_key, reference, created_at
-"""
-
-#: The rows of a batch, as the text that `row_text.copy_text` makes.
-COPY_JOURNAL = f"""
-copy journal ({_ENTRY_COLUMNS}, reversal_of, rejection, content, transaction_account, transaction_seq, entries_before)
-from stdin
-"""
+#: The rows of a batch, as the text that `journal_rows.copy_text` makes.
+COPY_JOURNAL = f"copy journal ({', '.join([*COPIED_ALWAYS, *COPIED_RARELY])}) from stdin"
 
 #: The same where no row has anything in the other columns: plain credits and debits that were applied.
-COPY_ENTRIES = f"copy journal ({_ENTRY_COLUMNS}) from stdin"
+COPY_ENTRIES = f"copy journal ({', '.join(COPIED_ALWAYS)}) from stdin"
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.
 LOAD_SUBSCRIPTIONS = """

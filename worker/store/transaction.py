@@ -19,13 +19,14 @@ from ...schemas.errors import CreditlaneError, LeaseLost
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.installation import DEFAULT_PARTITIONS
 from ...schemas.journal import JournalRow, Kind, Refusal, Status
+from ...schemas.journal_columns import row_of
 from ...schemas.results import moment_of
 from ..ledger.accounts import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
 from ..ledger.decide import decide_all
 from ..ledger.state import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
 from . import sql
 from .accounts import AccountCache, LaneVersion
-from .journal_rows import copy_text, lines_of, row_of
+from .journal_rows import copy_text, lines_of
 from .outbox import Outbox, decided_rows
 from .scope import NO_REACH, Reach, reach_of
 

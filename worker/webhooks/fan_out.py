@@ -19,8 +19,8 @@ import structlog
 
 from ...schemas.events import EVENT_TYPES, new_secret
 from ...schemas.journal import Refusal
+from ...schemas.journal_columns import row_of
 from ...schemas.webhook_secrets import SecretKeys
-from ..store.journal_rows import row_of
 from . import sql
 from .event_bodies import Event, News, callback_event, events_of
 

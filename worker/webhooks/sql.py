@@ -9,7 +9,7 @@ of a sender's time.
 
 from __future__ import annotations
 
-from ..store.sql import row_columns
+from ...schemas.journal_columns import select_list
 
 #: Whether there is anything to fan out.
 ANY_OUTBOX = "select exists (select from outbox)"
@@ -43,12 +43,14 @@ limit %(limit)s
 """
 
 #: A row of the journal. The key of a further entry is on the first one of its transaction.
-_JOURNAL = row_columns("""
+_JOURNAL = select_list(
+    idempotency_key="""
 coalesce(journal.idempotency_key, (
     select first.idempotency_key from journal as first
     where first.store_id = journal.store_id and first.account_id = journal.transaction_account
       and first.seq = journal.transaction_seq
-))""")
+))"""
+)
 
 #: What the outbox points at: the place in it, the journal row and its account. Each is the first that is not before its
 #: key, which only the primary key can find: where Postgres last counted when a store had few rows, it would take any
