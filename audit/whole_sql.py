@@ -6,6 +6,8 @@ Every statement that looks for discrepancies returns rows of
 
 from __future__ import annotations
 
+from ..schemas.accounts import AVAILABLE_AFTER
+
 #: Rows of the whole journal, for the progress.
 COUNT_ROWS = "select count(*) from journal"
 
@@ -48,10 +50,9 @@ COUNT_ACCOUNTS = f"select count(*) from accounts where {_IN_RANGE}"  # noqa: S60
 
 #: What a refusal says was needed and there: of a transaction, which may fail at an entry of another account or at a
 #: later one of this, or of the row itself.
-OBSTACLE = """
+OBSTACLE = f"""
         coalesce((content -> 'obstacle' ->> 'needed')::numeric, amount) as needed,
-        coalesce((content -> 'obstacle' ->> 'available')::numeric, balance_after + coalesce(overdraft_limit, 0))
-            as available
+        coalesce((content -> 'obstacle' ->> 'available')::numeric, {AVAILABLE_AFTER}) as available
 """
 
 #: What is wrong with rows of `expected`, which are journal rows beside what they should be.

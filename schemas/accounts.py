@@ -1,13 +1,52 @@
-"""An account, its entries and its transactions, as callers read them."""
+"""What an account is and holds: as the ledger decides by it, and as callers read it with entries and transactions.
+
+What is available is said here, once for all that decide by it or show it.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 AccountStatus = Literal["active", "frozen", "closed"]
+
+#: What is held of an account: nothing, as long as no command sets anything aside.
+NOTHING_HELD = 0
+#: `available_of` the account after a row of the journal, in SQL.
+AVAILABLE_AFTER = f"(balance_after - {NOTHING_HELD} + coalesce(overdraft_limit, 0))"
+
+
+def available_of(balance: int, overdraft_limit: int, held: int) -> int:
+    """Return what a debit may take: the balance, less what is held of it, plus the overdraft limit."""
+    return balance - held + overdraft_limit
+
+
+class AccountState(msgspec.Struct, frozen=True, gc=False):
+    """An account as the ledger sees it between two commands.
+
+    The threshold of `balance.low` is no part of it: it is set beside the ledger, without a place among the commands.
+    """
+
+    #: A `Status`, or 0 of an id under which no account was opened.
+    status: int
+    balance: int
+    overdraft_limit: int
+    #: Number of entries, which is also the seq of the latest one. 0 where only the balance was read.
+    entries: int = 0
+    #: Number of decisions that moved nothing; the latest one's seq is its negative. 0 where only the balance was read.
+    decisions: int = 0
+    #: When the latest of both was decided, in microseconds since 1970. Time never goes back along an account.
+    latest_at_us: int = 0
+    #: Part of the balance that is set aside.
+    held: int = NOTHING_HELD
+
+    @property
+    def available(self) -> int:
+        """What a debit may take now."""
+        return available_of(self.balance, self.overdraft_limit, self.held)
 
 
 class Account(BaseModel):
@@ -24,7 +63,7 @@ class Account(BaseModel):
     balance: int
     #: Part of the balance that is set aside.
     held: int
-    #: What a debit may take now: balance, less what is held, plus the overdraft limit.
+    #: What a debit may take now, see `available_of`.
     available: int
     overdraft_limit: int
     created_at: datetime

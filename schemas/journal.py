@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from .accounts import NOTHING_HELD, available_of
 from .identifiers import transaction_id
 
 
@@ -86,6 +87,11 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: Of a decision that moved nothing: how many entries the account had by then. That places it among them exactly,
     #: where the time of a batch cannot. None of an entry, and where it was not written down.
     entries_before: int | None = None
+
+    @property
+    def available(self) -> int:
+        """What a debit could have taken after this decision."""
+        return available_of(self.balance_after, self.overdraft_limit, NOTHING_HELD)
 
     @property
     def transaction_id(self) -> str | None:

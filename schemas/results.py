@@ -24,6 +24,11 @@ def moment_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def microseconds_of(moment: datetime) -> int:
+    """Return how many microseconds after 1970 in UTC the moment is: the inverse of `moment_of`."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
 def moment_text(moment: datetime) -> str:
     """Return the moment as responses and events have it: ISO 8601 in UTC, with milliseconds."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
@@ -132,9 +137,8 @@ def _error_of(row: JournalRow) -> ErrorDetail:
         details = {name: obstacle[name] for name in (_SHORTFALL if code == "insufficient_balance" else ("account_id",))}
         message = f"{obstacle['account_id']}: {message}"
     elif code == "insufficient_balance" and row.amount is not None:
-        available = row.balance_after + row.overdraft_limit
-        details = {"needed": str(row.amount), "available": str(available)}
-        message = f"The account has {available} available, and {row.amount} is needed. {message}"
+        details = {"needed": str(row.amount), "available": str(row.available)}
+        message = f"The account has {row.available} available, and {row.amount} is needed. {message}"
     elif code == AccountOverdrawn.code:
         details = {"balance": str(row.balance_after)}
     return ErrorDetail(code=code, message=message, details=details)

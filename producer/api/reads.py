@@ -50,13 +50,35 @@ class Reads:
 
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
         """Return those of the accounts that the store has, by id."""
-        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
-        rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
-        return {row.account_id: self._account_of(row) for row in map(account_row, rows)}
+        return {row.account_id: self.body_of(row) for row in await self._account_rows(account_ids)}
 
     async def account(self, account_id: str) -> AccountBody | None:
         """Return the account, or None if the store has none of this id."""
-        return (await self.accounts([account_id])).get(account_id)
+        row = await self.account_row(account_id)
+        return None if row is None else self.body_of(row)
+
+    async def account_row(self, account_id: str) -> AccountRow | None:
+        """Return what was read of the account, for `body_of`; None if the store has none of this id."""
+        return next(iter(await self._account_rows([account_id])), None)
+
+    def body_of(self, row: AccountRow) -> AccountBody:
+        """Return the account as responses have it."""
+        state = row.state
+        return AccountBody(
+            id=row.account_id,
+            store_id=self._store.public_id,
+            customer_id=row.customer_id,
+            name=row.name,
+            unit_label=row.unit_label,
+            status=row.status_name,
+            balance=row.balance,
+            held=str(state.held),
+            available=str(state.available),
+            metadata=row.decoded_metadata(),
+            created_at=moment_text(moment_of(row.created_us)),
+            updated_at=moment_text(moment_of(row.updated_us)),
+            low_balance=row.low_balance,
+        )
 
     async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:
         """Return those of the ids of which the store has no account. Those that were seen before are not asked for."""
@@ -84,14 +106,14 @@ class Reads:
             before=before and before[4:],
             before_at=before and moments[before],
         )
-        return window.page([self._account_of(account_row(row)) for row in rows])
+        return window.page([self.body_of(account_row(row)) for row in rows])
 
     async def balance(self, account_id: str) -> BalanceBody | None:
         """Return the current balance, or None if the store has no such account."""
-        rows = await self._rows(queries.READ_ACCOUNTS, accounts=[account_id[4:]]) if is_account_id(account_id) else []
-        for row in map(account_row, rows):
-            return BalanceBody(balance=row.balance, updated_at=moment_text(moment_of(row.moved_us)))
-        return None
+        row = await self.account_row(account_id)
+        if row is None:
+            return None
+        return BalanceBody(balance=row.balance, updated_at=moment_text(moment_of(row.moved_us)))
 
     async def balance_at(self, account_id: str, at: datetime) -> BalanceBody | None:
         """Return the balance after everything up to and including this moment; None if there is no such account.
@@ -170,6 +192,11 @@ class Reads:
         with self._read_time.taken() as until:
             return await self._read(statement, {"store": self._store.store_id, **values}, until)
 
+    async def _account_rows(self, account_ids: Iterable[str]) -> list[AccountRow]:
+        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
+        rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
+        return [account_row(row) for row in rows]
+
     async def _account_moments(self, account_ids: list[str]) -> dict[str, datetime]:
         wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
         rows = await self._rows(queries.FIND_ACCOUNT_CURSORS, accounts=wanted) if wanted else []
@@ -190,23 +217,6 @@ class Reads:
             entries=[_entry_of(entry) for entry in rows.entries],
             metadata=first.metadata(),
             created_at=moment_text(moment_of(first.created_us)),
-        )
-
-    def _account_of(self, row: AccountRow) -> AccountBody:
-        return AccountBody(
-            id=row.account_id,
-            store_id=self._store.public_id,
-            customer_id=row.customer_id,
-            name=row.name,
-            unit_label=row.unit_label,
-            status=row.status_name,
-            balance=row.balance,
-            held="0",
-            available=str(row.available),
-            metadata=row.decoded_metadata(),
-            created_at=moment_text(moment_of(row.created_us)),
-            updated_at=moment_text(moment_of(row.updated_us)),
-            low_balance=row.low_balance,
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from ...schemas.accounts import AccountState
 from ...schemas.identifiers import entry_id, position_of
+from ...schemas.journal import Status
 from ...schemas.results import Result, moment_text
 from .errors import Problem
 from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBody
@@ -13,7 +15,8 @@ from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBod
 def opened_account(body: CreateAccount, result: Result, store_id: str) -> AccountBody:
     """Return the account as its opening left it. A replay is of the same request, so the body tells the rest."""
     moment = moment_text(result.decided_at or datetime.now(UTC))
-    balance = str(result.balance or 0)
+    # Without an overdraft: nobody asks for one over HTTP.
+    state = AccountState(Status.ACTIVE, result.balance or 0, overdraft_limit=0)
     return AccountBody(
         id=result.account_id,
         store_id=store_id,
@@ -21,9 +24,9 @@ def opened_account(body: CreateAccount, result: Result, store_id: str) -> Accoun
         name=body.name,
         unit_label=body.unit_label,
         status="active",
-        balance=balance,
-        held="0",
-        available=balance,
+        balance=str(state.balance),
+        held=str(state.held),
+        available=str(state.available),
         metadata=body.metadata,
         created_at=moment,
         updated_at=moment,

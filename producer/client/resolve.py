@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import ValidationError
 
 from ...lanes.encoding import encode_command, fingerprint
-from ...schemas.accounts import Account
+from ...schemas.accounts import Account, AccountState
 from ...schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
@@ -29,7 +29,7 @@ from ...schemas.commands import (
 )
 from ...schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
 from ...schemas.identifiers import is_account_id
-from ...schemas.journal import Announcement, JournalRow, Kind, Refusal
+from ...schemas.journal import Announcement, JournalRow, Kind, Refusal, Status
 from ...schemas.results import Result, content_of_row, result_of_refusal, result_of_row
 from ...schemas.tickets import Ticket
 from ..ledger.command_reads import DeadLetter
@@ -173,7 +173,7 @@ def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Ac
     """Return the account as its opening has left it; None if it was opened before and may have changed since."""
     if result.replayed or result.decided_at is None:
         return None
-    balance = result.balance or 0
+    state = AccountState(Status.ACTIVE, result.balance or 0, command.overdraft_limit)
     return Account(
         id=result.account_id,
         store_id=store_id,
@@ -181,10 +181,10 @@ def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Ac
         name=command.name,
         unit_label=command.unit_label,
         status="active",
-        balance=balance,
-        held=0,
-        available=balance + command.overdraft_limit,
-        overdraft_limit=command.overdraft_limit,
+        balance=state.balance,
+        held=state.held,
+        available=state.available,
+        overdraft_limit=state.overdraft_limit,
         created_at=result.decided_at,
         updated_at=result.decided_at,
         metadata=command.metadata,

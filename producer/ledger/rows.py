@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...schemas.accounts import Account, Entry, Transaction
+from ...schemas.accounts import Account, AccountState, Entry, Transaction
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, Position, entry_id, transaction_id
 from ...schemas.journal import SIDE_NAMES, Kind, Status
@@ -32,9 +32,9 @@ class AccountRow(NamedTuple):
     low_balance: str | None
 
     @property
-    def available(self) -> int:
-        """What a debit may take now."""
-        return int(self.balance) + int(self.overdraft_limit)
+    def state(self) -> AccountState:
+        """What is on it, as the ledger would decide by it."""
+        return AccountState(self.status, int(self.balance), int(self.overdraft_limit))
 
     @property
     def status_name(self) -> str:
@@ -118,6 +118,7 @@ def entry_row(row: Sequence[Any]) -> EntryRow:
 
 def account_of(row: AccountRow, store_id: str) -> Account:
     """Return the account of this store."""
+    state = row.state
     return Account.model_validate(
         {
             "id": row.account_id,
@@ -126,10 +127,10 @@ def account_of(row: AccountRow, store_id: str) -> Account:
             "name": row.name,
             "unit_label": row.unit_label,
             "status": row.status_name,
-            "balance": int(row.balance),
-            "held": 0,
-            "available": row.available,
-            "overdraft_limit": int(row.overdraft_limit),
+            "balance": state.balance,
+            "held": state.held,
+            "available": state.available,
+            "overdraft_limit": state.overdraft_limit,
             "created_at": moment_of(row.created_us),
             "updated_at": moment_of(row.updated_us),
             "metadata": row.decoded_metadata(),

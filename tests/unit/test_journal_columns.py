@@ -8,12 +8,12 @@ from uuid import UUID
 
 import msgspec
 
+from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.journal_columns import COLUMNS, COPIED_ALWAYS, COPIED_RARELY, row_of, select_list
 from creditlane.schemas.tables import ledger as tables
 from creditlane.worker.ledger.entries import move, note
-from creditlane.worker.ledger.state import AccountState
 from creditlane.worker.store.journal_rows import lines_of
 from creditlane.worker.store.sql import COPY_ENTRIES, COPY_JOURNAL
 

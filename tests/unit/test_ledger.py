@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
+from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.commands import (
     AnyCommand,
     Close,
@@ -21,7 +22,7 @@ from creditlane.schemas.commands import (
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow, Status
 from creditlane.worker.ledger.decide import decide_all
-from creditlane.worker.ledger.state import UNOPENED, AccountKey, AccountState, Book, Verdict
+from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 STORE = 1

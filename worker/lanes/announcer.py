@@ -101,8 +101,11 @@ class Announcer:
             for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
                 for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
                     unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
-                    fields = {ANNOUNCEMENT_FIELD: message, VERSION_FIELD: ANNOUNCEMENT_VERSION}
-                    pipeline.xadd(key, fields, maxlen=max(1, unread))
+                    pipeline.xadd(
+                        key,
+                        {ANNOUNCEMENT_FIELD: message, VERSION_FIELD: ANNOUNCEMENT_VERSION},
+                        maxlen=max(1, unread),
+                    )
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:

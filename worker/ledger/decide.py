@@ -12,13 +12,14 @@ from typing import Any, cast
 import msgspec
 
 from ...lanes.encoding import LaneCommand, Movement
+from ...schemas.accounts import AccountState
 from ...schemas.commands import Credit, Debit, OpenAccount
 from ...schemas.errors import AccountOverdrawn, IdempotencyKeyMismatch
 from ...schemas.identifiers import Position
 from ...schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NAME_TAKEN_BY, JournalRow, Kind, Refusal, Status
 from ...schemas.results import content_of_row
 from .entries import move, note
-from .state import NO_ACCOUNT, OBSTACLES, AccountState, AddressedCommand, Book, Decision, Verdict
+from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, Book, Decision, Verdict
 from .transactions import decide_transaction, reversal_of
 
 Rule = Callable[[int, Any, AccountState, Book, int], Decision]
@@ -126,7 +127,7 @@ def _content_of_metadata(command: Movement | Credit | Debit) -> str | None:
 
 def _debit(store_id: int, command: Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
-    covered = state.balance + state.overdraft_limit >= amount
+    covered = state.available >= amount
     if state.status != _ACTIVE or not covered:
         obstacle = OBSTACLES[state.status] if state.status != _ACTIVE else "insufficient_balance"
         return note(store_id, command, state, now_us, obstacle, DEBIT_SIDE, amount, reference, content=content)

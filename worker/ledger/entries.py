@@ -7,8 +7,9 @@ from typing import Protocol
 import msgspec
 
 from ...lanes.encoding import LaneCommand
+from ...schemas.accounts import AccountState
 from ...schemas.journal import NO_SIDE, JournalRow, Kind
-from .state import AccountState, Decision
+from .state import Decision
 
 
 class Keyed(Protocol):
@@ -41,7 +42,7 @@ def move(
     seq = state.entries + 1
     at_us = max(state.latest_at_us, now_us)
     return (
-        AccountState(state.status, balance, limit, seq, state.decisions, at_us),
+        AccountState(state.status, balance, limit, seq, state.decisions, at_us, state.held),
         JournalRow(
             store_id,
             command.account_id,

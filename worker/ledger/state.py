@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...lanes.encoding import LaneCommand
+from ...schemas.accounts import AccountState
 from ...schemas.identifiers import Position
 from ...schemas.journal import JournalRow, Refusal, Status
 
@@ -12,22 +13,8 @@ from ...schemas.journal import JournalRow, Refusal, Status
 NO_ACCOUNT = 0
 
 
-class AccountState(msgspec.Struct, frozen=True, gc=False):
-    """An account as the ledger sees it between two commands."""
-
-    status: int
-    balance: int
-    overdraft_limit: int
-    #: Number of entries, which is also the seq of the latest one.
-    entries: int
-    #: Number of decisions that moved nothing; the latest one's seq is its negative.
-    decisions: int
-    #: When the latest of both was decided. Time never goes back along an account.
-    latest_at_us: int
-
-
 #: An id under which no account was opened.
-UNOPENED = AccountState(NO_ACCOUNT, 0, 0, 0, 0, 0)
+UNOPENED = AccountState(NO_ACCOUNT, 0, 0)
 
 #: Why nothing can be done on an account of this status, where the command wanted another.
 OBSTACLES = {

@@ -15,11 +15,12 @@ from typing import Any, cast
 import msgspec
 
 from ...lanes.encoding import LaneCommand
+from ...schemas.accounts import AccountState
 from ...schemas.commands import Post, Reverse, reversal_key
 from ...schemas.identifiers import Position, position_of
 from ...schemas.journal import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, JournalRow, Kind, Status
 from .entries import move, note
-from .state import OBSTACLES, AccountKey, AccountState, Book
+from .state import OBSTACLES, AccountKey, Book
 
 #: By how much an account's latest time may be ahead of the clock, so that a transaction takes it for its own, in
 #: microseconds: as far as a clock that is set is set back.
@@ -210,7 +211,7 @@ def _judge_whole(legs: list[Leg], states: list[AccountState], reference: str | N
 def _judge(leg: Leg, state: AccountState, needed: int, reference: str | None) -> None:
     if state.status != _ACTIVE:
         raise _Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
-    if leg.side == DEBIT_SIDE and state.balance + state.overdraft_limit < needed:
+    if leg.side == DEBIT_SIDE and state.available < needed:
         raise _Obstacle("insufficient_balance", leg, state, reference=reference, needed=needed)
 
 
@@ -228,10 +229,9 @@ def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: _
     if rows is not None and len(rows) > 1:
         content["entries"] = [{**entry, "seq": row.seq} for entry, row in zip(content["entries"], rows, strict=True)]
     if obstacle is not None and obstacle.leg is not None and obstacle.state is not None:
-        available = obstacle.state.balance + obstacle.state.overdraft_limit
         content["obstacle"] = {
             "account_id": obstacle.leg.account_id,
             "needed": str(obstacle.needed),
-            "available": str(available),
+            "available": str(obstacle.state.available),
         }
     return msgspec.json.encode(content).decode() if content else None

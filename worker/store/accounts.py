@@ -15,7 +15,8 @@ from itertools import islice
 import msgspec
 
 from ...lanes.routing import partition_of
-from ..ledger.state import AccountKey, AccountState
+from ...schemas.accounts import AccountState
+from ..ledger.state import AccountKey
 
 #: Accounts that a worker remembers: about 500 bytes each.
 MAX_REMEMBERED_ACCOUNTS = 100_000

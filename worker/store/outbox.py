@@ -15,8 +15,9 @@ import msgspec
 import psycopg
 
 from ...lanes.encoding import LaneCommand
+from ...schemas.accounts import AccountState
 from ...schemas.journal import JournalRow, Refusal
-from ..ledger.state import AccountKey, AccountState, AddressedCommand, Verdict
+from ..ledger.state import AccountKey, AddressedCommand, Verdict
 from . import sql
 from .outbox_binary import OutboxRow, copy_bytes
 from .subscriptions import Subscriptions, Wanted

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from ...lanes.encoding import LaneCommand, Movement
+from ...schemas.accounts import AccountState
 from ...schemas.commands import reversal_key
 from ...schemas.errors import CreditlaneError, LeaseLost
 from ...schemas.identifiers import ACCOUNT_PREFIX
@@ -23,7 +24,7 @@ from ...schemas.journal_columns import row_of
 from ...schemas.results import moment_of
 from ..ledger.accounts import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
 from ..ledger.decide import decide_all
-from ..ledger.state import UNOPENED, AccountKey, AccountState, AddressedCommand, Book, IdempotencyKey, Verdict
+from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey, Verdict
 from . import sql
 from .accounts import AccountCache, LaneVersion
 from .journal_rows import copy_text, lines_of

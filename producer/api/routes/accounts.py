@@ -9,8 +9,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
 from ....schemas.errors import OutcomeUnknown, Unavailable
-from ....schemas.results import Result, moment_text
+from ....schemas.journal import Status
+from ....schemas.results import Result, microseconds_of
 from ....schemas.tickets import Ticket
+from ...ledger.rows import AccountRow
 from ...operations.webhooks import low_balance_operation
 from ..auth import Store, authenticated_store
 from ..connections import Connections
@@ -277,22 +279,18 @@ async def move(
 
 
 async def _change(kind: type[Command], account_id: str, reads: Reads, writes: Writes) -> Response:
-    account = await _account(reads, account_id)
+    account = await reads.account_row(account_id)
+    if account is None:
+        raise not_found()
     key = writes.key(None, kind.__name__.lower())
     outcome = await writes.decide(kind, account_id=account_id, idempotency_key=key)
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
-    return body_answer(_changed(account, kind, outcome), replayed=outcome.replayed)
+    return body_answer(reads.body_of(_changed(account, kind, outcome)), replayed=outcome.replayed)
 
 
-def _changed(account: AccountBody, kind: type[Command], result: Result) -> AccountBody:
+def _changed(account: AccountRow, kind: type[Command], result: Result) -> AccountRow:
     """Return the account as the change left it, whatever has happened since."""
-    overdraft = int(account.available) - int(account.balance)
-    balance = result.balance or 0
-    changed = {
-        "status": {Freeze: "frozen", Unfreeze: "active", Close: "closed"}[kind],
-        "balance": str(balance),
-        "available": str(balance + overdraft),
-        "updated_at": moment_text(result.decided_at or datetime.now(UTC)),
-    }
-    return account.model_copy(update=changed)
+    status = {Freeze: Status.FROZEN, Unfreeze: Status.ACTIVE, Close: Status.CLOSED}[kind]
+    decided_at = result.decided_at or datetime.now(UTC)
+    return account._replace(status=status, balance=str(result.balance or 0), updated_us=microseconds_of(decided_at))
