@@ -37,7 +37,7 @@ COMMANDS = {
         "Serve the HTTP API until told to stop: SIGTERM or Ctrl-C lets it finish the requests under way.",
     ),
     "migrate": Deferred(
-        ".worker",
+        ".migrate",
         "migrate_command",
         "Bring the database to the schema of this version. Safe to repeat, and to run from several places at once.",
     ),
