@@ -16,18 +16,19 @@ from ..schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
     WITHOUT_NUL,
-    AnyCommand,
     Command,
+    Credit,
     Post,
 )
 from ..schemas.control_characters import visible
 from ..schemas.errors import InvalidCommand, UndecodableCommand
 from ..schemas.identifiers import ACCOUNT_ID_CHARACTERS, MAX_STORE_ID_CHARACTERS, STORE_ID_PATTERN, is_account_id
+from ..schemas.kinds import ANY_MODEL
 
 #: Longest command on a lane, in bytes; a valid one is far shorter.
 MAX_COMMAND_BYTES = 262_144
 
-_adapter: TypeAdapter[AnyCommand] = TypeAdapter(Annotated[AnyCommand, Field(discriminator="kind")])
+_adapter: TypeAdapter[Command] = TypeAdapter(Annotated[ANY_MODEL, Field(discriminator="kind")])
 _validate_json = _adapter.validator.validate_json
 _encode_json = msgspec.json.Encoder().encode
 #: Accounts come again and again. What is asked for has the length of an id, so what is remembered is bounded in bytes.
@@ -46,7 +47,7 @@ class Movement(msgspec.Struct, frozen=True, gc=False):
     amount: int
     reference: str
 
-    content_fields: ClassVar[tuple[str, ...]] = ("amount", "reference", "metadata")
+    content_fields: ClassVar[tuple[str, ...]] = Credit.content_fields
     #: With metadata or a callback it is not plain, and taken off the lane as a model.
     metadata: ClassVar[None] = None
     callback_url: ClassVar[None] = None

@@ -96,8 +96,13 @@ class Command(BaseModel):
     #: Where the result is sent once there is one. A retry may name another: it is the same request.
     callback_url: TargetUrl | None = None
 
-    #: The fields besides account and key that make two commands of one kind the same request.
+    #: The fields besides account and key that make two commands of one kind the same request: all that a kind adds.
     content_fields: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Let a field that is added to a kind count, so that nobody can forget to say so."""
+        cls.content_fields = tuple(name for name in cls.model_fields if name not in {*Command.model_fields, "kind"})
 
 
 class OpenAccount(Command):
@@ -118,15 +123,11 @@ class OpenAccount(Command):
     overdraft_limit: AmountOrZero = 0
     metadata: Metadata | None = None
 
-    content_fields = ("customer_id", "name", "unit_label", "initial_balance", "overdraft_limit", "metadata")
-
 
 class _Movement(Command):
     amount: Amount
     reference: Text
     metadata: Metadata | None = None
-
-    content_fields = ("amount", "reference", "metadata")
 
 
 class Credit(_Movement):
@@ -164,8 +165,6 @@ class Post(Command):
     entries: Annotated[tuple[PostEntry, ...], Field(min_length=2, max_length=MAX_ENTRIES, strict=False)]
     metadata: Metadata | None = None
 
-    content_fields = ("reference", "entries", "metadata")
-
     @model_validator(mode="after")
     def _fix_account(self) -> Self:
         first = self.entries[0].account_id
@@ -187,8 +186,6 @@ class Reverse(Command):
     kind: Literal["reverse"] = "reverse"
     transaction_id: TransactionId
     idempotency_key: Text = ""
-
-    content_fields = ("transaction_id",)
 
     @model_validator(mode="before")
     @classmethod
@@ -221,6 +218,3 @@ class Close(Command):
     """
 
     kind: Literal["close"] = "close"
-
-
-AnyCommand = OpenAccount | Credit | Debit | Post | Reverse | Freeze | Unfreeze | Close

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from .commands import REVERSAL_KEY_PREFIX, PostEntry, reversal_key
 from .errors import REJECTIONS, AccountOverdrawn, CommandDeadLettered, CreditlaneError
 from .identifiers import transaction_id
-from .journal import NAME_TAKEN_BY, SIDE_NAMES, Announcement, JournalRow, Kind, Refusal
+from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
+from .kinds import SIDE_NAMES, Kind
 
 #: What is told of the account that does not cover its part of a transaction.
 _SHORTFALL = ("account_id", "needed", "available")
@@ -91,7 +91,7 @@ def result_of_row(row: JournalRow, *, replayed: bool = False) -> Result:
         status="rejected" if row.rejection else "applied",
         account_id=row.account_id,
         idempotency_key=row.idempotency_key,
-        kind=Kind(row.kind).name.lower(),
+        kind=Kind(row.kind).word,
         transaction_id=row.transaction_id,
         side=SIDE_NAMES.get(row.side),
         amount=row.amount,
@@ -142,23 +142,3 @@ def _error_of(row: JournalRow) -> ErrorDetail:
     elif code == AccountOverdrawn.code:
         details = {"balance": str(row.balance_after)}
     return ErrorDetail(code=code, message=message, details=details)
-
-
-def content_of_row(row: JournalRow) -> dict[str, Any]:
-    """Return what was asked for by the command that this row records: its content fields, by name."""
-    if row.kind == Kind.REVERSE:
-        # The key of a reversal names the transaction; the row of an unknown one has no other place for it.
-        return {"transaction_id": reversal_key(row.idempotency_key).removeprefix(REVERSAL_KEY_PREFIX)}
-    content: dict[str, Any] = msgspec.json.decode(row.content) if row.content else {}
-    metadata = content.get("metadata")
-    if row.kind in {Kind.CREDIT, Kind.DEBIT}:
-        return {"amount": row.amount, "reference": row.reference, "metadata": metadata}
-    if row.kind == Kind.OPEN_ACCOUNT:
-        content.pop(NAME_TAKEN_BY, None)
-        amounts = {name: int(content[name]) for name in ("initial_balance", "overdraft_limit")}
-        return {**content, **amounts, "metadata": metadata}
-    if row.kind == Kind.POST:
-        names = ("account_id", "side", "amount")
-        entries = tuple(PostEntry(**{name: entry[name] for name in names}) for entry in content["entries"])
-        return {"reference": content["reference"], "entries": entries, "metadata": metadata}
-    return {}

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from ...lanes.postgres.sessions import Row
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, ENTRY_PREFIX, is_account_id, position_of
-from ...schemas.journal import SIDE_NAMES
+from ...schemas.kinds import SIDE_NAMES
 from ...schemas.results import moment_of, moment_text
 from ...schemas.time import parse_moment as moment_named
 from ..ledger import queries

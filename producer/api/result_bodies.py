@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from ...schemas.accounts import AccountState
 from ...schemas.identifiers import entry_id, position_of
-from ...schemas.journal import Status
 from ...schemas.results import Result, moment_text
+from ...schemas.statuses import Status
 from .errors import Problem
 from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBody
 

@@ -16,34 +16,18 @@ from ...schemas.accounts import Account, AccountState
 from ...schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
-    Close,
-    Command,
-    Credit,
-    Debit,
-    Freeze,
     OpenAccount,
-    Post,
-    Reverse,
-    Unfreeze,
     reversal_key,
 )
 from ...schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
 from ...schemas.identifiers import is_account_id
-from ...schemas.journal import Announcement, JournalRow, Kind, Refusal, Status
-from ...schemas.results import Result, content_of_row, result_of_refusal, result_of_row
+from ...schemas.journal import Announcement, JournalRow, Refusal
+from ...schemas.kinds import Kind, content_of_row
+from ...schemas.results import Result, result_of_refusal, result_of_row
+from ...schemas.statuses import Status
 from ...schemas.tickets import Ticket
 from ..ledger.command_reads import DeadLetter
 
-_COMMANDS: dict[int, type[Command]] = {
-    Kind.OPEN_ACCOUNT: OpenAccount,
-    Kind.CREDIT: Credit,
-    Kind.DEBIT: Debit,
-    Kind.REVERSE: Reverse,
-    Kind.FREEZE: Freeze,
-    Kind.UNFREEZE: Unfreeze,
-    Kind.CLOSE: Close,
-    Kind.POST: Post,
-}
 #: By how much the clocks of Redis and Postgres may differ, in milliseconds.
 MAX_CLOCK_DIFFERENCE_MS = 1_000
 
@@ -222,7 +206,7 @@ def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:
         return False
     fields = {"account_id": row.account_id, "idempotency_key": ticket.idempotency_key, **content_of_row(row)}
     try:
-        command = _COMMANDS[row.kind](**fields)
+        command = Kind(row.kind).record.model(**fields)
     except ValidationError:
         # What breaks a rule of today cannot be what a ticket of today was given for.
         return False

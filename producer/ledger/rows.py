@@ -10,8 +10,9 @@ import msgspec
 from ...schemas.accounts import Account, AccountState, Entry, Transaction
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, Position, entry_id, transaction_id
-from ...schemas.journal import SIDE_NAMES, Kind, Status
+from ...schemas.kinds import SIDE_NAMES, SPANNING, Kind
 from ...schemas.results import moment_of
+from ...schemas.statuses import Status
 
 
 class AccountRow(NamedTuple):
@@ -92,7 +93,7 @@ class EntryRow(NamedTuple):
 
     def positions(self) -> list[Position]:
         """Return where all entries of the transaction are whose first entry this is."""
-        entries = self._decoded_content().get("entries") if self.kind in {Kind.POST, Kind.REVERSE} else None
+        entries = self._decoded_content().get("entries") if self.kind in SPANNING else None
         return [Position(entry["account_id"], entry["seq"]) for entry in entries] if entries else [self.position]
 
     def _decoded_content(self) -> dict[str, Any]:

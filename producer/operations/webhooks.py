@@ -31,8 +31,8 @@ from ...schemas.events import (
     public_event_id,
     uuid_of,
 )
-from ...schemas.journal import Status
 from ...schemas.networks import NetworkRules
+from ...schemas.statuses import Status
 from ...schemas.webhook_secrets import SecretKeys
 from ...schemas.webhooks import (
     DELIVERY_STATUSES,

@@ -10,7 +10,7 @@ import psycopg
 from creditlane.audit.recent import verify_period
 from creditlane.audit.whole import verify
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
-from creditlane.schemas.journal import Kind
+from creditlane.schemas.kinds import Kind
 
 from .orders import Anomaly
 from .records import Books, Row, Told

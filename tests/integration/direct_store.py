@@ -6,7 +6,7 @@ from typing import Self
 import psycopg
 
 from creditlane.lanes.encoding import decode_command, encode_command
-from creditlane.schemas.commands import AnyCommand
+from creditlane.schemas.commands import Command
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result, result_of_announcement
 from creditlane.schemas.settings import DEFAULT_STORE
@@ -31,7 +31,7 @@ class DirectStore:
 
     def apply(
         self,
-        *commands: AnyCommand,
+        *commands: Command,
         store: str = DEFAULT_STORE,
         careful: bool = False,
         epochs: Mapping[int, int] | None = None,

@@ -22,7 +22,7 @@ from creditlane import (
 )
 from creditlane.producer.ledger import reads as ledger_reads
 from creditlane.producer.ledger import watermark as horizon
-from creditlane.schemas.commands import AnyCommand, Close, Credit, Freeze, Post, PostEntry, Reverse
+from creditlane.schemas.commands import Close, Command, Credit, Freeze, Post, PostEntry, Reverse
 
 from .direct_store import DirectStore, add_store, codes
 
@@ -60,7 +60,7 @@ def opening(number: int, customer: str = "ann", name: str = "default", balance: 
     )
 
 
-def applied(books: DirectStore, *commands: AnyCommand) -> None:
+def applied(books: DirectStore, *commands: Command) -> None:
     """Apply each in a batch of its own, so that their times differ."""
     for command in commands:
         assert codes(books.apply(command)) == ["applied"]

@@ -19,7 +19,8 @@ from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.keys import Keys
 from creditlane.lanes.routing import partition_of
 from creditlane.local.servers import EmbeddedRedis
-from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal, encode_announcements
+from creditlane.schemas.journal import Announcement, JournalRow, Refusal, encode_announcements
+from creditlane.schemas.kinds import Kind
 
 ACCOUNT = "cca_" + "0" * 31 + "1"
 #: How long a test waits for what must come, in seconds.

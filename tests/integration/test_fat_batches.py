@@ -16,7 +16,7 @@ from creditlane.benchmarks.fat_batches import fat_credits, wide_posts
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.keys import COMMAND_FIELD, Keys
 from creditlane.lanes.routing import partition_of
-from creditlane.schemas.commands import AnyCommand, Close, Credit, OpenAccount, Reverse
+from creditlane.schemas.commands import Close, Command, Credit, OpenAccount, Reverse
 from creditlane.schemas.settings import DEFAULT_STORE, Settings
 from creditlane.worker.lanes.entries import Batch, parse_request
 from creditlane.worker.ledger.state import Verdict
@@ -63,7 +63,7 @@ def applier(store: DirectStore) -> Applier:
     return Applier(ledger_store, sizing)
 
 
-def batch_of(commands: Sequence[AnyCommand]) -> Batch:
+def batch_of(commands: Sequence[Command]) -> Batch:
     payloads = [encode_command(command, DEFAULT_STORE) for command in commands]
     requests = [
         # One lane for each account, as far as trying others first is concerned.
@@ -150,7 +150,7 @@ def test_many_short_parts_end_before_they_hold_their_lanes_for_long(
         "creditlane.worker.store.transaction.time",
         SimpleNamespace(monotonic=lambda: monotonic() + next(steps) * LEASE_SECONDS / 8),
     )
-    commands: list[AnyCommand] = []
+    commands: list[Command] = []
     for number in range(12):
         opened = f"cca_{1_000 + number:032x}"
         commands += [

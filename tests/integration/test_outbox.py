@@ -7,8 +7,8 @@ import pytest
 
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import (
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -55,7 +55,7 @@ def transfer(key: str, *entries: tuple[str, str, int], **more: str) -> Post:
 
 
 #: One command for each sort of news, and the place in the journal that records it.
-HISTORY: list[tuple[AnyCommand, int]] = [
+HISTORY: list[tuple[Command, int]] = [
     (opening(ANN), 1),
     (debit("d"), 2),
     (Credit(account_id=ANN, idempotency_key="c", amount=3, reference="r"), 3),

@@ -11,8 +11,8 @@ import pytest
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import (
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -145,7 +145,7 @@ def test_a_key_that_another_worker_stored_is_noticed(one: DirectStore, other: Di
     ],
 )
 def test_a_lane_that_comes_back_brings_no_old_status(
-    one: DirectStore, other: DirectStore, lease: Lease, change: AnyCommand, refusal: str
+    one: DirectStore, other: DirectStore, lease: Lease, change: Command, refusal: str
 ) -> None:
     """Given an account remembered as active, when the lane goes to a worker that freezes or closes it and comes back,
     then nothing moves on it: no row of the journal collides with an entry, so the memory must not outlive the lease."""
@@ -165,7 +165,7 @@ def test_a_lane_that_comes_back_brings_no_old_status(
     ],
 )
 def test_a_decision_knows_of_a_transaction_of_another_worker(
-    one: DirectStore, other: DirectStore, lease: Lease, other_lease: Lease, command: AnyCommand, code: str
+    one: DirectStore, other: DirectStore, lease: Lease, other_lease: Lease, command: Command, code: str
 ) -> None:
     """Given an account that its worker remembers as empty, when another worker's transaction has put 100 on it, then
     whatever is decided there next, entry or not, starts from 100, and follows the transaction in number and time."""

@@ -8,7 +8,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from creditlane.schemas.commands import AnyCommand, Close, Freeze, OpenAccount
+from creditlane.schemas.commands import Close, Command, Freeze, OpenAccount
 
 from .direct_store import DirectStore, add_store, codes
 
@@ -112,7 +112,7 @@ def test_closing_gives_the_name_back(store: DirectStore, status: str) -> None:
     ],
 )
 def test_a_batch_gives_what_its_commands_one_by_one_give(
-    database_url: str, store: DirectStore, commands: list[AnyCommand], expected: list[str], careful: bool
+    database_url: str, store: DirectStore, commands: list[Command], expected: list[str], careful: bool
 ) -> None:
     """Given commands that free and take one name, when they come in one batch or one by one, then the results agree."""
     add_store(database_url, "store_other")

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from creditlane.schemas.commands import (
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -54,7 +54,7 @@ class Sent(NamedTuple):
     """A command as one store sends it."""
 
     store: int
-    command: AnyCommand
+    command: Command
 
 
 #: Kinds as often as they keep a history interesting: one that moves money, and one that changes accounts.
@@ -171,7 +171,7 @@ def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
     return parts
 
 
-def answer_of(news: Announcement, command: AnyCommand) -> Answer:
+def answer_of(news: Announcement, command: Command) -> Answer:
     """Return what was announced, as the naive ledger would put it."""
     result: Result = result_of_announcement(news, str(command.account_id), command.idempotency_key)
     return Answer(

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.commands import OpenAccount
-from creditlane.schemas.journal import Announcement, JournalRow, Kind, Status
+from creditlane.schemas.journal import Announcement, JournalRow
+from creditlane.schemas.kinds import Kind
+from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
 

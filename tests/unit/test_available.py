@@ -18,10 +18,11 @@ from creditlane.producer.ledger import rows as ledger_rows
 from creditlane.producer.ledger.rows import AccountRow, account_of
 from creditlane.schemas import accounts, journal
 from creditlane.schemas.accounts import AccountState, available_of
-from creditlane.schemas.commands import AnyCommand, Debit, OpenAccount, Post, PostEntry, Reverse
+from creditlane.schemas.commands import Command, Debit, OpenAccount, Post, PostEntry, Reverse
 from creditlane.schemas.identifiers import Position, transaction_id
-from creditlane.schemas.journal import JournalRow, Status
+from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.results import Result, result_of_row
+from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import Book, Verdict
 
@@ -32,7 +33,7 @@ EMPTY = AccountState(int(Status.ACTIVE), 0, 0)
 CREDITED = JournalRow(1, ANN, 1, 2, 1, 100, 100, 5, "credited", "r", None, 1, None, None)
 
 
-def taking(amount: int) -> list[AnyCommand]:
+def taking(amount: int) -> list[Command]:
     """Return every kind of command that can take from an account, each so much of Ann's."""
     entries = (
         PostEntry(account_id=ANN, side="debit", amount=amount),
@@ -45,7 +46,7 @@ def taking(amount: int) -> list[AnyCommand]:
     ]
 
 
-def decided(command: AnyCommand, amount: int) -> tuple[Verdict, AccountState]:
+def decided(command: Command, amount: int) -> tuple[Verdict, AccountState]:
     book = Book({(1, ANN): HELD, (1, BOB): EMPTY})
     book.has_reversals = True
     book.originals = {(1, Position(ANN, 1)): msgspec.structs.replace(CREDITED, amount=amount)}

@@ -10,7 +10,8 @@ from creditlane.lanes.encoding import encode_command, fingerprint
 from creditlane.producer.client.chunks import addressed
 from creditlane.producer.client.resolve import own_ticket, verdict, verdict_of_news
 from creditlane.producer.ledger.command_reads import DeadLetter
-from creditlane.schemas.journal import Announcement, JournalRow, Kind, Refusal
+from creditlane.schemas.journal import Announcement, JournalRow, Refusal
+from creditlane.schemas.kinds import Kind
 
 STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"

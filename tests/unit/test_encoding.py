@@ -12,8 +12,8 @@ from creditlane.schemas.account_names import name_key
 from creditlane.schemas.commands import (
     MAX_NAME_CHARACTERS,
     MAX_TEXT_CHARACTERS,
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -63,7 +63,7 @@ def fields_of(command: Any) -> dict[str, Any]:
 
 
 @given(command=commands)
-def test_what_goes_onto_a_lane_comes_off_it(command: AnyCommand) -> None:
+def test_what_goes_onto_a_lane_comes_off_it(command: Command) -> None:
     """Given any command, when it is encoded and decoded, then it asks for the same, in the name of its store."""
     encoded = encode_command(command, "store_default")
 
@@ -75,7 +75,7 @@ def test_what_goes_onto_a_lane_comes_off_it(command: AnyCommand) -> None:
 
 
 @given(command=commands)
-def test_a_command_is_json_that_any_language_reads(command: AnyCommand) -> None:
+def test_a_command_is_json_that_any_language_reads(command: Command) -> None:
     """Given any command, when another JSON reader reads it, then nothing is lost: no number in it is above 1."""
     encoded = encode_command(command, "store_default")
 
@@ -106,7 +106,7 @@ def test_a_command_is_json_that_any_language_reads(command: AnyCommand) -> None:
         ),
     ],
 )
-def test_the_form_on_the_lanes_does_not_move(command: AnyCommand, encoded: bytes) -> None:
+def test_the_form_on_the_lanes_does_not_move(command: Command, encoded: bytes) -> None:
     """Given a command of an earlier release on a lane, then this release reads it, and would write it the same way."""
     assert encode_command(command, "store_default") == encoded
     assert fields_of(decode_command(encoded)) == {**fields_of(command), "store_id": "store_default"}
@@ -127,7 +127,7 @@ URL = "https://example.com/hook?a=1"
 
 
 @given(command=commands)
-def test_a_callback_goes_along_and_makes_no_other_request(command: AnyCommand) -> None:
+def test_a_callback_goes_along_and_makes_no_other_request(command: Command) -> None:
     """Given any command, when it also names a callback, then that comes off the lane with it, the rest is as it was,
     and the digest is that of the command without."""
     with_url = command.model_copy(update={"callback_url": URL})

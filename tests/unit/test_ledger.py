@@ -8,8 +8,8 @@ import pytest
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.commands import (
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -20,7 +20,8 @@ from creditlane.schemas.commands import (
     Unfreeze,
 )
 from creditlane.schemas.identifiers import Position, transaction_id
-from creditlane.schemas.journal import JournalRow, Status
+from creditlane.schemas.journal import JournalRow
+from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
 
@@ -38,7 +39,7 @@ CREDITED = JournalRow(STORE, ANN, 1, 2, 1, 30, 30, 0, "credited", "purchase", No
 REVERSED = JournalRow(STORE, ANN, 2, 4, -1, 10, 100, 0, "reversal", "usage", 1, 500, None, None)
 
 
-def on_lane(command: AnyCommand) -> LaneCommand:
+def on_lane(command: Command) -> LaneCommand:
     return decode_command(encode_command(command, "store_default"))
 
 
@@ -49,9 +50,7 @@ def book_of(state: AccountState) -> Book:
     return book
 
 
-def decided(
-    state: AccountState, *commands: AnyCommand, book: Book | None = None, now_us: int = NOW_US
-) -> list[Verdict]:
+def decided(state: AccountState, *commands: Command, book: Book | None = None, now_us: int = NOW_US) -> list[Verdict]:
     addressed = [((STORE, str(command.account_id)), on_lane(command)) for command in commands]
     return decide_all(addressed, book or book_of(state), now_us)
 
@@ -72,7 +71,7 @@ def reversal(seq: int = 1, account_id: str = ANN) -> Reverse:
     return Reverse(account_id=account_id, transaction_id=transaction_id(ANN, seq))
 
 
-OUTCOMES: list[tuple[AnyCommand, list[str | None]]] = [
+OUTCOMES: list[tuple[Command, list[str | None]]] = [
     # What is refused, in the order unopened, active, frozen, closed; None where it is applied.
     (opening(), [None, "account_exists", "account_exists", "account_exists"]),
     (credit(), ["account_not_found", None, "account_frozen", "account_closed"]),
@@ -102,7 +101,7 @@ OUTCOMES: list[tuple[AnyCommand, list[str | None]]] = [
     ],
     ids=lambda value: getattr(value, "kind", str(value)),
 )
-def test_each_command_in_each_state(command: AnyCommand, status: str, refusal: str | None) -> None:
+def test_each_command_in_each_state(command: Command, status: str, refusal: str | None) -> None:
     """Given an account in a state, when a command meets it, then it is applied or refused as the table says; a refusal
     moves nothing and is counted as a decision."""
     state = STATES[status]
@@ -202,7 +201,7 @@ def test_an_initial_balance_is_an_entry() -> None:
     assert (row.overdraft_limit, row.reference) == (3, "initial_balance")
 
 
-REPEATS: list[tuple[AnyCommand, AnyCommand, list[str]]] = [
+REPEATS: list[tuple[Command, Command, list[str]]] = [
     (debit(), debit(6), ["amount"]),
     (debit(), debit(reference="other"), ["reference"]),
     (debit(), debit(6, reference="other"), ["amount", "reference"]),
@@ -223,7 +222,7 @@ REPEATS: list[tuple[AnyCommand, AnyCommand, list[str]]] = [
 @pytest.mark.parametrize(
     ("first", "second", "differing"), REPEATS, ids=lambda value: getattr(value, "kind", str(value))
 )
-def test_a_key_belongs_to_its_first_request(first: AnyCommand, second: AnyCommand, differing: list[str]) -> None:
+def test_a_key_belongs_to_its_first_request(first: Command, second: Command, differing: list[str]) -> None:
     """Given a key that was used, when another request uses it, then it is told what differs and changes nothing."""
     book = book_of(ACTIVE)
     decided(ACTIVE, first, book=book)
@@ -241,7 +240,7 @@ def test_a_key_belongs_to_its_first_request(first: AnyCommand, second: AnyComman
 
 @pytest.mark.parametrize("command", [command for command, _ in OUTCOMES], ids=lambda command: command.kind)
 @pytest.mark.parametrize("status", STATES)
-def test_the_same_request_again_gets_the_first_answer(command: AnyCommand, status: str) -> None:
+def test_the_same_request_again_gets_the_first_answer(command: Command, status: str) -> None:
     book = book_of(STATES[status])
 
     first, again = decided(STATES[status], command, command, book=book)
@@ -268,7 +267,7 @@ def test_one_key_in_two_stores_is_two_commands() -> None:
 
 @pytest.mark.parametrize("now_us", [0, 499, 500, 501])
 @pytest.mark.parametrize("command", [debit(), debit(101)], ids=["entry", "refusal"])
-def test_time_does_not_go_back_along_an_account(command: AnyCommand, now_us: int) -> None:
+def test_time_does_not_go_back_along_an_account(command: Command, now_us: int) -> None:
     """Given a clock that was set back, when an account goes on, then its rows stay in the order of time."""
     row = decided(ACTIVE, command, now_us=now_us)[0].row
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from creditlane.lanes.encoding import decode_command, encode_command
-from creditlane.schemas.commands import AnyCommand, Credit, Debit, OpenAccount, Post, Reverse
+from creditlane.schemas.commands import Command, Credit, Debit, OpenAccount, Post, Reverse
 from creditlane.schemas.identifiers import Position
 from creditlane.schemas.journal import JournalRow
 from creditlane.worker.ledger.decide import decide_all
@@ -41,7 +41,7 @@ class Ledger:
                 )
             )
 
-    def apply(self, *commands: AnyCommand) -> list[Verdict]:
+    def apply(self, *commands: Command) -> list[Verdict]:
         addressed = [
             ((STORE, str(command.account_id)), decode_command(encode_command(command, "store_default")))
             for command in commands

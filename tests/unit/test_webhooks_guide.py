@@ -18,7 +18,8 @@ from creditlane.schemas.events import (
     TEST_EVENT,
     new_secret,
 )
-from creditlane.schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NO_SIDE, JournalRow, Kind
+from creditlane.schemas.journal import JournalRow
+from creditlane.schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, NO_SIDE, Kind
 from creditlane.worker.webhooks.event_bodies import News, callback_event, events_of
 from creditlane.worker.webhooks.signing import Signer
 

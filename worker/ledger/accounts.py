@@ -11,11 +11,14 @@ import msgspec
 from ...schemas.account_names import name_key
 from ...schemas.commands import OpenAccount
 from ...schemas.errors import CreditlaneError
-from ...schemas.journal import JournalRow, Kind
+from ...schemas.journal import JournalRow
+from ...schemas.kinds import Kind
 from ...schemas.results import moment_of
 from .state import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
 
 Claim = tuple[int, OpenAccount]
+
+_OPEN_ACCOUNT, _CLOSE = Kind.OPEN_ACCOUNT.word, Kind.CLOSE.word
 
 
 def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCommand]]:
@@ -28,9 +31,9 @@ def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCom
     closes = False
     opening: dict[AccountKey, str] = {}
     for place, (account, command) in enumerate(commands):
-        if command.kind == "close":
+        if command.kind == _CLOSE:
             closes = True
-        elif command.kind == "open_account":
+        elif command.kind == _OPEN_ACCOUNT:
             key = command.idempotency_key
             if closes or opening.get(account, key) != key:
                 cuts.append(place)
@@ -52,7 +55,7 @@ def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
         key = (account[0], command.idempotency_key)
         new = key not in keys
         keys.add(key)
-        if not new or command.kind != "open_account" or account in accounts:
+        if not new or command.kind != _OPEN_ACCOUNT or account in accounts:
             continue
         accounts.add(account)
         if book.accounts[account].status == UNOPENED.status:

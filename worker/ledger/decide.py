@@ -6,8 +6,8 @@ it stands afterwards, with the row that records the decision; `transactions` has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -16,13 +16,16 @@ from ...schemas.accounts import AccountState
 from ...schemas.commands import Credit, Debit, OpenAccount
 from ...schemas.errors import AccountOverdrawn, IdempotencyKeyMismatch
 from ...schemas.identifiers import Position
-from ...schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NAME_TAKEN_BY, JournalRow, Kind, Refusal, Status
-from ...schemas.results import content_of_row
+from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
+from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, Kind, content_of_row
+from ...schemas.statuses import Status
 from .entries import move, note
 from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, Book, Decision, Verdict
 from .transactions import decide_transaction, reversal_of
 
-Rule = Callable[[int, Any, AccountState, Book, int], Decision]
+AccountRule = Callable[[int, Any, AccountState, Book, int], Decision]
+TransactionRule = Callable[[int, LaneCommand, Book, int], Verdict]
+_RuleT = TypeVar("_RuleT")
 
 #: Reference of the transaction that seeds an account.
 INITIAL_BALANCE_REFERENCE = "initial_balance"
@@ -34,7 +37,7 @@ _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(K
 
 def decide_all(commands: Iterable[AddressedCommand], book: Book, now_us: int) -> list[Verdict]:
     """Decide commands in order; the book is brought up to date along the way."""
-    accounts, known, verdicts = book.accounts, book.known, []
+    accounts, known, verdicts, account_rules = book.accounts, book.known, [], _ACCOUNT_RULES
     for account, command in commands:
         store_id = account[0]
         key = (store_id, command.idempotency_key)
@@ -42,16 +45,13 @@ def decide_all(commands: Iterable[AddressedCommand], book: Book, now_us: int) ->
         if first is not None:
             verdicts.append(_answer_again(command, first))
             continue
-        rule = _RULES.get(command.kind)
+        rule = account_rules.get(command.kind)
         if rule is None:
-            first = reversal_of(store_id, command, book)
-            if first is not None:
-                verdicts.append(Verdict(first, replayed=True))
-                continue
-            row, *further = decide_transaction(store_id, command, book, now_us)
-            # A reversal that was made has another key than the attempt.
-            known[key] = known[store_id, row.idempotency_key] = row
-            verdicts.append(Verdict(row, further=tuple(further)))
+            verdict = _TRANSACTION_RULES[command.kind](store_id, command, book, now_us)
+            if verdict.row is not None and not verdict.replayed:
+                # A reversal that was made has another key than the attempt.
+                known[key] = known[store_id, verdict.row.idempotency_key] = verdict.row
+            verdicts.append(verdict)
             continue
         state, row = rule(store_id, command, accounts[account], book, now_us)
         accounts[account] = state
@@ -72,7 +72,7 @@ def _answer_again(command: LaneCommand, first: JournalRow) -> Verdict:
 
 def differing_fields(command: LaneCommand, row: JournalRow) -> list[str]:
     """Return the names of what this command asks for otherwise than the one that the row records."""
-    if Kind[command.kind.upper()] != row.kind:
+    if KIND_OF_WORD[command.kind] != row.kind:
         return ["kind"]
     content = content_of_row(row)
     differing = [name for name in command.content_fields if getattr(command, name) != content[name]]
@@ -156,11 +156,40 @@ def _change_status(
     return note(store_id, command, msgspec.structs.replace(state, status=to_status), now_us)
 
 
-_RULES: dict[str, Rule] = {
-    "open_account": _open_account,
-    "credit": _credit,
-    "debit": _debit,
-    "freeze": _freeze,
-    "unfreeze": _unfreeze,
-    "close": _close,
-}
+def _post(store_id: int, command: LaneCommand, book: Book, now_us: int) -> Verdict:
+    row, *further = decide_transaction(store_id, command, book, now_us)
+    return Verdict(row, further=tuple(further))
+
+
+def _reverse(store_id: int, command: LaneCommand, book: Book, now_us: int) -> Verdict:
+    made = reversal_of(store_id, command, book)
+    return _post(store_id, command, book, now_us) if made is None else Verdict(made, replayed=True)
+
+
+def table_of(kinds: Collection[Kind], rules: Mapping[Kind, _RuleT]) -> dict[str, _RuleT]:
+    """Return the rules by the words of their kinds.
+
+    Raises:
+        TypeError: a kind has no rule, or a rule is for none of the kinds.
+    """
+    if without_rule := sorted(kind.word for kind in set(kinds) - rules.keys()):
+        raise TypeError(f"no rule decides {', '.join(without_rule)}")
+    if without_kind := sorted(kind.word for kind in rules.keys() - set(kinds)):
+        raise TypeError(f"a rule in the wrong table decides {', '.join(without_kind)}")
+    return {kind.word: rule for kind, rule in rules.items()}
+
+
+#: The rules of kinds that touch the account they are addressed to, and no other.
+_ACCOUNT_RULES: dict[str, AccountRule] = table_of(
+    set(Kind) - SPANNING,
+    {
+        Kind.OPEN_ACCOUNT: _open_account,
+        Kind.CREDIT: _credit,
+        Kind.DEBIT: _debit,
+        Kind.FREEZE: _freeze,
+        Kind.UNFREEZE: _unfreeze,
+        Kind.CLOSE: _close,
+    },
+)
+#: The rules of those that may touch several.
+_TRANSACTION_RULES: dict[str, TransactionRule] = table_of(SPANNING, {Kind.POST: _post, Kind.REVERSE: _reverse})

@@ -8,7 +8,8 @@ import msgspec
 
 from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
-from ...schemas.journal import NO_SIDE, JournalRow, Kind
+from ...schemas.journal import JournalRow
+from ...schemas.kinds import KIND_OF_WORD, NO_SIDE
 from .state import Decision
 
 
@@ -81,7 +82,7 @@ def note(
         store_id=store_id,
         account_id=command.account_id,
         seq=-decisions,
-        kind=Kind[command.kind.upper()].value,
+        kind=int(KIND_OF_WORD[command.kind]),
         side=side,
         amount=amount,
         balance_after=state.balance,

@@ -7,7 +7,8 @@ import msgspec
 from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
 from ...schemas.identifiers import Position
-from ...schemas.journal import JournalRow, Refusal, Status
+from ...schemas.journal import JournalRow, Refusal
+from ...schemas.statuses import Status
 
 #: Status of an id under which no account was opened. It is never stored.
 NO_ACCOUNT = 0

@@ -18,7 +18,9 @@ from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import Post, Reverse, reversal_key
 from ...schemas.identifiers import Position, position_of
-from ...schemas.journal import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, JournalRow, Kind, Status
+from ...schemas.journal import JournalRow
+from ...schemas.kinds import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, SPANNING, Kind
+from ...schemas.statuses import Status
 from .entries import move, note
 from .state import OBSTACLES, AccountKey, Book
 
@@ -27,6 +29,7 @@ from .state import OBSTACLES, AccountKey, Book
 MAX_AHEAD_US = 1_000_000
 
 _ACTIVE, _REVERSE, _POST = int(Status.ACTIVE), int(Kind.REVERSE), int(Kind.POST)
+_REVERSE_WORD, _POST_WORD = Kind.REVERSE.word, Kind.POST.word
 
 
 class Leg(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +100,7 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
 
 def reversal_of(store_id: int, command: LaneCommand, book: Book) -> JournalRow | None:
     """Return the reversal that another attempt has made already of what this command wants to reverse."""
-    if command.kind != "reverse":
+    if command.kind != _REVERSE_WORD:
         return None
     row = book.known.get((store_id, reversal_key(command.idempotency_key)))
     return row if row is not None and row.account_id == command.account_id else None
@@ -107,7 +110,7 @@ def accounts_of(
     store_id: int, command: LaneCommand, originals: dict[tuple[int, Position], JournalRow]
 ) -> set[AccountKey]:
     """Return every account that a post or a reversal touches, as far as it is known before the batch."""
-    if command.kind == "post":
+    if command.kind == _POST_WORD:
         return {(store_id, entry.account_id) for entry in cast("Post", command).entries}
     position = position_of(cast("Reverse", command).transaction_id)
     first = originals.get((store_id, position)) if position else None
@@ -116,7 +119,7 @@ def accounts_of(
 
 def positions_of(first: JournalRow) -> list[Position]:
     """Return where all the entries of the transaction are whose first entry this is, in its order."""
-    if first.content is None or first.kind not in {_POST, _REVERSE}:
+    if first.content is None or first.kind not in SPANNING:
         return [Position(first.account_id, first.seq)]
     entries = msgspec.json.decode(first.content).get("entries")
     return (
@@ -127,7 +130,7 @@ def positions_of(first: JournalRow) -> list[Position]:
 
 
 def _legs_of(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg], str | None]:
-    if command.kind == "reverse":
+    if command.kind == _REVERSE_WORD:
         return _legs_of_reversal(store_id, command, book)
     post = cast("Post", command)
     legs = [
@@ -218,7 +221,7 @@ def _judge(leg: Leg, state: AccountState, needed: int, reference: str | None) ->
 def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: _Obstacle | None) -> str | None:
     """Return what the columns of the first row do not hold: all entries, metadata, and what stood in the way."""
     content: dict[str, Any] = {}
-    if command.kind == "post":
+    if command.kind == _POST_WORD:
         post = cast("Post", command)
         entries = [{"account_id": e.account_id, "side": e.side, "amount": str(e.amount)} for e in post.entries]
         content = {"reference": post.reference, "entries": entries, "metadata": post.metadata}

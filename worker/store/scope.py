@@ -14,6 +14,7 @@ from ...schemas.commands import Reverse
 from ...schemas.identifiers import Position, position_of
 from ...schemas.journal import JournalRow
 from ...schemas.journal_columns import row_of
+from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..ledger.state import AccountKey, AddressedCommand
 from ..ledger.transactions import accounts_of, positions_of
 from . import sql
@@ -48,14 +49,14 @@ def reach_of(
     transactions = [
         (account, command)
         for account, command in commands
-        if type(command) is not Movement and command.kind in {"post", "reverse"}
+        if type(command) is not Movement and command.kind in SPANNING_WORDS
     ]
     if not transactions:
         return NO_REACH
     wanted = {
         (account[0], position)
         for account, command in transactions
-        if command.kind == "reverse" and (position := position_of(cast("Reverse", command).transaction_id))
+        if command.kind == Kind.REVERSE.word and (position := position_of(cast("Reverse", command).transaction_id))
     }
     originals = _load_entries(connection, wanted)
     further = {(store, place) for (store, _), row in originals.items() for place in positions_of(row)}
@@ -72,7 +73,7 @@ def reach_of(
         foreign_partitions=frozenset(foreign.values()),
         has_reversals=bool(wanted),
         spans_accounts=not accounts <= {account for account, _ in transactions}
-        or any(command.kind == "post" for _, command in transactions),
+        or any(command.kind == Kind.POST.word for _, command in transactions),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from ...lanes.encoding import Movement
 from ...schemas.commands import Post
+from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..lanes.entries import Request
 
 #: Most bytes of one transaction: what stands on the lanes and the rows that are written, as far as it can be told.
@@ -40,7 +41,6 @@ MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
-_SPANNING_KINDS = frozenset({"post", "reverse"})
 _command_of, _payload_of = attrgetter("command"), attrgetter("payload")
 
 
@@ -152,7 +152,7 @@ class Sizing:
 
 def spans_accounts(request: Request) -> bool:
     """Tell whether the request's command may reach accounts of other lanes."""
-    return request.command is not None and request.command.kind in _SPANNING_KINDS
+    return request.command is not None and request.command.kind in SPANNING_WORDS
 
 
 def rows_of(request: Request) -> int:
@@ -160,6 +160,6 @@ def rows_of(request: Request) -> int:
     command = request.command
     if command is None or type(command) is Movement:
         return 1
-    if command.kind == "post":
+    if command.kind == Kind.POST.word:
         return len(cast("Post", command).entries)
-    return REVERSAL_ROWS if command.kind == "reverse" else 1
+    return REVERSAL_ROWS if command.kind == Kind.REVERSE.word else 1

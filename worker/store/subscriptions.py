@@ -9,20 +9,16 @@ import msgspec
 import psycopg
 
 from ...schemas.events import EVENT_TYPES, EventType
-from ...schemas.journal import CREDIT_SIDE, DEBIT_SIDE, NO_SIDE, JournalRow, Kind
+from ...schemas.journal import JournalRow
+from ...schemas.kinds import Kind
 from . import sql
 
 #: Kind and side of the journal rows that each event may be made of. What is below a threshold is found out later.
 _SITUATIONS: Mapping[EventType, frozenset[tuple[int, int]]] = {
-    "credits.granted": frozenset((kind, CREDIT_SIDE) for kind in (Kind.OPEN_ACCOUNT, Kind.CREDIT, Kind.POST)),
-    "credits.consumed": frozenset((kind, DEBIT_SIDE) for kind in (Kind.DEBIT, Kind.POST)),
-    "credits.reversed": frozenset((Kind.REVERSE, side) for side in (CREDIT_SIDE, DEBIT_SIDE)),
-    "account.created": frozenset((Kind.OPEN_ACCOUNT, side) for side in (CREDIT_SIDE, NO_SIDE)),
-    "account.frozen": frozenset({(Kind.FREEZE, NO_SIDE)}),
-    "account.unfrozen": frozenset({(Kind.UNFREEZE, NO_SIDE)}),
-    "account.closed": frozenset({(Kind.CLOSE, NO_SIDE)}),
-    "balance.low": frozenset((kind, DEBIT_SIDE) for kind in (Kind.DEBIT, Kind.POST, Kind.REVERSE)),
-    "command.rejected": frozenset(),
+    event: frozenset(
+        (int(kind), side) for kind in Kind for side, events in kind.record.events.items() if event in events
+    )
+    for event in EVENT_TYPES
 }
 
 

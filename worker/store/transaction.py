@@ -19,9 +19,11 @@ from ...schemas.commands import reversal_key
 from ...schemas.errors import CreditlaneError, LeaseLost
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.installation import DEFAULT_PARTITIONS
-from ...schemas.journal import JournalRow, Kind, Refusal, Status
+from ...schemas.journal import JournalRow, Refusal
 from ...schemas.journal_columns import row_of
+from ...schemas.kinds import STATUS_CHANGE_WORDS, STATUS_CHANGES, Kind
 from ...schemas.results import moment_of
+from ...schemas.statuses import Status
 from ..ledger.accounts import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
 from ..ledger.decide import decide_all
 from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey, Verdict
@@ -37,9 +39,6 @@ MAX_WRITTEN_CHARACTERS = 16_000_000
 WRITTEN_AT_ONCE = 4_000_000
 #: How long a statement may wait for a lock, as a share of how long it may take.
 LOCK_WAIT_SHARE = 0.8
-
-_STATUS_KINDS = frozenset({"freeze", "unfreeze", "close"})
-_STATUS_KIND_NUMBERS = frozenset({Kind.FREEZE, Kind.UNFREEZE, Kind.CLOSE})
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -169,7 +168,7 @@ class LedgerStore:
         gone. So the lane is locked against them before the key is looked up. Raises as `apply` does.
         """
         keys = [command.idempotency_key]
-        if command.kind == "reverse":
+        if command.kind == Kind.REVERSE.word:
             keys.append(reversal_key(command.idempotency_key))
         try:
             self._lock_lanes(self._open(), epochs, exclusive=True)
@@ -209,7 +208,7 @@ class LedgerStore:
         # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
         book, opened = self._load(commands, kinds, reach, now_us, careful=careful)
-        seen = self._statuses(commands, opened) if _STATUS_KINDS & kinds else {}
+        seen = self._statuses(commands, opened) if STATUS_CHANGE_WORDS & kinds else {}
         verdicts = decide_all(commands, book, now_us)
         rows = decided_rows(verdicts)
         if opened:
@@ -291,11 +290,11 @@ class LedgerStore:
             tried = {
                 (account[0], key)
                 for account, command in commands
-                if command.kind == "reverse"
+                if command.kind == Kind.REVERSE.word
                 for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
             book.known |= self._load_known(tried) if tried else {}
-        opened = self._open_accounts(commands, book, now_us) if "open_account" in kinds else set()
+        opened = self._open_accounts(commands, book, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
         return book, opened
 
     def _lock_accounts(self, wanted: set[AccountKey]) -> None:
@@ -357,14 +356,14 @@ class LedgerStore:
         return {
             account: int(Status.ACTIVE) if account in opened else self._cache.states[account].status
             for account, command in commands
-            if command.kind in _STATUS_KINDS
+            if command.kind in STATUS_CHANGE_WORDS
         }
 
     def _change_statuses(self, rows: Iterable[JournalRow], seen: Mapping[AccountKey, int]) -> None:
         moments = {
             (row.store_id, row.account_id): row.created_at_us
             for row in rows
-            if row.kind in _STATUS_KIND_NUMBERS and row.rejection is None
+            if row.kind in STATUS_CHANGES and row.rejection is None
         }
         changed = sorted(moments)
         if not changed:

@@ -21,19 +21,13 @@ from ...schemas.events import (
     event_id,
     public_event_id,
 )
-from ...schemas.journal import CREDIT_SIDE, SIDE_NAMES, JournalRow, Kind, Refusal
+from ...schemas.journal import JournalRow, Refusal
+from ...schemas.kinds import SIDE_NAMES, Kind
 from ...schemas.results import Result, moment_of, moment_text, result_of_refusal, result_of_row
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
 LOW_BALANCE = "balance.low"
 
-#: Of a change of state: the event, and the account's status after it.
-_STATES = {
-    Kind.OPEN_ACCOUNT: ("account.created", "active"),
-    Kind.FREEZE: ("account.frozen", "frozen"),
-    Kind.UNFREEZE: ("account.unfrozen", "active"),
-    Kind.CLOSE: ("account.closed", "closed"),
-}
 _OBJECTS = {
     GRANTED: "customer_credits_grant",
     CONSUMED: "customer_credits_consumption",
@@ -79,16 +73,9 @@ def event_types_of(news: News) -> Iterator[str]:
     if row.rejection is not None:
         yield COMMAND_REJECTED
         return
-    if row.kind in _STATES:
-        yield _STATES[Kind(row.kind)][0]
-    if row.seq < 0:
-        return
-    if row.kind == Kind.REVERSE:
-        yield REVERSED
-    else:
-        yield GRANTED if row.side == CREDIT_SIDE else CONSUMED
-    if news.low_balance is not None and _balance_before(row) >= news.low_balance > row.balance_after:
-        yield LOW_BALANCE
+    for event_type in Kind(row.kind).record.events.get(row.side, ()):
+        if event_type != LOW_BALANCE or _has_fallen_low(news):
+            yield event_type
 
 
 def events_of(news: News, wanted: Container[str]) -> Iterator[Event]:
@@ -155,7 +142,7 @@ def _object_of(news: News, event_type: str) -> dict[str, Any]:
         "customer_id": news.customer_id,
         "name": news.name,
         "unit_label": news.unit_label,
-        "status": _STATES[Kind(news.row.kind)][1],
+        "status": _status_after(news.row),
         "balance": str(news.row.balance_after),
         "created_at": _moment(news.opened_at_us or news.row.created_at_us),
         "occurred_at": _moment(news.row.created_at_us),
@@ -208,7 +195,7 @@ def _rejected_command(news: News) -> dict[str, Any]:
     return {
         "object": "command",
         "idempotency_key": row.idempotency_key,
-        "kind": Kind(row.kind).name.lower(),
+        "kind": Kind(row.kind).word,
         "account_id": row.account_id,
         "customer_id": news.customer_id,
         "reference": row.reference,
@@ -236,5 +223,14 @@ def _object_of_result(result: Result) -> dict[str, Any]:
     }
 
 
-def _balance_before(row: JournalRow) -> int:
-    return row.balance_after - row.side * (row.amount or 0)
+def _status_after(row: JournalRow) -> str:
+    status = Kind(row.kind).record.status_after
+    if status is None:
+        raise ValueError(f"a {Kind(row.kind).word} leaves the account's status as it is")
+    return status.name.lower()
+
+
+def _has_fallen_low(news: News) -> bool:
+    row = news.row
+    balance_before = row.balance_after - row.side * (row.amount or 0)
+    return news.low_balance is not None and balance_before >= news.low_balance > row.balance_after

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
 from ....schemas.errors import OutcomeUnknown, Unavailable
-from ....schemas.journal import Status
 from ....schemas.results import Result, microseconds_of
+from ....schemas.statuses import Status
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
 from ...operations.webhooks import low_balance_operation

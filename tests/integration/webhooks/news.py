@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.types.json import Jsonb
 
-from creditlane.schemas.commands import AnyCommand
+from creditlane.schemas.commands import Command
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.results import Result
 
@@ -46,7 +46,7 @@ class Newsroom:
         endpoint: UUID = values["endpoint_id"]
         return endpoint
 
-    def happen(self, *commands: AnyCommand, callback_url: str | None = None) -> list[Result]:
+    def happen(self, *commands: Command, callback_url: str | None = None) -> list[Result]:
         """Apply the commands, each in a transaction of its own, which writes its news."""
         told = {} if callback_url is None else {"callback_url": callback_url}
         return [self.store.apply(command.model_copy(update=told))[0] for command in commands]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from creditlane.schemas.commands import AnyCommand, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.commands import Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
 from creditlane.schemas.events import callback_event_id, new_secret, public_event_id
 from creditlane.worker.webhooks.fan_out import origin_of
 from creditlane.worker.webhooks.sql import READ_CALLBACKS
@@ -113,7 +113,7 @@ def test_a_repeated_command_is_told_once(newsroom: Newsroom, receiver: Receiver,
     assert [event["object"]["idempotency_key"] for event in events(receiver)].count("credit") == 1
 
 
-HISTORY: list[AnyCommand] = [
+HISTORY: list[Command] = [
     Debit(account_id=BOB, idempotency_key="too early", amount=1, reference="r"),
     OPEN_BOB,
     CREDIT,

@@ -9,8 +9,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from creditlane.schemas.commands import (
-    AnyCommand,
     Close,
+    Command,
     Credit,
     Debit,
     Freeze,
@@ -216,7 +216,7 @@ def test_each_entry_of_a_transaction_is_told_on_its_account(
     ids=["debit", "reverse", "freeze"],
 )
 def test_a_command_for_an_unknown_account_is_told_as_rejected(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, command: AnyCommand
+    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, command: Command
 ) -> None:
     newsroom.add_endpoint(receiver.url())
     newsroom.happen(command)
@@ -237,7 +237,7 @@ def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
     newsroom.happen(Credit(account_id=BOB, idempotency_key="3", amount=100, reference="r"))
     newsroom.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
 
-    def debit(key: str, amount: int) -> AnyCommand:
+    def debit(key: str, amount: int) -> Command:
         return Debit(account_id=BOB, idempotency_key=key, amount=amount, reference="r")
 
     newsroom.happen(

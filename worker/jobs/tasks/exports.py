@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from ....schemas.errors import ConfigurationError
 from ....schemas.exports import Export, ExportRequest
 from ....schemas.identifiers import ACCOUNT_PREFIX, entry_id, transaction_id
-from ....schemas.journal import SIDE_NAMES
+from ....schemas.kinds import SIDE_NAMES
 from ....schemas.settings import Settings
 from ..database import Connection, connect
 from ..runs import Outcome, Run
