@@ -6,6 +6,8 @@ every neighbour by the primary key. Hence look-ups, not joins, of which the plan
 
 from __future__ import annotations
 
+from ..schemas.kinds import SPANNING, Kind
+from ..schemas.statuses import listed
 from .whole_sql import JUDGEMENT, OBSTACLE, PARTS, PLACES, UNDOING
 
 _IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
@@ -45,13 +47,13 @@ with decided as (
 #: That no entry is reversed twice is for the whole verification to prove, and for the key of reversals to prevent.
 REVERSALS = f"""
 with reversal as (
-    select *, 1 as siblings from journal where {_IN_PERIOD} and kind = 4 and seq > 0
+    select *, 1 as siblings from journal where {_IN_PERIOD} and kind = {Kind.REVERSE:d} and seq > 0
 ){UNDOING}
 """  # noqa: S608
 
 TRANSACTIONS = f"""
 with part as (
-    select * from journal where {_IN_PERIOD} and kind in (4, 8) and seq > 0
+    select * from journal where {_IN_PERIOD} and kind in {listed(SPANNING)} and seq > 0
 ){PARTS}
 """  # noqa: S608
 

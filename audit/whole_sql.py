@@ -7,6 +7,25 @@ Every statement that looks for discrepancies returns rows of
 from __future__ import annotations
 
 from ..schemas.accounts import AVAILABLE_AFTER
+from ..schemas.kinds import SPANNING, STATUS_CHANGES, Kind
+from ..schemas.statuses import Status, listed
+
+_OPEN_ACCOUNT, _REVERSE, _POST = int(Kind.OPEN_ACCOUNT), int(Kind.REVERSE), int(Kind.POST)
+_FREEZE, _UNFREEZE, _CLOSE = int(Kind.FREEZE), int(Kind.UNFREEZE), int(Kind.CLOSE)
+_SPANNING, _CHANGES = listed(SPANNING), listed(STATUS_CHANGES)
+#: After these nothing moves on an account.
+_STOPPING = listed(kind for kind in STATUS_CHANGES if kind.record.status_after is not Status.ACTIVE)
+
+
+def _side_of(kind: Kind) -> str:
+    """Return the SQL for the side of a kind's entries: the only one that there is, or whatever the row says."""
+    return "side" if len(kind.entry_sides) > 1 else str(*kind.entry_sides)
+
+
+#: The side that an entry must have by its kind; null of a kind that makes none.
+_ENTRY_SIDE = f"case kind {' '.join(f'when {kind:d} then {_side_of(kind)}' for kind in Kind if kind.entry_sides)} end"
+#: The status in which each change leaves the account; an opening leaves it active.
+_STATUS_AFTER = " ".join(f"when {kind:d} then {kind.record.status_after:d}" for kind in sorted(STATUS_CHANGES))
 
 #: Rows of the whole journal, for the progress.
 COUNT_ROWS = "select count(*) from journal"
@@ -31,10 +50,10 @@ and (store_id, account_id) <= (%(last_store)s, %(last_account)s)
 TOTALS = f"""
 with account as (
     select store_id, account_id, count(*) filter (where seq > 0) as entries,
-        count(*) filter (where seq < 0) as decisions, count(*) filter (where kind = 4) as reversals,
-        count(*) filter (where kind in (5, 6, 7)) as changes,
-        count(*) filter (where seq > 0 and kind in (4, 8)) as parts, sum(side * amount) filter (where seq > 0) as moved,
-        max(seq) as latest
+        count(*) filter (where seq < 0) as decisions, count(*) filter (where kind = {_REVERSE}) as reversals,
+        count(*) filter (where kind in {_CHANGES}) as changes,
+        count(*) filter (where seq > 0 and kind in {_SPANNING}) as parts,
+        sum(side * amount) filter (where seq > 0) as moved, max(seq) as latest
     from journal where {_IN_RANGE}
     group by store_id, account_id
 )
@@ -56,17 +75,16 @@ OBSTACLE = f"""
 """
 
 #: What is wrong with rows of `expected`, which are journal rows beside what they should be.
-JUDGEMENT = """, judged as (
+JUDGEMENT = f""", judged as (
     select *,
         seq is distinct from coalesce(expected_seq, case when entry then 1 else -1 end) as bad_sequence,
         entry and balance_after is distinct from expected_balance as bad_balance,
         balance_after < -coalesce(overdraft_limit, 0) as bad_limit,
         created_at < not_before as bad_time,
-        entry and (side is distinct from case kind when 1 then 1 when 2 then 1 when 3 then -1 when 4 then side
-            when 8 then side end or side = 0 or rejection is not null) as bad_kind,
+        entry and (side is distinct from {_ENTRY_SIDE} or side = 0 or rejection is not null) as bad_kind,
         rejection = 'insufficient_balance' and needed <= available as bad_refusal,
-        kind = 7 and (rejection is null and balance_after < 0 or rejection = 'account_overdrawn' and balance_after >= 0)
-            as bad_closing
+        kind = {_CLOSE} and (rejection is null and balance_after < 0
+            or rejection = 'account_overdrawn' and balance_after >= 0) as bad_closing
     from expected
 )
 select finding.check_name, store_id, account_id, seq, finding.expected, finding.found
@@ -83,7 +101,7 @@ from judged cross join lateral (values
 ) as finding (check_name, broken, expected, found)
 where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal or bad_closing)
     and finding.broken
-"""
+"""  # noqa: S608
 
 #: Every row against the one before it. Entries count up from 1; decisions count down from -1, so that the one before a
 #: decision follows it in the order of seq.
@@ -164,7 +182,7 @@ from walked where seq < 0 and entries_before is null and balance_after <> 0 and 
 """  # noqa: S608
 
 #: What is wrong with rows of `reversal`, which are journal rows beside the number of reversals of the same entry.
-UNDOING = """
+UNDOING = f"""
 select finding.check_name, reversal.store_id, reversal.account_id, reversal.seq, finding.expected, finding.found
 from reversal
 left join lateral (
@@ -178,23 +196,24 @@ cross join lateral (values
         coalesce('seq ' || reversal.reversal_of, 'none')),
     ('reversal_amount', original.amount <> reversal.amount or original.side <> -reversal.side,
         concat(-original.side, ' x ', original.amount), concat(reversal.side, ' x ', reversal.amount)),
-    ('reversal_of_reversal', original.kind = 4, 'an entry that is no reversal', 'seq ' || reversal.reversal_of),
+    ('reversal_of_reversal', original.kind = {_REVERSE}, 'an entry that is no reversal',
+        'seq ' || reversal.reversal_of),
     ('reversal_repeated', siblings > 1, '1 reversal of seq ' || reversal.reversal_of, siblings::text)
 ) as finding (check_name, broken, expected, found)
 where finding.broken
-"""
+"""  # noqa: S608
 
 #: A reversal undoes one whole entry of its account that came earlier, is no reversal, and is undone by no other.
 REVERSALS = f"""
 with reversal as (
     select *, count(*) over (partition by store_id, account_id, reversal_of) as siblings
-    from journal where {_IN_RANGE} and kind = 4 and seq > 0
+    from journal where {_IN_RANGE} and kind = {_REVERSE} and seq > 0
 ){UNDOING}
 """  # noqa: S608
 
 #: What is wrong with rows of `part`, which are journal rows of transactions. Look-ups, not joins: the planner takes a
 #: range of accounts for much of the journal, and would read all of it for every range.
-PARTS = """, first as (
+PARTS = f""", first as (
     select *, case when jsonb_typeof(content -> 'entries') = 'array' then content -> 'entries' end as listed
     from part where transaction_seq is null
 ), entry as (
@@ -206,9 +225,9 @@ PARTS = """, first as (
             else transaction_account = first.account_id and transaction_seq = first.seq end as belongs
         from journal
         where journal.store_id = first.store_id and journal.seq > 0
-            and journal.account_id = case when list.fields ->> 'account_id' ~ '^cca_[0-9a-f]{32}$'
+            and journal.account_id = case when list.fields ->> 'account_id' ~ '^cca_[0-9a-f]{{32}}$'
                 then substr(list.fields ->> 'account_id', 5)::uuid end
-            and journal.seq = case when list.fields ->> 'seq' ~ '^[1-9][0-9]{0,17}$'
+            and journal.seq = case when list.fields ->> 'seq' ~ '^[1-9][0-9]{{0,17}}$'
                 then (list.fields ->> 'seq')::bigint end
         limit 1
     ) as found on true
@@ -221,7 +240,7 @@ PARTS = """, first as (
             and journal.seq = first.reversal_of
         limit 1
     ) as original
-    where first.kind = 4
+    where first.kind = {_REVERSE}
 )
 select 'listed_entry', store_id, account_id, seq, concat('entry ', position, ' as listed: ', fields),
     coalesce(side || ' x ' || amount, 'none')
@@ -230,7 +249,7 @@ where (belongs and side = case fields ->> 'side' when 'credit' then 1 when 'debi
     and amount::text = fields ->> 'amount') is not true
 union all
 select 'listed_entry', store_id, account_id, seq, 'a list of entries', 'none' from first
-where kind = 8 and listed is null
+where kind = {_POST} and listed is null
 union all
 select 'transaction_sum', store_id, account_id, seq, '0', sum(side * amount)::text from entry
 group by store_id, account_id, seq having sum(side * amount) <> 0
@@ -252,21 +271,21 @@ from part left join lateral (
 ) as first_entry on true
 where part.transaction_seq is not null and (first_entry.listed @> jsonb_build_array(jsonb_build_object(
     'account_id', 'cca_' || replace(part.account_id::text, '-', ''), 'seq', part.seq))) is not true
-"""
+"""  # noqa: S608
 
 #: A transaction of several entries lists them on its first; each of them exists, and names the first.
 TRANSACTIONS = f"""
 with part as (
-    select * from journal where {_IN_RANGE} and kind in (4, 8) and seq > 0
+    select * from journal where {_IN_RANGE} and kind in {_SPANNING} and seq > 0
 ){PARTS}
 """  # noqa: S608
 
 #: Every account was opened once, as the opening said, and is in the state that its changes of state led to.
 ACCOUNTS = f"""
 with history as (
-    select store_id, account_id, count(*) filter (where kind = 1 and rejection is null) as openings,
-        max(seq) as latest_entry, min(seq) filter (where kind = 1 and rejection is null) as opening,
-        min(seq) filter (where kind in (5, 6, 7) and rejection is null) as latest_change,
+    select store_id, account_id, count(*) filter (where kind = {_OPEN_ACCOUNT} and rejection is null) as openings,
+        max(seq) as latest_entry, min(seq) filter (where kind = {_OPEN_ACCOUNT} and rejection is null) as opening,
+        min(seq) filter (where kind in {_CHANGES} and rejection is null) as latest_change,
         min(coalesce(overdraft_limit, 0)) filter (where seq > 0) as lowest_limit,
         max(coalesce(overdraft_limit, 0)) filter (where seq > 0) as highest_limit
     from journal where {_IN_RANGE}
@@ -280,7 +299,7 @@ with history as (
         ranged.overdraft_limit, lowest_limit, highest_limit, customer_id, name, name_key, unit_label, metadata,
         ranged.created_at as account_created_at,
         change.kind as latest_change,
-        case change.kind when 5 then 2 when 7 then 3 else 1 end as expected_status
+        case change.kind {_STATUS_AFTER} else {Status.ACTIVE:d} end as expected_status
     from history
     full join ranged on ranged.store_id = history.store_id and ranged.account_id = history.account_id
     left join journal as change on change.store_id = history.store_id and change.account_id = history.account_id
@@ -315,12 +334,14 @@ where finding.broken
 STATE_CHANGES = f"""
 with change as (
     select *, lag(kind) over (partition by store_id, account_id order by seq desc) as kind_before
-    from journal where {_IN_RANGE} and kind in (5, 6, 7) and rejection is null
+    from journal where {_IN_RANGE} and kind in {_CHANGES} and rejection is null
 )
 select 'state_change', store_id, account_id, seq, 'a change that the state before it allows',
     concat('kind ', kind, ' after ', coalesce(kind_before::text, 'opening'))
 from change
-where case kind when 5 then kind_before <> 6 when 6 then kind_before is distinct from 5 else kind_before = 7 end
+where case kind when {_FREEZE} then kind_before <> {_UNFREEZE}
+    when {_UNFREEZE} then kind_before is distinct from {_FREEZE}
+    else kind_before = {_CLOSE} end
 """  # noqa: S608
 
 #: Nothing moves on an account that is frozen or closed. The latest change has the lowest seq, hence the minimum. Where
@@ -328,35 +349,35 @@ where case kind when 5 then kind_before <> 6 when 6 then kind_before is distinct
 STOPPED_MOVEMENTS = f"""
 with changed as (
     select store_id, account_id from journal
-    where {_IN_RANGE} and kind in (5, 6, 7) and rejection is null
+    where {_IN_RANGE} and kind in {_CHANGES} and rejection is null
     group by store_id, account_id having count(*) = count(entries_before)
 ), walked as (
     select store_id, account_id, seq,
-        min(array[seq, kind]) filter (where kind in (5, 6, 7) and rejection is null) over earlier as change
+        min(array[seq, kind]) filter (where kind in {_CHANGES} and rejection is null) over earlier as change
     from journal join changed using (store_id, account_id)
     window earlier as (partition by store_id, account_id order by coalesce(entries_before, seq), seq < 0
         range unbounded preceding)
 )
 select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or closed', 'after seq ' || change[1]
-from walked where seq > 0 and change[2] in (5, 7)
+from walked where seq > 0 and change[2] in {_STOPPING}
 """  # noqa: S608
 
 #: The same where only times tell. A change of state in the same microsecond proves nothing.
 STOPPED_BY_TIME = f"""
 with changed as (
     select store_id, account_id from journal
-    where {_IN_RANGE} and kind in (5, 6, 7) and rejection is null
+    where {_IN_RANGE} and kind in {_CHANGES} and rejection is null
     group by store_id, account_id having count(*) <> count(entries_before)
 ), walked as (
     select store_id, account_id, seq,
-        min(array[seq, kind]) filter (where kind in (5, 6, 7) and rejection is null) over earlier as change,
-        count(*) filter (where kind in (5, 6, 7) and rejection is null) over same as changes_now
+        min(array[seq, kind]) filter (where kind in {_CHANGES} and rejection is null) over earlier as change,
+        count(*) filter (where kind in {_CHANGES} and rejection is null) over same as changes_now
     from journal join changed using (store_id, account_id)
     window earlier as (partition by store_id, account_id order by created_at range unbounded preceding),
         same as (partition by store_id, account_id order by created_at range current row)
 )
 select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or closed', 'after seq ' || change[1]
-from walked where seq > 0 and changes_now = 0 and change[2] in (5, 7)
+from walked where seq > 0 and changes_now = 0 and change[2] in {_STOPPING}
 """  # noqa: S608
 
 #: What was decided later than now: Postgres's clock was ahead. A second is no matter. Now is when this statement came:

@@ -36,7 +36,9 @@ from ..schemas.commands import (
     Post,
 )
 from ..schemas.errors import CreditlaneError
+from ..schemas.kinds import Kind
 from ..schemas.settings import Settings
+from ..schemas.statuses import listed
 from .api_process import OK, ApiProcess
 from .backlog import LANE_LIMIT
 from .http_batch import stream_lines
@@ -65,12 +67,13 @@ BALANCE_DIGITS = MAX_AMOUNT_DIGITS - 100
 WORKERS = 2
 _FAT_STORE, _OTHER_STORE = "store_fat", "store_other"
 
+_MOVING = listed({Kind.CREDIT, Kind.POST})
 #: Commands applied to the fat store's accounts, and dead letters of any.
-_COUNTS = """
+_COUNTS = f"""
 select (select count(*) from journal join stores using (store_id)
-        where public_id = %s and kind in (2, 8) and seq > 0 and rejection is null and idempotency_key is not null),
+        where public_id = %s and kind in {_MOVING} and seq > 0 and rejection is null and idempotency_key is not null),
        (select count(*) from dead_letters)
-"""
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,18 @@ import redis
 from ..audit.whole import verify
 from ..lanes.keys import Keys
 from ..schemas.installation import MAX_PARTITIONS
+from ..schemas.kinds import Kind
 from ..schemas.settings import Settings
 from .load import AMOUNT, INITIAL_BALANCE
 from .plan import BenchmarkFailed
 
 #: Debits applied, everything else than opened accounts and applied debits, and dead letters.
-_COUNTS = """
-select count(*) filter (where kind = 3 and seq > 0),
-       count(*) filter (where rejection is not null or seq < 0 or kind not in (1, 3)),
+_COUNTS = f"""
+select count(*) filter (where kind = {Kind.DEBIT:d} and seq > 0),
+       count(*) filter (where rejection is not null or seq < 0 or kind not in ({Kind.OPEN_ACCOUNT:d}, {Kind.DEBIT:d})),
        (select count(*) from dead_letters)
 from journal
-"""
+"""  # noqa: S608
 #: The current balance of every account.
 _BALANCES = """
 select 'cca_' || replace(account_id::text, '-', ''), latest.balance_after::bigint

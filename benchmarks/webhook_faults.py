@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 
 from ..local.servers import EmbeddedRedis
+from ..schemas.statuses import StoredDeliveryStatus
 from .webhook_world import Children
 
 #: How long what was killed stays away, in seconds.
@@ -17,11 +18,11 @@ AWAY_SECONDS = 0.5
 _HURRY = (
     "update webhook_endpoints set sender_until = now() where sender_until < now() + interval '25 seconds'",
     "update webhook_endpoints set paused_until = null where paused_until is not null and url like '%/healthy/%'",
-    """
+    f"""
     update deliveries set next_attempt_at = now() from webhook_endpoints as endpoints
     where endpoints.endpoint_id = deliveries.endpoint_id and endpoints.url like '%/healthy/%'
-      and deliveries.status = 1 and deliveries.next_attempt_at > now()
-    """,
+      and deliveries.status = {StoredDeliveryStatus.PENDING:d} and deliveries.next_attempt_at > now()
+    """,  # noqa: S608
 )
 
 

@@ -29,6 +29,7 @@ from ..local.servers import EmbeddedPostgres, EmbeddedRedis
 from ..schemas.errors import CreditlaneError
 from ..schemas.events import public_event_id
 from ..schemas.settings import Settings
+from ..schemas.statuses import StoredDeliveryStatus
 from .plan import BenchmarkFailed
 from .webhook_faults import Faults, hurry
 from .webhook_world import Children, Endpoint, Received, make_endpoints, make_events
@@ -207,10 +208,11 @@ def _wait_for_results(connection: psycopg.Connection[tuple[object, ...]], endpoi
     healthy = [endpoint.endpoint_id for endpoint in endpoints if endpoint.is_healthy]
     deadline = time.monotonic() + SETTLE_SECONDS
     # What sick endpoints are to be told may not be fanned out yet when the healthy ones have had all of theirs.
-    statement = """
-        select (select count(*) from deliveries where endpoint_id = any(%s) and status <> 2)
+    statement = f"""
+        select (select count(*) from deliveries where endpoint_id = any(%s)
+                and status <> {StoredDeliveryStatus.DELIVERED:d})
             + (select count(*) from outbox)
-    """
+    """  # noqa: S608
     while connection.execute(statement, [healthy]).fetchone() != (0,):
         if time.monotonic() > deadline:
             raise BenchmarkFailed("deliveries that were received are not written down")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import IntEnum
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Union
 
 import msgspec
@@ -99,7 +98,7 @@ class KindRecord(NamedTuple):
     #: Why its rule may reject it. A key that belongs to another request is refused whatever the kind.
     rejections: tuple[type[Rejected], ...]
     #: Status of the HTTP response to one that is applied.
-    http_status: HTTPStatus
+    http_status: int
     #: Status of the account after one that is applied; None where the status stays as it is.
     status_after: Status | None = None
     #: It may touch accounts beside the one that it is addressed to, and their lanes.
@@ -124,7 +123,7 @@ class Kind(IntEnum):
             OpenAccount,
             events={CREDIT_SIDE: ("account.created", "credits.granted"), NO_SIDE: ("account.created",)},
             rejections=(AccountExists, AccountNameTaken),
-            http_status=HTTPStatus.CREATED,
+            http_status=201,
             status_after=Status.ACTIVE,
             content_of=_content_of_opening,
         ),
@@ -135,7 +134,7 @@ class Kind(IntEnum):
             Credit,
             events={CREDIT_SIDE: ("credits.granted",)},
             rejections=_NOT_ACTIVE,
-            http_status=HTTPStatus.CREATED,
+            http_status=201,
             content_of=_content_of_movement,
         ),
     )
@@ -145,7 +144,7 @@ class Kind(IntEnum):
             Debit,
             events={DEBIT_SIDE: ("credits.consumed", "balance.low")},
             rejections=(*_NOT_ACTIVE, InsufficientBalance),
-            http_status=HTTPStatus.CREATED,
+            http_status=201,
             content_of=_content_of_movement,
         ),
     )
@@ -155,7 +154,7 @@ class Kind(IntEnum):
             Reverse,
             events={CREDIT_SIDE: ("credits.reversed",), DEBIT_SIDE: ("credits.reversed", "balance.low")},
             rejections=(*_NOT_ACTIVE, TransactionNotFound, ReversalNotReversible, InsufficientBalance),
-            http_status=HTTPStatus.CREATED,
+            http_status=201,
             spans_accounts=True,
             content_of=_content_of_reversal,
         ),
@@ -166,7 +165,7 @@ class Kind(IntEnum):
             Freeze,
             events={NO_SIDE: ("account.frozen",)},
             rejections=_NOT_ACTIVE,
-            http_status=HTTPStatus.OK,
+            http_status=200,
             status_after=Status.FROZEN,
         ),
     )
@@ -176,7 +175,7 @@ class Kind(IntEnum):
             Unfreeze,
             events={NO_SIDE: ("account.unfrozen",)},
             rejections=(AccountNotFound, AccountNotFrozen, AccountClosed),
-            http_status=HTTPStatus.OK,
+            http_status=200,
             status_after=Status.ACTIVE,
         ),
     )
@@ -186,7 +185,7 @@ class Kind(IntEnum):
             Close,
             events={NO_SIDE: ("account.closed",)},
             rejections=(AccountNotFound, AccountClosed, AccountOverdrawn),
-            http_status=HTTPStatus.OK,
+            http_status=200,
             status_after=Status.CLOSED,
         ),
     )
@@ -196,7 +195,7 @@ class Kind(IntEnum):
             Post,
             events={CREDIT_SIDE: ("credits.granted",), DEBIT_SIDE: ("credits.consumed", "balance.low")},
             rejections=(*_NOT_ACTIVE, UnbalancedTransaction, InsufficientBalance),
-            http_status=HTTPStatus.CREATED,
+            http_status=201,
             spans_accounts=True,
             content_of=_content_of_post,
         ),

@@ -75,6 +75,11 @@ def span(numbers: type[IntEnum]) -> str:
     return f"between {first} and {last}"
 
 
+def legend(numbers: type[IntEnum]) -> str:
+    """Return what a column's comment says of its numbers: each with its member's name in lower case."""
+    return ", ".join(f"{int(number)} {number.name.lower()}" for number in numbers)
+
+
 def word(column: str, numbers: type[IntEnum]) -> str:
     """Return the SQL that spells a column's number as callers read it: the member's name in lower case."""
     cases = " ".join(f"when {int(number)} then '{number.name.lower()}'" for number in numbers)

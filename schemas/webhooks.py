@@ -20,10 +20,6 @@ ROTATION_HOURS = 24
 EndpointStatus = Literal["enabled", "disabled"]
 DeliveryStatus = Literal["pending", "delivered", "failed"]
 
-#: As the tables number them, from 1.
-ENDPOINT_STATUSES: tuple[EndpointStatus, ...] = ("enabled", "disabled")
-DELIVERY_STATUSES: tuple[DeliveryStatus, ...] = ("pending", "delivered", "failed")
-
 
 def _each_once(events: tuple[EventType, ...]) -> tuple[EventType, ...]:
     return tuple(dict.fromkeys(events))

@@ -11,6 +11,7 @@ from typing import LiteralString, NamedTuple
 from psycopg import sql
 
 from ...schemas.roles import role_name
+from ...schemas.statuses import StoredEndpointKind
 from .sessions import PostgresSession
 
 #: The tables that have rules.
@@ -51,8 +52,8 @@ def rules_for(prefix: str) -> list[RowRule]:
     return [
         # Without it nobody but the owner would see a row.
         *(RowRule(table, "PERMISSIVE", "ALL", EVERYBODY, "true") for table in TABLES),
-        RowRule("webhook_endpoints", "RESTRICTIVE", "INSERT", jobs, "(kind = 2)"),
-        RowRule("webhook_endpoints", "RESTRICTIVE", "DELETE", jobs, "(kind = 2)"),
+        RowRule("webhook_endpoints", "RESTRICTIVE", "INSERT", jobs, f"(kind = {StoredEndpointKind.CALLBACKS:d})"),
+        RowRule("webhook_endpoints", "RESTRICTIVE", "DELETE", jobs, f"(kind = {StoredEndpointKind.CALLBACKS:d})"),
     ]
 
 

@@ -7,17 +7,17 @@ it stands on a lane, and judged by the very rules by which a worker takes it off
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_type_hints
 
 import msgspec
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ...lanes.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command
-from ...schemas.commands import COMMAND_VERSION, Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse
-from ...schemas.commands import Unfreeze as UnfreezeCommand
+from ...schemas.commands import COMMAND_VERSION, Command
 from ...schemas.errors import InvalidCommand, UndecodableCommand
 from ...schemas.identifiers import position_of
+from ...schemas.kinds import KIND_OF_WORD, Kind
 from ..client.chunks import addressed, generated_key, make_command
 from .errors import Problem, problem_of, problem_of_fields
 from .middleware.body_fields import check_fields
@@ -49,6 +49,13 @@ class _LaneMovement(msgspec.Struct, gc=False):
     store_id: str
 
 
+if TYPE_CHECKING:
+    ChangeKind = str
+else:
+    #: The kinds that ask for nothing beside the account: they change its state.
+    ChangeKind = Literal[tuple(kind.word for kind in Kind if not kind.record.model.content_fields)]
+
+
 class MovementLine(models.Movement):
     """Credits or debits an account."""
 
@@ -78,21 +85,34 @@ class ReverseLine(models.ReverseTransaction):
 class ChangeLine(models.ChangeAccount):
     """Freezes, unfreezes or closes an account."""
 
-    kind: Literal["freeze", "unfreeze", "close"]
+    kind: ChangeKind
     callback_url: models.CallbackUrl = None
 
 
-CommandLine = Annotated[
-    MovementLine | PostLine | OpenAccountLine | ReverseLine | ChangeLine, Field(discriminator="kind")
-]
+#: What a line may be, as the document shows it.
+LINES: tuple[type[BaseModel], ...] = (MovementLine, PostLine, OpenAccountLine, ReverseLine, ChangeLine)
+
+
+def lines_by_word(lines: Sequence[type[BaseModel]], kinds: Iterable[Kind]) -> dict[str, type[BaseModel]]:
+    """Return the model of a line for each kind, by its word.
+
+    Raises:
+        TypeError: a kind has no line, or a line is of no kind.
+    """
+    found = {word: line for line in lines for word in get_args(get_type_hints(line)["kind"])}
+    if odd := sorted(found.keys() ^ {kind.word for kind in kinds}):
+        raise TypeError(f"the batch endpoint and the kinds of command differ in {', '.join(odd)}")
+    return found
+
+
+lines_by_word(LINES, Kind)
+_ANY_LINE: Any = Union[LINES]  # noqa: UP007  # made of what is known when this is imported
 
 _decode_plain = msgspec.json.Decoder(_PlainLine).decode
 _encode = msgspec.json.Encoder().encode
-_adapter: TypeAdapter[Any] = TypeAdapter(CommandLine)
+_adapter: TypeAdapter[BaseModel] = TypeAdapter(Annotated[_ANY_LINE, Field(discriminator="kind")])
 #: The field that an error is about which names none.
 _WHERE = {"union_tag_not_found": ("kind",), "union_tag_invalid": ("kind",)}
-_MOVEMENTS: dict[str, type[Command]] = {"credit": Credit, "debit": Debit}
-_CHANGES: dict[str, type[Command]] = {"freeze": Freeze, "unfreeze": UnfreezeCommand, "close": Close}
 
 
 class ReadyCommand(msgspec.Struct, frozen=True, gc=False):
@@ -158,22 +178,19 @@ def _any(line: bytes, store_id: str) -> ReadyCommand:
 
 def _command_of_model(line: BaseModel) -> Command:
     fields = {name: value for name, value in line.model_dump().items() if value is not None}
-    kind = fields.pop("kind")
+    kind = KIND_OF_WORD[fields.pop("kind")]
     match line:
         case ReverseLine():
             position = position_of(line.transaction_id)
             if position is None:
                 raise InvalidCommand("transaction_id: must be the id of a transaction", field="transaction_id")
-            return make_command(Reverse, account_id=position.account_id, **fields)
-        case OpenAccountLine():
-            return make_command(OpenAccount, **fields)
+            fields["account_id"] = position.account_id
         case ChangeLine():
-            return make_command(_CHANGES[kind], **{"idempotency_key": generated_key(kind), **fields})
-    if "idempotency_key" not in fields:
-        raise InvalidCommand("idempotency_key: is required", field="idempotency_key")
-    if isinstance(line, PostLine):
-        return make_command(Post, **fields)
-    return make_command(_MOVEMENTS[kind], **fields)
+            fields.setdefault("idempotency_key", generated_key(kind.word))
+        case MovementLine() | PostLine():
+            if "idempotency_key" not in fields:
+                raise InvalidCommand("idempotency_key: is required", field="idempotency_key")
+    return make_command(kind.record.model, **fields)
 
 
 def too_long() -> Problem:

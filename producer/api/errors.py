@@ -141,6 +141,11 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def told_code(code: str) -> str:
+    """Return the code that callers get for an error's own."""
+    return _SAME_CODES.get(code, code)
+
+
 def not_found(param: str = "id") -> Problem:
     """Return what every unknown, malformed or foreign id is answered with."""
     return Problem(NOT_FOUND, param=param)
@@ -148,7 +153,7 @@ def not_found(param: str = "id") -> Problem:
 
 def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Problem:
     """Return the problem for a command that the ledger decided against."""
-    code = _SAME_CODES.get(error.code, error.code)
+    code = told_code(error.code)
     if code not in CODES:
         code = "internal_error"
     message = None if code == NOT_FOUND else error.message
@@ -157,7 +162,7 @@ def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Probl
 
 def problem_of(error: CreditlaneError) -> Problem:
     """Return the problem for an error of the producer."""
-    code = _SAME_CODES.get(error.code, error.code)
+    code = told_code(error.code)
     if isinstance(error, ConfigurationError):
         # To send the request again helps as soon as the server can be reached, but not before somebody grants rights.
         code = "internal_error" if isinstance(error, DeniedByRole) else "unavailable"

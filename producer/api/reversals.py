@@ -7,6 +7,7 @@ from fastapi import Response
 from ...schemas.commands import Reverse
 from ...schemas.errors import AccountClosed, AccountFrozen, Unavailable
 from ...schemas.identifiers import position_of
+from ...schemas.kinds import Kind
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from .errors import Problem, not_found
@@ -30,10 +31,10 @@ async def reverse(identifier: str, reads: Reads, writes: Writes, *, account_id: 
     if not view.is_decided:
         _refuse_early(view)
     outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier)
-    return await transaction_answer(outcome, reads, writes)
+    return await transaction_answer(Kind.REVERSE, outcome, reads, writes)
 
 
-async def transaction_answer(outcome: Result | Ticket, reads: Reads, writes: Writes) -> Response:
+async def transaction_answer(kind: Kind, outcome: Result | Ticket, reads: Reads, writes: Writes) -> Response:
     """Return the response for a transaction that may have several entries: they are read back."""
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -41,7 +42,7 @@ async def transaction_answer(outcome: Result | Ticket, reads: Reads, writes: Wri
         transaction = await reads.transaction(outcome.transaction_id or "")
         if transaction is None:
             raise Unavailable("The transaction is applied and cannot be read yet.")
-    return body_answer(transaction, 201, replayed=outcome.replayed)
+    return body_answer(transaction, kind.record.http_status, replayed=outcome.replayed)
 
 
 def _refuse_early(view: ReversalView) -> None:

@@ -12,6 +12,8 @@ from uuid import UUID
 from ...schemas.identifiers import ACCOUNT_PREFIX, position_of
 from ...schemas.journal import JournalRow
 from ...schemas.journal_columns import row_of, select_list
+from ...schemas.kinds import SPANNING
+from ...schemas.statuses import listed
 
 #: Journal rows of these keys, and the time that it is now. Walks the unique index (store_id, idempotency_key).
 FIND_DECISIONS = f"""
@@ -32,14 +34,14 @@ order by d.created_at
 """
 
 #: The first entry of a transaction, if one of its entries is on the given account.
-FIND_TOUCHED = """
+FIND_TOUCHED = f"""
 select j.seq
 from stores s
 join journal j on j.store_id = s.store_id
 where s.public_id = %(store)s and j.account_id = %(first_account)s and j.seq = %(first_seq)s
-  and j.transaction_seq is null and j.kind in (4, 8)
+  and j.transaction_seq is null and j.kind in {listed(SPANNING)}
   and j.content -> 'entries' @> jsonb_build_array(jsonb_build_object('account_id', %(account)s::text))
-"""
+"""  # noqa: S608
 
 
 class DeadLetter(NamedTuple):

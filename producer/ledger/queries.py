@@ -6,6 +6,8 @@ down that is. `%(store)s` is the store's number; `of_named_store` is for whoever
 
 from __future__ import annotations
 
+from ...schemas.statuses import Status
+
 _MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint"
 #: The store's number, looked up beside what is read and not joined: a join loses the order of the indexes, and all of
 #: a list would be read and sorted for one page.
@@ -35,7 +37,8 @@ READ_ACCOUNTS = f"{_ACCOUNT} where a.store_id = %(store)s and a.account_id = any
 
 #: The customer's open account of this name, which is one at most: one descent of the index on open names.
 FIND_OPEN_ACCOUNT = f"""
-{_ACCOUNT} where a.store_id = %(store)s and a.customer_id = %(customer)s and a.name_key = %(name_key)s and a.status <> 3
+{_ACCOUNT} where a.store_id = %(store)s and a.customer_id = %(customer)s and a.name_key = %(name_key)s
+    and a.status <> {Status.CLOSED:d}
 """
 
 #: Which of these accounts of these stores there are, each one descent of the primary key.

@@ -14,6 +14,7 @@ from ...lanes.postgres.sessions import connect
 from ...lanes.postgres.start_check import refusals_told
 from ...schemas.errors import Unavailable
 from ...schemas.settings import Settings
+from ...schemas.statuses import StoredProofKind, StoredRunStatus, listed
 from ..client._sync.ledger_pool import read_limits
 from ..ledger.read_limits import SESSION_NAME
 from .webhook_sealing import SecretCount, count_secrets
@@ -27,17 +28,20 @@ where taken_at = (select max(taken_at) from statistics)
 order by store_id
 """
 
+_DUE, _RUNNING, _FAILED = int(StoredRunStatus.DUE), int(StoredRunStatus.RUNNING), int(StoredRunStatus.FAILED)
+_NOT_DONE = listed(set(StoredRunStatus) - {StoredRunStatus.DONE})
+
 #: The latest proof of the whole ledger, and all proofs of new rows since then together: what one of them has found is
 #: not over because the next finds nothing.
-READ_RECONCILIATIONS = """
+READ_RECONCILIATIONS = f"""
 with whole as (
     select covered_until, finished_at, rows, discrepancies from reconciliations
-    where kind = 2 order by finished_at desc, run_id desc limit 1
+    where kind = {StoredProofKind.WHOLE:d} order by finished_at desc, run_id desc limit 1
 ), recent as (
     select min(covered_from) as covered_from, max(covered_until) as covered_until, max(finished_at) as finished_at,
         sum(rows)::bigint as rows, sum(discrepancies)::bigint as discrepancies
     from reconciliations
-    where kind = 1 and finished_at > coalesce((select finished_at from whole), '-infinity')
+    where kind = {StoredProofKind.RECENT:d} and finished_at > coalesce((select finished_at from whole), '-infinity')
 ), proof as (
     select 'whole' as kind, null::timestamptz as covered_from, whole.* from whole
     union all
@@ -46,20 +50,20 @@ with whole as (
 select kind, covered_from, covered_until, finished_at, rows, discrepancies,
     extract(epoch from greatest(clock_timestamp() - finished_at, '0'))::float8 as age_seconds
 from proof
-"""
+"""  # noqa: S608
 
 #: How it stands with the job that proves new rows: its latest run, unless that is over, or when it is due next. No row
 #: where no process has ever looked what is due.
-READ_NEXT_PROOF = """
-select case when run.status in (1, 2, 4) then run.due_at else schedule.next_due_at end as due_at,
-    case when run.status = 2 then 'running' when run.status = 4 then 'failed'
-        when run.status = 1 or schedule.next_due_at <= clock_timestamp() then 'due' else 'scheduled' end as state
+READ_NEXT_PROOF = f"""
+select case when run.status in {_NOT_DONE} then run.due_at else schedule.next_due_at end as due_at,
+    case when run.status = {_RUNNING} then 'running' when run.status = {_FAILED} then 'failed'
+        when run.status = {_DUE} or schedule.next_due_at <= clock_timestamp() then 'due' else 'scheduled' end as state
 from scheduled_jobs as schedule
 left join lateral (
     select due_at, status from job_runs where job_runs.name = schedule.name order by run_id desc limit 1
 ) as run on true
 where schedule.name = 'verify-recent'
-"""
+"""  # noqa: S608
 
 
 class StoreStatistics(BaseModel):

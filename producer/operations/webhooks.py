@@ -32,11 +32,9 @@ from ...schemas.events import (
     uuid_of,
 )
 from ...schemas.networks import NetworkRules
-from ...schemas.statuses import Status
+from ...schemas.statuses import Status, StoredDeliveryStatus, StoredEndpointStatus
 from ...schemas.webhook_secrets import SecretKeys
 from ...schemas.webhooks import (
-    DELIVERY_STATUSES,
-    ENDPOINT_STATUSES,
     Delivery,
     DeliveryStatus,
     DeliveryWithBody,
@@ -55,7 +53,6 @@ SLICE_DELIVERIES = 2_000
 #: Deliveries that one page holds where all are wanted.
 PAGE_DELIVERIES = 100
 
-_ENABLED = 1
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -141,7 +138,7 @@ def update(store: str, webhook_id: str, change: WebhookChange, networks: Network
         "names": "name" in given,
         "name": change.name,
         "events": list(change.events) if "events" in given else None,
-        "status": ENDPOINT_STATUSES.index(change.status) + 1 if "status" in given else None,
+        "status": int(StoredEndpointStatus[change.status.upper()]) if "status" in given else None,
     }
     return Operation((sql.UPDATE,), values, _one_webhook(store))
 
@@ -193,7 +190,7 @@ def send_test(store: str, webhook_id: str) -> Operation[str]:
         ((status,),) = rows or [(None,)]
         if status is None:
             raise WebhookNotFound
-        if status != _ENABLED:
+        if status != StoredEndpointStatus.ENABLED:
             raise WebhookDisabled
         return public_event_id(event)
 
@@ -204,7 +201,7 @@ def list_deliveries(
     store: str, webhook_id: str | None, *, status: DeliveryStatus | None, after: Place | None, count: int
 ) -> Operation[list[Delivery]]:
     """Return some deliveries of the endpoint, or of all callbacks, newest first, from a place on."""
-    number = None if status is None else DELIVERY_STATUSES.index(status) + 1
+    number = None if status is None else StoredDeliveryStatus[status.upper()]
     statement = sql.list_deliveries(of_callbacks=webhook_id is None, status=number, after=after is not None)
     values = {**_of(store, webhook_id), "count": count}
     if after is not None:
@@ -347,7 +344,7 @@ def _webhook(store: str, row: Sequence[Any], secret: str | None = None) -> Webho
         name=name,
         url=url,
         # A deleted one is seen for the last time, and gets nothing.
-        status="enabled" if status == _ENABLED else "disabled",
+        status="enabled" if status == StoredEndpointStatus.ENABLED else "disabled",
         events=tuple(events),
         created_at=created_at.astimezone(UTC),
         updated_at=updated_at.astimezone(UTC),
@@ -370,7 +367,7 @@ def _delivery_fields(row: Sequence[Any]) -> dict[str, Any]:
     return {
         "event_id": public_event_id(event),
         "event_type": event_type,
-        "status": DELIVERY_STATUSES[status - 1],
+        "status": StoredDeliveryStatus(status).name.lower(),
         "attempts": attempts,
         "response_status": response,
         "latency_ms": latency,

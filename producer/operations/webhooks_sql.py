@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from ...schemas.statuses import Status, StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
 from ...schemas.webhooks import MAX_ENDPOINTS, ROTATION_HOURS
+
+_ENABLED, _DELETED = int(StoredEndpointStatus.ENABLED), int(StoredEndpointStatus.DELETED)
+_PENDING, _FAILED = int(StoredDeliveryStatus.PENDING), int(StoredDeliveryStatus.FAILED)
+_ENDPOINT_KIND, _CALLBACKS_KIND = int(StoredEndpointKind.ENDPOINT), int(StoredEndpointKind.CALLBACKS)
 
 _STORE = "(select store_id from stores where public_id = %(store)s)"
 #: One endpoint of the store that callers may see.
-_THIS = f"store_id = {_STORE} and endpoint_id = %(endpoint)s and kind = 1 and status < 3"
+_THIS = f"store_id = {_STORE} and endpoint_id = %(endpoint)s and kind = {_ENDPOINT_KIND} and status <> {_DELETED}"
 
 #: Columns of an endpoint.
 _ENDPOINT = "endpoint_id, name, url, status, events, created_at, updated_at, disabled_reason, failing_since"
@@ -26,13 +31,14 @@ LOCK_STORE = "select pg_advisory_xact_lock(1903, store_id) from stores where pub
 CREATE = f"""
 with place as (
     select store_id, (
-        select count(*) from webhook_endpoints as e where e.store_id = stores.store_id and e.kind = 1 and e.status < 3
+        select count(*) from webhook_endpoints as e
+        where e.store_id = stores.store_id and e.kind = {_ENDPOINT_KIND} and e.status <> {_DELETED}
     ) as taken
     from stores where public_id = %(store)s
 ),
 changed as (
     insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, name, events, secret)
-    select store_id, %(endpoint)s, 1, 1, %(url)s, %(name)s, %(events)s::text[], %(secret)s
+    select store_id, %(endpoint)s, {_ENDPOINT_KIND}, {_ENABLED}, %(url)s, %(name)s, %(events)s::text[], %(secret)s
     from place where taken < {MAX_ENDPOINTS}
     returning *
 ),
@@ -43,7 +49,7 @@ select {_ENDPOINT} from place left join changed using (store_id)
 #: Oldest first. There are never more than a store may have.
 LIST = f"""
 select {_ENDPOINT} from webhook_endpoints
-where store_id = {_STORE} and kind = 1 and status < 3
+where store_id = {_STORE} and kind = {_ENDPOINT_KIND} and status <> {_DELETED}
 order by created_at, endpoint_id
 """  # noqa: S608
 
@@ -57,9 +63,9 @@ with changed as (
         name = case when %(names)s then %(name)s else name end,
         events = coalesce(%(events)s::text[], events),
         status = coalesce(%(status)s::smallint, status),
-        disabled_reason = case when %(status)s::smallint = 1 then null else disabled_reason end,
-        failing_since = case when %(status)s::smallint = 1 or %(url)s <> url then null else failing_since end,
-        paused_until = case when %(status)s::smallint = 1 or %(url)s <> url then null else paused_until end,
+        disabled_reason = case when %(status)s::smallint = {_ENABLED} then null else disabled_reason end,
+        failing_since = case when %(status)s::smallint = {_ENABLED} or %(url)s <> url then null else failing_since end,
+        paused_until = case when %(status)s::smallint = {_ENABLED} or %(url)s <> url then null else paused_until end,
         updated_at = clock_timestamp()
     where {_THIS}
     returning *
@@ -70,7 +76,7 @@ select {_ENDPOINT} from changed
 
 DELETE = f"""
 with changed as (
-    update webhook_endpoints set status = 3, updated_at = clock_timestamp() where {_THIS} returning *
+    update webhook_endpoints set status = {_DELETED}, updated_at = clock_timestamp() where {_THIS} returning *
 ),
 {_COUNT_ON}
 select {_ENDPOINT} from changed
@@ -78,10 +84,10 @@ select {_ENDPOINT} from changed
 
 #: Some of what a deleted endpoint has not got; returns a row for each.
 GIVE_UP = f"""
-update deliveries set status = 3, next_attempt_at = null, error = 'the endpoint was deleted'
+update deliveries set status = {_FAILED}, next_attempt_at = null, error = 'the endpoint was deleted'
 where (store_id, endpoint_id, event_id) in (
     select store_id, endpoint_id, event_id from deliveries
-    where store_id = {_STORE} and endpoint_id = %(endpoint)s and status = 1
+    where store_id = {_STORE} and endpoint_id = %(endpoint)s and status = {_PENDING}
     order by next_attempt_at limit %(count)s
 )
 returning 1
@@ -108,7 +114,7 @@ with made as (
 ),
 origins as (
     update webhook_endpoints set previous_secret = webhook_endpoints.secret, secret = made.secret, {_ROTATE}
-    from made where webhook_endpoints.store_id = made.store_id and kind = 2
+    from made where webhook_endpoints.store_id = made.store_id and kind = {_CALLBACKS_KIND}
 )
 select secret from made
 """  # noqa: S608
@@ -120,11 +126,11 @@ event as (
     insert into events (store_id, event_id, event_type, created_at, body)
     select store_id, %(event)s, %(type)s, at,
            %(head)s || (extract(epoch from at) * 1000)::bigint || %(tail)s
-    from target where status = 1
+    from target where status = {_ENABLED}
 ),
 delivery as (
     insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
-    select store_id, endpoint_id, %(event)s, 1, at, at from target where status = 1
+    select store_id, endpoint_id, %(event)s, {_PENDING}, at, at from target where status = {_ENABLED}
 )
 select status from target
 """  # noqa: S608
@@ -140,13 +146,13 @@ left join lateral (select event_type, body from events where store_id = d.store_
 """
 
 #: Of callbacks there is one endpoint an origin; which one it is does not matter to who asks.
-_ORIGINS = f"select endpoint_id from webhook_endpoints where store_id = {_STORE} and kind = 2"  # noqa: S608
+_ORIGINS = f"select endpoint_id from webhook_endpoints where store_id = {_STORE} and kind = {_CALLBACKS_KIND}"  # noqa: S608
 
 _OF_ENDPOINT = "endpoint_id = %(endpoint)s"
 _OF_CALLBACKS = f"endpoint_id in ({_ORIGINS})"
 
 
-def list_deliveries(*, of_callbacks: bool, status: int | None, after: bool) -> str:
+def list_deliveries(*, of_callbacks: bool, status: StoredDeliveryStatus | None, after: bool) -> str:
     """Return the statement for a page of deliveries, newest first: those before the cursor `after`, if it is given."""
     conditions = [f"store_id = {_STORE}", "endpoint_id = w.endpoint_id" if of_callbacks else _OF_ENDPOINT]
     if status is not None:
@@ -176,7 +182,7 @@ def get_delivery(*, of_callbacks: bool) -> str:
 
 
 #: Send an event again at once, whatever became of it, with all of its attempts.
-_AGAIN = "status = 1, attempts = 0, next_attempt_at = clock_timestamp()"
+_AGAIN = f"status = {_PENDING}, attempts = 0, next_attempt_at = clock_timestamp()"
 
 
 RESEND = f"""
@@ -192,7 +198,8 @@ with changed as (
     update deliveries set {_AGAIN} where store_id = {_STORE} and {_OF_CALLBACKS} and event_id = %(event)s returning *
 ),
 origins as (
-    update webhook_endpoints w set status = 1, disabled_reason = null, failing_since = null, paused_until = null
+    update webhook_endpoints w set status = {_ENABLED}, disabled_reason = null, failing_since = null,
+        paused_until = null
     from changed where w.store_id = changed.store_id and w.endpoint_id = changed.endpoint_id
 )
 select {_DELIVERY} from changed d {_EVENT}
@@ -202,7 +209,7 @@ select {_DELIVERY} from changed d {_EVENT}
 RESEND_FAILED = f"""
 with failed as (
     select store_id, endpoint_id, event_id, created_at from deliveries
-    where store_id = {_STORE} and endpoint_id = %(endpoint)s and status = 3
+    where store_id = {_STORE} and endpoint_id = %(endpoint)s and status = {_FAILED}
       and (created_at, event_id) > (%(after_at)s, %(after)s)
     order by created_at, event_id limit %(count)s
     for update
@@ -223,7 +230,7 @@ with changed as (
     update accounts set low_balance = %(threshold)s::numeric,
         low_balance_since = case when %(threshold)s::numeric is null then null else clock_timestamp() end,
         updated_at = greatest(updated_at, clock_timestamp())
-    where store_id = {_STORE} and account_id = %(account)s and status <> 3
+    where store_id = {_STORE} and account_id = %(account)s and status <> {Status.CLOSED:d}
     returning store_id
 )
 select a.status, changed.store_id is not null from accounts a left join changed using (store_id)

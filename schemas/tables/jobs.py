@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ..statuses import StoredProofKind, StoredRunStatus, legend, listed, span
 from .ledger import metadata
 
 _moment = DateTime(timezone=True)
@@ -47,7 +48,11 @@ job_runs = Table(
     Column("name", Text, nullable=False),
     Column("due_at", _moment, nullable=False),
     Column(
-        "status", SmallInteger, nullable=False, server_default=text("1"), comment="1 due, 2 running, 3 done, 4 failed"
+        "status",
+        SmallInteger,
+        nullable=False,
+        server_default=text(str(int(StoredRunStatus.DUE))),
+        comment=legend(StoredRunStatus),
     ),
     Column("owner", Text, comment="the process that does it now"),
     Column("owner_until", _moment, comment="when another may take over"),
@@ -61,10 +66,20 @@ job_runs = Table(
     Column("outcome", JSONB),
     Column("error", Text),
     UniqueConstraint("name", "due_at", name="job_runs_due_key"),
-    CheckConstraint("status between 1 and 4", name="status_range"),
-    CheckConstraint("(status = 2) = (owner is not null) and (owner is null) = (owner_until is null)", name="owned"),
-    CheckConstraint("(status in (3, 4)) = (finished_at is not null)", name="finished"),
-    Index("job_runs_unfinished_idx", "name", postgresql_where=text("status in (1, 2)")),
+    CheckConstraint(f"status {span(StoredRunStatus)}", name="status_range"),
+    CheckConstraint(
+        f"(status = {StoredRunStatus.RUNNING:d}) = (owner is not null) and (owner is null) = (owner_until is null)",
+        name="owned",
+    ),
+    CheckConstraint(
+        f"(status in {listed({StoredRunStatus.DONE, StoredRunStatus.FAILED})}) = (finished_at is not null)",
+        name="finished",
+    ),
+    Index(
+        "job_runs_unfinished_idx",
+        "name",
+        postgresql_where=text(f"status in {listed({StoredRunStatus.DUE, StoredRunStatus.RUNNING})}"),
+    ),
     comment="One row a job and due time, so that each is done once.",
 )
 
@@ -142,7 +157,7 @@ reconciliations = Table(
     Column("rows", BigInteger, nullable=False, comment="journal rows that were checked"),
     Column("discrepancies", BigInteger, nullable=False),
     Column("findings", JSONB, nullable=False, comment="the first of each check"),
-    CheckConstraint("kind in (1, 2)", name="kind_range"),
+    CheckConstraint(f"kind in {listed(StoredProofKind)}", name="kind_range"),
     Index("reconciliations_latest_idx", "kind", "finished_at"),
     comment="Proofs of the books that ran by themselves.",
 )

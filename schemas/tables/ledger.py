@@ -29,6 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ..kinds import SPANNING, Kind
+from ..statuses import Status, legend, listed, span
+
 #: Every constraint has a name that says what it protects, so that a violation explains itself.
 metadata = MetaData(
     naming_convention={
@@ -97,7 +100,7 @@ accounts = Table(
     Column("name", Text, nullable=False),
     Column("name_key", Text, nullable=False, comment="the name trimmed and case-folded: what must be unique"),
     Column("unit_label", Text, nullable=False),
-    Column("status", SmallInteger, nullable=False, comment="1 active, 2 frozen, 3 closed"),
+    Column("status", SmallInteger, nullable=False, comment=legend(Status)),
     Column("overdraft_limit", Numeric, nullable=False, server_default=text("0")),
     Column("created_at", _moment, nullable=False),
     Column("updated_at", _moment, nullable=False),
@@ -109,7 +112,7 @@ accounts = Table(
         "low_balance is null or (low_balance = trunc(low_balance) and low_balance_since is not null)",
         name="low_balance_whole",
     ),
-    CheckConstraint("status between 1 and 3", name="status_range"),
+    CheckConstraint(f"status {span(Status)}", name="status_range"),
     CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
     CheckConstraint("updated_at >= created_at", name="updated_after_created"),
     Index(
@@ -118,7 +121,7 @@ accounts = Table(
         "customer_id",
         "name_key",
         unique=True,
-        postgresql_where=text("status <> 3"),
+        postgresql_where=text(f"status <> {Status.CLOSED:d}"),
     ),
     Index("accounts_opened_idx", "store_id", "created_at", "account_id"),
     Index("accounts_customer_idx", "store_id", "customer_id", "created_at", "account_id"),
@@ -162,12 +165,14 @@ journal = Table(
     CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
     CheckConstraint("balance_after >= -coalesce(overdraft_limit, 0)", name="never_below_limit"),
     CheckConstraint("seq < 0 or (rejection is null and amount is not null and side <> 0)", name="entry_moves"),
-    CheckConstraint("kind between 1 and 8 and side between -1 and 1", name="kind_and_side_range"),
-    CheckConstraint("(kind = 4 and seq > 0) = (reversal_of is not null)", name="reversal_names_original"),
+    CheckConstraint(f"kind {span(Kind)} and side between -1 and 1", name="kind_and_side_range"),
+    CheckConstraint(
+        f"(kind = {Kind.REVERSE:d} and seq > 0) = (reversal_of is not null)", name="reversal_names_original"
+    ),
     CheckConstraint(
         "(transaction_seq is null) = (transaction_account is null) "
         "and (transaction_seq is null) = (idempotency_key is not null) "
-        "and (transaction_seq is null or (seq > 0 and kind in (4, 8)))",
+        f"and (transaction_seq is null or (seq > 0 and kind in {listed(SPANNING)}))",
         name="further_entry_names_first",
     ),
     CheckConstraint("seq < 0 or entries_before is null", name="entries_before_decision"),

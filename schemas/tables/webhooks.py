@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from ..statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus, legend, listed, span
 from .ledger import metadata
 
 _moment = DateTime(timezone=True)
@@ -31,7 +32,7 @@ webhook_endpoints = Table(
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
     Column("endpoint_id", Uuid, nullable=False),
     Column("kind", SmallInteger, nullable=False, comment="1 endpoint, 2 the callbacks to one origin"),
-    Column("status", SmallInteger, nullable=False, comment="1 enabled, 2 disabled, 3 deleted"),
+    Column("status", SmallInteger, nullable=False, comment=legend(StoredEndpointStatus)),
     Column("url", Text, nullable=False, comment="of callbacks: their origin"),
     Column("name", Text),
     Column("events", ARRAY(Text), nullable=False, server_default=text("'{}'"), comment="empty: every event"),
@@ -46,9 +47,17 @@ webhook_endpoints = Table(
     Column("created_at", _moment, nullable=False, server_default=text("now()")),
     Column("updated_at", _moment, nullable=False, server_default=text("now()")),
     PrimaryKeyConstraint("store_id", "endpoint_id"),
-    CheckConstraint("kind in (1, 2) and status between 1 and 3", name="kind_and_status_range"),
+    CheckConstraint(
+        f"kind in {listed(StoredEndpointKind)} and status {span(StoredEndpointStatus)}", name="kind_and_status_range"
+    ),
     CheckConstraint("secret like 'whsec\\_%'", name="secret_form"),
-    Index("webhook_endpoints_origin_key", "store_id", "url", unique=True, postgresql_where=text("kind = 2")),
+    Index(
+        "webhook_endpoints_origin_key",
+        "store_id",
+        "url",
+        unique=True,
+        postgresql_where=text(f"kind = {StoredEndpointKind.CALLBACKS:d}"),
+    ),
     comment="Where news go. The secrets are needed in the clear to sign with.",
 )
 
@@ -100,7 +109,7 @@ deliveries = Table(
     Column("store_id", Integer, nullable=False),
     Column("endpoint_id", Uuid, nullable=False),
     Column("event_id", Uuid, nullable=False),
-    Column("status", SmallInteger, nullable=False, comment="1 pending, 2 delivered, 3 failed"),
+    Column("status", SmallInteger, nullable=False, comment=legend(StoredDeliveryStatus)),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("response_status", SmallInteger, comment="of the latest attempt; null: there was no response"),
     Column("latency_ms", Integer),
@@ -112,14 +121,16 @@ deliveries = Table(
     Column("error", Text, comment="why the latest attempt failed without a response"),
     PrimaryKeyConstraint("store_id", "endpoint_id", "event_id"),
     ForeignKeyConstraint(["store_id", "endpoint_id"], ["webhook_endpoints.store_id", "webhook_endpoints.endpoint_id"]),
-    CheckConstraint("status between 1 and 3 and attempts >= 0", name="status_range"),
-    CheckConstraint("(status = 1) = (next_attempt_at is not null)", name="pending_has_next"),
+    CheckConstraint(f"status {span(StoredDeliveryStatus)} and attempts >= 0", name="status_range"),
+    CheckConstraint(
+        f"(status = {StoredDeliveryStatus.PENDING:d}) = (next_attempt_at is not null)", name="pending_has_next"
+    ),
     Index(
         "deliveries_due_idx",
         "store_id",
         "endpoint_id",
         "next_attempt_at",
-        postgresql_where=text("status = 1"),
+        postgresql_where=text(f"status = {StoredDeliveryStatus.PENDING:d}"),
     ),
     Index("deliveries_latest_idx", "store_id", "endpoint_id", "created_at", "event_id"),
     Index(
@@ -128,7 +139,7 @@ deliveries = Table(
         "endpoint_id",
         "created_at",
         "event_id",
-        postgresql_where=text("status = 3"),
+        postgresql_where=text(f"status = {StoredDeliveryStatus.FAILED:d}"),
     ),
     comment="One event to one endpoint, and how the attempts went.",
 )

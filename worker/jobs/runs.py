@@ -24,6 +24,7 @@ from ...lanes.postgres.errors import error_text
 from ...lanes.postgres.sessions import PostgresSession
 from ...schemas.errors import CreditlaneError
 from ...schemas.settings import Settings, load_settings
+from ...schemas.statuses import StoredRunStatus
 from . import sql
 from .database import AWAY, Connection, connect
 from .registry import KINDS, SCHEDULED
@@ -37,8 +38,6 @@ BEAT_SILENCE_SECONDS = 10.0
 MAX_ATTEMPTS = 5
 #: How much of an error is kept, in characters.
 MAX_ERROR_CHARACTERS = 2_000
-
-DONE, FAILED = 3, 4
 
 _log = structlog.get_logger(__name__)
 
@@ -126,13 +125,19 @@ class Run:
         """
         with self.connection.transaction():
             outcome.effect(self.connection)
-            self._own(sql.FINISH, status=DONE, outcome=Jsonb(outcome.numbers), error=None)
+            self._own(sql.FINISH, status=int(StoredRunStatus.DONE), outcome=Jsonb(outcome.numbers), error=None)
 
     def fail(self, error: BaseException) -> None:
         """Mark the run as failed, as long as this process owns it."""
         text = f"{type(error).__name__}: {error_text(error)}"[:MAX_ERROR_CHARACTERS].replace("\0", "")
         with connect(self.settings) as connection:
-            values = {"run_id": self.run_id, "owner": self._owner, "status": FAILED, "outcome": None, "error": text}
+            values = {
+                "run_id": self.run_id,
+                "owner": self._owner,
+                "status": int(StoredRunStatus.FAILED),
+                "outcome": None,
+                "error": text,
+            }
             connection.execute(sql.FINISH, values)
 
     @contextmanager

@@ -19,14 +19,15 @@ from ...lanes.postgres.start_check import check_ledger, refusals_told
 from ...lanes.rq_queues import DELIVERIES, JOBS, QueueName, rq_name
 from ...schemas.errors import Unavailable
 from ...schemas.settings import Settings
+from ...schemas.statuses import StoredRunStatus, word
 from ..connections import connect_redis
 from .database import Connection, connect
 from .queues import open_queue, read_refusals
 from .registry import KINDS
 from .rq_worker import LIFE_SECONDS
 
-_RUN = """
-run_id, name, due_at, (array['due', 'running', 'done', 'failed'])[status] as status, owner, attempts, started_at,
+_RUN = f"""
+run_id, name, due_at, {word("status", StoredRunStatus)} as status, owner, attempts, started_at,
     finished_at, progress, outcome, error
 """
 

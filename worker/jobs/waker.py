@@ -19,6 +19,7 @@ from ...lanes.keys import Keys
 from ...lanes.postgres.errors import error_text
 from ...lanes.rq_queues import DELIVERIES
 from ...schemas.settings import Settings
+from ...schemas.statuses import StoredDeliveryStatus, StoredEndpointStatus
 from ..connections import connect_redis
 from .database import Connection, connect
 from .entrypoints import ROUND
@@ -35,18 +36,19 @@ HEAD_JOBS = 1_000
 
 #: Whether there is anything to do that nobody does: events to fan out, or an endpoint without a sender. By the time of
 #: the statement, not of each row: with that no index could be used.
-LOOK = """
+LOOK = f"""
 select exists (select from outbox) or exists (
     select from webhook_endpoints as endpoint
-    where status = 1 and coalesce(paused_until, '-infinity') <= statement_timestamp()
+    where status = {StoredEndpointStatus.ENABLED:d} and coalesce(paused_until, '-infinity') <= statement_timestamp()
         and coalesce(sender_until, '-infinity') <= statement_timestamp()
         and exists (
             select from deliveries
             where deliveries.store_id = endpoint.store_id and deliveries.endpoint_id = endpoint.endpoint_id
-                and deliveries.status = 1 and deliveries.next_attempt_at <= statement_timestamp()
+                and deliveries.status = {StoredDeliveryStatus.PENDING:d}
+                and deliveries.next_attempt_at <= statement_timestamp()
         )
 )
-"""
+"""  # noqa: S608
 
 _log = structlog.get_logger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...schemas.journal_columns import COPIED_ALWAYS, COPIED_RARELY, select_list
+from ...schemas.statuses import Status, StoredEndpointKind, StoredEndpointStatus
 
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
 #: the limit of whole transactions came with Postgres 17.
@@ -97,12 +98,12 @@ using (store_id, account_id, seq)
 """  # noqa: S608  # the fragment is the constant above
 
 #: Opens accounts whose id and name are free, in one fixed order, and tells which those are.
-CLAIM_ACCOUNTS = """
+CLAIM_ACCOUNTS = f"""
 insert into accounts
     (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at,
      metadata)
-select store_id, account_id, customer_id, name, name_key, unit_label, 1, overdraft_limit::numeric, moment, moment,
-       metadata::jsonb
+select store_id, account_id, customer_id, name, name_key, unit_label, {Status.ACTIVE:d}, overdraft_limit::numeric,
+       moment, moment, metadata::jsonb
 from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], %(names)s::text[],
             %(name_keys)s::text[], %(unit_labels)s::text[], %(limits)s::text[], %(moments)s::timestamptz[],
             %(metadata)s::text[])
@@ -111,20 +112,20 @@ from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], 
 order by store_id, customer_id, name_key, place
 on conflict do nothing
 returning store_id, account_id
-"""
+"""  # noqa: S608
 
 #: Which open account has the name that each of these wants: one descent each of the index on open names.
-FIND_NAME_HOLDERS = """
+FIND_NAME_HOLDERS = f"""
 select wanted.store_id, wanted.account_id, holder.account_id
 from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], %(name_keys)s::text[])
      as wanted (store_id, account_id, customer_id, name_key)
 join lateral (
     select account_id from accounts
     where accounts.store_id = wanted.store_id and accounts.customer_id = wanted.customer_id
-      and accounts.name_key = wanted.name_key and accounts.status <> 3
+      and accounts.name_key = wanted.name_key and accounts.status <> {Status.CLOSED:d}
     limit 1
 ) holder on true
-"""
+"""  # noqa: S608
 
 #: Changes of status, each from the status that was seen.
 CHANGE_STATUS = """
@@ -142,12 +143,13 @@ COPY_JOURNAL = f"copy journal ({', '.join([*COPIED_ALWAYS, *COPIED_RARELY])}) fr
 COPY_ENTRIES = f"copy journal ({', '.join(COPIED_ALWAYS)}) from stdin"
 
 #: What enabled endpoints subscribe to, by store; an endpoint that names no event wants all of them.
-LOAD_SUBSCRIPTIONS = """
-select store_id, bool_or(events = '{}'), array_agg(distinct event) filter (where event is not null)
+LOAD_SUBSCRIPTIONS = f"""
+select store_id, bool_or(events = '{{}}'), array_agg(distinct event) filter (where event is not null)
 from webhook_endpoints left join lateral unnest(events) as event on true
-where kind = 1 and status = 1 and store_id = any(%(stores)s)
+where kind = {StoredEndpointKind.ENDPOINT:d} and status = {StoredEndpointStatus.ENABLED:d}
+  and store_id = any(%(stores)s)
 group by store_id
-"""
+"""  # noqa: S608
 
 #: The news of a transaction, a row a store, as the bytes that `outbox_bytes.copy_bytes` makes.
 COPY_OUTBOX = "copy outbox (store_id, accounts, seqs, sequences, callbacks) from stdin (format binary)"

@@ -11,18 +11,19 @@ from uuid import UUID
 import psycopg
 import structlog
 
+from ...schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
 from . import sql
 from .attempt import Outcome
 from .concurrency import failing_pause
 from .endpoint_leases import Due, Endpoint, EndpointKey
 from .retry_schedule import GONE, PAUSING_STATUSES, retry_delay
 
+_PENDING, _DELIVERED, _FAILED = map(int, StoredDeliveryStatus)
+_DISABLED, _CALLBACKS = int(StoredEndpointStatus.DISABLED), int(StoredEndpointKind.CALLBACKS)
+
 #: An endpoint that has failed for this long is disabled, in seconds.
 LONGEST_FAILURE_SECONDS = 86_400.0
 
-_PENDING, _DELIVERED, _FAILED = 1, 2, 3
-_DISABLED = 2
-_CALLBACKS = 2
 _GONE_REASON = "the endpoint answered 410 Gone"
 _TOO_LONG_REASON = "no delivery succeeded for a day"
 

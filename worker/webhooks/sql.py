@@ -10,6 +10,11 @@ of a sender's time.
 from __future__ import annotations
 
 from ...schemas.journal_columns import select_list
+from ...schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
+
+_ENABLED, _DISABLED = int(StoredEndpointStatus.ENABLED), int(StoredEndpointStatus.DISABLED)
+_PENDING, _FAILED = int(StoredDeliveryStatus.PENDING), int(StoredDeliveryStatus.FAILED)
+_ENDPOINT, _CALLBACKS = int(StoredEndpointKind.ENDPOINT), int(StoredEndpointKind.CALLBACKS)
 
 #: Whether there is anything to fan out.
 ANY_OUTBOX = "select exists (select from outbox)"
@@ -129,13 +134,13 @@ order by outbox.outbox_id
 """  # noqa: S608  # the fragment is the constant above
 
 #: The events that somebody wants, for each row of the outbox: of endpoints that were there when it was written.
-READ_WANTED = """
+READ_WANTED = f"""
 select outbox.store_id, outbox.outbox_id, endpoints.events
 from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
 join outbox using (store_id, outbox_id)
 join webhook_endpoints as endpoints on endpoints.store_id = outbox.store_id
-    and endpoints.kind = 1 and endpoints.status = 1 and endpoints.created_at <= outbox.created_at
-"""
+    and endpoints.kind = {_ENDPOINT} and endpoints.status = {_ENABLED} and endpoints.created_at <= outbox.created_at
+"""  # noqa: S608
 
 #: What happened; an event that is there was told before.
 INSERT_EVENTS = """
@@ -146,18 +151,18 @@ on conflict do nothing
 """
 
 #: One delivery for each endpoint that wants the event. Sorted so that what one endpoint gets lies together.
-INSERT_DELIVERIES = """
+INSERT_DELIVERIES = f"""
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
-select news.store_id, endpoints.endpoint_id, news.event_id, 1, now(), now()
+select news.store_id, endpoints.endpoint_id, news.event_id, {_PENDING}, now(), now()
 from unnest(%(stores)s::integer[], %(events)b::uuid[], %(types)b::text[], %(ids)s::bigint[]) with ordinality
     as news (store_id, event_id, event_type, outbox_id, place)
 join outbox on outbox.store_id = news.store_id and outbox.outbox_id = news.outbox_id
 join webhook_endpoints as endpoints on endpoints.store_id = news.store_id
-    and endpoints.kind = 1 and endpoints.status = 1 and endpoints.created_at <= outbox.created_at
-    and (endpoints.events = '{}' or news.event_type = any(endpoints.events))
+    and endpoints.kind = {_ENDPOINT} and endpoints.status = {_ENABLED} and endpoints.created_at <= outbox.created_at
+    and (endpoints.events = '{{}}' or news.event_type = any(endpoints.events))
 order by endpoints.endpoint_id, news.place
 on conflict do nothing
-"""
+"""  # noqa: S608
 
 #: A secret for the callbacks of stores that have none.
 MAKE_CALLBACK_SECRETS = """
@@ -167,36 +172,36 @@ on conflict do nothing
 """
 
 #: Which of these origins a store has, and how many in all.
-READ_ORIGINS = """
+READ_ORIGINS = f"""
 select store_id, url, 0 from webhook_endpoints
-where kind = 2 and (store_id, url) in (select * from unnest(%(stores)s::integer[], %(origins)b::text[]))
+where kind = {_CALLBACKS} and (store_id, url) in (select * from unnest(%(stores)s::integer[], %(origins)b::text[]))
 union all
 select store_id, null, count(*) from webhook_endpoints
-where kind = 2 and store_id = any(%(stores)s::integer[]) group by store_id
-"""
+where kind = {_CALLBACKS} and store_id = any(%(stores)s::integer[]) group by store_id
+"""  # noqa: S608
 
 #: One endpoint for each origin that callbacks go to. One that was given up gets another chance.
-MAKE_ORIGINS = """
+MAKE_ORIGINS = f"""
 insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret)
-select wanted.store_id, gen_random_uuid(), 2, 1, wanted.origin, callback_secrets.secret
+select wanted.store_id, gen_random_uuid(), {_CALLBACKS}, {_ENABLED}, wanted.origin, callback_secrets.secret
 from unnest(%(stores)s::integer[], %(origins)b::text[]) as wanted (store_id, origin)
 join callback_secrets using (store_id)
 order by wanted.store_id, wanted.origin
-on conflict (store_id, url) where kind = 2
-do update set status = 1, disabled_reason = null, failing_since = null, updated_at = now()
-where webhook_endpoints.status <> 1
-"""
+on conflict (store_id, url) where kind = {_CALLBACKS}
+do update set status = {_ENABLED}, disabled_reason = null, failing_since = null, updated_at = now()
+where webhook_endpoints.status <> {_ENABLED}
+"""  # noqa: S608
 
-INSERT_CALLBACKS = """
+INSERT_CALLBACKS = f"""
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at, url)
-select told.store_id, endpoints.endpoint_id, told.event_id, 1, now(), now(), told.url
+select told.store_id, endpoints.endpoint_id, told.event_id, {_PENDING}, now(), now(), told.url
 from unnest(%(stores)s::integer[], %(events)b::uuid[], %(origins)b::text[], %(urls)b::text[]) with ordinality
     as told (store_id, event_id, origin, url, place)
 join webhook_endpoints as endpoints
-    on endpoints.store_id = told.store_id and endpoints.url = told.origin and endpoints.kind = 2
+    on endpoints.store_id = told.store_id and endpoints.url = told.origin and endpoints.kind = {_CALLBACKS}
 order by endpoints.endpoint_id, told.place
 on conflict do nothing
-"""
+"""  # noqa: S608
 
 DELETE_OUTBOX = """
 delete from outbox using unnest(%(stores)s::integer[], %(ids)s::bigint[]) as done (store_id, outbox_id)
@@ -204,10 +209,10 @@ where outbox.store_id = done.store_id and outbox.outbox_id = done.outbox_id
 """
 
 #: What is signed with: an endpoint's own secrets, or of callbacks their store's.
-_SECRETS = """
-case endpoints.kind when 2 then coalesce(secrets.secret, endpoints.secret) else endpoints.secret end,
+_SECRETS = f"""
+case endpoints.kind when {_CALLBACKS} then coalesce(secrets.secret, endpoints.secret) else endpoints.secret end,
 case endpoints.kind
-    when 2 then case when secrets.previous_secret_until > now() then secrets.previous_secret end
+    when {_CALLBACKS} then case when secrets.previous_secret_until > now() then secrets.previous_secret end
     else case when endpoints.previous_secret_until > now() then endpoints.previous_secret end
 end
 """
@@ -219,13 +224,13 @@ with due as (
     select endpoints.store_id, endpoints.endpoint_id, endpoints.failing_since is not null as failing,
            coalesce(endpoints.sender_until, endpoints.created_at) as since
     from webhook_endpoints as endpoints
-    where endpoints.status = 1 and (%(also_failing)s or endpoints.failing_since is null)
+    where endpoints.status = {_ENABLED} and (%(also_failing)s or endpoints.failing_since is null)
       and (endpoints.paused_until is null or endpoints.paused_until <= now())
       and (endpoints.sender is null or endpoints.sender_until <= now())
       and exists (
           select from deliveries
           where deliveries.store_id = endpoints.store_id and deliveries.endpoint_id = endpoints.endpoint_id
-            and deliveries.status = 1 and deliveries.next_attempt_at <= now()
+            and deliveries.status = {_PENDING} and deliveries.next_attempt_at <= now()
       )
 ), turns as (
     select due.*, row_number() over (partition by store_id order by failing, since) as turn,
@@ -242,7 +247,7 @@ with due as (
 ), locked as (
     select endpoints.store_id, endpoints.endpoint_id
     from chosen join webhook_endpoints as endpoints using (store_id, endpoint_id)
-    where endpoints.status = 1 and (endpoints.sender is null or endpoints.sender_until <= now())
+    where endpoints.status = {_ENABLED} and (endpoints.sender is null or endpoints.sender_until <= now())
     for update of endpoints skip locked
 )
 update webhook_endpoints as endpoints
@@ -251,19 +256,19 @@ from locked
 left join callback_secrets as secrets on secrets.store_id = locked.store_id
 where endpoints.store_id = locked.store_id and endpoints.endpoint_id = locked.endpoint_id
 returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind,
-    endpoints.kind = 2 and position('://' in endpoints.url) = 0,
+    endpoints.kind = {_CALLBACKS} and position('://' in endpoints.url) = 0,
     extract(epoch from now() - endpoints.failing_since)::float8, {_SECRETS}
 """  # noqa: S608  # the fragment is the constant above
 
 #: Keeps endpoints for longer; gives back those that are still ours to send to.
-RENEW_ENDPOINTS = """
+RENEW_ENDPOINTS = f"""
 update webhook_endpoints as endpoints
 set sender_until = now() + make_interval(secs => %(seconds)s)
 from unnest(%(stores)s::integer[], %(endpoints)b::uuid[]) as held (store_id, endpoint_id)
 where endpoints.store_id = held.store_id and endpoints.endpoint_id = held.endpoint_id
-  and endpoints.sender = %(sender)s and endpoints.status = 1
+  and endpoints.sender = %(sender)s and endpoints.status = {_ENABLED}
 returning endpoints.store_id, endpoints.endpoint_id
-"""
+"""  # noqa: S608
 
 RELEASE_ENDPOINTS = """
 update webhook_endpoints as endpoints set sender = null, sender_until = now()
@@ -282,12 +287,12 @@ from unnest(%(stores)s::integer[], %(endpoints)b::uuid[], %(limits)s::integer[],
     as wanted (store_id, endpoint_id, places, held)
 join webhook_endpoints as endpoints
     on endpoints.store_id = wanted.store_id and endpoints.endpoint_id = wanted.endpoint_id
-    and endpoints.status = 1 and endpoints.sender = %(sender)s
+    and endpoints.status = {_ENABLED} and endpoints.sender = %(sender)s
 left join callback_secrets as secrets on secrets.store_id = wanted.store_id
 cross join lateral (
     select deliveries.event_id, deliveries.attempts, deliveries.url from deliveries
     where deliveries.store_id = wanted.store_id and deliveries.endpoint_id = wanted.endpoint_id
-      and deliveries.status = 1 and deliveries.next_attempt_at <= now()
+      and deliveries.status = {_PENDING} and deliveries.next_attempt_at <= now()
       and deliveries.event_id <> all(wanted.held::uuid[])
     order by deliveries.next_attempt_at
     limit wanted.places
@@ -299,10 +304,10 @@ left join lateral (
 
 #: How attempts went. A delivery that somebody else has brought further meanwhile is left as it is. Whether it is
 #: pending is asked in a way that does not lead to the index of the pending ones, to be walked through for each.
-WRITE_ATTEMPTS = """
+WRITE_ATTEMPTS = f"""
 update deliveries
 set status = made.status, attempts = deliveries.attempts + 1, last_attempt_at = now(),
-    next_attempt_at = case when made.status = 1 then now() + make_interval(secs => made.delay) end,
+    next_attempt_at = case when made.status = {_PENDING} then now() + make_interval(secs => made.delay) end,
     response_status = made.response_status, latency_ms = made.latency_ms, response_body = made.response_body,
     error = made.error
 from unnest(%(stores)s::integer[], %(endpoints)b::uuid[], %(events)b::uuid[], %(attempts)s::smallint[],
@@ -313,14 +318,14 @@ from unnest(%(stores)s::integer[], %(endpoints)b::uuid[], %(events)b::uuid[], %(
 where deliveries.store_id = made.store_id and deliveries.endpoint_id = made.endpoint_id
   and deliveries.event_id = made.event_id and deliveries.next_attempt_at is not null
   and deliveries.attempts = made.attempts
-"""
+"""  # noqa: S608
 
 #: How endpoints fare: since when they fail, until when they are left alone, and which of them are given up.
-WRITE_HEALTH = """
+WRITE_HEALTH = f"""
 update webhook_endpoints as endpoints
 set failing_since = case when seen.failing then coalesce(endpoints.failing_since, now()) end,
     paused_until = case when seen.pause > 0 then now() + make_interval(secs => seen.pause) end,
-    status = case when seen.reason is not null or seen.too_long then 2 else endpoints.status end,
+    status = case when seen.reason is not null or seen.too_long then {_DISABLED} else endpoints.status end,
     disabled_reason = case
         when seen.reason is not null then seen.reason
         when seen.too_long then %(too_long_reason)s
@@ -334,19 +339,19 @@ from (
                 %(reasons)s::text[]) as health (store_id, endpoint_id, failing, pause, reason)
     join webhook_endpoints as known
         on known.store_id = health.store_id and known.endpoint_id = health.endpoint_id
-    where known.status = 1
+    where known.status = {_ENABLED}
     order by known.store_id, known.endpoint_id
     for update of known
 ) as seen
 where endpoints.store_id = seen.store_id and endpoints.endpoint_id = seen.endpoint_id
 returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind, endpoints.status, endpoints.disabled_reason
-"""
+"""  # noqa: S608
 
 #: Tells the ledger's workers that somebody subscribes to less than before.
 BUMP_SUBSCRIPTIONS = "update installation set subscriptions_version = subscriptions_version + 1"
 
 #: Gives deliveries whose attempts are used up the whole schedule again.
-REARM = """
-update deliveries set status = 1, attempts = 0, next_attempt_at = now()
-where store_id = %(store)s and endpoint_id = %(endpoint)s and event_id = any(%(events)b::uuid[]) and status = 3
-"""
+REARM = f"""
+update deliveries set status = {_PENDING}, attempts = 0, next_attempt_at = now()
+where store_id = %(store)s and endpoint_id = %(endpoint)s and event_id = any(%(events)b::uuid[]) and status = {_FAILED}
+"""  # noqa: S608

@@ -16,9 +16,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ....lanes.postgres.sessions import Row
 from ....lanes.rq_queues import QUEUES
 from ....schemas.errors import CreditlaneError
+from ....schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus, StoredRunStatus
 from ...client.redis_exchange import refuse_errors
 from ...operations.books_status import READ_RECONCILIATIONS
 from ..connections import Connections
+
+_ENABLED, _DISABLED = int(StoredEndpointStatus.ENABLED), int(StoredEndpointStatus.DISABLED)
+_PENDING, _FAILED = int(StoredDeliveryStatus.PENDING), int(StoredDeliveryStatus.FAILED)
+_COUNTS_OF_RUNS = ", ".join(f"count(*) filter (where status = {status:d})" for status in StoredRunStatus)
+_RUN_STATUSES = ", ".join(status.name.lower() for status in StoredRunStatus)
 
 #: Deliveries that are counted at most, of those to come and of those that failed. Where there are more, the number is
 #: this one.
@@ -27,33 +33,34 @@ MAX_COUNTED = 100_000
 #: What is to come: of endpoints that are served, at the first attempt or after some; of endpoints that are disabled.
 #: Then the age of the oldest that is served, and for how long the first should have been attempted. In the order of the
 #: index of the pending ones, so that no other row is read.
-READ_PENDING = """
-select count(*) filter (where endpoint.status = 1 and attempts = 0),
-    count(*) filter (where endpoint.status = 1 and attempts > 0),
-    count(*) filter (where endpoint.status = 2),
-    extract(epoch from clock_timestamp() - min(pending.created_at) filter (where endpoint.status = 1))::float8,
+READ_PENDING = f"""
+select count(*) filter (where endpoint.status = {_ENABLED} and attempts = 0),
+    count(*) filter (where endpoint.status = {_ENABLED} and attempts > 0),
+    count(*) filter (where endpoint.status = {_DISABLED}),
+    extract(epoch from clock_timestamp() - min(pending.created_at) filter (where endpoint.status = {_ENABLED}))::float8,
     extract(epoch from clock_timestamp() - min(next_attempt_at) filter (
-        where endpoint.status = 1 and (paused_until is null or paused_until <= now())
+        where endpoint.status = {_ENABLED} and (paused_until is null or paused_until <= now())
     ))::float8
 from (
-    select store_id, endpoint_id, attempts, created_at, next_attempt_at from deliveries where status = 1
+    select store_id, endpoint_id, attempts, created_at, next_attempt_at from deliveries where status = {_PENDING}
     order by store_id, endpoint_id, next_attempt_at limit %(most)s
 ) as pending join webhook_endpoints as endpoint using (store_id, endpoint_id)
-"""
+"""  # noqa: S608
 
-COUNT_FAILED = """
+COUNT_FAILED = f"""
 select count(*) from (
-    select from deliveries where status = 3 order by store_id, endpoint_id, created_at, event_id limit %(most)s
+    select from deliveries where status = {_FAILED} order by store_id, endpoint_id, created_at, event_id limit %(most)s
 ) as failed
-"""
+"""  # noqa: S608
 
-COUNT_ENDPOINTS = """
-select kind, status, failing_since is not null, count(*) from webhook_endpoints where status <> 3 group by 1, 2, 3
-"""
+COUNT_ENDPOINTS = f"""
+select kind, status, failing_since is not null, count(*) from webhook_endpoints
+where status <> {StoredEndpointStatus.DELETED:d} group by 1, 2, 3
+"""  # noqa: S608
 
 #: Of each job that is scheduled or has run: since when it is due and was not seen to, the age of its last success, and
 #: its runs of the last day: due, running, done and failed ones. Walks the index of names and due times.
-READ_JOBS = """
+READ_JOBS = f"""
 with recursive ran (name) as (
     (select name from job_runs order by name limit 1)
     union all
@@ -67,15 +74,15 @@ select known.name, extract(epoch from clock_timestamp() - schedule.next_due_at):
 from known
 left join scheduled_jobs as schedule using (name)
 left join lateral (
-    select finished_at from job_runs where job_runs.name = known.name and status = 3 order by due_at desc limit 1
+    select finished_at from job_runs where job_runs.name = known.name and status = {StoredRunStatus.DONE:d}
+    order by due_at desc limit 1
 ) as success on true
 cross join lateral (
-    select count(*) filter (where status = 1), count(*) filter (where status = 2), count(*) filter (where status = 3),
-        count(*) filter (where status = 4)
+    select {_COUNTS_OF_RUNS}
     from job_runs where job_runs.name = known.name and due_at > now() - interval '1 day'
-) as runs (due, running, done, failed)
+) as runs ({_RUN_STATUSES})
 order by known.name
-"""
+"""  # noqa: S608
 
 
 class Background(NamedTuple):
@@ -190,8 +197,8 @@ def _of_deliveries(pending: list[Row] | None, failed: list[Row] | None) -> Itera
 def _of_endpoints(rows: list[Row]) -> Metric:
     counts = {(kind, state): 0 for kind in ("endpoint", "callbacks") for state in ("enabled", "failing", "disabled")}
     for kind, status, is_failing, count in rows:
-        state = "disabled" if status == 2 else "failing" if is_failing else "enabled"  # noqa: PLR2004  as the table has it
-        counts["endpoint" if kind == 1 else "callbacks", state] += count
+        state = "disabled" if status == _DISABLED else "failing" if is_failing else "enabled"
+        counts["endpoint" if kind == StoredEndpointKind.ENDPOINT else "callbacks", state] += count
     family = GaugeMetricFamily(
         "creditlane_webhook_endpoints",
         "Endpoints of webhooks, and origins of callbacks: enabled, enabled but failing lately, disabled.",

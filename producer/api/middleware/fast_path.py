@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ....schemas.commands import Credit, Debit
 from ....schemas.errors import CreditlaneError
+from ....schemas.kinds import KIND_OF_WORD
 from ..auth import Store
 from ..errors import Problem, refusal_answer
 from ..models.ledger import Movement
@@ -29,7 +29,6 @@ _PATH = re.compile(r"/v1/customer-credits/accounts/(cca_[0-9a-f]{32})/(credit|de
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8"})
 #: With these the answer may be another one.
 _SPECIAL_HEADERS = frozenset({b"idempotency-key", b"prefer"})
-_KINDS: dict[str, type[Credit | Debit]] = {"credit": Credit, "debit": Debit}
 #: By name; the request log and the metrics know an operation by its route.
 _ROUTES = {getattr(route, "name", ""): route for route in accounts.router.routes}
 
@@ -68,7 +67,7 @@ async def _move(request: Request, target: _Target, body: Movement) -> Response:
     store: Store = request.state.store
     reads = Reads(request.app.state.connections, store, request.state.read_time)
     writes = Writes(request, store, None, None)
-    return await accounts.move(_KINDS[target.kind], target.account_id, body, store, reads, writes)
+    return await accounts.move(KIND_OF_WORD[target.kind], target.account_id, body, store, reads, writes)
 
 
 def _target_of(scope: Scope) -> _Target | None:

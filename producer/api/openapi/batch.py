@@ -7,11 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from ....lanes.encoding import MAX_COMMAND_BYTES
-from ..batch_lines import ChangeLine, MovementLine, OpenAccountLine, PostLine, ReverseLine
+from ..batch_lines import LINES
 from ..models.ledger import ACCOUNT_EXAMPLE, COMMAND_EXAMPLE
 from .responses import Responses, errors, headers
-
-_LINES = (MovementLine, PostLine, OpenAccountLine, ReverseLine, ChangeLine)
 
 
 def _schema_of(line: type[BaseModel]) -> dict[str, Any]:
@@ -31,7 +29,7 @@ _EXAMPLE_ANSWERS = (
     '"code":"validation_error","message":"amount: …","param":"amount"}}\n'
 )
 
-_LINE_SCHEMAS = [_schema_of(line) for line in _LINES]
+_LINE_SCHEMAS = [_schema_of(line) for line in LINES]
 _BODY = {
     "schema": {
         "type": "string",

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from ..errors import CODES, REPLAY_HEADER, Problem, detail_of
+from ....schemas.kinds import Kind
+from ..errors import CODES, REPLAY_HEADER, Problem, detail_of, told_code
 from ..models.ledger import COMMAND_EXAMPLE, ErrorBody, QueuedCommand, without_null
 from .events import events_sent
 
@@ -62,6 +63,12 @@ def writing(model: type[BaseModel], status: int, *codes: str) -> Responses:
         "content": {"application/json": {"example": {"object": "command", "id": COMMAND_EXAMPLE, "status": "queued"}}},
     }
     return {status: _success(model, REPLAY_HEADER), 202: queued, **_errors(*_COMMON, *_WRITING, *codes, replay=True)}
+
+
+def deciding(kind: Kind, model: type[BaseModel], *codes: str) -> Responses:
+    """Return the responses of an operation that puts a command of this kind on a lane; these codes beside its own."""
+    own = (told_code(rejection.code) for rejection in kind.record.rejections)
+    return writing(model, kind.record.http_status, *own, *codes)
 
 
 def headers(*names: str) -> dict[str, Any]:

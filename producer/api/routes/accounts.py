@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Text, Unfreeze
+from ....schemas.commands import OpenAccount, Text
 from ....schemas.errors import OutcomeUnknown, Unavailable
+from ....schemas.kinds import Kind
 from ....schemas.results import Result, microseconds_of
-from ....schemas.statuses import Status
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
 from ...operations.webhooks import low_balance_operation
@@ -29,7 +29,7 @@ from ..models.ledger import (
     ReverseTransaction,
     TransactionBody,
 )
-from ..openapi.responses import changing, reading, writing
+from ..openapi.responses import changing, deciding, reading
 from ..paging import WindowParameters
 from ..reads import Reads, parse_moment, reads_of
 from ..result_bodies import opened_account, single_transaction
@@ -42,17 +42,13 @@ AccountPath = Annotated[str, Path(alias="id", description="Id of the account.", 
 RequestReads = Annotated[Reads, Depends(reads_of)]
 RequestStore = Annotated[Store, Depends(authenticated_store)]
 
-_MOVING = ("not_found", "account_frozen", "account_closed", "idempotency_key_mismatch")
-
 
 @router.post(
     "",
-    status_code=201,
+    status_code=Kind.OPEN_ACCOUNT.record.http_status,
     operation_id="createCustomerCreditsAccount",
     summary="Open an account",
-    responses=writing(
-        AccountBody, 201, "account_name_taken", "account_exists", "account_closed", "idempotency_key_mismatch"
-    ),
+    responses=deciding(Kind.OPEN_ACCOUNT, AccountBody, "account_closed", "idempotency_key_mismatch"),
 )
 async def create_account(body: CreateAccount, store: RequestStore, writes: BodyWrites) -> Response:
     """Open an account for a customer, with its initial balance in one step, or not at all."""
@@ -68,7 +64,9 @@ async def create_account(body: CreateAccount, store: RequestStore, writes: BodyW
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
-    return body_answer(opened_account(body, outcome, store.public_id), 201, replayed=outcome.replayed)
+    return body_answer(
+        opened_account(body, outcome, store.public_id), Kind.OPEN_ACCOUNT.record.http_status, replayed=outcome.replayed
+    )
 
 
 @router.get(
@@ -163,79 +161,69 @@ async def list_entries(account_id: AccountPath, reads: RequestReads, window: Win
     "/{id}/freeze",
     operation_id="freezeCustomerCreditsAccount",
     summary="Freeze an account",
-    responses=writing(AccountBody, 200, "not_found", "account_frozen", "account_closed", "idempotency_key_mismatch"),
+    responses=deciding(Kind.FREEZE, AccountBody, "idempotency_key_mismatch"),
 )
 async def freeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
     """Stop all movement on an active account."""
-    return await _change(Freeze, account_id, reads, writes)
+    return await _change(Kind.FREEZE, account_id, reads, writes)
 
 
 @router.post(
     "/{id}/unfreeze",
     operation_id="unfreezeCustomerCreditsAccount",
     summary="Unfreeze an account",
-    responses=writing(
-        AccountBody, 200, "not_found", "account_not_frozen", "account_closed", "idempotency_key_mismatch"
-    ),
+    responses=deciding(Kind.UNFREEZE, AccountBody, "idempotency_key_mismatch"),
 )
 async def unfreeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
     """Let a frozen account move again."""
-    return await _change(Unfreeze, account_id, reads, writes)
+    return await _change(Kind.UNFREEZE, account_id, reads, writes)
 
 
 @router.post(
     "/{id}/close",
     operation_id="closeCustomerCreditsAccount",
     summary="Close an account",
-    responses=writing(AccountBody, 200, "not_found", "account_closed", "account_overdrawn", "idempotency_key_mismatch"),
+    responses=deciding(Kind.CLOSE, AccountBody, "idempotency_key_mismatch"),
 )
 async def close_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
     """Close an account for good; 409 while it is below zero. It stays readable, and its name is free again."""
-    return await _change(Close, account_id, reads, writes)
+    return await _change(Kind.CLOSE, account_id, reads, writes)
 
 
 @router.post(
     "/{id}/credit",
-    status_code=201,
+    status_code=Kind.CREDIT.record.http_status,
     operation_id="creditCustomerCreditsAccount",
     summary="Credit an account",
-    responses=writing(TransactionBody, 201, *_MOVING),
+    responses=deciding(Kind.CREDIT, TransactionBody, "idempotency_key_mismatch"),
 )
 async def credit_account(
     account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Add to the account's balance."""
-    return await move(Credit, account_id, body, store, reads, writes)
+    return await move(Kind.CREDIT, account_id, body, store, reads, writes)
 
 
 @router.post(
     "/{id}/debit",
-    status_code=201,
+    status_code=Kind.DEBIT.record.http_status,
     operation_id="debitCustomerCreditsAccount",
     summary="Debit an account",
-    responses=writing(TransactionBody, 201, *_MOVING, "insufficient_balance"),
+    responses=deciding(Kind.DEBIT, TransactionBody, "idempotency_key_mismatch"),
 )
 async def debit_account(
     account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Take from the account's balance; 422 if it is not there."""
-    return await move(Debit, account_id, body, store, reads, writes)
+    return await move(Kind.DEBIT, account_id, body, store, reads, writes)
 
 
 @router.post(
     "/{id}/reverse",
-    status_code=201,
+    status_code=Kind.REVERSE.record.http_status,
     operation_id="reverseCustomerCreditsAccountTransaction",
     summary="Reverse a transaction of an account",
-    responses=writing(
-        TransactionBody,
-        201,
-        "not_found",
-        "account_frozen",
-        "account_closed",
-        "reversal_not_reversible",
-        "insufficient_balance",
-    ),
+    responses=deciding(Kind.REVERSE, TransactionBody),
 )
 async def reverse_account_transaction(
     account_id: AccountPath, body: ReverseTransaction, reads: RequestReads, writes: KeylessWrites
@@ -258,14 +246,12 @@ async def _require(reads: Reads, account_id: str) -> None:
         raise not_found()
 
 
-async def move(
-    kind: type[Credit | Debit], account_id: str, body: Movement, store: Store, reads: Reads, writes: Writes
-) -> Response:
+async def move(kind: Kind, account_id: str, body: Movement, store: Store, reads: Reads, writes: Writes) -> Response:
     """Credit or debit the account, and answer with the transaction, or with where to ask for it."""
     key = writes.key(body.idempotency_key)
     await _require(reads, account_id)
     outcome = await writes.decide(
-        kind,
+        kind.record.model,
         account_id=account_id,
         amount=body.amount,
         reference=body.reference,
@@ -275,22 +261,24 @@ async def move(
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
-    return body_answer(single_transaction(outcome, store.public_id, body.metadata), 201, replayed=outcome.replayed)
+    transaction = single_transaction(outcome, store.public_id, body.metadata)
+    return body_answer(transaction, kind.record.http_status, replayed=outcome.replayed)
 
 
-async def _change(kind: type[Command], account_id: str, reads: Reads, writes: Writes) -> Response:
+async def _change(kind: Kind, account_id: str, reads: Reads, writes: Writes) -> Response:
     account = await reads.account_row(account_id)
     if account is None:
         raise not_found()
-    key = writes.key(None, kind.__name__.lower())
-    outcome = await writes.decide(kind, account_id=account_id, idempotency_key=key)
+    key = writes.key(None, kind.word)
+    outcome = await writes.decide(kind.record.model, account_id=account_id, idempotency_key=key)
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
-    return body_answer(reads.body_of(_changed(account, kind, outcome)), replayed=outcome.replayed)
+    changed = reads.body_of(_changed(account, kind, outcome))
+    return body_answer(changed, kind.record.http_status, replayed=outcome.replayed)
 
 
-def _changed(account: AccountRow, kind: type[Command], result: Result) -> AccountRow:
+def _changed(account: AccountRow, kind: Kind, result: Result) -> AccountRow:
     """Return the account as the change left it, whatever has happened since."""
-    status = {Freeze: Status.FROZEN, Unfreeze: Status.ACTIVE, Close: Status.CLOSED}[kind]
+    status = kind.record.status_after or account.status
     decided_at = result.decided_at or datetime.now(UTC)
     return account._replace(status=status, balance=str(result.balance or 0), updated_us=microseconds_of(decided_at))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from ....lanes.deadlines import deadline_in
 from ....schemas.errors import InvalidCommand, OutcomeUnknown
+from ....schemas.kinds import Kind
 from ....schemas.results import Result
 from ....schemas.tickets import Ticket
 from ...client._async.session import AsyncSession
@@ -85,6 +86,6 @@ async def _body_of(command_id: str, result: Result, reads: Reads) -> CommandBody
     if result.status == "queued":
         return body
     # An opening with an initial balance makes both; what was asked for is the account.
-    if result.transaction_id is not None and result.kind != "open_account":
+    if result.transaction_id is not None and result.kind != Kind.OPEN_ACCOUNT.word:
         return body.model_copy(update={"transaction": await reads.transaction(result.transaction_id)})
     return body.model_copy(update={"account": await reads.account(result.account_id)})

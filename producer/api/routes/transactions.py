@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from ....schemas.commands import Post, Text
+from ....schemas.kinds import Kind
 from ..errors import not_found
 from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
-from ..openapi.responses import reading, writing
+from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
 from ..reversals import reverse, transaction_answer
 from ..writes import BodyWrites, KeylessWrites, body_answer
@@ -22,19 +23,10 @@ TransactionPath = Annotated[str, Path(alias="id", description="Id of the transac
 
 @router.post(
     "",
-    status_code=201,
+    status_code=Kind.POST.record.http_status,
     operation_id="postCustomerCreditsTransaction",
     summary="Post a transaction of several entries",
-    responses=writing(
-        TransactionBody,
-        201,
-        "not_found",
-        "account_frozen",
-        "account_closed",
-        "idempotency_key_mismatch",
-        "unbalanced_transaction",
-        "insufficient_balance",
-    ),
+    responses=deciding(Kind.POST, TransactionBody, "idempotency_key_mismatch"),
 )
 async def post_transaction(body: PostTransaction, reads: RequestReads, writes: BodyWrites) -> Response:
     """Move amounts between accounts of the store, all or nothing."""
@@ -50,7 +42,7 @@ async def post_transaction(body: PostTransaction, reads: RequestReads, writes: B
         metadata=body.metadata,
         callback_url=body.callback_url,
     )
-    return await transaction_answer(outcome, reads, writes)
+    return await transaction_answer(Kind.POST, outcome, reads, writes)
 
 
 @router.get(
@@ -85,18 +77,10 @@ async def get_transaction(transaction_id: TransactionPath, reads: RequestReads) 
 
 @router.post(
     "/{id}/reverse",
-    status_code=201,
+    status_code=Kind.REVERSE.record.http_status,
     operation_id="reverseCustomerCreditsTransaction",
     summary="Reverse a transaction",
-    responses=writing(
-        TransactionBody,
-        201,
-        "not_found",
-        "account_frozen",
-        "account_closed",
-        "reversal_not_reversible",
-        "insufficient_balance",
-    ),
+    responses=deciding(Kind.REVERSE, TransactionBody),
 )
 async def reverse_transaction(transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites) -> Response:
     """Undo a whole transaction, on every account it touched, by an opposite one. Later calls get the first answer."""

@@ -13,7 +13,10 @@ from uuid import UUID
 
 import structlog
 
+from ....schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredRunStatus
 from ..runs import Outcome, Run
+
+_PENDING = int(StoredDeliveryStatus.PENDING)
 
 #: Most rows that go in one transaction.
 SLICE_ROWS = 5_000
@@ -31,15 +34,16 @@ READ_ENDPOINTS = "select store_id, endpoint_id from webhook_endpoints order by s
 
 #: A slice of an endpoint's old deliveries, and the events that nothing else is delivered of: looked up endpoint
 #: by endpoint, as the key of deliveries begins with it.
-DELETE_DELIVERIES = """
+DELETE_DELIVERIES = f"""
 with old as (
     select event_id from deliveries
-    where store_id = %(store)s and endpoint_id = %(endpoint)s and status <> 1
+    where store_id = %(store)s and endpoint_id = %(endpoint)s and status <> {_PENDING}
         and created_at < now() - %(age)s::interval
     order by created_at limit %(slice)s
 ), gone as (
     delete from deliveries using old
-    where store_id = %(store)s and endpoint_id = %(endpoint)s and deliveries.event_id = old.event_id and status <> 1
+    where store_id = %(store)s and endpoint_id = %(endpoint)s and deliveries.event_id = old.event_id
+        and status <> {_PENDING}
     returning deliveries.event_id
 ), forgotten as (
     delete from events using gone
@@ -56,22 +60,22 @@ with old as (
     returning 1
 )
 select (select count(*) from gone), (select count(*) from forgotten)
-"""
+"""  # noqa: S608
 
 #: Nobody finds a delivery to an origin while those that have none are forgotten.
 LOCK_FAN_OUT = "select pg_advisory_xact_lock(hashtext('creditlane fan-out'))"
 
 #: Origins of callbacks of which nothing is kept any more; they are made again when they are called again.
-DELETE_ORIGINS = """
+DELETE_ORIGINS = f"""
 delete from webhook_endpoints where (store_id, endpoint_id) in (
     select store_id, endpoint_id from webhook_endpoints as origin
-    where kind = 2 and (sender is null or sender_until <= now()) and not exists (
+    where kind = {StoredEndpointKind.CALLBACKS:d} and (sender is null or sender_until <= now()) and not exists (
         select from deliveries
         where deliveries.store_id = origin.store_id and deliveries.endpoint_id = origin.endpoint_id
     )
     limit %(slice)s
 )
-"""
+"""  # noqa: S608
 
 #: Of endpoints that are gone, or that nobody fans out: nobody wants to know any more.
 DELETE_OUTBOX = """
@@ -80,15 +84,15 @@ delete from outbox where (store_id, outbox_id) in (
 )
 """
 
-DELETE_RUNS = """
+DELETE_RUNS = f"""
 delete from job_runs where run_id in (
     select run_id from job_runs as run
-    where ((status = 3 and finished_at < now() - %(run_age)s::interval)
-            or (status = 4 and finished_at < now() - %(age)s::interval))
+    where ((status = {StoredRunStatus.DONE:d} and finished_at < now() - %(run_age)s::interval)
+            or (status = {StoredRunStatus.FAILED:d} and finished_at < now() - %(age)s::interval))
         and exists (select from job_runs as later where later.name = run.name and later.due_at > run.due_at)
     limit %(slice)s
 )
-"""
+"""  # noqa: S608
 
 DELETE_DUE_COMMANDS = """
 delete from due_commands where (store_id, idempotency_key) in (

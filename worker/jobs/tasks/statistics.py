@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from ....schemas.kinds import Kind
+from ....schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
 from ..database import Connection
 from ..runs import Outcome, Run
 from ..watermark import read_horizon
@@ -23,11 +25,12 @@ where taken_at = (select max(taken_at) from statistics)
 """
 
 #: Per store: accounts opened, and entries. What they moved is of many units and cannot be added up.
-COUNT_ROWS = """
-select store_id, count(*) filter (where kind = 1 and rejection is null), count(*) filter (where seq > 0)
+COUNT_ROWS = f"""
+select store_id, count(*) filter (where kind = {Kind.OPEN_ACCOUNT:d} and rejection is null),
+    count(*) filter (where seq > 0)
 from journal where created_at >= %(since)s and created_at < %(until)s
 group by store_id
-"""
+"""  # noqa: S608
 
 #: Entries of each store at the last count before this moment.
 READ_ENTRIES_BEFORE = """
@@ -35,21 +38,24 @@ select store_id, entries from statistics
 where taken_at = (select max(taken_at) from statistics where covered_until <= %(moment)s)
 """
 
-INSERT_STATISTICS = """
+INSERT_STATISTICS = f"""
 insert into statistics (store_id, taken_at, covered_until, recounted_at, accounts, entries, entries_last_hour,
     entries_last_day, outbox_rows, pending_deliveries, failed_deliveries, disabled_endpoints)
 select store_id, now(), %(until)s, %(recounted_at)s, coalesce(accounts, 0), coalesce(entries, 0),
     coalesce(last_hour, 0), coalesce(last_day, 0),
     (select count(*) from outbox where outbox.store_id = stores.store_id),
-    (select count(*) from deliveries where deliveries.store_id = stores.store_id and status = 1),
-    (select count(*) from deliveries where deliveries.store_id = stores.store_id and status = 3),
+    (select count(*) from deliveries where deliveries.store_id = stores.store_id
+        and status = {StoredDeliveryStatus.PENDING:d}),
+    (select count(*) from deliveries where deliveries.store_id = stores.store_id
+        and status = {StoredDeliveryStatus.FAILED:d}),
     (select count(*) from webhook_endpoints as endpoint
-     where endpoint.store_id = stores.store_id and kind = 1 and status = 2)
+     where endpoint.store_id = stores.store_id
+        and kind = {StoredEndpointKind.ENDPOINT:d} and status = {StoredEndpointStatus.DISABLED:d})
 from stores
 left join unnest(%(stores)s::integer[], %(accounts)s::bigint[], %(entries)s::bigint[],
     %(last_hour)s::bigint[], %(last_day)s::bigint[])
     as total (store_id, accounts, entries, last_hour, last_day) using (store_id)
-"""
+"""  # noqa: S608
 
 
 class Total(NamedTuple):

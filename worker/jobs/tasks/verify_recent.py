@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from ....audit.findings import CheckReport
 from ....audit.recent import PeriodReport, verify_period
+from ....schemas.statuses import StoredProofKind
 from ..database import Connection
 from ..runs import Outcome, Run
 from ..watermark import read_horizon
@@ -17,15 +18,14 @@ from ..watermark import read_horizon
 #: How much time one piece covers; one without rows is followed by one twice as long.
 PIECE = timedelta(minutes=10)
 
-RECENT, WHOLE = 1, 2
-
 #: Where the last one ended; the first begins with the ledger.
-READ_MARK = """
+READ_MARK = f"""
 select coalesce(
-    (select covered_until from reconciliations where kind = 1 order by finished_at desc, run_id desc limit 1),
+    (select covered_until from reconciliations where kind = {StoredProofKind.RECENT:d}
+     order by finished_at desc, run_id desc limit 1),
     (select created_at from installation)
 )
-"""
+"""  # noqa: S608
 
 INSERT_RECONCILIATION = """
 insert into reconciliations (run_id, kind, covered_from, covered_until, rows, discrepancies, findings)
@@ -52,7 +52,7 @@ def perform(run: Run) -> Outcome:
         run.save({"since": since.isoformat(), "until": until.isoformat(), "mark": mark.isoformat(), **tally.numbers})
     return Outcome(
         {"rows": tally.rows, "discrepancies": tally.discrepancies, "until": until.isoformat()},
-        lambda connection: reconcile(connection, run, RECENT, since, until, tally),
+        lambda connection: reconcile(connection, run, StoredProofKind.RECENT, since, until, tally),
     )
 
 
@@ -100,14 +100,14 @@ def told(failed: list[CheckReport]) -> list[dict[str, Any]]:
 
 
 def reconcile(
-    connection: Connection, run: Run, kind: int, since: datetime | None, until: datetime, tally: Tally
+    connection: Connection, run: Run, kind: StoredProofKind, since: datetime | None, until: datetime, tally: Tally
 ) -> None:
     """Keep what a reconciliation found."""
     connection.execute(
         INSERT_RECONCILIATION,
         {
             "run_id": run.run_id,
-            "kind": kind,
+            "kind": int(kind),
             "since": since,
             "until": until,
             "rows": tally.rows,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from ....audit.whole import verify
+from ....schemas.statuses import StoredProofKind
 from ..runs import Outcome, Run
 from ..watermark import read_horizon
-from .verify_recent import WHOLE, Tally, reconcile, told
+from .verify_recent import Tally, reconcile, told
 
 #: How often the progress is noted, in seconds.
 NOTE_SECONDS = 2.0
@@ -28,7 +29,7 @@ def perform(run: Run) -> Outcome:
     )
     return Outcome(
         {"accounts": report.accounts, "rows": tally.rows, "discrepancies": tally.discrepancies},
-        lambda connection: reconcile(connection, run, WHOLE, None, until, tally),
+        lambda connection: reconcile(connection, run, StoredProofKind.WHOLE, None, until, tally),
     )
 
 
