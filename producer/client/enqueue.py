@@ -1,20 +1,19 @@
 """The putting of one chunk on its lanes, as a state machine without a socket; both clients drive it.
 
-Each round sends to every lane that still wants something one call of the script below. A lane never has two calls
+Each round sends to every lane that still wants something one call of the enqueue script. A lane never has two calls
 under way, so its commands cannot overtake each other, whatever is refused or repeated.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError
 
-from ...lanes.backlog import PUT
 from ...lanes.keys import Keys
+from ...lanes.scripts import ENQUEUE_KEYS, ENQUEUE_SCRIPT, ENQUEUE_SHA1, LaneLimits, enqueue_header
 from ...schemas.errors import LaneFull, OutcomeUnknown, Unavailable
 from ...schemas.settings import Settings
 from ...schemas.tickets import Ticket
@@ -27,36 +26,6 @@ _RefusalT = TypeVar("_RefusalT", LaneFull, Unavailable)
 #: The first and the longest pause before a full lane is tried again, in seconds: Redis has no event to wait for.
 FULL_LANE_PAUSES = (0.01, 0.5)
 
-#: KEYS      the lane (stream), whose what stands on it is (hash)
-#: ARGV[1]   most commands that the lane may hold
-#: ARGV[2]   bytes after which it takes no more
-#: ARGV[3]   how many times what is free there the store may have; 0 for whatever is free
-#: ARGV[4]   the store
-#: ARGV[5]   producer id: where to announce, with a number; "" to announce to nobody
-#: ARGV[6]   "1" to keep the results under their poll keys, "" not to
-#: ARGV[7…]  of each command, in order: its number, then its bytes
-#: The fields of an entry are those of `keys`: c the command, r where to announce it, k whether to keep its result.
-#: Returns the ids of the new entries, in order. If there is no room for all, adds none and returns what of.
-ENQUEUE_SCRIPT = f"""{PUT}
-local lane, backlog, store, producer, keep = KEYS[1], KEYS[2], ARGV[4], ARGV[5], ARGV[6]
-local commands, bytes, ids = (#ARGV - 6) / 2, 0, {{}}
-local what = full(lane, backlog, store, commands, tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]))
-if what then return what end
-for i = 7, #ARGV, 2 do
-  local command, reply = ARGV[i + 1], producer .. '/' .. ARGV[i]
-  bytes = bytes + #command
-  if producer == '' then
-    ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command)
-  elseif keep == '' then
-    ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply)
-  else
-    ids[#ids + 1] = redis.call('XADD', lane, '*', 'c', command, 'r', reply, 'k', keep)
-  end
-end
-note_put(lane, backlog, store, commands, bytes)
-return ids
-"""
-_SCRIPT_SHA1 = hashlib.sha1(ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 #: Teaches Redis the script, after it has forgotten it in a restart.
 LOAD_SCRIPT: Call = ("SCRIPT", "LOAD", ENQUEUE_SCRIPT)
 
@@ -84,13 +53,11 @@ class Shipment:
         #: An attempt got no answer: what is refused or not tried since may have been accepted then.
         self.is_doubtful = False
         self._keys = Keys(settings.redis_prefix)
-        self._limit = settings.lane_limit
-        self._most_bytes = settings.lane_bytes
-        self._share_of_free = share_of_free
+        self._limits = LaneLimits(settings.lane_limit, settings.lane_bytes, share_of_free)
         #: What the lanes that refused have no room for.
         self._full: dict[int, str] = {}
         self._producer_id = producer_id
-        self._keep = "1" if keep else ""
+        self._keep = keep
         self._waiting = dict(chunk.lanes)
         self._round: list[tuple[int, list[int]]] = []
         #: What Redis tells the time to, and when this round was asked for.
@@ -106,7 +73,7 @@ class Shipment:
         """Return the next round's calls, one for each lane that still wants something."""
         self._asked = time.monotonic()
         # More than a lane may hold could never be accepted in one piece.
-        self._round = [(partition, places[: self._limit]) for partition, places in self._waiting.items()]
+        self._round = [(partition, places[: self._limits.commands]) for partition, places in self._waiting.items()]
         return [self._call(partition, places) for partition, places in self._round]
 
     def settle(self, answers: Sequence[Any]) -> int:
@@ -137,7 +104,7 @@ class Shipment:
         """Return the ticket of a chunk of one command."""
         chunk, entry = self.chunk, self.entries[0].decode()
         fields = chunk.accounts[0], chunk.keys[0], entry, chunk.fingerprints[0]
-        return Ticket(store_id, *fields, bool(self._keep), producer_id, self.first_number)
+        return Ticket(store_id, *fields, self._keep, producer_id, self.first_number)
 
     def lane_full(self, accepted_before: int) -> LaneFull | OutcomeUnknown:
         """Return the error that a lane of this chunk is full, with what its whole call had accepted."""
@@ -151,7 +118,7 @@ class Shipment:
         what = self._full.get(partition, "commands")
         if what.startswith("store"):
             return f"This store has its share of what the lane of partition {partition} may hold ({what[6:]})"
-        limit = f"{self._limit} commands" if what == "commands" else f"{self._most_bytes} bytes"
+        limit = f"{self._limits.commands} commands" if what == "commands" else f"{self._limits.bytes} bytes"
         return f"The lane of partition {partition} is at its limit of {limit}"
 
     def doubted(self, error: _RefusalT) -> _RefusalT | OutcomeUnknown:
@@ -177,10 +144,15 @@ class Shipment:
 
     def _call(self, partition: int, places: list[int]) -> Call:
         encoded, first_number = self.chunk.encoded, self.first_number
-        keys = self._keys.lane(partition), self._keys.backlog(partition)
-        call: list[str | bytes | int] = ["EVALSHA", _SCRIPT_SHA1, len(keys), *keys]
-        call += (self._limit, self._most_bytes, self._share_of_free)
-        call += (self.chunk.store_id, self._producer_id, self._keep)
+        header = enqueue_header(
+            self._keys,
+            partition,
+            self._limits,
+            self.chunk.store_id,
+            producer_id=self._producer_id,
+            keep=self._keep,
+        )
+        call: list[str | bytes | int] = ["EVALSHA", ENQUEUE_SHA1, ENQUEUE_KEYS, *header]
         for place in places:
             call += (first_number + place, encoded[place])
         return tuple(call)

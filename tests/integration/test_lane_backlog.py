@@ -7,9 +7,10 @@ import redis
 
 from creditlane import Client, Debit, LaneFull, Settings
 from creditlane.lanes.keys import Keys
+from creditlane.lanes.scripts import ENQUEUE_SCRIPT
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.producer.client.chunks import Chunk
-from creditlane.producer.client.enqueue import ENQUEUE_SCRIPT, Shipment
+from creditlane.producer.client.enqueue import Shipment
 from creditlane.schemas.fair_shares import SHARE_OF_FREE
 from creditlane.worker.lanes.deleter import Deleter
 from creditlane.worker.lanes.entries import Batch, parse_request

@@ -25,7 +25,7 @@ def shipment_of(count: int, *, partitions: int = 8, lane_limit: int = 1_000, fir
 
 def entries_for(call: tuple[Any, ...], prefix: str) -> list[bytes]:
     """Answer as the script does: an id for each pair of number and command."""
-    return [f"{prefix}-{place}".encode() for place in range((len(call) - 11) // 2)]
+    return [f"{prefix}-{place}".encode() for place in range((len(call) - 12) // 2)]
 
 
 def test_a_round_makes_one_call_for_each_lane() -> None:
@@ -35,7 +35,7 @@ def test_a_round_makes_one_call_for_each_lane() -> None:
 
     lanes = [call[3] for call in calls]
     assert len(lanes) == len(set(lanes)) == len(shipment.chunk.lanes)
-    assert sum((len(call) - 11) // 2 for call in calls) == 40
+    assert sum((len(call) - 12) // 2 for call in calls) == 40
 
 
 def test_only_the_lanes_that_refused_are_called_again() -> None:
@@ -44,7 +44,7 @@ def test_only_the_lanes_that_refused_are_called_again() -> None:
 
     accepted = shipment.settle([b"commands", *(entries_for(call, "1") for call in rest)])
 
-    assert accepted == shipment.accepted == 40 - (len(first) - 11) // 2
+    assert accepted == shipment.accepted == 40 - (len(first) - 12) // 2
     assert not shipment.is_done
     assert shipment.calls() == [first]
 
@@ -55,7 +55,7 @@ def test_more_than_a_lane_may_hold_goes_in_pieces_one_after_the_other() -> None:
 
     while not shipment.is_done:
         (call,) = shipment.calls()
-        sizes.append((len(call) - 11) // 2)
+        sizes.append((len(call) - 12) // 2)
         shipment.settle([entries_for(call, str(len(sizes)))])
 
     assert sizes == [4, 4, 2]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import redis
 import structlog
 
-from ...lanes.backlog import PUT
 from ...lanes.keys import Keys
 from ...lanes.routing import partition_of
+from ...lanes.scripts import ENQUEUE_KEYS, ENQUEUE_SCRIPT, LaneLimits, enqueue_header
 from ...schemas.fair_shares import SHARE_OF_FREE
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.installation import READ_INSTALLATION
@@ -57,27 +57,6 @@ from unnest(%(stores)s::integer[], %(keys)s::text[]) as done (store_id, idempote
 where due_commands.store_id = done.store_id and due_commands.idempotency_key = done.idempotency_key
 """
 
-#: KEYS      the lane (stream), whose what stands on it is (hash)
-#: ARGV[1]   most commands that the lane may hold
-#: ARGV[2]   bytes after which it takes no more
-#: ARGV[3]   how many times what is free there the store may have
-#: ARGV[4]   the store
-#: ARGV[5…]  its commands, in order
-#: Adds the first of them, as many as fit, and returns how many. Nobody waits for their results.
-PUT_SCRIPT = f"""{PUT}
-local lane, backlog, most, store, bytes = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[4], 0
-local fitting = math.min(#ARGV - 4, most - redis.call('XLEN', lane))
-if fitting <= 0 or full(lane, backlog, store, fitting, most, tonumber(ARGV[2]), tonumber(ARGV[3])) then
-  return 0
-end
-for i = 5, fitting + 4 do
-  redis.call('XADD', lane, '*', 'c', ARGV[i])
-  bytes = bytes + #ARGV[i]
-end
-note_put(lane, backlog, store, fitting, bytes)
-return fitting
-"""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -99,7 +78,7 @@ class DueCommands:
     """What is due, and the way to the lanes."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = settings.lane_limit, settings.lane_bytes, SHARE_OF_FREE
+        self._limits = LaneLimits(settings.lane_limit, settings.lane_bytes, SHARE_OF_FREE)
         self._keys = Keys(settings.redis_prefix)
         self._partitions = 0
 
@@ -152,10 +131,14 @@ class DueCommands:
             queues.setdefault(one.queue, []).append(one)
         pipeline = client.pipeline(transaction=False)
         for (partition, store), commands in queues.items():
-            keys = self._keys.lane(partition), self._keys.backlog(partition)
-            pipeline.eval(PUT_SCRIPT, len(keys), *keys, *self._limits, store, *(one.command for one in commands))
-        put = pipeline.execute()
-        return [one for commands, count in zip(queues.values(), put, strict=True) for one in commands[:count]]
+            # Nobody waits for their results, so they have no numbers.
+            numbered = [part for one in commands for part in (0, one.command)]
+            header = enqueue_header(self._keys, partition, self._limits, store, first_that_fit=True)
+            pipeline.eval(ENQUEUE_SCRIPT, ENQUEUE_KEYS, *header, *numbered)
+        answers = pipeline.execute()
+        # What is no list of new entries says what the lane has no room for.
+        counts = [len(answer) if isinstance(answer, list) else 0 for answer in answers]
+        return [one for commands, count in zip(queues.values(), counts, strict=True) for one in commands[:count]]
 
 
 def _scalar(row: tuple[Any, ...] | None) -> Any:

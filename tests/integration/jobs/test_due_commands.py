@@ -135,7 +135,9 @@ def test_an_account_can_be_opened_later(client: Client, connection: Connection) 
     assert waiting(connection) == [key]
 
 
+@pytest.mark.parametrize("slice_commands", [2, 1_000])
 def test_a_full_lane_holds_back_its_own_commands_only(
+    slice_commands: int,
     client: Client,
     connection: Connection,
     client_of_redis: redis.Redis,
@@ -144,7 +146,7 @@ def test_a_full_lane_holds_back_its_own_commands_only(
 ) -> None:
     """Given lanes that take two commands, when one account has five due and another one, then the lanes hold two and
     one, and the rest follows, in order, when there is room."""
-    monkeypatch.setattr(due_commands, "SLICE_COMMANDS", 2)
+    monkeypatch.setattr(due_commands, "SLICE_COMMANDS", slice_commands)
     for number in range(5):
         client.schedule(credit(number), at=LONG_AGO + timedelta(seconds=number))
     client.schedule(credit(9, BOB), at=LONG_AGO + timedelta(seconds=9))
