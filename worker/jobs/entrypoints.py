@@ -2,6 +2,12 @@
 
 Whoever can write to Redis can write jobs, and RQ imports and calls whatever a job names. Here a name is looked up in a
 table of ours, before anything is imported, and what is called comes from the table.
+
+A name is stored with its job for as long as the job is, in RQ's failed registry without an end, so it is data: it stays
+in the table whatever becomes of the module that it once named. Each function has two. Jobs are still made under the
+first, by which release 0.1.0 knows it: its processes refuse what they do not know, and may run beside these. The second
+names this module, which no move of a function changes; it is accepted, and jobs are to be made under it once every
+release that may run beside this one knows it.
 """
 
 from __future__ import annotations
@@ -43,13 +49,13 @@ class EntryPoint(NamedTuple):
     arguments: Any
 
 
-#: By the names that jobs have. One that was in a release stays here, whatever becomes of its module: failed jobs that
-#: name it wait to be done again for as long as somebody likes.
+#: By the names that jobs have. One that was in a release is never taken out.
 ENTRY_POINTS: dict[str, EntryPoint] = {
     ROUND: EntryPoint("webhooks.delivery_round", "deliver_round", tuple[()]),
     PERFORM_RUN: EntryPoint("jobs.runs", "perform_run", tuple[_RunId]),
     REPORT_EXHAUSTED: EntryPoint("webhooks.exhausted", "report_exhausted", tuple[_StoreId, _UuidText, _EventIds]),
 }
+ENTRY_POINTS |= {f"{__package__}.entrypoints.{entry.function}": entry for entry in ENTRY_POINTS.values()}
 
 
 class Call(NamedTuple):

@@ -25,7 +25,7 @@ from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.checked_jobs import MAX_DATA_BYTES, CheckedJob
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.entrypoints import ENTRY_POINTS, PERFORM_RUN, REPORT_EXHAUSTED, ROUND
+from creditlane.worker.jobs.entrypoints import PERFORM_RUN, REPORT_EXHAUSTED, ROUND
 from creditlane.worker.jobs.queues import open_queue, read_refusals
 from creditlane.worker.jobs.rq_worker import JobsWorker
 from creditlane.worker.jobs.runs import request_run
@@ -285,15 +285,6 @@ def test_no_process_listens_to_commands_of_rq(
     done = "select status from job_runs where run_id = %s"
     assert wait_until(lambda: connection.execute(done, [run_id]).fetchone() == (3,), seconds=DEADLINE_SECONDS)
     assert process.poll() is None
-
-
-def test_the_names_that_jobs_of_ours_have_stay() -> None:
-    """Failed jobs wait under these names; whoever moves a function keeps its name in the table."""
-    assert set(ENTRY_POINTS) >= {
-        "creditlane.worker.jobs.runs.perform_run",
-        "creditlane.worker.webhooks.exhausted.report_exhausted",
-        "creditlane.worker.webhooks.rounds.deliver_round",
-    }
 
 
 @pytest.mark.parametrize(
