@@ -1,10 +1,15 @@
-"""Which addresses are public, and what an operator allows and denies beside. Pure: nothing is resolved here."""
+"""Which addresses webhooks may reach: public ones by https, and what an operator allows; never what one denies.
+
+Judged when an endpoint is made, as far as its URL tells, and again for every address that is connected to. Pure:
+nothing is resolved here.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from .errors import ConfigurationError
 from .settings import Settings
@@ -48,8 +53,20 @@ _NOT_PUBLIC_V6 = [IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "
 #: The last part of a host by which it is a number: 127.1, 0x7f000001, 2130706433.
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
+_LOCALHOST = IPv4Address("127.0.0.1")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _V4_COMPATIBLE = IPv6Network("::/96")
+
+
+_TO_ALLOW = "An operator can allow a network with CREDITLANE_WEBHOOK_ALLOWED_NETWORKS."
+
+
+class Refusal(StrEnum):
+    """Why an address is not reached, as the operator reads it once the address is put in."""
+
+    DENIED = "{} is denied by CREDITLANE_WEBHOOK_DENIED_NETWORKS"
+    NOT_PUBLIC = "{} is not a public address. " + _TO_ALLOW
+    NOT_HTTPS = "http to {} is refused; use https. " + _TO_ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +76,16 @@ class NetworkRules:
     allowed: tuple[Network, ...] = ()
     denied: tuple[Network, ...] = ()
 
-    def allows(self, address: Address) -> bool:
-        """Tell whether this address may be reached though it be not public, also by http."""
-        return _is_among(bare_address(address), self.allowed) and not self.denies(address)
-
-    def denies(self, address: Address) -> bool:
-        """Tell whether this address, or the one that it leads to, may not be reached."""
-        return _is_among(address, self.denied) or _is_among(bare_address(address), self.denied)
+    def refusal_of(self, address: Address, *, is_https: bool) -> Refusal | None:
+        """Return why this address, or the one that it leads to, is not reached; None: it may be."""
+        bare = bare_address(address)
+        if _is_among(address, self.denied) or _is_among(bare, self.denied):
+            return Refusal.DENIED
+        if _is_among(bare, self.allowed):
+            return None
+        if not _is_public(bare):
+            return Refusal.NOT_PUBLIC
+        return None if is_https else Refusal.NOT_HTTPS
 
 
 def network_rules(settings: Settings) -> NetworkRules:
@@ -97,9 +117,19 @@ def parse_networks(text: str, *, setting: str = "CREDITLANE_WEBHOOK_ALLOWED_NETW
     return tuple(networks)
 
 
-def is_number(host: str) -> bool:
-    """Tell whether a host is a number of some form, which browsers and `inet_aton` take for an address."""
-    return _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is not None
+def address_of_host(host: str) -> Address | None:
+    """Return the address that the host of a URL is by itself, without brackets; None for a name, which is resolved.
+
+    Raises:
+        ValueError: it is a number in another form than four decimal numbers or IPv6; `inet_aton` and browsers, among
+            others, each read those as another address.
+    """
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return _LOCALHOST
+    if ":" not in name and _NUMBER.fullmatch(name.rpartition(".")[2]) is None:
+        return None
+    return ip_address(name)
 
 
 def bare_address(address: Address) -> Address:
@@ -119,7 +149,7 @@ def _is_among(address: Address, networks: tuple[Network, ...]) -> bool:
     return any(address in network for network in networks)
 
 
-def is_public(address: Address) -> bool:
+def _is_public(address: Address) -> bool:
     """Tell whether anybody on the internet could reach this address, and nothing special is there."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_V4)

@@ -1,4 +1,4 @@
-"""URLs to which news go: the form they must have. Whether a target may be reached is judged when it is sent to."""
+"""URLs of webhooks: the form they must have. Which addresses may be reached is judged in `networks`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ URL_PATTERN = (
     rf"(?:[/?]{_REST}*)?$"
 )
 
-_is_url = re.compile(URL_PATTERN).fullmatch
+#: What a URL of another form is told.
+URL_FORM = (
+    "must be an absolute http or https URL with a host and without userinfo and fragment, in ASCII: "
+    "a host like xn--… and everything else percent-encoded"
+)
+
+_matches = re.compile(URL_PATTERN).fullmatch
+
+
+def is_target_url(text: str) -> bool:
+    """Tell whether the text has the form of a webhook's URL."""
+    return len(text) <= MAX_URL_CHARACTERS and _matches(text) is not None
 
 
 def _whole(url: str) -> str:
-    if not _is_url(url):
-        raise PydanticCustomError(
-            "url_form",
-            "must be an absolute http or https URL with a host and without userinfo and fragment, in ASCII: "
-            "a host like xn--… and everything else percent-encoded",
-        )
+    if not is_target_url(url):
+        raise PydanticCustomError("url_form", URL_FORM)
     return url
 
 

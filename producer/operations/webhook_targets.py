@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_address
 from urllib.parse import urlsplit
 
 from ...schemas.errors import InvalidCommand
-from ...schemas.networks import Address, NetworkRules, bare_address, is_number, is_public
-
-_LOCALHOST = IPv4Address("127.0.0.1")
+from ...schemas.networks import NetworkRules, address_of_host
 
 
 def refuse_target(url: str, networks: NetworkRules) -> None:
-    """Let a URL of the right form pass, if news may go there.
+    """Let a URL of the right form pass, if webhooks may go there.
 
     Raises:
         InvalidCommand: it is http and not into a network that the operator allows, or its host is an address, or
@@ -20,34 +17,18 @@ def refuse_target(url: str, networks: NetworkRules) -> None:
     """
     try:
         parts = urlsplit(url)
+        address = address_of_host(parts.hostname or "")
     except ValueError:
-        raise _no_host() from None
-    address = _address_of(parts.hostname or "")
-    if address is not None and networks.allows(address):
+        raise InvalidCommand(
+            "url: the host must be a name, four decimal numbers, or IPv6 in brackets", field="url"
+        ) from None
+    is_https = parts.scheme.lower() == "https"
+    if is_https if address is None else networks.refusal_of(address, is_https=is_https) is None:
         return
-    if parts.scheme.lower() != "https":
+    if not is_https:
         raise InvalidCommand(
             "url: must be https; http is only for addresses in networks that the operator allows", field="url"
         )
-    if address is not None and (networks.denies(address) or not is_public(bare_address(address))):
-        raise InvalidCommand(
-            "url: must not lead into a network that is not public, unless the operator allows that network", field="url"
-        )
-
-
-def _address_of(host: str) -> Address | None:
-    """Return the address that the host is by itself; None for a name."""
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return _LOCALHOST
-    if ":" not in name and not is_number(name):
-        return None
-    try:
-        return ip_address(name)
-    except ValueError:
-        # Each other form of a number is read differently by somebody.
-        raise _no_host() from None
-
-
-def _no_host() -> InvalidCommand:
-    return InvalidCommand("url: the host must be a name, four decimal numbers, or IPv6 in brackets", field="url")
+    raise InvalidCommand(
+        "url: must not lead into a network that is not public, unless the operator allows that network", field="url"
+    )

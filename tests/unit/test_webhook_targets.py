@@ -15,12 +15,13 @@ from creditlane.schemas.errors import ConfigurationError, InvalidCommand, Target
 from creditlane.schemas.networks import NetworkRules, network_rules, parse_networks
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import attempt as sending
-from creditlane.worker.webhooks import targets
 from creditlane.worker.webhooks.attempt import Lookup, Outcome, Sender
 from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: An address that is nobody's business; nothing is ever sent there.
 PUBLIC = "93.184.215.14"
+#: What the operator reads after why an address is refused that could be allowed.
+TO_ALLOW = "An operator can allow a network with CREDITLANE_WEBHOOK_ALLOWED_NETWORKS."
 
 REFUSED_V4 = [
     "127.0.0.1",
@@ -369,10 +370,10 @@ async def test_what_the_operators_resolver_knows_is_told_to_the_operator_alone()
     told = [(line["host"], line["detail"]) for line in lines]
 
     assert outcomes == [REFUSED] * 3
-    assert told[0] == ("inside.example", f"10.0.0.1 is not a public address. {targets._TO_ALLOW}")
+    assert told[0] == ("inside.example", f"10.0.0.1 is not a public address. {TO_ALLOW}")
     assert told[1][0] == "nowhere.example"
     assert "Name or service not known" in told[1][1]
-    assert told[2] == ("outside.example", f"http to {PUBLIC} is refused; use https. {targets._TO_ALLOW}")
+    assert told[2] == ("outside.example", f"http to {PUBLIC} is refused; use https. {TO_ALLOW}")
 
 
 def knowing(answer: list[str] | OSError) -> Lookup:
@@ -407,7 +408,7 @@ async def test_a_sender_logs_a_refused_host_once(monkeypatch: pytest.MonkeyPatch
     "url",
     [
         "https://example.com/hook?a=b%20c",
-        "https://bücher.example/",
+        "https://xn--bcher-kva.example/",
         f"https://{PUBLIC}:8443/",
         "https://[2606:4700::1111]/",
         "https://[64:ff9b::5db8:d70e]/",
