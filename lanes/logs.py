@@ -20,17 +20,18 @@ from .log_stream import adopt_standard_error
 from .postgres.errors import without_rows
 
 #: What every line has, whoever logs it.
-COMMON: list[Processor] = [
+_COMMON: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
 
-def configure_logs(log_format: str | None) -> tuple[TextIO, list[Processor]]:
+def configure_logs(log_format: str | None, *, of_libraries: bool = False) -> None:
     """Set up logging for this process; `json`, `console`, or None to choose by whether a person is watching.
 
-    Returns where lines are written, and what makes a line of an event that has what every line has.
+    `of_libraries`: what they log by the standard module, uvicorn among them, goes the same way and has the same request
+    id. It is for a process that logs a line for each request, so loggers are kept from their first use on.
     """
     stream = adopt_standard_error()
     chosen = log_format or ("console" if stream.isatty() else "json")
@@ -41,13 +42,26 @@ def configure_logs(log_format: str | None) -> tuple[TextIO, list[Processor]]:
     else:
         finishing += [structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[*COMMON, *finishing],
+        processors=[*_COMMON, *finishing],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=of_libraries,
     )
+    if of_libraries:
+        _adopt_libraries(stream, finishing)
     sys.excepthook = _write_uncaught
     threading.excepthook = _write_uncaught_of_thread
-    return stream, finishing
+
+
+def _adopt_libraries(stream: TextIO, finishing: list[Processor]) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_COMMON,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finishing],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def _without_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

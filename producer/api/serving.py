@@ -12,11 +12,11 @@ from typing import cast
 
 import uvicorn
 
+from ...lanes.logs import configure_logs
 from ...schemas.errors import ConfigurationError
 from ...schemas.networks import parse_networks
 from ...schemas.settings import Settings
 from .app import create_app
-from .logs import configure_logs
 from .middleware.connection_guard import KEEP_ALIVE_SECONDS, GuardedProtocol
 from .middleware.connection_limits import OTHER_DESCRIPTORS, ConnectionLimits
 
@@ -30,7 +30,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
     Raises:
         ConfigurationError: it cannot start as it is set up.
     """
-    configure_logs(settings.log_format)
+    configure_logs(settings.log_format, of_libraries=True)
     trusted = parse_networks(settings.api_trusted_proxies, setting="CREDITLANE_API_TRUSTED_PROXIES")
     app = create_app(settings)
     _raise_descriptor_limit(settings.api_connections + OTHER_DESCRIPTORS)

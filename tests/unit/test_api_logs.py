@@ -9,8 +9,8 @@ import pytest
 LOG = """
 import logging, sys
 import structlog
-from creditlane.producer.api.logs import configure_logs
-configure_logs(sys.argv[1])
+from creditlane.lanes.logs import configure_logs
+configure_logs(sys.argv[1], of_libraries=True)
 structlog.contextvars.bind_contextvars(request_id="req_1")
 structlog.get_logger("ours").info("by us", number=1)
 logging.getLogger("uvicorn.error").warning("by a %s", "library")

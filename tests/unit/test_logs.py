@@ -10,14 +10,12 @@ LOG = """
 import logging, os, sys, threading
 import psycopg, structlog
 from creditlane.schemas.settings import load_settings
-if sys.argv[1] == "api":
-    from creditlane.producer.api.logs import configure_logs
-else:
-    from creditlane.lanes.logs import configure_logs
+from creditlane.lanes.logs import configure_logs
+if sys.argv[1] != "api":
     from creditlane.worker.jobs.rq_worker import adopt_rq_logs
     adopt_rq_logs()
 load_settings()
-configure_logs(sys.argv[2])
+configure_logs(sys.argv[2], of_libraries=sys.argv[1] == "api")
 log = structlog.get_logger("ours")
 text = "a\\x1b[2J\\x1b]0;OWNED\\x07\\x9bb\\rc\\nforged"
 log.warning("request", path=text, many=[text], **{"na\\x1bme": 1})
@@ -39,7 +37,7 @@ raise ValueError("last s3cr3t " + text)
 
 @pytest.fixture(params=["api", "worker"])
 def process(request: pytest.FixtureRequest) -> str:
-    """Those with a log of their own set-up: the API, and all others."""
+    """The API, whose libraries log, too, and all others."""
     return str(request.param)
 
 
