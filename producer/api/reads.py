@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
 
 from ...lanes.postgres.sessions import Row
 from ...schemas.commands import REVERSAL_KEY_PREFIX
-from ...schemas.identifiers import ACCOUNT_PREFIX, ENTRY_PREFIX, is_account_id, position_of
+from ...schemas.identifiers import ENTRY_PREFIX, is_account_id, position_of
 from ...schemas.kinds import SIDE_NAMES
 from ...schemas.results import moment_of, moment_text
 from ...schemas.time import parse_moment as moment_named
-from ..ledger import queries
 from ..ledger import reads as ledger_reads
 from ..ledger.read_steps import Query, Reading, perform_async
-from ..ledger.rows import AccountRow, EntryRow, TransactionRows, account_row, entry_row
+from ..ledger.rows import AccountRow, EntryRow, TransactionRows
 from .auth import Store, authenticated_store
 from .connections import Connections
 from .errors import Problem
@@ -88,25 +87,14 @@ class Reads:
 
     async def list_accounts(self, window: Window, customer_id: str | None) -> Page[AccountBody]:
         """Return a page of accounts, newest first."""
-        cursors = [cursor for cursor in (window.starting_after, window.ending_before) if cursor is not None]
-        moments = await self._account_moments(cursors)
-        for name, cursor in window.cursors():
-            if cursor not in moments:
+        given = dict(window.cursors())
+        cursors = await self._perform(ledger_reads.account_cursors(filter(is_account_id, given.values())))
+        for name, cursor in given.items():
+            if cursor not in cursors:
                 raise window.unknown(name)
-        after, before = window.starting_after, window.ending_before
-        statement = queries.list_accounts(
-            of_customer=customer_id is not None, after=after is not None, before=before is not None
-        )
-        rows = await self._rows(
-            statement,
-            customer=customer_id,
-            count=window.fetch,
-            after=after and after[4:],
-            after_at=after and moments[after],
-            before=before and before[4:],
-            before_at=before and moments[before],
-        )
-        return window.page([self.body_of(account_row(row)) for row in rows])
+        after, before = (cursors.get(given.get(name, "")) for name in ("starting_after", "ending_before"))
+        rows = await self._perform(ledger_reads.accounts_between(customer_id, after, before, window.fetch))
+        return window.page([self.body_of(row) for row in rows])
 
     async def balance(self, account_id: str) -> BalanceBody | None:
         """Return the current balance, or None if the store has no such account."""
@@ -130,23 +118,19 @@ class Reads:
 
     async def list_entries(self, account_id: str, window: Window) -> Page[EntryBody]:
         """Return a page of the account's entries, newest first."""
-        bounds = {"starting_after": 2**63 - 1, "ending_before": 0}
+        bounds = {"starting_after": ledger_reads.ABOVE_EVERY_SEQ, "ending_before": 0}
         cursors = list(window.cursors())
-        latest = await self._latest_seq(account_id) if cursors else 0
+        latest = await self._perform(ledger_reads.latest_seq(account_id)) if cursors else 0
         for name, cursor in cursors:
             position = position_of(cursor) if cursor.startswith(ENTRY_PREFIX) else None
             if position is None or position.account_id != account_id or position.seq > latest:
                 raise window.unknown(name)
             bounds[name] = position.seq
-        statement = queries.LIST_ENTRIES_UP if window.is_upwards else queries.LIST_ENTRIES_DOWN
-        rows = await self._rows(
-            statement,
-            account=account_id[4:],
-            below=bounds["starting_after"],
-            above=bounds["ending_before"],
-            count=window.fetch,
+        above, below = bounds["ending_before"], bounds["starting_after"]
+        rows = await self._perform(
+            ledger_reads.entries_between(account_id, above, below, window.fetch, upwards=window.is_upwards)
         )
-        return window.page([_entry_of(entry_row(row)) for row in rows])
+        return window.page([_entry_of(row) for row in rows])
 
     async def transaction(self, identifier: str) -> TransactionBody | None:
         """Return the transaction with all its entries, or None if the store has none of this id."""
@@ -162,14 +146,8 @@ class Reads:
                 raise window.unknown(name)
             cursors[name] = first
         after, before = cursors.get("starting_after"), cursors.get("ending_before")
-        rows = await self._rows(
-            queries.list_transactions(after=after is not None, before=before is not None),
-            reference=reference,
-            count=window.fetch,
-            **ledger_reads.cursor_values("after", after),
-            **ledger_reads.cursor_values("before", before),
-        )
-        page = window.page([entry_row(row) for row in rows])
+        firsts = await self._perform(ledger_reads.first_entries_between(reference, after, before, window.fetch))
+        page = window.page(firsts)
         found = await self._perform(ledger_reads.with_all_entries(page.data))
         return Page([self._transaction_of(transaction) for transaction in found], page.has_more)
 
@@ -178,33 +156,19 @@ class Reads:
         transaction = await self.transaction(identifier)
         if transaction is None:
             return None
-        decided = await self._rows(queries.FIND_KEY, key=REVERSAL_KEY_PREFIX + identifier)
+        decided = await self._perform(ledger_reads.is_decided(REVERSAL_KEY_PREFIX + identifier))
         accounts = await self.accounts({entry.account_id for entry in transaction.entries})
-        return ReversalView(transaction, accounts, bool(decided))
+        return ReversalView(transaction, accounts, decided)
 
     async def _perform(self, reading: Reading[_T]) -> _T:
-        def ask(query: Query) -> Awaitable[list[Row]]:
-            return self._rows(query.statement, **query.values)
+        async def ask(query: Query) -> list[Row]:
+            with self._read_time.taken() as until:
+                return await self._read(query.statement, {"store": self._store.store_id, **query.values}, until)
 
         return await perform_async(reading, ask)
 
-    async def _rows(self, statement: str, **values: Any) -> list[Row]:
-        with self._read_time.taken() as until:
-            return await self._read(statement, {"store": self._store.store_id, **values}, until)
-
     async def _account_rows(self, account_ids: Iterable[str]) -> list[AccountRow]:
-        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
-        rows = await self._rows(queries.READ_ACCOUNTS, accounts=wanted) if wanted else []
-        return [account_row(row) for row in rows]
-
-    async def _account_moments(self, account_ids: list[str]) -> dict[str, datetime]:
-        wanted = [account_id[4:] for account_id in account_ids if is_account_id(account_id)]
-        rows = await self._rows(queries.FIND_ACCOUNT_CURSORS, accounts=wanted) if wanted else []
-        return {ACCOUNT_PREFIX + account.hex: moment for account, moment in rows}
-
-    async def _latest_seq(self, account_id: str) -> int:
-        ((latest,),) = await self._rows(queries.LATEST_SEQ, account=account_id[4:])
-        return latest or 0
+        return await self._perform(ledger_reads.accounts(filter(is_account_id, account_ids)))
 
     def _transaction_of(self, rows: TransactionRows) -> TransactionBody:
         first = rows.first

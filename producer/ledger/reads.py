@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...schemas.account_names import name_key
 from ...schemas.errors import AccountNotFound
-from ...schemas.identifiers import TRANSACTION_PREFIX, position_of
+from ...schemas.identifiers import ACCOUNT_PREFIX, TRANSACTION_PREFIX, position_of
 from ...schemas.results import moment_of
 from . import queries
 from .read_steps import Query, Reading
@@ -25,6 +25,13 @@ ABOVE_EVERY_SEQ = 2**63 - 1
 _ItemT = TypeVar("_ItemT")
 
 
+class AccountCursor(NamedTuple):
+    """Where an account is in a list of accounts: newest first, those of one moment by their ids."""
+
+    account_id: str
+    created_at: datetime
+
+
 class Page(NamedTuple, Generic[_ItemT]):
     """Some items, newest first, and the last of them if there may be more after it."""
 
@@ -36,16 +43,23 @@ class Page(NamedTuple, Generic[_ItemT]):
 PageAfter = Callable[[_ItemT | None, int], Reading[Page[_ItemT]]]
 
 
+def accounts(account_ids: Iterable[str]) -> Reading[list[AccountRow]]:
+    """Return those of the accounts that the store has, in no order; each id once, and of the right form."""
+    wanted = [account_id[4:] for account_id in account_ids]
+    rows = (yield Query(queries.READ_ACCOUNTS, {"accounts": wanted})) if wanted else []
+    return [account_row(row) for row in rows]
+
+
 def account(account_id: str) -> Reading[AccountRow]:
     """Return the account.
 
     Raises:
         AccountNotFound: the store has none of this id.
     """
-    rows = yield Query(queries.READ_ACCOUNTS, {"accounts": [account_id[4:]]})
+    rows = yield from accounts([account_id])
     if not rows:
         raise AccountNotFound(details={"account_id": account_id})
-    return account_row(rows[0])
+    return rows[0]
 
 
 def open_account(customer_id: str, name: str) -> Reading[AccountRow | None]:
@@ -54,18 +68,54 @@ def open_account(customer_id: str, name: str) -> Reading[AccountRow | None]:
     return account_row(rows[0]) if rows else None
 
 
+def account_cursors(account_ids: Iterable[str]) -> Reading[dict[str, AccountCursor]]:
+    """Return where those of the accounts are, by id, that the store has; the ids are of the right form."""
+    wanted = [account_id[4:] for account_id in account_ids]
+    rows = (yield Query(queries.FIND_ACCOUNT_CURSORS, {"accounts": wanted})) if wanted else []
+    found = [AccountCursor(ACCOUNT_PREFIX + account.hex, created_at) for account, created_at in rows]
+    return {cursor.account_id: cursor for cursor in found}
+
+
+def accounts_between(
+    customer_id: str | None, after: AccountCursor | None, before: AccountCursor | None, count: int
+) -> Reading[list[AccountRow]]:
+    """Return accounts of the customer, or of all, that come after one in the list and before another.
+
+    Newest first from `after`, or from the newest where that is not given; where `before` alone is, from there upwards,
+    oldest first.
+    """
+    statement = queries.list_accounts(
+        of_customer=customer_id is not None, after=after is not None, before=before is not None
+    )
+    values: dict[str, Any] = {"customer": customer_id, "count": count}
+    for name, cursor in (("after", after), ("before", before)):
+        if cursor is not None:
+            values |= {name: cursor.account_id[4:], f"{name}_at": cursor.created_at}
+    rows = yield Query(statement, values)
+    return [account_row(row) for row in rows]
+
+
 def accounts_of(customer_id: str | None) -> PageAfter[AccountRow]:
     """Return what reads the accounts of the customer, or of all, newest first."""
 
     def page(last: AccountRow | None, count: int) -> Reading[Page[AccountRow]]:
-        statement = queries.list_accounts(of_customer=customer_id is not None, after=last is not None, before=False)
-        values: dict[str, Any] = {"customer": customer_id, "count": count}
-        if last is not None:
-            values |= {"after": last.account_id[4:], "after_at": moment_of(last.created_us)}
-        rows = yield Query(statement, values)
-        return _page([account_row(row) for row in rows], count)
+        after = None if last is None else AccountCursor(last.account_id, moment_of(last.created_us))
+        return _page((yield from accounts_between(customer_id, after, None, count)), count)
 
     return page
+
+
+def entries_between(
+    account_id: str, above: int, below: int, count: int, *, upwards: bool = False, alone: bool = False
+) -> Reading[list[EntryRow]]:
+    """Return the account's entries between two numbers, newest first, or upwards from the lower one, oldest first.
+
+    `alone`: with the key of their transaction, which otherwise is on its first entry only; downwards.
+    """
+    downwards = queries.LIST_LONE_ENTRIES if alone else queries.LIST_ENTRIES_DOWN
+    values = {"account": account_id[4:], "above": above, "below": below, "count": count}
+    rows = yield Query(queries.LIST_ENTRIES_UP if upwards else downwards, values)
+    return [entry_row(row) for row in rows]
 
 
 def entries_of(account_id: str) -> PageAfter[EntryRow]:
@@ -73,25 +123,46 @@ def entries_of(account_id: str) -> PageAfter[EntryRow]:
 
     def page(last: EntryRow | None, count: int) -> Reading[Page[EntryRow]]:
         below = ABOVE_EVERY_SEQ if last is None else last.seq
-        values = {"account": account_id[4:], "above": 0, "below": below, "count": count}
-        rows = yield Query(queries.LIST_LONE_ENTRIES, values)
+        rows = yield from entries_between(account_id, 0, below, count, alone=True)
         if not rows and last is None:
             yield from account(account_id)
-        return _page([entry_row(row) for row in rows], count)
+        return _page(rows, count)
 
     return page
+
+
+def latest_seq(account_id: str) -> Reading[int]:
+    """Return the number of the account's latest entry, 0 if it has none."""
+    ((latest,),) = yield Query(queries.LATEST_SEQ, {"account": account_id[4:]})
+    return latest or 0
+
+
+def first_entries_between(
+    reference: str, after: EntryRow | None, before: EntryRow | None, count: int
+) -> Reading[list[EntryRow]]:
+    """Return the first entries of transactions of this reference, from one and to another, as `accounts_between`."""
+    statement = queries.list_transactions(after=after is not None, before=before is not None)
+    values: dict[str, Any] = {"reference": reference, "count": count}
+    for name, row in (("after", after), ("before", before)):
+        if row is not None:
+            values |= {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
+    rows = yield Query(statement, values)
+    return [entry_row(row) for row in rows]
 
 
 def transactions_of(reference: str) -> PageAfter[TransactionRows]:
     """Return what reads the transactions of this reference, newest first."""
 
     def page(last: TransactionRows | None, count: int) -> Reading[Page[TransactionRows]]:
-        statement = queries.list_transactions(after=last is not None, before=False)
-        cursor = cursor_values("after", last.first if last else None)
-        rows = yield Query(statement, {"reference": reference, "count": count, **cursor})
-        return _page((yield from with_all_entries([entry_row(row) for row in rows])), count)
+        firsts = yield from first_entries_between(reference, last.first if last else None, None, count)
+        return _page((yield from with_all_entries(firsts)), count)
 
     return page
+
+
+def is_decided(idempotency_key: str) -> Reading[bool]:
+    """Tell whether a command of this key was decided, applied or refused."""
+    return bool((yield Query(queries.FIND_KEY, {"key": idempotency_key})))
 
 
 def transaction(identifier: str) -> Reading[TransactionRows | None]:
@@ -148,13 +219,6 @@ def balance_of_settled(account_id: str, at: datetime, settled: datetime) -> Read
     before = settled + RESOLUTION
     ((balance,),) = yield Query(queries.BALANCE_BEFORE, {"account": account_hex, "before": before})
     return balance, settled
-
-
-def cursor_values(name: str, row: EntryRow | None) -> dict[str, Any]:
-    """Return the values of `list_transactions` for a cursor of this name at the first entry of a transaction."""
-    if row is None:
-        return {}
-    return {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
 
 
 def _page(items: Sequence[_ItemT], count: int) -> Page[_ItemT]:
