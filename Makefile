@@ -59,7 +59,8 @@ lock: $(TOOLS)/installed ## Lock what the image and development install, with ha
 	$(LOCK) pyproject.toml --extra all --extra dev --output-file requirements/development.txt
 
 sbom: $(TOOLS)/installed ## List what is in the image, as CycloneDX: build/creditlane.cdx.json
-	$(TOOLS)/bin/python -W ignore -m cyclonedx_py requirements requirements/image.txt --pyproject pyproject.toml \
+	sed "s/^dynamic = .*/version = \"$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' __init__.py)\"/" pyproject.toml > build/sbom.toml
+	$(TOOLS)/bin/python -W ignore -m cyclonedx_py requirements requirements/image.txt --pyproject build/sbom.toml \
 		--output-reproducible --output-format JSON --output-file build/creditlane.cdx.json
 
 advisories: $(TOOLS)/installed ## Look for known faults in what is locked: make advisories [COPY=advisory-database]
