@@ -16,8 +16,11 @@ LOCK = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 UPGRADE ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# The tests start hundreds of processes: each would compile the package again where the shell asks for no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults webhooks clients lock sbom advisories digests clean
+.PHONY: help demo test unit lint bench faults webhooks clients lock sbom advisories digests clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -28,6 +31,9 @@ demo: $(VENV)/installed ## Run the whole lane on a usage file: make demo [INPUT=
 
 test: lint ## Install and run every test, lint, types and import boundaries
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup
+
+unit: $(VENV)/installed-dev ## Run what needs no servers, in seconds
+	$(BIN)/pytest -q -n $(TEST_WORKERS) -p no:schemathesis tests/unit
 
 lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import boundaries
 	$(BIN)/ruff check .

@@ -3,17 +3,30 @@
 import weakref
 from itertools import count
 
+import pytest
+
 from creditlane import Debit, Settings, Ticket
+from creditlane.producer.client import read_ahead
 from creditlane.producer.client.chunks import chunks_of
 from creditlane.producer.client.enqueue import Shipment
 from creditlane.producer.client.pending_replies import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
-from creditlane.producer.client.read_ahead import MAX_BULKS, MAX_LATEST_BULKS, MAX_TICKETS, ReadAhead
+from creditlane.producer.client.read_ahead import ReadAhead
 from creditlane.producer.client.tickets import Tickets
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result
 
+#: Smaller than what is in force, since it takes time to make bulks.
+MAX_TICKETS = 10_000
+MAX_LATEST_BULKS = 8
+MAX_BULKS = 32
 ACCOUNT = "cca_" + "0" * 31 + "1"
 STORE = "store_default"
+
+
+@pytest.fixture(autouse=True)
+def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("MAX_TICKETS", "MAX_LATEST_BULKS", "MAX_BULKS"):
+        monkeypatch.setattr(read_ahead, limit, globals()[limit])
 
 
 def bulk_of(size: int, first_number: int = 1) -> Tickets:
@@ -78,8 +91,8 @@ def test_a_ticket_of_another_request_under_the_same_number_gets_nothing() -> Non
 
 
 def test_bulks_that_nobody_holds_are_remembered_up_to_a_limit() -> None:
-    ahead, numbers = ReadAhead(), count(1, 30_000)
-    bulks = [bulk_of(30_000, next(numbers)) for _ in range(5)]
+    ahead, numbers = ReadAhead(), count(1, 3_000)
+    bulks = [bulk_of(3_000, next(numbers)) for _ in range(5)]
     held = [weakref.ref(bulk) for bulk in bulks]
     for bulk in bulks:
         ahead.remember(bulk)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -41,6 +42,7 @@ def process(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@cache
 def written(process: str, log_format: str) -> str:
     environment = {"CREDITLANE_REDIS_URL": "redis://:s3cr3t%23x@h/0"}
     command = [sys.executable, "-c", LOG, process, log_format]
