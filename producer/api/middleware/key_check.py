@@ -49,12 +49,12 @@ class KeyCheck:
 
 def _turn_of(request: Request) -> AbstractAsyncContextManager[None]:
     limits: Limits = request.app.state.limits
-    limits.asking_stores.keep_up(request.app.state.session.wire)
+    limits.active_stores.keep_up(request.app.state.session.wire)
     # A stream that goes on for minutes gives way by itself, line by line.
     return (
         nullcontext()
         if request.scope["path"] == STREAMED_PATH
-        else limits.store_turns.turn(request.state.store.public_id)
+        else limits.fair_requests.turn(request.state.store.public_id)
     )
 
 

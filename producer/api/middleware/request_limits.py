@@ -16,11 +16,11 @@ from ....schemas.fair_shares import share_of
 from ....schemas.settings import Settings
 from ..errors import error_answer, problem_of
 from ..spool import SpoolSpace
-from .asking_stores import AskingStores
-from .batch_turns import BatchTurns
+from .active_stores import AskingStores
 from .body_fields import check_fields
-from .store_rates import StoreRates
-from .store_turns import StoreTurns
+from .fair_batches import BatchTurns
+from .fair_requests import StoreTurns
+from .rate_limits import StoreRates
 
 #: What a request may come back after when every place is taken, in seconds.
 PLACES_RETRY_SECONDS = 1.0
@@ -61,10 +61,10 @@ class Limits:
     """The limits of one app that requests meet by themselves: `app.state.limits`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.store_rates = StoreRates(settings)
-        self.asking_stores = AskingStores(Keys(settings.redis_prefix))
-        self.store_turns = StoreTurns(self.asking_stores)
-        self.batch_turns = BatchTurns(self.asking_stores)
+        self.rate_limits = StoreRates(settings)
+        self.active_stores = AskingStores(Keys(settings.redis_prefix))
+        self.fair_requests = StoreTurns(self.active_stores)
+        self.fair_batches = BatchTurns(self.active_stores)
         self.waits = SharedPlaces(
             settings.api_waits,
             "requests wait for results (CREDITLANE_API_WAITS)",
@@ -87,7 +87,7 @@ def waiting_place(request: Request) -> Iterator[None]:
     """
     limits: Limits = request.app.state.limits
     store_id = request.state.store.public_id
-    with limits.waits.place(store_id), limits.store_turns.left(store_id):
+    with limits.waits.place(store_id), limits.fair_requests.left(store_id):
         yield
 
 

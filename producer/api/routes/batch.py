@@ -28,7 +28,7 @@ from ..batch_lines import LineSplitter, command_of
 from ..connections import Connections
 from ..errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from ..idempotency_header import refuse_key_header
-from ..middleware.batch_turns import BatchTurns, ParcelSize
+from ..middleware.fair_batches import BatchTurns, ParcelSize
 from ..middleware.request_limits import Limits
 from ..openapi.batch import BATCH_REQUEST, BATCH_RESPONSES
 from ..spool import Spool
@@ -97,8 +97,8 @@ class BatchResponse(Response):
         self._spool = spool
         self._place = limits.batches.place(store.public_id)
         self._seconds = settings.api_body_seconds
-        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, limits.batch_turns)
-        self._dispatch = Dispatch(session, settings, store.public_id, limits.batch_turns, check_key)
+        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, limits.fair_batches)
+        self._dispatch = Dispatch(session, settings, store.public_id, limits.fair_batches, check_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         """Answer the request.
