@@ -1,4 +1,4 @@
-"""`/healthz` of an API process alone, and beside one client without a key that does each of what `unauthenticated_clients` names.
+"""`/healthz` of an API process alone, and beside one client without a key that does what `unauthenticated_clients` can.
 
 `python -m creditlane.benchmarks.front_door`, on servers of its own.
 """

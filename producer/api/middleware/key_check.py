@@ -13,7 +13,8 @@ from ..auth import authenticate
 from ..errors import refusal_answer
 from ..metrics.requests import RequestMetrics
 from .address_limits import AddressLimits, address_of_client
-from .request_limits import STREAMED_PATH, Limits, given
+from .body_limits import STREAMED_PATH, given
+from .request_limits import Limits
 
 #: Every operation of a store is below this path, and nothing else is.
 KEYED_PATHS = "/v1/"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ....lanes.deadlines import deadline_in
@@ -23,9 +23,10 @@ from ...client._async.session import AsyncSession
 from ...client.chunks import Chunk
 from ...client.enqueue import Shipment
 from .. import batch_lines
-from ..auth import Store, authenticated_store, check_again
+from ..auth import Store, check_again
 from ..batch_lines import LineSplitter, command_of
 from ..connections import Connections
+from ..deps import RequestStore
 from ..errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from ..idempotency_header import refuse_key_header
 from ..middleware.fair_batches import BatchTurns, ParcelSize
@@ -61,7 +62,7 @@ router = APIRouter(tags=["Commands"])
     openapi_extra=BATCH_REQUEST,
     response_class=Response,
 )
-async def enqueue_commands(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Response:
+async def enqueue_commands(request: Request, store: RequestStore) -> Response:
     """Accept any number of commands, as newline-delimited JSON, for high-volume metering.
 
     The answer has a line for each line of the request, in order, while the request is still being sent: `queued` with
