@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := build/installed
-PACKAGES := schemas lanes audit producer worker cli local benchmarks
+PACKAGES := schemas lanes audit producer worker testing cli local benchmarks
 SOURCES = $(wildcard *.py) $(shell find $(PACKAGES) -name '*.py' 2>/dev/null)
 #: Processes of the test run.
 TEST_WORKERS ?= 2

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Protocol, overload
 
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.tickets import Ticket
-from .enqueue import Shipment
+from .chunks import Chunk
 
 _ACCOUNT_BYTES = 16
 _FINGERPRINT_BYTES = 8
 _SEPARATOR = "\0"
+
+
+class Accepted(Protocol):
+    """A chunk that stands on its lanes."""
+
+    @property
+    def chunk(self) -> Chunk: ...
+    @property
+    def first_number(self) -> int: ...
+    @property
+    def entries(self) -> Sequence[bytes]:
+        """The id of each command's lane entry."""
 
 
 class _Page:
@@ -20,12 +32,12 @@ class _Page:
 
     __slots__ = ("accounts", "count", "entries", "fingerprints", "first_number", "keys")
 
-    def __init__(self, shipment: Shipment) -> None:
-        chunk = shipment.chunk
+    def __init__(self, accepted: Accepted) -> None:
+        chunk = accepted.chunk
         self.count = len(chunk)
-        self.first_number = shipment.first_number
+        self.first_number = accepted.first_number
         self.keys = _SEPARATOR.join(chunk.keys).encode()
-        self.entries = b"\0".join(shipment.entries)
+        self.entries = b"\0".join(accepted.entries)
         self.accounts = bytes.fromhex("".join(chunk.accounts).replace(ACCOUNT_PREFIX, ""))
         self.fingerprints = bytes.fromhex("".join(chunk.fingerprints))
 
@@ -62,12 +74,12 @@ class Tickets(Sequence[Ticket]):
         self._count = 0
         self._unpacked: tuple[int, list[Ticket]] = (-1, [])
 
-    def append(self, shipment: Shipment) -> None:
+    def append(self, accepted: Accepted) -> None:
         """Add the tickets of an accepted chunk."""
         self._starts.append(self._count)
-        self._first_numbers.append(shipment.first_number)
-        self._pages.append(_Page(shipment))
-        self._count += len(shipment.chunk)
+        self._first_numbers.append(accepted.first_number)
+        self._pages.append(_Page(accepted))
+        self._count += len(accepted.chunk)
 
     @property
     def number_span(self) -> tuple[int, int]:

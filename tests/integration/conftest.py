@@ -1,4 +1,4 @@
-"""Clients of both kinds behind one face, and a real worker process."""
+"""Clients of every kind behind one face, and a real worker process."""
 
 import asyncio
 import inspect
@@ -12,9 +12,13 @@ from typing import Any, cast
 import pytest
 
 from creditlane import AsyncClient, Client, Settings
+from creditlane.schemas.commands import Command
+from creditlane.schemas.results import Result
+from creditlane.testing import AsyncFakeClient, FakeClient, FakeLedger
 
 from ..roles import settings_of
 from ..tcp_link import TcpLink, postgres_address
+from .direct_store import DirectStore, add_store
 
 #: How long a worker process may take to stop, in seconds.
 STOP_SECONDS = 20.0
@@ -32,10 +36,10 @@ class Part:
 
 
 class AsyncTwin:
-    """An AsyncClient on an event loop in a thread, behind the blocking client's face."""
+    """An asynchronous client on an event loop in a thread, behind the blocking client's face."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._client = AsyncClient(settings)
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -78,19 +82,84 @@ async def _next_of(items: AsyncIterator[Any], done: object) -> Any:
     return await anext(items, done)
 
 
-@pytest.fixture(params=["blocking", "asyncio"])
-def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[[Settings], Client]]:
-    """Makes clients, closed at the end. Each test that uses it runs for both kinds."""
+#: Makes a client of each kind, given the ledger that the fakes of a test share.
+KINDS: dict[str, Callable[[Settings, FakeLedger], Client | AsyncTwin]] = {
+    "blocking": lambda settings, _: Client(settings),
+    "asyncio": lambda settings, _: AsyncTwin(AsyncClient(settings)),
+    "fake": lambda settings, ledger: FakeClient(settings, ledger=ledger),
+    "asyncio fake": lambda settings, ledger: AsyncTwin(AsyncFakeClient(settings, ledger=ledger)),
+}
+FAKES = frozenset({"fake", "asyncio fake"})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of clients for both kinds, and for both fakes if it is about behaviour alone."""
+    if "make_client" in metafunc.fixturenames:
+        is_shared = metafunc.definition.get_closest_marker("conformance") is not None
+        kinds = [kind for kind in KINDS if is_shared or kind not in FAKES]
+        metafunc.parametrize("make_client", kinds, indirect=True)
+
+
+def is_fake(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the test has clients without servers."""
+    parameters = getattr(request.node, "callspec", None)
+    return parameters is not None and parameters.params.get("make_client") in FAKES
+
+
+@pytest.fixture
+def fake_ledger() -> FakeLedger:
+    """What the fakes of one test share."""
+    return FakeLedger()
+
+
+@pytest.fixture
+def make_client(request: pytest.FixtureRequest, fake_ledger: FakeLedger) -> Iterator[Callable[[Settings], Client]]:
+    """Makes clients, closed at the end. Each test that uses it runs for every kind that it is about."""
     made: list[Client | AsyncTwin] = []
 
     def make(settings: Settings) -> Client:
-        client = Client(settings) if request.param == "blocking" else AsyncTwin(settings)
-        made.append(client)
-        return cast("Client", client)
+        made.append(KINDS[request.param](settings, fake_ledger))
+        return cast("Client", made[-1])
 
     yield make
     for client in made:
         client.end() if isinstance(client, AsyncTwin) else client.close()
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Settings that reach this test's database and keys; without servers, ones that reach nothing."""
+    real: Settings = Settings() if is_fake(request) else request.getfixturevalue("settings")
+    return real
+
+
+@pytest.fixture
+def make_store(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Makes a store; in a ledger in memory every one is there."""
+    if is_fake(request):
+        return lambda _: None
+    database_url: str = request.getfixturevalue("database_url")
+    return lambda store: add_store(database_url, store)
+
+
+class BooksInMemory:
+    """Applies commands to the ledger that the fakes of a test share, as `DirectStore` does to Postgres."""
+
+    def __init__(self, ledger: FakeLedger) -> None:
+        self._client = FakeClient(ledger=ledger)
+
+    def apply(self, *commands: Command) -> list[Result]:
+        return [self._client.wait(ticket) for ticket in self._client.enqueue_many(commands)]
+
+
+@pytest.fixture
+def books(request: pytest.FixtureRequest, fake_ledger: FakeLedger) -> Iterator[DirectStore | BooksInMemory]:
+    """The ledger of the test's clients, written to without any worker."""
+    if is_fake(request):
+        yield BooksInMemory(fake_ledger)
+        return
+    with DirectStore(request.getfixturevalue("database_url")) as store:
+        yield store
 
 
 @pytest.fixture
@@ -157,6 +226,9 @@ def start_worker(
 
 
 @pytest.fixture
-def running_worker(start_worker: Callable[[], "subprocess.Popen[bytes]"]) -> "subprocess.Popen[bytes]":
-    """A worker process of the test's own."""
-    return start_worker()
+def running_worker(request: pytest.FixtureRequest) -> "subprocess.Popen[bytes] | None":
+    """A worker process of the test's own; none beside clients without servers."""
+    if is_fake(request):
+        return None
+    start: Callable[[], subprocess.Popen[bytes]] = request.getfixturevalue("start_worker")
+    return start()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 import redis
 
@@ -53,6 +52,7 @@ def debits(account_id: str, count: int, amount: int = 1) -> Iterator[Command]:
         yield Debit(account_id=account_id, amount=amount, reference="r", idempotency_key=f"key_{number}")
 
 
+@pytest.mark.conformance
 def test_an_account_is_opened_moved_and_read_back(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", unit_label="tokens", initial_balance="100", overdraft_limit=20)
 
@@ -79,6 +79,7 @@ def test_an_account_is_opened_moved_and_read_back(client: Client) -> None:
     assert wait_until(lambda: client.pending(account.id) == 0, seconds=10)
 
 
+@pytest.mark.conformance
 def test_amounts_beyond_every_machine_number_come_back_exactly(client: Client) -> None:
     amount = 10**40 + 7
     account = client.open_account(customer_id="cust_1", initial_balance=amount)
@@ -88,6 +89,7 @@ def test_amounts_beyond_every_machine_number_come_back_exactly(client: Client) -
     assert (result.amount, result.balance, client.balance(account.id)) == (amount - 1, 1, 1)
 
 
+@pytest.mark.conformance
 def test_a_repeated_request_gets_the_first_result_again(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", initial_balance=100, idempotency_key="open_1")
     first = client.debit(account.id, 5, reference="r", idempotency_key="debit_1")
@@ -100,6 +102,7 @@ def test_a_repeated_request_gets_the_first_result_again(client: Client) -> None:
     assert (opened_again.id, opened_again.balance) == (account.id, 95)
 
 
+@pytest.mark.conformance
 def test_a_key_used_for_another_request_is_a_mismatch_wherever_it_is_asked(
     make_client: MakeClient, settings: Settings
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_key_used_for_another_request_is_a_mismatch_wherever_it_is_asked(
     assert client.balance(account.id) == 95
 
 
+@pytest.mark.conformance
 def test_a_rejection_is_raised_as_what_it_is_and_changes_nothing(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", name="Main", initial_balance=10)
     unknown = "cca_" + "0" * 32
@@ -131,6 +135,7 @@ def test_a_rejection_is_raised_as_what_it_is_and_changes_nothing(client: Client)
     assert client.balance(account.id) == 10
 
 
+@pytest.mark.conformance
 def test_a_transaction_is_reversed_once(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", initial_balance=10)
     debit = client.debit(account.id, 4, reference="r", idempotency_key="debit_1")
@@ -148,6 +153,7 @@ def test_a_transaction_is_reversed_once(client: Client) -> None:
         client.reverse(account.id, f"cct_{account.id[4:]}ff")
 
 
+@pytest.mark.conformance
 def test_an_account_is_frozen_unfrozen_and_closed(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", initial_balance=10)
 
@@ -162,6 +168,7 @@ def test_an_account_is_frozen_unfrozen_and_closed(client: Client) -> None:
         client.freeze(account.id)
 
 
+@pytest.mark.conformance
 def test_an_account_below_zero_is_closed_once_it_is_settled(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", overdraft_limit=5)
     client.debit(account.id, 3, reference="r", idempotency_key="debit_1")
@@ -175,6 +182,7 @@ def test_an_account_below_zero_is_closed_once_it_is_settled(client: Client) -> N
     assert client.close_account(account.id).status == "closed"
 
 
+@pytest.mark.conformance
 def test_a_balance_can_be_asked_for_as_new_as_a_command(client: Client) -> None:
     account = client.open_account(customer_id="cust_1", initial_balance=1_000)
     tickets = client.enqueue_many(debits(account.id, 500))
@@ -211,6 +219,7 @@ def test_a_result_is_found_when_neither_poll_key_nor_lane_entry_nor_announcement
     assert [result.balance for result in client.wait_many(tickets)] == [9, 8, 7, 6, 5]
 
 
+@pytest.mark.conformance
 def test_many_results_come_each_once_from_a_generator_of_commands(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +307,7 @@ def test_a_bulk_larger_than_its_lane_may_hold_passes_through(make_client: MakeCl
     assert [result.balance for result in results] == list(range(999, -1, -1))
 
 
+@pytest.mark.conformance
 def test_entries_are_read_in_pages_newest_first(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_reads, "PAGE_ITEMS", 3)
     account = client.open_account(customer_id="cust_1", initial_balance=10)
@@ -310,9 +320,11 @@ def test_entries_are_read_in_pages_newest_first(client: Client, monkeypatch: pyt
         list(client.entries("cca_" + "0" * 32))
 
 
-def test_a_store_sees_nothing_of_another(make_client: MakeClient, settings: Settings) -> None:
-    with psycopg.connect(settings.require_database_url(), autocommit=True) as ledger:
-        ledger.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
+@pytest.mark.conformance
+def test_a_store_sees_nothing_of_another(
+    make_client: MakeClient, make_store: Callable[[str], None], settings: Settings
+) -> None:
+    make_store("store_other")
     mine = make_client(settings)
     other = make_client(settings.model_copy(update={"store": "store_other"}))
     account = mine.open_account(customer_id="cust_1", initial_balance=10, idempotency_key="open_1")

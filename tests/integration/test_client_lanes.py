@@ -114,6 +114,7 @@ def test_a_bulk_is_sent_whether_or_not_its_tickets_are_looked_at(
     assert {fields[b"k"] for fields in entries} == {b"1"}
 
 
+@pytest.mark.conformance
 def test_an_empty_bulk_is_no_error(client: Client) -> None:
     assert list(client.enqueue_many([])) == []
 

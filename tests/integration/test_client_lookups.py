@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -24,7 +24,7 @@ from creditlane.producer.ledger import reads as ledger_reads
 from creditlane.producer.ledger import watermark as horizon
 from creditlane.schemas.commands import Close, Command, Credit, Freeze, Post, PostEntry, Reverse
 
-from .direct_store import DirectStore, add_store, codes
+from .direct_store import DirectStore, codes
 
 MakeClient = Callable[[Settings], Client]
 
@@ -36,13 +36,6 @@ LONG_AGO = datetime(2020, 1, 1, 0, 0, 0, 123_900, UTC)
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
-
-
-@pytest.fixture
-def books(database_url: str) -> Iterator[DirectStore]:
-    """The ledger, written to without any worker."""
-    with DirectStore(database_url) as store:
-        yield store
 
 
 def account_id(number: int) -> str:
@@ -70,6 +63,7 @@ def ids(accounts: Any) -> list[str]:
     return [account.id for account in accounts]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("page", [2, 500])
 def test_accounts_are_listed_by_customer_newest_first(
     client: Client, books: DirectStore, page: int, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +82,7 @@ def test_accounts_are_listed_by_customer_newest_first(
     assert list(client.accounts("ann", limit=1)) == [client.account(account_id(5))]
 
 
+@pytest.mark.conformance
 def test_an_account_is_found_by_customer_and_name_as_long_as_it_is_open(client: Client, books: DirectStore) -> None:
     freeze = Freeze(account_id=account_id(2), idempotency_key="freeze")
     applied(books, opening(1), opening(2, name=" Tokens "), opening(3, customer="bob"), freeze)
@@ -105,6 +100,7 @@ def test_an_account_is_found_by_customer_and_name_as_long_as_it_is_open(client: 
     assert client.find_account(customer_id="ann") is None
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures("running_worker")
 def test_an_ensured_account_is_opened_once_and_found_ever_after(client: Client) -> None:
     first = client.ensure_account(customer_id="ann", unit_label="tokens", initial_balance=100)
@@ -177,6 +173,7 @@ def test_who_loses_the_race_for_a_name_gets_the_winners_account(
     assert [account.balance for account in client.accounts("ann")] == [7]
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures("running_worker")
 def test_a_name_that_is_taken_names_the_account_that_has_it(make_client: MakeClient, settings: Settings) -> None:
     """Given a refusal for its name, then it tells which account had it: at once, as a replay, and from elsewhere."""
@@ -202,6 +199,7 @@ def gift(source: int, target: int, key: str) -> Post:
     return Post(entries=entries, reference="gift", idempotency_key=key, metadata={"from": str(source)})
 
 
+@pytest.mark.conformance
 def test_a_transaction_is_read_with_all_its_entries(client: Client, books: DirectStore) -> None:
     applied(books, opening(1), opening(2, customer="bob"), gift(1, 2, "g1"))
     (entry,) = client.entries(account_id(2), limit=1)
@@ -224,6 +222,7 @@ def test_a_transaction_is_read_with_all_its_entries(client: Client, books: Direc
     assert client.transaction(undone.id) == undone
 
 
+@pytest.mark.conformance
 def test_an_opening_is_a_transaction_without_metadata_of_its_own(client: Client, books: DirectStore) -> None:
     applied(books, opening(1))
     (entry,) = client.entries(account_id(1))
@@ -232,6 +231,7 @@ def test_an_opening_is_a_transaction_without_metadata_of_its_own(client: Client,
     assert client.transaction(entry.transaction_id).entries == (entry,)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("page", [2, 100])
 def test_transactions_are_found_by_their_reference_newest_first(
     client: Client, books: DirectStore, page: int, monkeypatch: pytest.MonkeyPatch
@@ -248,11 +248,12 @@ def test_transactions_are_found_by_their_reference_newest_first(
     assert all(found == client.transaction(found.id) for found in client.transactions("gift"))
 
 
+@pytest.mark.conformance
 def test_another_stores_accounts_and_transactions_are_not_found(
-    client: Client, make_client: MakeClient, settings: Settings, books: DirectStore, database_url: str
+    client: Client, make_client: MakeClient, settings: Settings, books: DirectStore, make_store: Callable[[str], None]
 ) -> None:
     """Given the ids, names and references of one store, when another asks for them, then it finds nothing."""
-    add_store(database_url, "store_other")
+    make_store("store_other")
     applied(books, opening(1))
     (entry,) = client.entries(account_id(1))
 
@@ -269,6 +270,7 @@ def test_another_stores_accounts_and_transactions_are_not_found(
             stranger.account(account_id(1))
 
 
+@pytest.mark.conformance
 def test_a_balance_is_told_of_every_moment(client: Client, books: DirectStore) -> None:
     """Given a credit, then the balance at its moment has it, the one a millisecond before has not, and both stay."""
     credit = Credit(account_id=account_id(1), amount=1, reference="r", idempotency_key="credit")
@@ -312,6 +314,7 @@ def test_a_moment_at_which_something_can_still_come_is_not_told(
     assert late.balance_at(account_id(1), LONG_AGO).balance == 0
 
 
+@pytest.mark.conformance
 def test_threads_of_one_client_may_ask_for_moments_at_once(client: Client, books: DirectStore) -> None:
     applied(books, opening(1))
     (entry,) = client.entries(account_id(1))
@@ -329,6 +332,7 @@ def test_threads_of_one_client_may_ask_for_moments_at_once(client: Client, books
     assert told == [100] * 40
 
 
+@pytest.mark.conformance
 def test_what_is_not_there_is_said_so(client: Client) -> None:
     with pytest.raises(AccountNotFound):
         client.balance_at(UNKNOWN, LONG_AGO)

@@ -19,7 +19,7 @@ from creditlane import (
     UnbalancedTransaction,
 )
 
-pytestmark = pytest.mark.usefixtures("running_worker")
+pytestmark = [pytest.mark.usefixtures("running_worker"), pytest.mark.conformance]
 
 DEADLINE_SECONDS = 60.0
 METADATA = {"zone": "eu", "a": "1", "longer name": "x", "b": ""}

@@ -224,6 +224,7 @@ def test_a_dead_letter_is_told_with_its_reason_until_it_is_replayed(client: Clie
     assert replayed.status == "queued"
 
 
+@pytest.mark.conformance
 def test_a_ticket_of_another_store_is_refused(make_client: MakeClient, settings: Settings) -> None:
     ticket = make_client(settings).enqueue(debit("key_1"))
     other = make_client(settings.model_copy(update={"store": "store_other"}))
@@ -233,6 +234,7 @@ def test_a_ticket_of_another_store_is_refused(make_client: MakeClient, settings:
             ask(str(ticket))
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("text", ["", "nonsense", "cmd_", "cmd_AAAA", "cmd_" + "A" * 4_000])
 def test_what_is_no_ticket_is_refused(client: Client, text: str) -> None:
     with pytest.raises(InvalidCommand, match="ticket") as caught:

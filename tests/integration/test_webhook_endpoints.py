@@ -59,6 +59,7 @@ def add_deliveries(database: psycopg.Connection[Any]) -> Callable[..., list[str]
     return add
 
 
+@pytest.mark.conformance
 def test_an_endpoint_is_made_changed_and_deleted(client: Client) -> None:
     made = client.webhooks.create(url=URL, events=["balance.low", "credits.granted", "balance.low"], name="Billing")
 
@@ -91,6 +92,7 @@ def test_an_endpoint_is_made_changed_and_deleted(client: Client) -> None:
         ("0", {"url": URL, "events": "nothing"}),
     ],
 )
+@pytest.mark.conformance
 def test_what_breaks_a_rule_is_refused(client: Client, field: str, values: dict[str, Any]) -> None:
     with pytest.raises(InvalidCommand) as caught:
         client.webhooks.create(**values)

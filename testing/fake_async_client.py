@@ -1,0 +1,165 @@
+"""The asynchronous client without servers: what `fake_client` does, behind `await`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..schemas.commands import Command
+from ..schemas.settings import Settings, load_settings
+from ..schemas.webhooks import Delivery
+from .fake_client import FakeClient
+from .fake_ledger import FakeLedger
+from .fake_webhooks import FakeWebhooks
+
+if TYPE_CHECKING:
+    # As `fake_client` has it; the signatures of what is wrapped below are those of AsyncClient.
+    from ..producer.client._async.client import AsyncClient as _AsyncClient
+    from ..producer.client._async.webhooks import AsyncWebhooks as _AsyncWebhooks
+    from ..producer.client.tickets import Tickets
+else:
+    _AsyncClient = _AsyncWebhooks = object
+
+
+def _awaited(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return the method of the blocking twin, to be awaited."""
+
+    @wraps(method)
+    async def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        return method(self._twin, *arguments, **options)
+
+    return call
+
+
+def _iterated(method: Callable[..., Iterable[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    """Return the method of the blocking twin, to be iterated with `async for`. It judges what it is given at once."""
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        return _asynchronous(method(self._twin, *arguments, **options))
+
+    return call
+
+
+async def _asynchronous(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+async def _taken(commands: Iterable[Command] | AsyncIterable[Command]) -> Iterable[Command]:
+    """Return the commands of either kind of iterable; an error of theirs comes where it came."""
+    if not isinstance(commands, AsyncIterable):
+        return commands
+    taken: list[Command] = []
+    try:
+        async for command in commands:
+            taken.append(command)  # noqa: PERF401  what came before an error is kept
+    except Exception as error:  # noqa: BLE001  raised again below, after what came before it
+        return _then_raise(taken, error)
+    return taken
+
+
+def _then_raise(commands: list[Command], error: Exception) -> Iterator[Command]:
+    yield from commands
+    raise error
+
+
+class AsyncFakeWebhooks(_AsyncWebhooks):
+    """`AsyncClient.webhooks` in memory."""
+
+    def __init__(self, twin: FakeWebhooks) -> None:
+        self._twin = twin
+
+    if not TYPE_CHECKING:
+        create = _awaited(FakeWebhooks.create)
+        make = _awaited(FakeWebhooks.make)
+        list = _awaited(FakeWebhooks.list)
+        get = _awaited(FakeWebhooks.get)
+        update = _awaited(FakeWebhooks.update)
+        change = _awaited(FakeWebhooks.change)
+        delete = _awaited(FakeWebhooks.delete)
+        rotate_secret = _awaited(FakeWebhooks.rotate_secret)
+        send_test = _awaited(FakeWebhooks.send_test)
+        deliveries = _iterated(FakeWebhooks.deliveries)
+        page = _awaited(FakeWebhooks.page)
+        delivery = _awaited(FakeWebhooks.delivery)
+        resend = _awaited(FakeWebhooks.resend)
+        resend_failed = _awaited(FakeWebhooks.resend_failed)
+        rotate_callback_secret = _awaited(FakeWebhooks.rotate_callback_secret)
+
+    async def deliver(self, receive: Callable[[dict[str, str], bytes], int]) -> Sequence[Delivery]:
+        """Hand everything that is pending to a receiver, as `FakeWebhooks.deliver`."""
+        return self._twin.deliver(receive)
+
+
+class AsyncFakeClient(_AsyncClient):
+    """An `AsyncClient` over a ledger in memory; `FakeClient` says what that means. Both kinds may share a ledger."""
+
+    webhooks: AsyncFakeWebhooks
+
+    def __init__(self, settings: Settings | None = None, *, ledger: FakeLedger | None = None) -> None:
+        self._twin = FakeClient(settings, ledger=ledger)
+        self.settings = self._twin.settings
+        self.ledger = self._twin.ledger
+        #: The endpoints that hear of what happens in the store.
+        self.webhooks = AsyncFakeWebhooks(self._twin.webhooks)
+
+    @classmethod
+    def from_env(cls, **overrides: object) -> Self:
+        """Return a client with the settings of the environment, over a ledger of its own; as `AsyncClient.from_env`."""
+        return cls(load_settings(**overrides))
+
+    if not TYPE_CHECKING:
+        open_account = _awaited(FakeClient.open_account)
+        ensure_account = _awaited(FakeClient.ensure_account)
+        credit = _awaited(FakeClient.credit)
+        debit = _awaited(FakeClient.debit)
+        post = _awaited(FakeClient.post)
+        reverse = _awaited(FakeClient.reverse)
+        freeze = _awaited(FakeClient.freeze)
+        unfreeze = _awaited(FakeClient.unfreeze)
+        close_account = _awaited(FakeClient.close_account)
+        enqueue = _awaited(FakeClient.enqueue)
+
+    async def enqueue_many(
+        self,
+        commands: Iterable[Command] | AsyncIterable[Command],
+        *,
+        keep_results: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  as the real one has it
+    ) -> Tickets:
+        """Put all the commands on their lanes, in order, and return their tickets, as `AsyncClient.enqueue_many`."""
+        taken = await _taken(commands)
+        return self._twin.enqueue_many(taken, keep_results=keep_results, on_progress=on_progress, timeout=timeout)
+
+    if not TYPE_CHECKING:
+        schedule = _awaited(FakeClient.schedule)
+        cancel = _awaited(FakeClient.cancel)
+        result = _awaited(FakeClient.result)
+        wait = _awaited(FakeClient.wait)
+        wait_many = _iterated(FakeClient.wait_many)
+        balance = _awaited(FakeClient.balance)
+        balance_at = _awaited(FakeClient.balance_at)
+        account = _awaited(FakeClient.account)
+        find_account = _awaited(FakeClient.find_account)
+        accounts = _iterated(FakeClient.accounts)
+        entries = _iterated(FakeClient.entries)
+        transaction = _awaited(FakeClient.transaction)
+        transactions = _iterated(FakeClient.transactions)
+        set_low_balance = _awaited(FakeClient.set_low_balance)
+        pending = _awaited(FakeClient.pending)
+        close = _awaited(FakeClient.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._twin.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.settings.store}>"

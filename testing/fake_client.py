@@ -1,0 +1,405 @@
+"""The blocking client without servers. `fake_async_client` puts `await` before the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+from ..producer.client.chunks import (
+    Chunk,
+    chunk_of,
+    chunks_of,
+    generated_key,
+    make_command,
+    reversal_of,
+    valid_account_id,
+)
+from ..producer.client.identity import Numbers, new_producer_id
+from ..producer.client.resolve import is_decided, overdue, own_ticket
+from ..producer.client.tickets import Tickets
+from ..producer.ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
+from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
+from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown, TransactionNotFound
+from ..schemas.installation import DEFAULT_PARTITIONS
+from ..schemas.results import Result
+from ..schemas.settings import Settings, load_settings
+from ..schemas.tickets import Ticket
+from . import store_reads
+from .fake_ledger import FakeLedger
+from .fake_webhooks import FakeWebhooks
+from .store_ledger import StoreLedger
+
+if TYPE_CHECKING:
+    # For type checkers it is a Client, so that it can be given to what asks for one; at run time it imports no driver.
+    from ..producer.client._sync.client import Client as _Client
+else:
+    _Client = object
+
+_ItemT = TypeVar("_ItemT")
+
+
+class _Accepted(NamedTuple):
+    """A chunk that stands on its lanes."""
+
+    chunk: Chunk
+    first_number: int
+    entries: list[bytes]
+
+
+class FakeClient(_Client):
+    """A `Client` over a ledger in memory: same methods, same rules, same errors, and nothing to connect to.
+
+    What is accepted is decided before the call returns, so nothing is ever waited for and every `timeout` is met.
+    Clients that are given the same ledger see the same accounts, each those of its settings' store. `ledger.clock`
+    moves the time, `ledger.pause()` lets commands stay queued.
+    """
+
+    webhooks: FakeWebhooks
+
+    def __init__(self, settings: Settings | None = None, *, ledger: FakeLedger | None = None) -> None:
+        # Without any, the defaults, whatever stands in the environment.
+        self.settings = Settings.model_construct() if settings is None else settings
+        self.ledger = FakeLedger() if ledger is None else ledger
+        #: The endpoints that hear of what happens in the store.
+        self.webhooks = FakeWebhooks(self.settings, self._open_ledger)
+        self._closed = False
+        self._producer_id = new_producer_id()
+        self._numbers = Numbers()
+
+    @classmethod
+    def from_env(cls, **overrides: object) -> Self:
+        """Return a client with the settings of the environment, over a ledger of its own; as `Client.from_env`."""
+        return cls(load_settings(**overrides))
+
+    def open_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        idempotency_key: str | None = None,
+        account_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Open an account and return it, as `Client.open_account`."""
+        command = make_command(
+            OpenAccount,
+            idempotency_key=idempotency_key or generated_key("open"),
+            account_id=account_id,
+            customer_id=customer_id,
+            name=name,
+            unit_label=unit_label,
+            initial_balance=initial_balance,
+            overdraft_limit=overdraft_limit,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return self._changed_account(command, timeout)
+
+    def ensure_account(
+        self,
+        *,
+        customer_id: str,
+        name: str = "default",
+        unit_label: str = "credits",
+        initial_balance: int | str = 0,
+        overdraft_limit: int | str = 0,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Account:
+        """Return the customer's account of this name, opened if there is none, as `Client.ensure_account`."""
+        command = make_command(
+            OpenAccount,
+            idempotency_key=generated_key("open"),
+            customer_id=customer_id,
+            name=name,
+            unit_label=unit_label,
+            initial_balance=initial_balance,
+            overdraft_limit=overdraft_limit,
+            metadata=metadata,
+        )
+        return self._account_of_name(customer_id, name) or self._changed_account(command, timeout)
+
+    def credit(
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Add to the account's balance and return the result, as `Client.credit`."""
+        command = make_command(
+            Credit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return self._applied(command, timeout)
+
+    def debit(
+        self,
+        account_id: str,
+        amount: int | str,
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Take from the account's balance and return the result, as `Client.debit`."""
+        command = make_command(
+            Debit,
+            account_id=account_id,
+            amount=amount,
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return self._applied(command, timeout)
+
+    def post(
+        self,
+        entries: Iterable[PostEntry | Mapping[str, Any]],
+        *,
+        reference: str,
+        idempotency_key: str,
+        metadata: Mapping[str, str] | None = None,
+        callback_url: str | None = None,
+        timeout: float | None = None,
+    ) -> Result:
+        """Move amounts between accounts, all or nothing, and return the result, as `Client.post`."""
+        command = make_command(
+            Post,
+            entries=tuple(entries),
+            reference=reference,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
+            callback_url=callback_url,
+        )
+        return self._applied(command, timeout)
+
+    def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
+        """Undo a whole transaction, once, and return the result, as `Client.reverse`."""
+        command = reversal_of(valid_account_id(account_id), transaction_id)
+        store = self._store_ledger()
+        if command.account_id != account_id and not store_reads.touches(store, transaction_id, account_id):
+            raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
+        return self._applied(command, timeout)
+
+    def freeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
+        """Stop all movement on the account and return it, as `Client.freeze`."""
+        key = idempotency_key or generated_key("freeze")
+        return self._changed_account(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
+
+    def unfreeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
+        """Let a frozen account move again and return it, as `Client.unfreeze`."""
+        key = idempotency_key or generated_key("unfreeze")
+        return self._changed_account(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
+
+    def close_account(
+        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> Account:
+        """Close the account for good and return it, as `Client.close_account`."""
+        key = idempotency_key or generated_key("close")
+        return self._changed_account(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+
+    def enqueue(self, command: Command) -> Ticket:
+        """Put the command on its account's lane and return its ticket, as `Client.enqueue`."""
+        return self._put(command, kept=True)
+
+    def enqueue_many(
+        self,
+        commands: Iterable[Command],
+        *,
+        keep_results: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,  # noqa: ARG002  nothing is waited for
+    ) -> Tickets:
+        """Put all the commands on their lanes, in order, and return their tickets, as `Client.enqueue_many`.
+
+        A full lane is not waited for.
+        """
+        ledger, tickets = self._open_ledger(), Tickets(self.settings.store, self._producer_id, kept=keep_results)
+        for chunk in chunks_of(commands, self.settings.store, DEFAULT_PARTITIONS):
+            first_number = self._numbers.take(len(chunk))
+            try:
+                entries = ledger.accept(chunk, self.settings.lane_limit)
+            except LaneFull as error:
+                raise LaneFull(error.message, partition=error.partition, accepted=len(tickets)) from None
+            tickets.append(_Accepted(chunk, first_number, entries))
+            if on_progress is not None:
+                on_progress(len(tickets))
+        return tickets
+
+    def schedule(self, command: Command, *, at: datetime) -> str:
+        """Have the command put on its lane when the ledger's clock is moved to this time, as `Client.schedule`."""
+        return self._open_ledger().schedule(command, self.settings.store, at)
+
+    def cancel(self, idempotency_key: str) -> bool:
+        """Forget the scheduled command of this key, as `Client.cancel`."""
+        return self._open_ledger().cancel(idempotency_key, self.settings.store)
+
+    def result(self, ticket: Ticket | str) -> Result:
+        """Return what is known of the ticket's command, as `Client.result`."""
+        return self._open_ledger().result(own_ticket(ticket, self.settings.store))
+
+    def wait(self, ticket: Ticket | str, timeout: float | None = None) -> Result:
+        """Return the result of the ticket's command, as `Client.wait`.
+
+        Raises:
+            OutcomeUnknown: at once, if the ledger is paused and has not decided it.
+        """
+        ticket = own_ticket(ticket, self.settings.store)
+        result = self._open_ledger().result(ticket)
+        if not is_decided(result):
+            raise overdue(ticket, self._seconds(timeout))
+        return result
+
+    def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> Iterator[Result]:
+        """Yield the result of each of the commands once, as `Client.wait_many`.
+
+        Raises:
+            OutcomeUnknown: after all others, if the ledger is paused and has not decided one.
+        """
+        store = self.settings.store
+        wanted = list(dict.fromkeys(own_ticket(ticket, store) for ticket in tickets))
+        return self._results_of(wanted, self._seconds(timeout))
+
+    def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
+        """Return the account's balance, as `Client.balance`."""
+        account_id = valid_account_id(account_id)
+        if after is not None:
+            self.wait(after, timeout)
+        return store_reads.account(self._store_ledger(), account_id).balance
+
+    def balance_at(
+        self,
+        account_id: str,
+        at: datetime,
+        timeout: float | None = None,  # noqa: ARG002  nothing is waited for
+    ) -> BalanceAt:
+        """Return the account's balance after everything up to this moment, as `Client.balance_at`."""
+        account_id, moment = valid_account_id(account_id), valid_moment(at)
+        return store_reads.balance_at(self._store_ledger(), account_id, moment, self.ledger.now())
+
+    def account(self, account_id: str) -> Account:
+        """Return the account as it is now, as `Client.account`."""
+        return store_reads.account(self._store_ledger(), valid_account_id(account_id))
+
+    def find_account(self, *, customer_id: str, name: str = "default") -> Account | None:
+        """Return the customer's account of this name that is not closed, or None, as `Client.find_account`."""
+        wanted = lookup(OfName, customer_id=customer_id, name=name)
+        return self._account_of_name(wanted.customer_id, wanted.name)
+
+    def accounts(self, customer_id: str | None = None, limit: int | None = None) -> Iterator[Account]:
+        """Yield the customer's accounts, or the store's, newest first, as `Client.accounts`."""
+        wanted = lookup(OfCustomer, customer_id=customer_id)
+        return _at_most(limit, store_reads.accounts(self._store_ledger(), wanted.customer_id))
+
+    def entries(self, account_id: str, limit: int | None = None) -> Iterator[Entry]:
+        """Yield the account's entries, newest first, as `Client.entries`."""
+        return _at_most(limit, store_reads.entries(self._store_ledger(), valid_account_id(account_id)))
+
+    def transaction(self, transaction_id: str) -> Transaction:
+        """Return the transaction with all its entries, as `Client.transaction`."""
+        wanted = lookup(OfTransaction, transaction_id=transaction_id)
+        return store_reads.transaction(self._store_ledger(), wanted.transaction_id)
+
+    def transactions(self, reference: str, limit: int | None = None) -> Iterator[Transaction]:
+        """Yield the transactions of exactly this reference, newest first, as `Client.transactions`."""
+        wanted = lookup(OfReference, reference=reference)
+        return _at_most(limit, store_reads.transactions(self._store_ledger(), wanted.reference))
+
+    def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
+        """Have webhooks told when the account falls below this balance, as `Client.set_low_balance`."""
+        store = self._store_ledger()
+        store.set_low_balance(valid_account_id(account_id), threshold, self.ledger.now())
+        return store_reads.account(store, account_id)
+
+    def pending(self, account_id: str) -> int:
+        """Return how many commands of the account are accepted and not decided, as `Client.pending`."""
+        return self._open_ledger().pending(self.settings.store, valid_account_id(account_id))
+
+    def close(self) -> None:
+        """Refuse every further call, as a closed `Client` does. What is in the ledger stays there."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.settings.store}>"
+
+    def _account_of_name(self, customer_id: str, name: str) -> Account | None:
+        store = self._store_ledger()
+        account_id = store.holder_of_name(customer_id, name)
+        return None if account_id is None else store_reads.account(store, account_id)
+
+    def _changed_account(self, command: Command, timeout: float | None) -> Account:
+        return store_reads.account(self._store_ledger(), self._applied(command, timeout).account_id)
+
+    def _applied(self, command: Command, timeout: float | None) -> Result:
+        result = self.wait(self._put(command, kept=False), timeout)
+        result.raise_for_rejection()
+        return result
+
+    def _put(self, command: Command, *, kept: bool) -> Ticket:
+        ledger, number = self._open_ledger(), self._numbers.take()
+        chunk = chunk_of(command, self.settings.store, DEFAULT_PARTITIONS)
+        (entry,) = ledger.accept(chunk, self.settings.lane_limit)
+        ((account_id,), (key,), (fingerprint,)) = chunk.accounts, chunk.keys, chunk.fingerprints
+        store = self.settings.store
+        return Ticket(store, account_id, key, entry.decode(), fingerprint, kept, self._producer_id, number)
+
+    def _results_of(self, tickets: list[Ticket], seconds: float) -> Iterator[Result]:
+        undecided: list[Ticket] = []
+        for ticket in tickets:
+            result = self._open_ledger().result(ticket)
+            if is_decided(result):
+                yield result
+            else:
+                undecided.append(ticket)
+        if undecided:
+            raise OutcomeUnknown(
+                f"{len(undecided)} of {len(tickets)} commands have no result after {seconds:g} s, the first of them "
+                f"that of key {undecided[0].idempotency_key!r}. They are accepted and may still apply: wait for them "
+                "again.",
+                ticket=undecided[0],
+            )
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self.settings.wait_timeout_seconds if timeout is None else timeout
+
+    def _store_ledger(self) -> StoreLedger:
+        return self._open_ledger().store(self.settings.store)
+
+    def _open_ledger(self) -> FakeLedger:
+        if self._closed:
+            raise CreditlaneError("This client is closed; make a new one.")
+        return self.ledger
+
+
+def _at_most(limit: int | None, items: Iterator[_ItemT]) -> Iterator[_ItemT]:
+    return items if limit is None else islice(items, max(0, limit))

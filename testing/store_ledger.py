@@ -1,0 +1,162 @@
+"""One store's ledger in memory: what it was asked, decided by the pure ledger, and kept as the journal keeps it.
+
+It stands where Postgres and the worker's store stand. The rules are the worker's own; here is only what a rule is given
+and what becomes of its rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+import msgspec
+
+from ..lanes.encoding import LaneCommand
+from ..producer.operations.webhooks import checked
+from ..schemas.account_names import name_key
+from ..schemas.accounts import AccountState
+from ..schemas.commands import OpenAccount, Reverse, reversal_key
+from ..schemas.errors import AccountClosed, AccountNotFound
+from ..schemas.identifiers import Position, position_of
+from ..schemas.journal import JournalRow
+from ..schemas.kinds import SPANNING_WORDS, STATUS_CHANGES, Kind
+from ..schemas.statuses import Status
+from ..schemas.webhooks import LowBalance
+from ..worker.ledger.decide import decide_all
+from ..worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
+from ..worker.ledger.transactions import accounts_of, positions_of
+from .clock import microseconds_of
+
+
+@dataclass
+class OpenedAccount:
+    """What is kept of an account beside its state and its journal."""
+
+    customer_id: str
+    name: str
+    unit_label: str
+    #: As JSON.
+    metadata: str | None
+    #: Microseconds since 1970 in UTC.
+    created_at_us: int
+    updated_at_us: int
+    low_balance: int | None = None
+
+
+class StoreLedger:
+    """The accounts and the journal of one store."""
+
+    def __init__(self, number: int, store_id: str) -> None:
+        self.number = number
+        self.store_id = store_id
+        #: In the order in which they were opened.
+        self.accounts: dict[str, OpenedAccount] = {}
+        #: Every row, in the order of the decisions.
+        self.journal: list[JournalRow] = []
+        self._states: dict[str, AccountState] = {}
+        self._entries: dict[str, list[JournalRow]] = {}
+        self._by_key: dict[str, JournalRow] = {}
+        #: By customer and name as names are compared: the account that has it, of those that are not closed.
+        self._names: dict[tuple[str, str], str] = {}
+
+    def state(self, account_id: str) -> AccountState:
+        """Return the account as it stands."""
+        return self._states.get(account_id, UNOPENED)
+
+    def entries(self, account_id: str) -> list[JournalRow]:
+        """Return the account's entries, oldest first: entry `seq` has the place `seq - 1`."""
+        return self._entries.get(account_id, [])
+
+    def entry(self, position: Position) -> JournalRow | None:
+        """Return the entry that stands there."""
+        entries = self.entries(position.account_id)
+        return entries[position.seq - 1] if 0 < position.seq <= len(entries) else None
+
+    def holder_of_name(self, customer_id: str, name: str) -> str | None:
+        """Return the account of this name that is not closed."""
+        return self._names.get((customer_id, name_key(name)))
+
+    def sequence_of(self, row: JournalRow) -> int:
+        """Return how many decisions the account had with this row of it, those that moved nothing included."""
+        of_account = [each.seq for each in self.journal if each.account_id == row.account_id]
+        return of_account.index(row.seq) + 1
+
+    def set_low_balance(self, account_id: str, threshold: int | str | None, now: datetime) -> None:
+        """Set the balance below which the account is told to be low; None: never.
+
+        Raises:
+            InvalidCommand: the threshold is no whole number from 0.
+            AccountNotFound: the store has no such account.
+            AccountClosed: nothing moves on it any more.
+        """
+        limit = None if threshold is None else checked(LowBalance, threshold=threshold).threshold
+        account = self.accounts.get(account_id)
+        if account is None:
+            raise AccountNotFound(details={"account_id": account_id})
+        if self.state(account_id).status == Status.CLOSED:
+            raise AccountClosed(details={"account_id": account_id})
+        account.low_balance = limit
+        account.updated_at_us = max(account.updated_at_us, microseconds_of(now))
+
+    def decide(self, command: LaneCommand, now_us: int) -> Verdict:
+        """Decide the command at this time, keep what was decided, and return it."""
+        account = (self.number, command.account_id)
+        (verdict,) = decide_all([(account, command)], book := self._book(account, command), now_us)
+        for (_, account_id), state in book.accounts.items():
+            self._states[account_id] = state
+        if verdict.row is not None and not verdict.replayed:
+            rows = sorted((verdict.row, *verdict.further), key=lambda row: row.seq)
+            for row in rows:
+                self._keep(row)
+            if verdict.row.rejection is None:
+                self._change_account(command, verdict.row)
+        return verdict
+
+    def _book(self, account: AccountKey, command: LaneCommand) -> Book:
+        """Return all that the command touches."""
+        reverse = cast("Reverse", command) if command.kind == Kind.REVERSE.word else None
+        originals = self._originals_of(reverse) if reverse is not None else {}
+        touched = {account}
+        if command.kind in SPANNING_WORDS:
+            touched |= accounts_of(self.number, command, originals)
+        book = Book({key: self.state(key[1]) for key in touched})
+        book.originals, book.has_reversals = originals, reverse is not None
+        keys = [command.idempotency_key, *([reversal_key(command.idempotency_key)] if reverse is not None else [])]
+        book.known = {(self.number, key): self._by_key[key] for key in keys if key in self._by_key}
+        if command.kind == Kind.OPEN_ACCOUNT.word:
+            opening = cast("OpenAccount", command)
+            holder = self.holder_of_name(opening.customer_id, opening.name)
+            book.names_taken = {} if holder is None else {account: holder}
+        return book
+
+    def _originals_of(self, command: Reverse) -> dict[tuple[int, Position], JournalRow]:
+        """Return the entries of the transaction that is to be reversed, if there is one."""
+        position = position_of(command.transaction_id)
+        first = None if position is None else self.entry(position)
+        if position is None or first is None:
+            return {}
+        rows = {place: self.entry(place) for place in [position, *positions_of(first)]}
+        return {(self.number, place): row for place, row in rows.items() if row is not None}
+
+    def _keep(self, row: JournalRow) -> None:
+        self.journal.append(row)
+        if row.seq > 0:
+            self._entries.setdefault(row.account_id, []).append(row)
+        if row.idempotency_key:
+            self._by_key[row.idempotency_key] = row
+
+    def _change_account(self, command: LaneCommand, row: JournalRow) -> None:
+        """Keep what an applied command has made of the account that is not in its journal."""
+        if row.kind == Kind.OPEN_ACCOUNT:
+            opening = cast("OpenAccount", command)
+            metadata = None if opening.metadata is None else msgspec.json.encode(opening.metadata).decode()
+            self.accounts[row.account_id] = OpenedAccount(
+                opening.customer_id, opening.name, opening.unit_label, metadata, row.created_at_us, row.created_at_us
+            )
+            self._names[opening.customer_id, name_key(opening.name)] = row.account_id
+        elif row.kind in STATUS_CHANGES:
+            account = self.accounts[row.account_id]
+            account.updated_at_us = row.created_at_us
+            if self.state(row.account_id).status == Status.CLOSED:
+                del self._names[account.customer_id, name_key(account.name)]

@@ -1,0 +1,137 @@
+"""What callers read of a store's ledger in memory: accounts, entries, transactions, and balances of the past."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from ..producer.ledger.rows import AccountRow, EntryRow, TransactionRows, account_of, entry_of, transaction_of
+from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
+from ..schemas.errors import AccountNotFound, TransactionNotFound
+from ..schemas.identifiers import TRANSACTION_PREFIX, Position, position_of
+from ..schemas.journal import JournalRow
+from .clock import microseconds_of
+from .store_ledger import StoreLedger
+
+#: Moments of the past are told in milliseconds, each with all that is in it.
+_RESOLUTION = timedelta(milliseconds=1)
+
+
+def account(ledger: StoreLedger, account_id: str) -> Account:
+    """Return the account.
+
+    Raises:
+        AccountNotFound: the store has none of this id.
+    """
+    opened, state = ledger.accounts.get(account_id), ledger.state(account_id)
+    if opened is None:
+        raise AccountNotFound(details={"account_id": account_id})
+    entries = ledger.entries(account_id)
+    row = AccountRow(
+        account_id,
+        opened.customer_id,
+        opened.name,
+        opened.unit_label,
+        state.status,
+        str(state.balance),
+        str(state.overdraft_limit),
+        opened.metadata,
+        opened.created_at_us,
+        opened.updated_at_us,
+        entries[-1].created_at_us if entries else opened.created_at_us,
+        None if opened.low_balance is None else str(opened.low_balance),
+    )
+    return account_of(row, ledger.store_id)
+
+
+def accounts(ledger: StoreLedger, customer_id: str | None) -> Iterator[Account]:
+    """Yield the accounts of the customer, or of all, newest first."""
+    for account_id, opened in reversed(list(ledger.accounts.items())):
+        if customer_id in {None, opened.customer_id}:
+            yield account(ledger, account_id)
+
+
+def entries(ledger: StoreLedger, account_id: str) -> Iterator[Entry]:
+    """Yield the account's entries, newest first; raises AccountNotFound."""
+    account(ledger, account_id)
+    for row in reversed(list(ledger.entries(account_id))):
+        yield entry_of(_entry_row(row), _first_of(ledger, row).idempotency_key)
+
+
+def transaction(ledger: StoreLedger, identifier: str) -> Transaction:
+    """Return the transaction.
+
+    Raises:
+        TransactionNotFound: the store has none of this id.
+    """
+    first = first_entry(ledger, identifier)
+    if first is None:
+        message = "There is no such transaction in this store; check the id."
+        raise TransactionNotFound(message, details={"transaction_id": identifier})
+    return _transaction_of(ledger, first)
+
+
+def transactions(ledger: StoreLedger, reference: str) -> Iterator[Transaction]:
+    """Yield the transactions of the reference, newest first."""
+    for row in reversed(list(ledger.journal)):
+        if row.reference == reference and row.seq > 0 and row.transaction_seq is None:
+            yield _transaction_of(ledger, row)
+
+
+def first_entry(ledger: StoreLedger, identifier: str) -> JournalRow | None:
+    """Return the first entry of the transaction of this id; the id of a further entry is none of a transaction."""
+    position = position_of(identifier) if identifier.startswith(TRANSACTION_PREFIX) else None
+    row = None if position is None else ledger.entry(position)
+    return row if row is not None and row.transaction_seq is None else None
+
+
+def touches(ledger: StoreLedger, identifier: str, account_id: str) -> bool:
+    """Tell whether the store has this transaction, with an entry on this account."""
+    first = first_entry(ledger, identifier)
+    return first is not None and any(place.account_id == account_id for place in _entry_row(first).positions())
+
+
+def balance_at(ledger: StoreLedger, account_id: str, at: datetime, now: datetime) -> BalanceAt:
+    """Return the balance after everything up to and including the moment, or the present one if that is earlier.
+
+    Raises:
+        AccountNotFound: the store has no such account.
+    """
+    account(ledger, account_id)
+    moment = min(at, now)
+    as_of = moment - timedelta(microseconds=moment.microsecond % 1_000)
+    before_us = microseconds_of(as_of + _RESOLUTION)
+    balances = [row.balance_after for row in ledger.entries(account_id) if row.created_at_us < before_us]
+    return BalanceAt(balance=balances[-1] if balances else 0, as_of=as_of)
+
+
+def _transaction_of(ledger: StoreLedger, first: JournalRow) -> Transaction:
+    row = _entry_row(first)
+    rows = [_entry_row(found) for place in row.positions() if (found := ledger.entry(place)) is not None]
+    return transaction_of(TransactionRows(row, rows), ledger.store_id)
+
+
+def _first_of(ledger: StoreLedger, row: JournalRow) -> JournalRow:
+    """Return the first entry of the transaction that this entry is of."""
+    if row.transaction_account is None or row.transaction_seq is None:
+        return row
+    return ledger.entry(Position(row.transaction_account, row.transaction_seq)) or row
+
+
+def _entry_row(row: JournalRow) -> EntryRow:
+    return EntryRow(
+        row.account_id,
+        row.seq,
+        row.kind,
+        row.side,
+        str(row.amount),
+        str(row.balance_after),
+        row.reference,
+        row.idempotency_key or None,
+        row.reversal_of,
+        row.created_at_us,
+        None if row.transaction_account is None else UUID(row.transaction_account[4:]),
+        row.transaction_seq,
+        row.content,
+    )
