@@ -15,7 +15,7 @@ import psycopg
 
 from ..cli.api import is_api_installed
 from ..local.processes import wait_until
-from ..producer.api.addresses import listening_socket
+from ..producer.api.listening_socket import listening_socket
 from ..producer.operations.api_keys import create_key
 from ..schemas.errors import ConfigurationError
 from ..schemas.settings import Settings

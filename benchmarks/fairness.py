@@ -39,7 +39,7 @@ from .http_wire import Address, Connection
 from .latency import Latencies
 from .plan import BenchmarkFailed
 from .servers import Servers, running_servers
-from .webhook_world import Children
+from .webhook_setup import Children
 from .worker_processes import WorkerProcesses
 
 _ABUSER, _OTHER = "store_abuser", "store_other"

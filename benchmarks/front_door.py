@@ -1,4 +1,4 @@
-"""`/healthz` of an API process alone, and beside one client without a key that does each of what `strangers` names.
+"""`/healthz` of an API process alone, and beside one client without a key that does what `unauthenticated_clients` can.
 
 `python -m creditlane.benchmarks.front_door`, on servers of its own.
 """
@@ -24,7 +24,7 @@ from .http_wire import Address, Connection
 from .latency import Latencies
 from .plan import BenchmarkFailed
 from .servers import running_servers
-from .strangers import ABUSES, stranger
+from .unauthenticated_clients import ABUSES, stranger
 from .worker_processes import WorkerProcesses
 
 #: Between two probes, in seconds.

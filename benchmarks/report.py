@@ -12,10 +12,10 @@ from ..cli.output import Cell, print_line, print_table
 from .growth import Growth
 from .http_debits import CONNECTIONS, RequestRate
 from .latency import RATE_PER_SECOND, Latencies
+from .outbox_cost import WebhookCost
 from .plan import BESIDE_THE_CLIENT, Plan
 from .reads import REQUESTS, ReadTimes
 from .scenarios import Measurement
-from .webhooks import WebhookCost
 
 Outcome = Measurement | Latencies | Growth | RequestRate | ReadTimes | WebhookCost
 

@@ -24,6 +24,7 @@ from .http_batch import measure_enqueue_many, measure_http_batch
 from .http_debits import measure_http_debits
 from .latency import measure_latency
 from .load import account_ids, openings
+from .outbox_cost import measure_webhooks
 from .plan import KEPT_SUFFIX, Plan
 from .reads import measure_reads
 from .report import Machine, Outcome, Report
@@ -31,7 +32,6 @@ from .rq_side import measure_rq
 from .scenarios import measure_concurrent, measure_drain
 from .servers import Servers, running_servers
 from .waiting_producer import count_results
-from .webhooks import measure_webhooks
 from .worker_processes import WorkerProcesses
 from .yardstick import measure_copy
 

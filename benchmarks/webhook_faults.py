@@ -9,7 +9,7 @@ import psycopg
 
 from ..local.servers import EmbeddedRedis
 from ..schemas.statuses import StoredDeliveryStatus
-from .webhook_world import Children
+from .webhook_setup import Children
 
 #: How long what was killed stays away, in seconds.
 AWAY_SECONDS = 0.5

@@ -32,7 +32,7 @@ from ..schemas.settings import Settings
 from ..schemas.statuses import StoredDeliveryStatus
 from .plan import BenchmarkFailed
 from .webhook_faults import Faults, hurry
-from .webhook_world import Children, Endpoint, Received, make_endpoints, make_events
+from .webhook_setup import Children, Endpoint, Received, make_endpoints, make_events
 
 #: How often the receiver's log is looked at, in seconds.
 LOOK_SECONDS = 0.05

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..producer.api.addresses import address_of, listening_socket
+from ..producer.api.listening_socket import address_of, listening_socket
 from ..schemas.errors import ConfigurationError
 from ..schemas.settings import load_settings
 from .output import announce

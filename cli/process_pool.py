@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from ..lanes.backoff import growing_pauses
 from ..lanes.log_stream import adopt_standard_error
 from .stop_signals import StopSignals
 
@@ -107,17 +108,18 @@ class WorkerPool:
                 process.wait()
 
     def _keep(self, number: int) -> None:
-        pause = FIRST_PAUSE_SECONDS
+        pauses = growing_pauses(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while not self._stopping.is_set():
             started = time.monotonic()
             outcome = self._run_one(number)
             if self._stopping.is_set():
                 return
-            pause = FIRST_PAUSE_SECONDS if time.monotonic() - started > HEALTHY_SECONDS else pause
-            self._say(number, f"{outcome}; starts again in {pause:g} s")
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                pauses = growing_pauses(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+            pause = next(pauses)
+            self._say(number, f"{outcome}; starts again in {pause:.2g} s")
             if self._stopping.wait(pause):
                 return
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _run_one(self, number: int) -> str:
         """Run one process to its end and return how it ended, for the log."""

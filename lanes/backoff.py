@@ -1,34 +1,39 @@
-"""Pauses between attempts: growing, bounded, and jittered so that many processes do not come back at once."""
+"""How long to wait before trying again: growing, bounded, and jittered, so that many do not come back at once."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from threading import Event
 
-#: The first pause, in seconds.
+#: The first pause of a process, in seconds.
 FIRST_PAUSE_SECONDS = 0.05
-#: The longest pause, in seconds.
+#: The longest pause of a process, in seconds.
 LONGEST_PAUSE_SECONDS = 5.0
 
 
+def growing_pauses(first_seconds: float, longest_seconds: float) -> Iterator[float]:
+    """Yield pauses without end, in seconds: each is half to all of a bound that doubles, up to `longest_seconds`."""
+    bound = min(first_seconds, longest_seconds)
+    while True:
+        yield bound * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        bound = min(bound * 2, longest_seconds)
+
+
 class Backoff:
-    """Counts failed attempts in a row. One instance per thing that can fail."""
+    """Counts failed attempts in a row and waits between them. One instance per thing that can fail."""
 
     def __init__(self, stopping: Event, *, longest_seconds: float = LONGEST_PAUSE_SECONDS) -> None:
         self._stopping = stopping
         self._longest_seconds = longest_seconds
-        self.failures = 0
+        self.reset()
 
     def reset(self) -> None:
         """Note a success."""
         self.failures = 0
-
-    def next_pause_seconds(self) -> float:
-        """Count a failure and return how long to wait: half to all of a bound that doubles each time."""
-        bound = min(self._longest_seconds, FIRST_PAUSE_SECONDS * float(2 ** min(self.failures, 10)))
-        self.failures += 1
-        return bound * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        self._pauses = growing_pauses(FIRST_PAUSE_SECONDS, self._longest_seconds)
 
     def pause(self) -> bool:
-        """Wait before the next attempt. Returns False if the worker is stopping, at once."""
-        return not self._stopping.wait(self.next_pause_seconds())
+        """Count a failure and wait before the next attempt. Returns False if the process is stopping, at once."""
+        self.failures += 1
+        return not self._stopping.wait(next(self._pauses))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..cli.ledger_connection import ledger_connection
 from ..cli.process_pool import API_NUMBER, LogSink, WorkerPool
-from ..producer.api.addresses import address_of, listening_socket
+from ..producer.api.listening_socket import address_of, listening_socket
 from ..producer.operations.api_keys import FIND_KEYS, KeyRow, create_key, key_id_of, matching
 from ..schemas.errors import ConfigurationError
 from ..schemas.settings import Settings

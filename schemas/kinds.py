@@ -8,7 +8,7 @@ of its kind in `worker/ledger/decide.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Union
 
@@ -217,7 +217,7 @@ class Kind(IntEnum):
         return frozenset(self.record.events) - {NO_SIDE}
 
 
-def _checked(kinds: type[Kind]) -> Mapping[str, Kind]:
+def checked(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
     """Return the kinds by their words, if every record is whole.
 
     Raises:
@@ -232,7 +232,7 @@ def _checked(kinds: type[Kind]) -> Mapping[str, Kind]:
     return {kind.word: kind for kind in kinds}
 
 
-KIND_OF_WORD: Mapping[str, Kind] = _checked(Kind)
+KIND_OF_WORD: Mapping[str, Kind] = checked(Kind)
 MODELS: tuple[type[Command], ...] = tuple(kind.record.model for kind in Kind)
 #: One of the models, told apart by the field `kind`. A value and no name for annotations, which would be a list again.
 ANY_MODEL: Any = Union[MODELS]  # noqa: UP007  # made of what is known when this is imported

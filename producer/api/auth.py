@@ -81,7 +81,7 @@ async def authenticate(request: Request, key: str | None) -> None:
         raise Unauthorized
     request.state.key_row = row
     request.state.store = Store(row.public_id, row.store_id, row.key_id)
-    await state.limits.store_rates.take(row.public_id, state.session.wire)
+    await state.limits.rate_limits.take(row.public_id, state.session.wire)
 
 
 async def authenticated_store(request: Request, _shown: Annotated[str | None, Security(API_KEY_HEADER)]) -> Store:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, NamedTuple, TypeVar
-
-from fastapi import Depends
-from starlette.requests import Request
+from typing import NamedTuple, TypeVar
 
 from ...lanes.postgres.sessions import Row
 from ...schemas.commands import REVERSAL_KEY_PREFIX
@@ -18,7 +15,7 @@ from ...schemas.time import parse_moment as moment_named
 from ..ledger import reads as ledger_reads
 from ..ledger.read_steps import Query, Reading, perform_async
 from ..ledger.rows import AccountRow, EntryRow, TransactionRows
-from .auth import Store, authenticated_store
+from .auth import Store
 from .connections import Connections
 from .errors import Problem
 from .models.ledger import AccountBody, BalanceBody, EntryBody, TransactionBody
@@ -195,12 +192,6 @@ def _entry_of(row: EntryRow) -> EntryBody:
         reference=row.reference or "",
         created_at=moment_text(moment_of(row.created_us)),
     )
-
-
-# Asynchronous, or it would take a thread of a pool for every request.
-async def reads_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Reads:
-    """Return the reads of the request's store: a dependency of the operations."""
-    return Reads(request.app.state.connections, store, request.state.read_time)
 
 
 def parse_moment(text: str, param: str = "at") -> datetime:

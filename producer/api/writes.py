@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import Depends, Header, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
@@ -17,23 +17,14 @@ from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from ..client.chunks import chunk_of, generated_key, make_command
 from ..client.resolve import unread
-from .auth import Store, authenticated_store
+from .auth import Store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
-from .idempotency_header import KEY_FIELD, KEY_HEADER, KeyHeader, key_of_header
+from .idempotency_header import KEY_FIELD, KEY_HEADER
 from .middleware.request_limits import waiting_place
 from .models.ledger import QueuedCommand
 
 _CommandT = TypeVar("_CommandT", bound=Command)
-
-PreferHeader = Annotated[
-    str | None,
-    Header(
-        alias="Prefer",
-        description="`respond-async`: answer 202 as soon as the command is durably accepted, without its result.",
-        examples=["respond-async"],
-    ),
-]
 
 
 class Writes:
@@ -122,38 +113,6 @@ class Writes:
 def _asks_for_no_wait(prefer: str | None) -> bool:
     preferences = (prefer or "").replace(";", ",").split(",")
     return "respond-async" in {preference.strip().lower() for preference in preferences}
-
-
-# Asynchronous, or it would take a thread of a pool for every request.
-async def _writes(
-    request: Request,
-    store: Annotated[Store, Depends(authenticated_store)],
-    _shown: KeyHeader = None,
-    prefer: PreferHeader = None,
-) -> Writes:
-    return Writes(request, store, key_of_header(request), prefer)
-
-
-async def _writes_by_body(
-    request: Request,
-    store: Annotated[Store, Depends(authenticated_store)],
-    prefer: PreferHeader = None,
-) -> Writes:
-    return Writes(request, store, key_of_header(request), prefer)
-
-
-async def _writes_without_key(
-    request: Request, store: Annotated[Store, Depends(authenticated_store)], prefer: PreferHeader = None
-) -> Writes:
-    return Writes(request, store, None, prefer)
-
-
-#: What an operation that writes gets.
-RequestWrites = Annotated[Writes, Depends(_writes)]
-#: The same where the key is a field of the body.
-BodyWrites = Annotated[Writes, Depends(_writes_by_body)]
-#: The same where the command's key is fixed.
-KeylessWrites = Annotated[Writes, Depends(_writes_without_key)]
 
 
 def body_answer(body: BaseModel, status: int = 200, *, replayed: bool = False) -> Response:

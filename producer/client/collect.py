@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ...lanes.backoff import growing_pauses
 from ...lanes.deadlines import LEAST_SECONDS
 from ...schemas.errors import OutcomeUnknown
 from ...schemas.journal import Announcement
 from ...schemas.results import Result, result_of_announcement
 from ...schemas.tickets import Ticket
 from ..ledger.read_limits import LOOKUP_KEYS
-from .pauses import growing_pauses
 from .resolve import is_decided, own_ticket
 from .tickets import Tickets
 

@@ -19,10 +19,10 @@ import redis
 
 from creditlane.benchmarks.ledger_check import check_kept_results, check_ledger
 from creditlane.benchmarks.load import account_ids
+from creditlane.benchmarks.outbox_cost import WebhookCost, check_outbox
 from creditlane.benchmarks.plan import STANDARD_SCENARIOS, BenchmarkFailed
 from creditlane.benchmarks.scenarios import Measurement
 from creditlane.benchmarks.waiting_producer import count_results
-from creditlane.benchmarks.webhooks import WebhookCost, check_outbox
 from creditlane.benchmarks.worker_processes import WorkerProcesses
 from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
 from creditlane.local.processes import wait_until

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 import pytest
 
 from creditlane import InvalidCommand, Ticket
+from creditlane.lanes.backoff import growing_pauses
 from creditlane.producer.client import collect as roll_call
 from creditlane.producer.client import pending_replies as reply_desk
 from creditlane.producer.client.collect import Patience, RollCall
-from creditlane.producer.client.pauses import growing_pauses
 from creditlane.producer.client.pending_replies import Inbox, ReplyDesk
 from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement, Refusal, encode_announcements

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ....schemas.errors import UnsupportedEncoding
 from ..errors import error_answer, problem_of
-from .request_limits import has_body
+from .body_limits import has_body
 
 #: By header, what leaves the body as it is.
 _PLAIN = {

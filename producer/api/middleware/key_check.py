@@ -13,7 +13,8 @@ from ..auth import authenticate
 from ..errors import refusal_answer
 from ..metrics.requests import RequestMetrics
 from .address_limits import AddressLimits, address_of_client
-from .request_limits import STREAMED_PATH, Limits, given
+from .body_limits import STREAMED_PATH, given
+from .request_limits import Limits
 
 #: Every operation of a store is below this path, and nothing else is.
 KEYED_PATHS = "/v1/"
@@ -49,12 +50,12 @@ class KeyCheck:
 
 def _turn_of(request: Request) -> AbstractAsyncContextManager[None]:
     limits: Limits = request.app.state.limits
-    limits.asking_stores.keep_up(request.app.state.session.wire)
+    limits.active_stores.keep_up(request.app.state.session.wire)
     # A stream that goes on for minutes gives way by itself, line by line.
     return (
         nullcontext()
         if request.scope["path"] == STREAMED_PATH
-        else limits.store_turns.turn(request.state.store.public_id)
+        else limits.fair_requests.turn(request.state.store.public_id)
     )
 
 

@@ -1,31 +1,25 @@
-"""What one API process takes on at most: requests of a store, waits for results, and the size and time of a body."""
+"""What one API process takes on at most of each store: requests, waits for results, and batches."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ....lanes.keys import Keys
-from ....schemas.errors import CreditlaneError, InvalidCommand, RateLimited, TooLarge, TooSlow
+from ....schemas.errors import RateLimited
 from ....schemas.fair_shares import share_of
 from ....schemas.settings import Settings
-from ..errors import error_answer, problem_of
 from ..spool import SpoolSpace
-from .asking_stores import AskingStores
-from .batch_turns import BatchTurns
-from .body_fields import check_fields
-from .store_rates import StoreRates
-from .store_turns import StoreTurns
+from .active_stores import AskingStores
+from .fair_batches import BatchTurns
+from .fair_requests import StoreTurns
+from .rate_limits import StoreRates
 
 #: What a request may come back after when every place is taken, in seconds.
 PLACES_RETRY_SECONDS = 1.0
-#: Streams its body line by line, with limits of its own on lines; only its silence is limited here.
-STREAMED_PATH = "/v1/customer-credits/commands"
 
 
 class SharedPlaces:
@@ -61,10 +55,10 @@ class Limits:
     """The limits of one app that requests meet by themselves: `app.state.limits`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.store_rates = StoreRates(settings)
-        self.asking_stores = AskingStores(Keys(settings.redis_prefix))
-        self.store_turns = StoreTurns(self.asking_stores)
-        self.batch_turns = BatchTurns(self.asking_stores)
+        self.rate_limits = StoreRates(settings)
+        self.active_stores = AskingStores(Keys(settings.redis_prefix))
+        self.fair_requests = StoreTurns(self.active_stores)
+        self.fair_batches = BatchTurns(self.active_stores)
         self.waits = SharedPlaces(
             settings.api_waits,
             "requests wait for results (CREDITLANE_API_WAITS)",
@@ -87,95 +81,5 @@ def waiting_place(request: Request) -> Iterator[None]:
     """
     limits: Limits = request.app.state.limits
     store_id = request.state.store.public_id
-    with limits.waits.place(store_id), limits.store_turns.left(store_id):
+    with limits.waits.place(store_id), limits.fair_requests.left(store_id):
         yield
-
-
-class BodyLimits:
-    """An ASGI application around another, which gets every body but a streamed one complete, or not at all."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._most_bytes = settings.api_body_bytes
-        self._seconds = settings.api_body_seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not has_body(scope):
-            await self._app(scope, receive, send)
-        elif scope["path"] == STREAMED_PATH:
-            await self._app(scope, _impatient(receive, self._seconds), send)
-        else:
-            await self._pass_whole(scope, receive, send)
-
-    async def _pass_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            async with asyncio.timeout(self._seconds):
-                body = await self._whole(scope, receive)
-            if body:
-                check_fields(body)
-        except TimeoutError:
-            await _refuse(TooSlow(), scope, receive, send)
-        except (TooLarge, InvalidCommand) as error:
-            await _refuse(error, scope, receive, send)
-        else:
-            if body is not None:
-                await self._app(scope, given(body, receive), send)
-
-    async def _whole(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Return the body, or None if the client has left; raise TooLarge as soon as that is certain."""
-        if (announced := _announced_bytes(scope)) is not None and announced > self._most_bytes:
-            raise TooLarge(f"The body may have {self._most_bytes} bytes and has {announced}; send less at once.")
-        parts, length, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message.get("body", b""))
-            length += len(parts[-1])
-            more = message.get("more_body", False)
-            if length > self._most_bytes:
-                raise TooLarge(f"The body may have {self._most_bytes} bytes and has more; send less at once.")
-        return b"".join(parts)
-
-
-async def _refuse(error: CreditlaneError, scope: Scope, receive: Receive, send: Send) -> None:
-    await error_answer(Request(scope), problem_of(error))(scope, receive, send)
-
-
-def has_body(scope: Scope) -> bool:
-    """Tell whether a body was announced; without that there is none, by HTTP's rules."""
-    return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
-
-
-def _announced_bytes(scope: Scope) -> int | None:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return None
-
-
-def given(body: bytes, receive: Receive) -> Receive:
-    """Return what gives the body in one piece and then whatever else comes: the client's leaving."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def give() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return give
-
-
-def _impatient(receive: Receive, seconds: float) -> Receive:
-    """Return what takes a client that sends nothing for so long as gone, while its body is not complete."""
-    is_complete = False
-
-    async def take() -> Message:
-        nonlocal is_complete
-        try:
-            async with asyncio.timeout(None if is_complete else seconds):
-                message = await receive()
-        except TimeoutError:
-            return {"type": "http.disconnect"}
-        is_complete = message["type"] != "http.request" or not message.get("more_body", False)
-        return message
-
-    return take

@@ -10,11 +10,12 @@ from ..auth import KeyDesk
 from ..metrics.requests import RequestMetrics
 from ..routes import monitoring
 from .address_limits import AddressLimits
+from .body_limits import BodyLimits
 from .content_coding import PlainBodies
 from .fast_path import ShortWay
 from .head_requests import HeadAsGet
 from .key_check import KeyCheck
-from .request_limits import BodyLimits, Limits
+from .request_limits import Limits
 from .request_log import RequestLog
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from ....schemas.commands import OpenAccount, Text
 from ....schemas.errors import OutcomeUnknown, Unavailable
@@ -14,8 +14,9 @@ from ....schemas.results import Result, microseconds_of
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
 from ...operations.webhooks import low_balance_operation
-from ..auth import Store, authenticated_store
+from ..auth import Store
 from ..connections import Connections
+from ..deps import BodyWrites, KeylessWrites, RequestReads, RequestStore, RequestWrites
 from ..errors import not_found
 from ..models.ledger import (
     ACCOUNT_EXAMPLE,
@@ -31,16 +32,14 @@ from ..models.ledger import (
 )
 from ..openapi.responses import changing, deciding, reading
 from ..paging import WindowParameters
-from ..reads import Reads, parse_moment, reads_of
+from ..reads import Reads, parse_moment
 from ..result_bodies import opened_account, single_transaction
 from ..reversals import reverse
-from ..writes import BodyWrites, KeylessWrites, RequestWrites, Writes, body_answer, queued_answer
+from ..writes import Writes, body_answer, queued_answer
 
 router = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
 
 AccountPath = Annotated[str, Path(alias="id", description="Id of the account.", examples=[ACCOUNT_EXAMPLE])]
-RequestReads = Annotated[Reads, Depends(reads_of)]
-RequestStore = Annotated[Store, Depends(authenticated_store)]
 
 
 @router.post(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ....lanes.deadlines import deadline_in
@@ -23,12 +23,13 @@ from ...client._async.session import AsyncSession
 from ...client.chunks import Chunk
 from ...client.enqueue import Shipment
 from .. import batch_lines
-from ..auth import Store, authenticated_store, check_again
+from ..auth import Store, check_again
 from ..batch_lines import LineSplitter, command_of
 from ..connections import Connections
+from ..deps import RequestStore
 from ..errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from ..idempotency_header import refuse_key_header
-from ..middleware.batch_turns import BatchTurns, ParcelSize
+from ..middleware.fair_batches import BatchTurns, ParcelSize
 from ..middleware.request_limits import Limits
 from ..openapi.batch import BATCH_REQUEST, BATCH_RESPONSES
 from ..spool import Spool
@@ -61,7 +62,7 @@ router = APIRouter(tags=["Commands"])
     openapi_extra=BATCH_REQUEST,
     response_class=Response,
 )
-async def enqueue_commands(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> Response:
+async def enqueue_commands(request: Request, store: RequestStore) -> Response:
     """Accept any number of commands, as newline-delimited JSON, for high-volume metering.
 
     The answer has a line for each line of the request, in order, while the request is still being sent: `queued` with
@@ -97,8 +98,8 @@ class BatchResponse(Response):
         self._spool = spool
         self._place = limits.batches.place(store.public_id)
         self._seconds = settings.api_body_seconds
-        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, limits.batch_turns)
-        self._dispatch = Dispatch(session, settings, store.public_id, limits.batch_turns, check_key)
+        self._intake = Intake(store.public_id, partitions, settings.api_batch_lines, limits.fair_batches)
+        self._dispatch = Dispatch(session, settings, store.public_id, limits.fair_batches, check_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         """Answer the request.

@@ -15,13 +15,13 @@ from ...client._async.session import AsyncSession
 from ...client.resolve import is_decided, own_ticket
 from ..auth import check_again
 from ..connections import Connections
+from ..deps import RequestReads, RequestStore
 from ..errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
 from ..middleware.request_limits import waiting_place
 from ..models.ledger import COMMAND_EXAMPLE, CommandBody, ErrorDetailBody
 from ..openapi.responses import reading
 from ..reads import Reads
 from ..writes import body_answer
-from .accounts import RequestReads, RequestStore
 
 #: Longest wait that one request may ask for, in seconds.
 MAX_WAIT_SECONDS = 30.0

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Path, Query, Response
 
 from ....schemas.commands import Post, Text
 from ....schemas.kinds import Kind
+from ..deps import BodyWrites, KeylessWrites, RequestReads
 from ..errors import not_found
 from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
 from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
 from ..reversals import reverse, transaction_answer
-from ..writes import BodyWrites, KeylessWrites, body_answer
-from .accounts import RequestReads
+from ..writes import body_answer
 
 router = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
 

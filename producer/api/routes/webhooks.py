@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from ....schemas.errors import WebhookNotFound
 from ....schemas.webhooks import DeliveryStatus, DeliveryWithBody, NewWebhook, WebhookChange
-from ...client._async.webhooks import AsyncWebhooks
 from ...operations import webhooks as operations
-from ..auth import Store, authenticated_store
-from ..connections import Connections
+from ..deps import RequestWebhooks
 from ..errors import Problem
 from ..models.webhooks import (
     EVENT_EXAMPLE,
@@ -40,13 +38,6 @@ MAX_RESENT = 20_000
 router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
 
 
-# Asynchronous, or it would take a thread of a pool for every request.
-async def _webhooks_of(request: Request, store: Annotated[Store, Depends(authenticated_store)]) -> AsyncWebhooks:
-    connections: Connections = request.app.state.connections
-    return AsyncWebhooks(connections.settings, lambda: connections.session, store.public_id)
-
-
-StoreWebhooks = Annotated[AsyncWebhooks, Depends(_webhooks_of)]
 WebhookPath = Annotated[str, Path(alias="id", description="Id of the endpoint.", examples=[WEBHOOK_EXAMPLE])]
 EventPath = Annotated[str, Path(alias="event_id", description="Id of the event.", examples=[EVENT_EXAMPLE])]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000, description="Which page; the first is 1."), IN_DIGITS]
@@ -67,7 +58,7 @@ OfStatus = Annotated[DeliveryStatus | None, Query(description="Only deliveries o
     description=f"Have events POSTed to a URL. The answer has the secret, this once. {LIMITS}",
     responses=changing(WebhookBody, "webhook_limit_reached"),
 )
-async def create_webhook(body: CreateWebhook, webhooks: StoreWebhooks) -> Response:
+async def create_webhook(body: CreateWebhook, webhooks: RequestWebhooks) -> Response:
     """Make an endpoint; what happens after the answer is told to it."""
     wanted = operations.checked(NewWebhook, url=body.url, name=body.name, events=tuple(body.events))
     return body_answer(WebhookBody.of(await webhooks.make(wanted)))
@@ -75,7 +66,7 @@ async def create_webhook(body: CreateWebhook, webhooks: StoreWebhooks) -> Respon
 
 @router.get("", operation_id="listWebhooks", summary="List endpoints", responses=reading(WebhookList))
 async def list_webhooks(
-    webhooks: StoreWebhooks, page_number: PageNumber = 1, page_size: PageSize = DEFAULT_PAGE_ITEMS
+    webhooks: RequestWebhooks, page_number: PageNumber = 1, page_size: PageSize = DEFAULT_PAGE_ITEMS
 ) -> Response:
     """List the store's endpoints, oldest first."""
     return body_answer(WebhookList.page(await webhooks.list(), page_number, page_size))
@@ -88,7 +79,7 @@ async def list_webhooks(
     responses=reading(DeliveryList),
 )
 async def list_callback_deliveries(
-    webhooks: StoreWebhooks,
+    webhooks: RequestWebhooks,
     status: OfStatus = None,
     limit: PageLimit = DEFAULT_PAGE_ITEMS,
     starting_after: StartingAfter = None,
@@ -103,7 +94,7 @@ async def list_callback_deliveries(
     summary="Show the delivery of a callback",
     responses=reading(DeliveryDetail, "not_found"),
 )
-async def get_callback_delivery(event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+async def get_callback_delivery(event_id: EventPath, webhooks: RequestWebhooks) -> Response:
     """Show what was sent to the URL that came with a command, and how it went."""
     return body_answer(DeliveryDetail.with_body(await webhooks.delivery(None, event_id)))
 
@@ -114,7 +105,7 @@ async def get_callback_delivery(event_id: EventPath, webhooks: StoreWebhooks) ->
     summary="Send a callback again",
     responses=changing(DeliveryBody, "not_found"),
 )
-async def resend_callback(event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+async def resend_callback(event_id: EventPath, webhooks: RequestWebhooks) -> Response:
     """Send a callback again at once, with all of its attempts; also one that was delivered."""
     return body_answer(DeliveryBody.of(await webhooks.resend(None, event_id)))
 
@@ -125,7 +116,7 @@ async def resend_callback(event_id: EventPath, webhooks: StoreWebhooks) -> Respo
     summary="Make the secret of callbacks, or replace it",
     responses=changing(SecretBody),
 )
-async def rotate_callback_secret(webhooks: StoreWebhooks) -> Response:
+async def rotate_callback_secret(webhooks: RequestWebhooks) -> Response:
     """Make the secret that the store's callbacks are signed with. The one before it signs beside it for a day."""
     return body_answer(SecretBody(secret=await webhooks.rotate_callback_secret()))
 
@@ -136,7 +127,7 @@ async def rotate_callback_secret(webhooks: StoreWebhooks) -> Response:
     summary="Show an endpoint",
     responses=reading(WebhookBody, "not_found"),
 )
-async def get_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+async def get_webhook(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Response:
     """Show an endpoint, without its secret."""
     return body_answer(WebhookBody.of(await webhooks.get(webhook_id)))
 
@@ -147,7 +138,7 @@ async def get_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Respo
     summary="Change an endpoint",
     responses=changing(WebhookBody, "not_found"),
 )
-async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks: StoreWebhooks) -> Response:
+async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks: RequestWebhooks) -> Response:
     """Change what is given of an endpoint. What happens after the answer is told as it says."""
     given = body.model_dump(exclude_unset=True)
     return body_answer(WebhookBody.of(await webhooks.change(webhook_id, operations.checked(WebhookChange, **given))))
@@ -159,7 +150,7 @@ async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks:
     summary="Delete an endpoint",
     responses=changing(WebhookBody, "not_found"),
 )
-async def delete_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+async def delete_webhook(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Response:
     """Delete an endpoint for good. What it has not got is not sent any more."""
     return body_answer(WebhookBody.of(await webhooks.delete(webhook_id)))
 
@@ -170,7 +161,7 @@ async def delete_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Re
     summary="Replace an endpoint's secret",
     responses=changing(WebhookBody, "not_found"),
 )
-async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Response:
     """Replace the secret and show the new one, this once. For a day both of them sign."""
     return body_answer(WebhookBody.of(await webhooks.rotate_secret(webhook_id)))
 
@@ -181,7 +172,7 @@ async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: StoreWebhooks
     summary="Send a test event",
     responses=changing(TestEvent, "not_found", "webhook_disabled"),
 )
-async def test_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Response:
+async def test_webhook(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Response:
     """Send an event `webhook.test` to the endpoint, whatever events it wants. Its delivery tells what came of it."""
     return body_answer(TestEvent(event_id=await webhooks.send_test(webhook_id)))
 
@@ -194,7 +185,7 @@ async def test_webhook(webhook_id: WebhookPath, webhooks: StoreWebhooks) -> Resp
 )
 async def list_deliveries(
     webhook_id: WebhookPath,
-    webhooks: StoreWebhooks,
+    webhooks: RequestWebhooks,
     status: OfStatus = None,
     limit: PageLimit = DEFAULT_PAGE_ITEMS,
     starting_after: StartingAfter = None,
@@ -210,7 +201,7 @@ async def list_deliveries(
     summary="Show a delivery",
     responses=reading(DeliveryDetail, "not_found"),
 )
-async def get_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+async def get_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: RequestWebhooks) -> Response:
     """Show what is sent, and how the latest attempt went."""
     await webhooks.get(webhook_id)
     return body_answer(DeliveryDetail.with_body(await webhooks.delivery(webhook_id, event_id)))
@@ -222,7 +213,7 @@ async def get_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: S
     summary="Send an event again",
     responses=changing(DeliveryBody, "not_found", "webhook_disabled"),
 )
-async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: StoreWebhooks) -> Response:
+async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks: RequestWebhooks) -> Response:
     """Send an event again at once, under its id, with all of its attempts; also one that was delivered."""
     return body_answer(DeliveryBody.of(await webhooks.resend(webhook_id, event_id)))
 
@@ -233,7 +224,7 @@ async def resend_delivery(webhook_id: WebhookPath, event_id: EventPath, webhooks
     summary="Send what failed again",
     responses=changing(Resent, "not_found", "webhook_disabled"),
 )
-async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: StoreWebhooks) -> Response:
+async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: RequestWebhooks) -> Response:
     """Send every event again that has failed, of those since a moment; oldest first."""
     since = parse_moment(body.since, "since")
     count = await webhooks.resend_failed(webhook_id, since=since, at_most=MAX_RESENT)
@@ -241,14 +232,14 @@ async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: S
 
 
 async def _deliveries(
-    webhooks: AsyncWebhooks, webhook_id: str | None, status: DeliveryStatus | None, limit: int, cursor: str | None
+    webhooks: RequestWebhooks, webhook_id: str | None, status: DeliveryStatus | None, limit: int, cursor: str | None
 ) -> DeliveryList:
     place = None if cursor is None else operations.place_of(await _cursor(webhooks, webhook_id, cursor))
     found = await webhooks.page(webhook_id, status=status, after=place, count=limit + 1)
     return DeliveryList(data=[DeliveryBody.of(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-async def _cursor(webhooks: AsyncWebhooks, webhook_id: str | None, cursor: str) -> DeliveryWithBody:
+async def _cursor(webhooks: RequestWebhooks, webhook_id: str | None, cursor: str) -> DeliveryWithBody:
     try:
         return await webhooks.delivery(webhook_id, cursor)
     except WebhookNotFound:

@@ -12,9 +12,9 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....schemas.redis_urls import readable_redis_url
-from ..pauses import growing_pauses
 from ..redis_exchange import (
     ANSWER_TIMEOUT_SECONDS,
     CLOSE_SECONDS,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....schemas.commands import Command
 from ....schemas.errors import CreditlaneError, LaneFull, Unavailable
@@ -16,7 +17,6 @@ from ..chunks import Chunk, async_chunks_of, with_progress
 from ..clocks import Clocks
 from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
 from ..identity import Numbers
-from ..pauses import growing_pauses
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
 from ..redis_memory import RedisMemory
 from ..tickets import Tickets

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....lanes.keys import Keys
 from ....schemas.errors import ConfigurationError, CreditlaneError, Unavailable
@@ -19,7 +20,6 @@ from ....schemas.results import Result, result_of_announcement
 from ....schemas.tickets import Ticket
 from ..collect import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
 from ..lane_reads import entry_call, is_on_lane, poll_stream
-from ..pauses import growing_pauses
 from ..pending_replies import Inbox, ReplyDesk
 from ..read_ahead import ReadAhead
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors

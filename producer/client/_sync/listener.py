@@ -9,9 +9,9 @@ from concurrent.futures import Future
 
 import msgspec
 
+from ....lanes.backoff import growing_pauses
 from ....schemas.errors import CreditlaneError
 from ....schemas.journal import Announcement
-from ..pauses import growing_pauses
 from ..pending_replies import ReplyDesk
 from ..redis_exchange import CLOSE_SECONDS, ExchangeFailed
 from ..reply_stream import RECONNECT_PAUSES, ReplyStream

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
+from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....schemas.commands import Command
 from ....schemas.errors import CreditlaneError, Unavailable
@@ -15,7 +16,6 @@ from ..chunks import Chunk, chunks_of, with_progress
 from ..clocks import Clocks
 from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
 from ..identity import Numbers
-from ..pauses import growing_pauses
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
 from ..tickets import Tickets
 from .redis_connection import Flight, RedisWire

@@ -16,7 +16,7 @@ from creditlane.local import api_server
 from creditlane.local import up as up_command
 from creditlane.local.api_server import KEY_FILE, PORT_FILE, Api, _development_key, _listening
 from creditlane.local.processes import wait_until
-from creditlane.producer.api.addresses import listening_socket
+from creditlane.producer.api.listening_socket import listening_socket
 from creditlane.producer.operations.api_keys import key_id_of, revoke_key
 from creditlane.schemas.errors import ConfigurationError
 

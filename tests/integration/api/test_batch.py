@@ -12,8 +12,8 @@ from creditlane import AsyncClient, Settings
 from creditlane.audit.whole import verify
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api import spool
-from creditlane.producer.api.middleware import batch_turns
-from creditlane.producer.api.middleware.batch_turns import ParcelSize
+from creditlane.producer.api.middleware import fair_batches
+from creditlane.producer.api.middleware.fair_batches import ParcelSize
 from creditlane.producer.client.redis_exchange import ExchangeFailed
 from creditlane.schemas.errors import OutcomeUnknown
 
@@ -152,7 +152,7 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
     are `unknown`, those after it, which were not sent, `refused`; and the lane has those of the parcel."""
     api = make_api(settings)
     account = open_account(api, initial_balance="100")
-    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(2, MANY))
+    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(2, MANY))
     wire = api.app.state.session.wire  # type: ignore[attr-defined]
     send, exchange, sent = wire.send, wire.exchange, []
 
@@ -187,7 +187,7 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
 
 def test_parcels_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given lines that are much in bytes and few in number, then no more of them go to Redis together than that."""
-    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(MANY, 1_000))
+    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(MANY, 1_000))
     sizes: list[int] = []
     deliver = api.app.state.session.sender.deliver  # type: ignore[attr-defined]
 
@@ -261,7 +261,7 @@ def test_a_client_that_leaves_has_sent_what_was_answered(
 async def test_lines_of_one_account_keep_their_order_through_many_parcels(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[[], object]
 ) -> None:
-    monkeypatch.setattr(batch_turns, "ALONE", ParcelSize(7, MANY))
+    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(7, MANY))
     start_worker()
     account = open_account(api, initial_balance="1000")
     lines = [debit(account, number, reference=f"{number}") for number in range(100)]

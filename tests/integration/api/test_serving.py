@@ -14,7 +14,7 @@ import pytest
 from creditlane import Settings
 from creditlane.cli import api as module
 from creditlane.local.processes import wait_until
-from creditlane.producer.api.addresses import address_of, listening_socket
+from creditlane.producer.api.listening_socket import address_of, listening_socket
 from creditlane.schemas.errors import ConfigurationError
 
 StartApi = Callable[..., tuple["subprocess.Popen[str]", str]]

@@ -7,7 +7,7 @@ import pytest
 
 from creditlane import Settings
 from creditlane.lanes.keys import Keys
-from creditlane.producer.api.middleware.asking_stores import AskingStores
+from creditlane.producer.api.middleware.active_stores import AskingStores
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 
 DEADLINE_SECONDS = 30.0

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api.middleware.store_rates import StoreRates
+from creditlane.producer.api.middleware.rate_limits import StoreRates
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.schemas.errors import RateLimited, Unavailable
 

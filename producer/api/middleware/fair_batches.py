@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from ...client._async.redis_connection import AsyncRedisWire
-from .asking_stores import AskingStores
+from .active_stores import AskingStores
 from .store_locks import StoreLocks
 
 #: Longest rest after a parcel, in seconds: who waits for room on a lane has rested by that.

@@ -1,7 +1,7 @@
 """What clients without a key do to an API that has no limits of its own; `front_door` measures what others notice.
 
 Run as a process of its own, so that it shares no interpreter with who measures:
-`python -m creditlane.benchmarks.strangers NAME HOST PORT CONNECTIONS`, until its standard input ends.
+`python -m creditlane.benchmarks.unauthenticated_clients NAME HOST PORT CONNECTIONS`, until its standard input ends.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from creditlane.lanes.keys import Keys
-from creditlane.producer.api.middleware import store_turns
-from creditlane.producer.api.middleware.asking_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.middleware.store_turns import MOST_AT_WORK, StoreTurns
+from creditlane.producer.api.middleware import fair_requests
+from creditlane.producer.api.middleware.active_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.middleware.fair_requests import MOST_AT_WORK, StoreTurns
 
 from .moved_clock import MovedClock
 
@@ -19,7 +19,7 @@ ALL = 11
 
 @pytest.fixture(autouse=True)
 def long_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_turns, "MOST_DELAY_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(fair_requests, "MOST_DELAY_SECONDS", LONG_SECONDS)
 
 
 class Requests:
@@ -127,7 +127,7 @@ async def test_what_only_waits_leaves_its_turn_to_others() -> None:
 
 
 async def test_nobody_is_held_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_turns, "MOST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(fair_requests, "MOST_DELAY_SECONDS", 0.01)
     requests = Requests(StoreTurns(AskingStores(Keys())))
     await requests.come("b", 1)
 

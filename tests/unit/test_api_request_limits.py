@@ -10,7 +10,8 @@ import pytest
 
 from creditlane import Settings
 from creditlane.producer.api.middleware import token_buckets
-from creditlane.producer.api.middleware.request_limits import STREAMED_PATH, BodyLimits, SharedPlaces
+from creditlane.producer.api.middleware.body_limits import STREAMED_PATH, BodyLimits
+from creditlane.producer.api.middleware.request_limits import SharedPlaces
 from creditlane.producer.api.middleware.token_buckets import TokenBuckets
 from creditlane.schemas.errors import RateLimited
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from creditlane import Settings
-from creditlane.benchmarks.strangers import stranger
+from creditlane.benchmarks.unauthenticated_clients import stranger
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.middleware.connection_limits import OTHER_DESCRIPTORS
 from creditlane.producer.api.serving import _raise_descriptor_limit

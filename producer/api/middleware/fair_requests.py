@@ -12,7 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from .asking_stores import AskingStores
+from .active_stores import AskingStores
 
 #: Requests of a store that are worked on at a time while others ask as well.
 MOST_AT_WORK = 3

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from creditlane.lanes.keys import Keys
-from creditlane.producer.api.middleware import batch_turns
-from creditlane.producer.api.middleware.asking_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.middleware.batch_turns import ALONE, BESIDE_OTHERS, BatchTurns
+from creditlane.producer.api.middleware import fair_batches
+from creditlane.producer.api.middleware.active_stores import ASKS_SECONDS, AskingStores
+from creditlane.producer.api.middleware.fair_batches import ALONE, BESIDE_OTHERS, BatchTurns
 from creditlane.schemas.errors import Unavailable
 
 from .moved_clock import MovedClock
@@ -37,8 +37,8 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             rests.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(batch_turns.asyncio, "sleep", noted)
-    monkeypatch.setattr(batch_turns.time, "perf_counter", lambda: float(next(moments)))
+    monkeypatch.setattr(fair_batches.asyncio, "sleep", noted)
+    monkeypatch.setattr(fair_batches.time, "perf_counter", lambda: float(next(moments)))
     return rests
 
 
@@ -72,7 +72,7 @@ async def test_a_store_that_asks_alone_sends_as_much_as_it_can(rests: list[float
 async def test_beside_others_a_store_has_one_short_parcel_at_a_time_and_rests_after_it(
     rests: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_turns, "MOST_REST_SECONDS", 60.0)
+    monkeypatch.setattr(fair_batches, "MOST_REST_SECONDS", 60.0)
     asking = AskingStores(Keys())
     turns = BatchTurns(asking)
     asking.note("b")
@@ -112,7 +112,7 @@ async def test_a_rest_is_never_long(rests: list[float]) -> None:
 
     await most_at_once(BatchTurns(asking), ["a"])
 
-    assert rests == [batch_turns.MOST_REST_SECONDS]
+    assert rests == [fair_batches.MOST_REST_SECONDS]
 
 
 @pytest.mark.usefixtures("rests")

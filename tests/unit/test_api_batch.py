@@ -9,8 +9,8 @@ import pytest
 from creditlane import Settings
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api.auth import Store
-from creditlane.producer.api.middleware.asking_stores import AskingStores
-from creditlane.producer.api.middleware.batch_turns import BatchTurns
+from creditlane.producer.api.middleware.active_stores import AskingStores
+from creditlane.producer.api.middleware.fair_batches import BatchTurns
 from creditlane.producer.api.middleware.request_limits import Limits
 from creditlane.producer.api.routes.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
@@ -53,7 +53,7 @@ def response(space: SpoolSpace) -> BatchResponse:
     return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), Limits(settings), works)
 
 
-def batch_turns() -> BatchTurns:
+def fair_batches() -> BatchTurns:
     return BatchTurns(AskingStores(Keys()))
 
 
@@ -106,7 +106,7 @@ async def test_wrong_lines_leave_time_to_others(monkeypatch: pytest.MonkeyPatch)
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", noted)
-    intake = Intake("store_a", 8, 10**9, batch_turns())
+    intake = Intake("store_a", 8, 10**9, fair_batches())
     parts = [
         {"type": "http.request", "body": b"x\n" * 1_000, "more_body": True},
         {"type": "http.request", "body": b"", "more_body": False},

@@ -1,0 +1,218 @@
+"""Each kind of command is described once, and what derives from the record covers every kind and no other."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import creditlane
+from creditlane import AsyncClient, Client
+from creditlane.lanes.encoding import decode_command, encode_command
+from creditlane.producer.api.batch_lines import LINES, lines_by_word
+from creditlane.producer.api.errors import CODES, told_code
+from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
+from creditlane.schemas.errors import Rejected
+from creditlane.schemas.events import EVENT_TYPES
+from creditlane.schemas.identifiers import Position, transaction_id
+from creditlane.schemas.journal import JournalRow
+from creditlane.schemas.kinds import KIND_OF_WORD, Kind, checked
+from creditlane.worker.ledger.decide import decide_all, table_of
+from creditlane.worker.ledger.state import UNOPENED, AccountState, Book
+
+STORE = 1
+ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
+#: In each state that an account can be in, without an overdraft and with one that is used.
+STATES = [
+    UNOPENED,
+    *(AccountState(status, balance, limit, 2, 1, 0) for status in (1, 2, 3) for balance, limit in ((40, 0), (-5, 10))),
+]
+#: Entries that reversals are tried on: one that gave much more than is there now, a reversal, and one on either side.
+ENTRIES = [
+    JournalRow(STORE, ANN, seq, int(kind), side, amount, 40, 0, f"entry {seq}", "r", reversal_of, 0, None, None)
+    for seq, kind, side, amount, reversal_of in (
+        (1, Kind.CREDIT, 1, 1_000, None),
+        (2, Kind.REVERSE, -1, 960, 1),
+        (3, Kind.DEBIT, -1, 5, None),
+        (4, Kind.CREDIT, 1, 5, None),
+    )
+]
+AMOUNTS = {"account_id": ANN, "reference": "r", "idempotency_key": "k"}
+
+
+def posted(one: int, other: int) -> Post:
+    entries = (
+        {"account_id": ANN, "side": "debit", "amount": one},
+        {"account_id": BOB, "side": "credit", "amount": other},
+    )
+    return Post(reference="r", idempotency_key="k", entries=entries)  # type: ignore[arg-type]
+
+
+#: Commands that meet whatever can stand in the way of their kind.
+TRIED: list[Command] = [
+    OpenAccount(account_id=ANN, customer_id="c", idempotency_key="k"),
+    OpenAccount(account_id=ANN, customer_id="c", idempotency_key="k", initial_balance=7),
+    Credit(amount=5, **AMOUNTS),  # type: ignore[arg-type]
+    Debit(amount=5, **AMOUNTS),  # type: ignore[arg-type]
+    Debit(amount=500, **AMOUNTS),  # type: ignore[arg-type]
+    *(Reverse(account_id=ANN, transaction_id=transaction_id(ANN, seq)) for seq in (1, 2, 3, 4, 9)),
+    *(kind(account_id=ANN, idempotency_key="k") for kind in (Freeze, Unfreeze, Close)),
+    posted(5, 5),
+    posted(5, 6),
+    posted(500, 500),
+]
+
+
+def book_of(state: AccountState, *, name_is_taken: bool) -> Book:
+    book = Book({(STORE, ANN): state, (STORE, BOB): AccountState(1, 0, 0, 0, 1, 0)})
+    book.has_reversals = True
+    book.originals = {(STORE, Position(ANN, row.seq)): row for row in ENTRIES}
+    book.names_taken = {(STORE, ANN): BOB} if name_is_taken else {}
+    return book
+
+
+def rows_of(kind: Kind) -> list[JournalRow]:
+    """What commands of the kind leave behind, whatever they meet."""
+    rows = []
+    for command in (command for command in TRIED if type(command) is kind.record.model):
+        on_lane = decode_command(encode_command(command, "store_default"))
+        for book in (book_of(state, name_is_taken=taken) for state in STATES for taken in (False, True)):
+            (verdict,) = decide_all([((STORE, ANN), on_lane)], book, 1)
+            rows += [row for row in (verdict.row, *verdict.further) if row is not None]
+    return rows
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
+def test_a_record_names_every_rejection_of_its_rule_and_no_other(kind: Kind) -> None:
+    met = {row.rejection for row in rows_of(kind) if row.rejection is not None}
+
+    assert met == {rejection.code for rejection in kind.record.rejections}
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
+def test_a_record_names_every_side_of_its_applied_rows_and_no_other(kind: Kind) -> None:
+    applied = [row for row in rows_of(kind) if row.rejection is None]
+
+    assert {row.side for row in applied} == set(kind.record.events)
+    assert {row.side for row in applied if row.seq > 0} == kind.entry_sides
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
+def test_a_record_reads_back_what_was_asked_for(kind: Kind) -> None:
+    """Given any command of the kind, then its row tells every field that makes two of them the same request."""
+    rows = rows_of(kind)
+
+    assert rows
+    for row in (row for row in rows if row.idempotency_key and row.account_id == ANN):
+        content = kind.record.content_of(row)
+        assert set(kind.record.model.content_fields) <= content.keys()
+        again = kind.record.model(account_id=ANN, idempotency_key=f"{row.idempotency_key}:x", **content)
+        assert {name: getattr(again, name) for name in again.content_fields} == content
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
+def test_callers_are_told_every_rejection_of_a_kind(kind: Kind) -> None:
+    for rejection in kind.record.rejections:
+        assert told_code(rejection.code) in CODES
+
+
+def test_every_event_that_an_applied_row_can_make_is_named_by_a_kind() -> None:
+    named = {event for kind in Kind for events in kind.record.events.values() for event in events}
+
+    assert named == set(EVENT_TYPES) - {"command.rejected"}
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
+def test_the_clients_send_every_kind(kind: Kind) -> None:
+    assert kind.record.model.__name__ in creditlane.__all__
+    for client in (Client, AsyncClient):
+        assert hasattr(client, kind.word) or hasattr(client, f"{kind.word}_account")
+
+
+def test_a_field_that_a_kind_adds_is_part_of_the_request() -> None:
+    class Dearer(Debit):
+        colour: str = "red"
+
+    assert Dearer.content_fields == (*Debit.content_fields, "colour")
+
+
+def test_a_kind_without_a_rule_is_an_error() -> None:
+    rules = dict.fromkeys(set(Kind) - {Kind.CLOSE, Kind.POST}, len)
+
+    with pytest.raises(TypeError, match="no rule decides close, post"):
+        table_of(Kind, rules)
+
+
+def test_a_rule_without_a_kind_is_an_error() -> None:
+    with pytest.raises(TypeError, match="a rule in the wrong table decides close"):
+        table_of({Kind.OPEN_ACCOUNT}, dict.fromkeys({Kind.OPEN_ACCOUNT, Kind.CLOSE}, len))
+
+
+@pytest.mark.parametrize(
+    ("change", "module", "message"),
+    [
+        ("kinds.SPANNING = kinds.SPANNING - {kinds.Kind.POST}", "worker.ledger.decide", "no rule decides post"),
+        (
+            "kinds.SPANNING = kinds.SPANNING | {kinds.Kind.DEBIT}",
+            "worker.ledger.decide",
+            "a rule in the wrong table decides debit",
+        ),
+        (
+            "kinds.Kind.CREDIT.word = 'deposit'",
+            "producer.api.batch_lines",
+            "the batch endpoint and the kinds of command differ in credit, deposit",
+        ),
+    ],
+    ids=["no rule", "wrong table", "no line"],
+)
+def test_a_kind_that_a_room_does_not_know_stops_the_import(change: str, module: str, message: str) -> None:
+    program = f"from creditlane.schemas import kinds\n{change}\nimport creditlane.{module}"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert f"TypeError: {message}" in done.stderr
+
+
+def test_a_kind_without_a_line_is_an_error() -> None:
+    with pytest.raises(TypeError, match="differ in reverse"):
+        lines_by_word([line for line in LINES if line.__name__ != "ReverseLine"], Kind)
+
+
+def test_a_number_without_a_record_is_an_error() -> None:
+    # As the enumeration calls it for a member that is a number only.
+    with pytest.raises(TypeError, match="the kind of number 9 has no record"):
+        Kind._new_member_(Kind, 9)  # type: ignore[attr-defined]
+
+
+def test_a_model_that_is_called_otherwise_than_its_kind_is_an_error() -> None:
+    other = SimpleNamespace(name="CREDIT", word="debit", record=Kind.DEBIT.record)
+
+    with pytest.raises(TypeError, match=r"Debit\.kind is 'debit'"):
+        checked([other])  # type: ignore[list-item]
+
+
+def test_a_rejection_that_no_caller_knows_is_an_error() -> None:
+    class Unheard(Rejected):
+        """Nobody knows it."""
+
+        code = "unheard"
+
+    record = Kind.DEBIT.record._replace(rejections=(Unheard,))
+
+    with pytest.raises(TypeError, match="debit: Unheard is no rejection"):
+        checked([SimpleNamespace(name="DEBIT", word="debit", record=record)])  # type: ignore[list-item]
+
+
+def test_numbers_and_words_of_the_kinds_do_not_move() -> None:
+    """What is stored and what is on the lanes outlives every release."""
+    assert {word: int(kind) for word, kind in KIND_OF_WORD.items()} == {
+        "open_account": 1,
+        "credit": 2,
+        "debit": 3,
+        "reverse": 4,
+        "freeze": 5,
+        "unfreeze": 6,
+        "close": 7,
+        "post": 8,
+    }
