@@ -49,7 +49,7 @@ faults: $(VENV)/installed-dev ## Run the fault tests in their long form, or chec
 ifneq ($(MINUTES)$(SEED),)
 	$(BIN)/python -m tests.histories.run --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 else
-	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults tests/histories
+	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults tests/histories tests/upgrades
 endif
 
 webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]

@@ -36,6 +36,11 @@ def note_server(url: str) -> None:
     _servers.add(url)
 
 
+def has_users(url: str) -> bool:
+    """Tell whether this server has users."""
+    return url in _servers
+
+
 def admit(client: redis.Redis, url: str, prefix: str) -> None:
     """Make the users of an installation on a server that runs, if it is not too old for them."""
     version = str(client.info("server")["redis_version"]).split(".")

@@ -76,9 +76,19 @@ def roles_on(url: str) -> Iterator[None]:
 
 
 def migrate_with_roles(url: str, partitions: int) -> None:
-    """Make a ledger with roles, and let the one of the URL look into their sessions and end them, as tests do."""
-    setup = _roles[str(conninfo_to_dict(url)["user"])].setup
-    migrate(url, partitions=partitions, roles=setup)
+    """Make a ledger with roles, which tests may look into."""
+    migrate(url, partitions=partitions, roles=setup_of(url))
+    let_tests_look(url)
+
+
+def setup_of(url: str) -> RoleSetup:
+    """Return the roles of this server."""
+    return _roles[str(conninfo_to_dict(url)["user"])].setup
+
+
+def let_tests_look(url: str) -> None:
+    """Let the role of the URL look into the sessions of the others and end them."""
+    setup = setup_of(url)
     with psycopg.connect(url, autocommit=True) as connection:
         for name in setup.names().values():
             connection.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(name)))

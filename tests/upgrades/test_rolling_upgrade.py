@@ -1,0 +1,270 @@
+"""The release before and this one run beside each other on one ledger, through `migrate`, and nobody notices.
+
+With CREDITLANE_TEST_LONG=1 several times up and down again, with more processes, and with kills.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import psycopg
+import pytest
+import redis
+
+from creditlane import Client
+from creditlane.audit.whole import verify
+from creditlane.lanes.postgres.migrate import migrate
+from creditlane.lanes.redis.users import hashed
+from creditlane.lanes.routing import partition_of
+from creditlane.producer.operations.api_keys import create_key
+from creditlane.producer.operations.lane_status import read_lanes
+from creditlane.schemas.identifiers import derive_account_id
+from creditlane.schemas.roles import Part
+from creditlane.schemas.settings import Settings
+
+from ..integration.webhooks.receiver import Receiver
+from ..redis_users import PASSWORDS, admit, has_users
+from ..roles import let_tests_look, settings_of, setup_of
+from .load import INITIAL_BALANCE
+from .processes import DEADLINE_SECONDS, Calls, HttpCalls, Line, Process, Running, environment, is_ready, wait_for
+from .releases import Release
+
+LONG = os.environ.get("CREDITLANE_TEST_LONG") == "1"
+#: Processes of each kind and release.
+EACH = 2 if LONG else 1
+#: How often the new release is rolled out, and all but the last time rolled back.
+TIMES = 4 if LONG else 1
+#: Calls that each program makes in each step: more than it takes to reach every lane with every kind of call.
+CALLS = 300 if LONG else 18
+#: Either puts what is due on its lane.
+QUEUES = ("deliveries", "jobs") if LONG else ("deliveries",)
+PARTITIONS = 8
+
+pytestmark = pytest.mark.timeout(3_000 if LONG else 300)
+
+#: Prints what the previous release lets the users of Redis do, as lines of an ACL file.
+ACL_LINES = """
+import json, sys
+from creditlane.schemas.redis_users import acl_lines
+print(json.dumps(acl_lines(sys.argv[1], json.loads(sys.argv[2]))))
+"""
+OWNERS = "select count(distinct worker_id), count(*) filter (where worker_id is null) from leases"
+
+
+@pytest.fixture
+def settings(redis_url: str, empty_database_url: str, redis_prefix: str) -> Settings:
+    """Settings of a ledger that is still to be made."""
+    return Settings(
+        redis_url=redis_url,
+        database_url=empty_database_url,
+        redis_prefix=redis_prefix,
+        role_prefix=setup_of(empty_database_url).prefix,
+        partitions=PARTITIONS,
+        lease_seconds=3.0,
+        wait_timeout_seconds=DEADLINE_SECONDS,
+        webhook_allowed_networks="loopback",
+        log_format="json",
+    )
+
+
+@pytest.fixture
+def accounts() -> list[str]:
+    """An account on every lane."""
+    by_lane: dict[int, str] = {}
+    number = 0
+    while len(by_lane) < PARTITIONS:
+        number += 1
+        account = derive_account_id("store_default", f"open {number}")
+        by_lane.setdefault(partition_of(account, PARTITIONS), account)
+    return [by_lane[lane] for lane in sorted(by_lane)]
+
+
+@pytest.fixture
+def ledger(settings: Settings, previous: Release) -> str:
+    """A ledger that the previous release has made, with roles and users of its making; gives a key of the API."""
+    url, setup = settings.require_database_url(), setup_of(settings.require_database_url())
+    passwords = {f"CREDITLANE_{part.upper()}_PASSWORD": password for part, password in setup.passwords.items()}
+    previous.run(previous.command("migrate", "--roles"), {**environment(settings), **passwords})
+    let_tests_look(url)
+    if has_users(settings.require_redis_url()):
+        let_in(previous, settings)
+    with psycopg.connect(url, autocommit=True) as connection:
+        return create_key(connection, settings.store, "test")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def let_in(release: Release, settings: Settings) -> None:
+    """Let the users of Redis do what the previous release says, and nothing else."""
+    digests = json.dumps({user: hashed(password) for user, password in PASSWORDS.items()})
+    lines = release.run(release.program(ACL_LINES, settings.redis_prefix, digests))
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        for line in json.loads(lines):
+            client.execute_command("ACL", "SETUSER", *line.split()[1:])
+
+
+def upgrade_servers(settings: Settings) -> None:
+    """Let the users of Redis do what this version says, and migrate the ledger."""
+    with redis.Redis.from_url(settings.require_redis_url()) as client:
+        admit(client, settings.require_redis_url(), settings.redis_prefix)
+    migrate(settings_of("owner", settings).require_database_url())
+
+
+def as_part(part: Part, settings: Settings) -> dict[str, str]:
+    return environment(settings_of(part, settings))
+
+
+class Rollout:
+    """The processes of both releases, and what is asked of them meanwhile."""
+
+    def __init__(self, running: Running, settings: Settings, accounts: list[str], http: HttpCalls, url: str) -> None:
+        self._running = running
+        #: Told of reversals.
+        self._url = url
+        self._settings = settings
+        self._accounts = accounts
+        self._http = http
+        self._apis: dict[Process, str] = {}
+        self._loads: dict[Process, Calls] = {}
+        self._over: list[Calls] = []
+
+    def start(self, release: Release) -> list[Process]:
+        """Start all that this release has, one after the other, in the order of the guide."""
+        kinds: list[Callable[[Release], Process]] = [
+            self._running.worker,
+            *(partial(self._running.jobs, queue=queue) for queue in QUEUES),
+            self._api,
+            self._load,
+        ]
+        started = []
+        for start in kinds:
+            started += [start(release) for _ in range(EACH)]
+            if start == self._running.worker:
+                self.get_on()
+        self.get_on()
+        return started
+
+    def stop(self, processes: list[Process], *, kill: bool = False) -> None:
+        """Stop them one after the other."""
+        for process in processes:
+            # What became of the last call of a program that is killed, nobody knows.
+            process.end() if kill and process not in self._loads else process.stop()
+            self._http.urls[:] = [url for api, url in self._apis.items() if api.is_running]
+            if process in self._loads:
+                self._over.append(self._loads.pop(process))
+            self.get_on()
+
+    def stop_asking(self) -> None:
+        """Stop every program that asks for something."""
+        for process in list(self._loads):
+            process.stop()
+            self._over.append(self._loads.pop(process))
+
+    def stop_all(self) -> None:
+        """Stop whatever is still there."""
+        for process in self._running.processes:
+            if process.is_running:
+                process.stop()
+
+    def get_on(self) -> None:
+        """Wait until every program has made many calls more."""
+        for calls in (*self._loads.values(), *([self._http] if self._http.is_running else [])):
+            calls.wait_for_more(CALLS)
+
+    def lines(self) -> list[Line]:
+        """Return what the programs have done."""
+        return [line for calls in (*self._over, *self._loads.values(), self._http) for line in calls.lines()]
+
+    def wait_for_workers(self, workers: int) -> None:
+        """Wait until so many workers share all the lanes."""
+        with psycopg.connect(self._settings.require_database_url(), autocommit=True) as connection:
+            shared = (workers, 0)
+            wait_for(lambda: connection.execute(OWNERS).fetchone() == shared, f"{workers} workers sharing all lanes")
+
+    @property
+    def urls(self) -> set[str]:
+        """Where there has been an API."""
+        return set(self._apis.values())
+
+    def are_ready(self) -> bool:
+        """Tell whether every API says that it can be used."""
+        return all(map(is_ready, self._http.urls))
+
+    def _api(self, release: Release) -> Process:
+        process, url = self._running.api(release)
+        self._apis[process] = url
+        self._http.urls.append(url)
+        return process
+
+    def _load(self, release: Release) -> Process:
+        process, calls = self._running.load(release, self._accounts, self._url)
+        self._url = "-"
+        self._loads[process] = calls
+        return process
+
+
+def check_books(settings: Settings, accounts: list[str], lines: list[Line], receiver: Receiver) -> None:
+    """Fail unless every call succeeded, each moved what it says once, and all that follows from them has come."""
+    assert [line for line in lines if "failed" in line] == []
+    moved = Counter(dict.fromkeys(accounts, INITIAL_BALANCE))
+    for account, amount in (move for line in lines for move in line["moved"]):
+        moved[account] += amount
+    reversals = sum(1 for line in lines if line["call"] == "reverse")
+    wait_for(lambda: len({each.webhook_id for each in receiver.received}) >= reversals, f"{reversals} events")
+    assert len({each.webhook_id for each in receiver.received}) == reversals
+    with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
+        for left in (b"due_commands where enqueued_at is null", b"outbox"):
+            counting = b"select count(*) from " + left
+            wait_for(lambda counting=counting: connection.execute(counting).fetchone() == (0,), f"nothing in {left!r}")
+        assert connection.execute("select count(*) from dead_letters").fetchone() == (0,)
+    with Client(settings) as client:
+        wait_for(lambda: {account: client.balance(account) for account in accounts} == moved, f"{moved}")
+    assert verify(settings.require_database_url()).discrepancies == 0
+
+
+def test_both_releases_run_on_one_ledger_through_a_migration(
+    ledger: str,
+    settings: Settings,
+    previous: Release,
+    current: Release,
+    running: Running,
+    accounts: list[str],
+    receiver: Receiver,
+) -> None:
+    """Given the previous release at work, when the ledger is migrated under it, a worker of it is started again, the
+    processes of this version join and those leave, then no call fails, each has one effect and nobody logs an error."""
+    http = HttpCalls([], ledger, accounts)
+    rollout = Rollout(running, settings, accounts, http, receiver.url())
+    old = rollout.start(previous)
+    with http:
+        for time in range(TIMES):
+            upgrade_servers(settings)
+            rollout.get_on()
+            assert rollout.are_ready()
+            # An old worker, or the machine that it is on, is started again.
+            old[0].stop()
+            old[0] = running.worker(previous)
+            rollout.wait_for_workers(EACH)
+
+            new = rollout.start(current)
+            rollout.wait_for_workers(2 * EACH)
+            assert rollout.are_ready()
+            status = json.loads(previous.run(previous.command("status", "--json"), as_part("owner", settings)))
+            assert len(status["workers"]) == len(read_lanes(settings).workers) == 2 * EACH
+            if time < TIMES - 1:
+                rollout.stop(new, kill=time % 2 == 0)
+                previous.run(previous.command("migrate"), as_part("owner", settings))
+        rollout.stop(old)
+        rollout.wait_for_workers(EACH)
+    rollout.stop_asking()
+
+    check_books(settings, accounts, rollout.lines(), receiver)
+    assert http.answered_by == rollout.urls
+    rollout.stop_all()
+    assert [(process.name, trouble) for process in running.processes for trouble in process.troubles()] == []
