@@ -12,10 +12,9 @@ from uuid import UUID
 import psycopg
 from pydantic import BaseModel
 
-from ..lanes.postgres.errors import error_text
+from ..lanes.postgres.errors import translated
 from ..lanes.postgres.sessions import IsOverdue, Limits, connect, silent_for
-from ..lanes.postgres.start_check import check_ledger, refusals_told
-from ..schemas.errors import Unavailable
+from ..lanes.postgres.start_check import check_ledger
 from . import whole_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 
@@ -90,13 +89,10 @@ def verify(
         DeniedByRole: the role may not read all of it.
         Unavailable: the database cannot be reached.
     """
-    try:
-        with refusals_told("client", "owner"), connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection:
-            connection.is_overdue = is_overdue or silent_for(MAX_SILENCE_SECONDS)
-            with connection.transaction():
-                return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
-    except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
+    with translated("client", "owner"), connect(database_url, name=SESSION_NAME, limits=LIMITS) as connection:
+        connection.is_overdue = is_overdue or silent_for(MAX_SILENCE_SECONDS)
+        with connection.transaction():
+            return _Verification(connection, rows_per_range).run(progress or (lambda _done, _total: None))
 
 
 class _Verification:

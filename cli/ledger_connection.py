@@ -8,12 +8,11 @@ from typing import Any
 
 import psycopg
 
-from ..lanes.postgres.errors import error_text
+from ..lanes.postgres.errors import translated
 from ..lanes.postgres.sessions import connect
-from ..lanes.postgres.start_check import check_ledger, refusals_told
+from ..lanes.postgres.start_check import check_ledger
 from ..producer.client._sync.ledger_pool import operator_limits
 from ..producer.ledger.read_limits import OPERATOR_SESSION_NAME
-from ..schemas.errors import Unavailable
 from ..schemas.settings import Settings
 
 
@@ -26,12 +25,6 @@ def ledger_connection(settings: Settings) -> Iterator[psycopg.Connection[tuple[A
         Unavailable: it cannot be reached.
     """
     url = settings.require_database_url()
-    try:
-        with (
-            refusals_told("owner"),
-            connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection,
-        ):
-            check_ledger(connection, settings.partitions)
-            yield connection
-    except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
+    with translated("owner"), connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
+        check_ledger(connection, settings.partitions)
+        yield connection

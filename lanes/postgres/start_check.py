@@ -5,15 +5,14 @@ What a session itself must be is checked where sessions are made. Importing this
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 
-from ...schemas.errors import NotMigrated
 from ...schemas.installation import READ_INSTALLATION, Installation, check_installation
-from ...schemas.roles import FIND_MISSING, Part, check_rights, denied, wanted_by
+from ...schemas.roles import FIND_MISSING, Part, check_rights, wanted_by
+from .errors import refusals_translated
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -28,24 +27,8 @@ def check_ledger(connection: Connection, partitions: int | None, part: Part | No
         PartitionMismatch: another number of partitions is configured.
         DeniedByRole: the role lacks a right; the message names it.
     """
-    with nullcontext() if part is None else refusals_told(part):
+    with nullcontext() if part is None else refusals_translated(part):
         installation = check_installation(connection.execute(READ_INSTALLATION).fetchone(), partitions)
         if part is not None:
             check_rights(part, connection.execute(FIND_MISSING, wanted_by(part)).fetchall())
     return installation
-
-
-@contextmanager
-def refusals_told(*parts: Part) -> Iterator[None]:
-    """Raise what Postgres refuses in the words of the ledger, and name the roles that may do it.
-
-    Raises:
-        NotMigrated: a table is missing.
-        DeniedByRole: the role lacks a right.
-    """
-    try:
-        yield
-    except psycopg.errors.UndefinedTable:
-        raise NotMigrated from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise denied(error, *parts) from None

@@ -9,10 +9,8 @@ import psycopg
 from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 
-from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.errors import translated
 from ...lanes.postgres.sessions import connect
-from ...lanes.postgres.start_check import refusals_told
-from ...schemas.errors import Unavailable
 from ...schemas.settings import Settings
 from ...schemas.statuses import StoredProofKind, StoredRunStatus, listed
 from ..client._sync.ledger_pool import read_limits
@@ -131,17 +129,14 @@ def read_books(settings: Settings) -> BooksReport:
         ConfigurationError: Postgres is not set, or not migrated.
         Unavailable: Postgres cannot be reached.
     """
-    try:
-        with (
-            refusals_told("client", "owner"),
-            connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
-        ):
-            statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
-            proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
-            next_proof = connection.cursor(row_factory=class_row(NextProof)).execute(READ_NEXT_PROOF).fetchone()
-            secrets = _secrets(connection)
-    except psycopg.Error as error:
-        raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
+    with (
+        translated("client", "owner", only_reads=True),
+        connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
+    ):
+        statistics = connection.cursor(row_factory=class_row(StoreStatistics)).execute(READ_STATISTICS).fetchall()
+        proofs = connection.cursor(row_factory=class_row(Reconciliation)).execute(READ_RECONCILIATIONS).fetchall()
+        next_proof = connection.cursor(row_factory=class_row(NextProof)).execute(READ_NEXT_PROOF).fetchone()
+        secrets = _secrets(connection)
     return BooksReport(statistics=statistics, reconciliations=proofs, next_proof=next_proof, webhook_secrets=secrets)
 
 

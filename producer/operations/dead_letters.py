@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 
 from ...lanes.deadlines import deadline_in
 from ...lanes.encoding import decode_command
-from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.errors import error_text, translated
 from ...lanes.postgres.sessions import connect
-from ...lanes.postgres.start_check import check_ledger, refusals_told
+from ...lanes.postgres.start_check import check_ledger
 from ...schemas.control_characters import visible
-from ...schemas.errors import InvalidCommand, OutcomeUnknown, Unavailable, UndecodableCommand
+from ...schemas.errors import InvalidCommand, OutcomeUnknown, UndecodableCommand
 from ...schemas.settings import Settings
 from ..client._sync.ledger_pool import operator_limits
 from ..client._sync.session import Session
@@ -98,19 +98,13 @@ class DeadLetters:
             ConfigurationError: the database is not set, or not migrated.
         """
         url = settings.require_database_url()
-        try:
-            with (
-                refusals_told("owner"),
-                connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection,
-            ):
-                check_ledger(connection, settings.partitions)
-                letters = cls(connection, settings)
-                try:
-                    yield letters
-                finally:
-                    letters._close()
-        except psycopg.OperationalError as error:
-            raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
+        with translated("owner"), connect(url, name=OPERATOR_SESSION_NAME, limits=operator_limits()) as connection:
+            check_ledger(connection, settings.partitions)
+            letters = cls(connection, settings)
+            try:
+                yield letters
+            finally:
+                letters._close()
 
     def find(self, *, replayed: bool = False, limit: int | None = None) -> Iterator[DeadLetter]:
         """Yield the dead letters, oldest first, also those that were replayed if wanted."""

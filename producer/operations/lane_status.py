@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import psycopg
 from pydantic import BaseModel, ConfigDict
 
 from ...lanes.keys import Keys
-from ...lanes.postgres.errors import error_text
+from ...lanes.postgres.errors import translated
 from ...lanes.postgres.sessions import connect
-from ...lanes.postgres.start_check import check_ledger, refusals_told
+from ...lanes.postgres.start_check import check_ledger
 from ...schemas.errors import Unavailable
 from ...schemas.server_requirements import check_redis, fields_of
 from ...schemas.settings import Settings
@@ -178,18 +177,15 @@ def read_lanes(settings: Settings) -> LanesReport:
 
 
 def _read_ledger(settings: Settings) -> _Ledger:
-    try:
-        with (
-            refusals_told("client", "owner"),
-            connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
-        ):
-            check_ledger(connection, settings.partitions)
-            leases = [LeaseRecord(*row) for row in connection.execute(READ_LEASES)]
-            workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
-            ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
-            ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
-    except psycopg.Error as error:
-        raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
+    with (
+        translated("client", "owner", only_reads=True),
+        connect(settings.require_database_url(), name=SESSION_NAME, limits=read_limits()) as connection,
+    ):
+        check_ledger(connection, settings.partitions)
+        leases = [LeaseRecord(*row) for row in connection.execute(READ_LEASES)]
+        workers = [WorkerRecord(*row) for row in connection.execute(READ_WORKERS)]
+        ((dead_letters,),) = connection.execute(COUNT_DEAD_LETTERS).fetchall()
+        ((entries_ahead_seconds,),) = connection.execute(READ_ENTRIES_AHEAD).fetchall()
     return _Ledger(leases, workers, dead_letters, entries_ahead_seconds)
 
 

@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import psycopg
 import redis
 from psycopg.rows import class_row
 from pydantic import BaseModel, ConfigDict
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
-from ...lanes.postgres.errors import error_text
-from ...lanes.postgres.start_check import check_ledger, refusals_told
+from ...lanes.postgres.errors import translated
+from ...lanes.postgres.start_check import check_ledger
 from ...lanes.rq_queues import DELIVERIES, JOBS, QueueName, rq_name
 from ...schemas.errors import Unavailable
 from ...schemas.settings import Settings
@@ -142,12 +141,9 @@ def living_processes(settings: Settings, queue: QueueName) -> list[ProcessLook]:
 @contextmanager
 def reached_postgres(settings: Settings) -> Iterator[Connection]:
     """Give a connection to a ledger that this code knows; what fails with it is reported as the caller's error."""
-    try:
-        with refusals_told("jobs", "owner"), connect(settings) as connection:
-            check_ledger(connection, settings.partitions)
-            yield connection
-    except psycopg.OperationalError as error:
-        raise Unavailable(f"Postgres cannot be reached: {error_text(error)}") from error
+    with translated("jobs", "owner"), connect(settings) as connection:
+        check_ledger(connection, settings.partitions)
+        yield connection
 
 
 @contextmanager

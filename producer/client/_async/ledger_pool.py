@@ -14,13 +14,12 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ....lanes.deadlines import seconds_until
-from ....lanes.postgres.errors import error_text
+from ....lanes.postgres.errors import no_session, translated, was_cut
 from ....lanes.postgres.sessions import AsyncPostgresSession, Attempts, Row, session_options
-from ....schemas.errors import NotMigrated, OutcomeUnknown, Unavailable
-from ....schemas.roles import denied
+from ....schemas.errors import OutcomeUnknown
 from ...background_tasks import begin_in_background
 from ...ledger.read_limits import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME
-from .._sync.ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits, refused, was_cut
+from .._sync.ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits
 
 
 class AsyncLedgerPool:
@@ -141,13 +140,8 @@ class AsyncLedgerPool:
     @asynccontextmanager
     async def _told(self) -> AsyncIterator[None]:
         """Raise what goes wrong in the words of the ledger."""
-        try:
-            yield
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise denied(error, "client", "api") from error
-        except PoolTimeout as error:
-            raise refused(self._making) from error
-        except psycopg.Error as error:
-            raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
+        with translated("client", "api", only_reads=True):
+            try:
+                yield
+            except PoolTimeout as error:
+                raise no_session(self._making) from error

@@ -13,18 +13,15 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ....lanes.deadlines import seconds_until
-from ....lanes.postgres.errors import error_text
+from ....lanes.postgres.errors import no_session, translated, was_cut
 from ....lanes.postgres.sessions import (
-    AsyncPostgresSession,
     Attempts,
     Limits,
     PostgresSession,
     Row,
-    ServerSilent,
     session_options,
 )
-from ....schemas.errors import ConfigurationError, CreditlaneError, NotMigrated, OutcomeUnknown, Unavailable
-from ....schemas.roles import denied
+from ....schemas.errors import OutcomeUnknown
 from ...ledger.read_limits import (
     CLOSE_SECONDS,
     IDLE_SECONDS,
@@ -164,26 +161,8 @@ class LedgerPool:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Raise what goes wrong in the words of the ledger."""
-        try:
-            yield
-        except psycopg.errors.UndefinedTable as error:
-            raise NotMigrated from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise denied(error, "client", "api") from error
-        except PoolTimeout as error:
-            raise refused(self._making) from error
-        except psycopg.Error as error:
-            raise Unavailable(f"Postgres cannot be read: {error_text(error)}") from error
-
-
-def was_cut(session: PostgresSession | AsyncPostgresSession, error: psycopg.OperationalError) -> bool:
-    """Tell whether the error is the session's end, which says nothing of the next one."""
-    return session.closed and not isinstance(error, ServerSilent)
-
-
-def refused(making: Attempts) -> CreditlaneError:
-    """Return why there is no connection: what the latest attempt to make one has met, if it has."""
-    if isinstance(making.error, ConfigurationError):
-        return making.error
-    reason = "no connection came free in time" if making.error is None else error_text(making.error)
-    return Unavailable(f"Postgres cannot be reached: {reason}")
+        with translated("client", "api", only_reads=True):
+            try:
+                yield
+            except PoolTimeout as error:
+                raise no_session(self._making) from error
