@@ -22,6 +22,7 @@ from creditlane.schemas.commands import (
     Reverse,
     Unfreeze,
 )
+from creditlane.schemas.identifiers import position_of, transaction_id
 from creditlane.schemas.settings import DEFAULT_STORE
 from creditlane.worker.store import accounts as cache_module
 from creditlane.worker.store import sql
@@ -328,6 +329,44 @@ def test_a_batch_that_fails_leaves_no_memory_of_itself(one: DirectStore, other: 
     assert one.apply(debit("second", 40))[0].balance == 60
 
 
+def test_what_a_failed_batch_decided_was_never_remembered(
+    one: DirectStore, other: DirectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a store that would drop nothing, when a batch of it fails once it is decided, then what is remembered is as
+    if it had not been: what is decided is the batch's own until it is committed."""
+    one.apply(debit("before", 1))
+    other.apply(Credit(account_id="cca_" + "b" * 32, idempotency_key="taken", amount=1, reference="r"))
+    monkeypatch.setattr(cache_module.AccountCache, "drop", lambda *_: None)
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        one.apply(debit("first", 70), debit("taken", 1))
+
+    assert one.apply(debit("second", 40))[0].balance == 59
+
+
+def test_a_batch_of_several_parts_is_one_history(one: DirectStore) -> None:
+    """Given a batch whose opening must wait for a closing, so that it is decided in two parts, then the second part
+    reverses what the first has made, and answers a key of it again, all in one optimistic attempt."""
+    old, new = (f"cca_{letter * 32}" for letter in "cd")
+    one.apply(OpenAccount(account_id=old, idempotency_key="old", customer_id="c"))
+    made = one.apply(Credit(account_id=ANN, idempotency_key="before", amount=1, reference="r"))[0].transaction_id
+    latest = position_of(made or "")
+    assert latest is not None
+    credit = Credit(account_id=ANN, idempotency_key="credit", amount=30, reference="r")
+
+    results = one.apply(
+        credit,
+        Close(account_id=old, idempotency_key="close"),
+        OpenAccount(account_id=new, idempotency_key="new", customer_id="c"),
+        credit,
+        Reverse(account_id=ANN, transaction_id=transaction_id(ANN, latest.seq + 1)),
+    )
+
+    assert codes(results) == ["applied"] * 5
+    assert [result.replayed for result in results] == [False, False, False, True, False]
+    assert results[4].balance == results[0].balance - 30  # type: ignore[operator]
+
+
 def test_memory_is_bounded(one: DirectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a bound on remembered accounts, when more are used, then the rest is forgotten and still decided right."""
     monkeypatch.setattr(cache_module, "MAX_REMEMBERED_ACCOUNTS", 10)
@@ -342,7 +381,7 @@ def test_memory_is_bounded(one: DirectStore, monkeypatch: pytest.MonkeyPatch) ->
     ]
 
     assert {result.balance for result in results} == {5}
-    assert len(one.ledger_store._cache.states) <= 10
+    assert len(one.ledger_store._cache) <= 10
 
 
 def test_a_refused_attempt_to_reverse_stays_refused(one: DirectStore) -> None:

@@ -259,10 +259,14 @@ def test_a_refused_key_is_refused_for_ever() -> None:
 def test_one_key_in_two_stores_is_two_commands() -> None:
     accounts: dict[AccountKey, AccountState] = {(1, ANN): ACTIVE, (2, ANN): ACTIVE}
 
-    verdicts = decide_all([((store, ANN), on_lane(debit())) for store in (1, 2)], Book(accounts), NOW_US)
+    book = Book(accounts)
+
+    verdicts = decide_all([((store, ANN), on_lane(debit())) for store in (1, 2)], book, NOW_US)
 
     assert [verdict.row.store_id for verdict in verdicts if verdict.row] == [1, 2]
-    assert [accounts[store, ANN].balance for store in (1, 2)] == [95, 95]
+    assert [book.accounts[store, ANN].balance for store in (1, 2)] == [95, 95]
+    # What the batch was made from is as it was.
+    assert set(accounts.values()) == {ACTIVE}
 
 
 @pytest.mark.parametrize("now_us", [0, 499, 500, 501])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ...lanes.encoding import LaneCommand
@@ -34,14 +36,17 @@ Decision = tuple[AccountState, JournalRow]
 
 
 class Book:
-    """What a batch is decided against: everything of the ledger that its commands touch."""
+    """What a batch is decided against: everything of the ledger that its commands touch.
 
-    def __init__(self, accounts: dict[AccountKey, AccountState]) -> None:
+    It is the batch's own, and all that deciding changes; what it was made from stays as it was.
+    """
+
+    def __init__(self, accounts: Mapping[AccountKey, AccountState]) -> None:
         #: At least every account that the batch names, `UNOPENED` where there is none. Brought up to date.
-        self.accounts = accounts
-        #: The rows that hold an idempotency key of the batch already.
+        self.accounts = dict(accounts)
+        #: The rows that hold an idempotency key of the batch already. Brought up to date.
         self.known: dict[IdempotencyKey, JournalRow] = {}
-        #: Entries of transactions that the batch wants to reverse, where they exist.
+        #: Entries of transactions that the batch wants to reverse, where they exist. Brought up to date.
         self.originals: dict[tuple[int, Position], JournalRow] = {}
         #: Accounts that cannot be opened because the customer has an open one of that name, and which one that is; None
         #: where it has been closed since.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import cast
 
 import msgspec
 
@@ -31,13 +32,17 @@ class LaneVersion(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccountCache:
-    """The accounts that one store remembers. `states` is the batch's to read and to bring up to date."""
+    """The accounts that one store remembers: as they were read, then as each committed transaction left them."""
 
     def __init__(self, partitions: int) -> None:
-        self.states: dict[AccountKey, AccountState] = {}
+        self._states: dict[AccountKey, AccountState] = {}
         self._partitions = partitions
         self._versions: dict[int, LaneVersion] = {}
         self._by_lane: defaultdict[int, set[AccountKey]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        """Return how many accounts are remembered."""
+        return len(self._states)
 
     def keep_true(self, versions: Mapping[int, LaneVersion]) -> None:
         """Forget the accounts of every lane that is at another version than when it was locked last."""
@@ -46,7 +51,7 @@ class AccountCache:
         for lane, version in versions.items():
             if self._versions.get(lane) != version:
                 for account in self._by_lane.pop(lane, ()):
-                    self.states.pop(account, None)
+                    self._states.pop(account, None)
                 self._versions[lane] = version
 
     def note_own_reach(self, versions: Mapping[int, LaneVersion]) -> None:
@@ -58,25 +63,39 @@ class AccountCache:
             if self._versions.get(lane) == version:
                 self._versions[lane] = LaneVersion(version.epoch, version.reached + 1)
 
+    def recall(self, accounts: Iterable[AccountKey]) -> tuple[dict[AccountKey, AccountState], set[AccountKey]]:
+        """Return those of the accounts that are remembered, and which of them are not."""
+        remembered = self._states.get
+        found = {account: remembered(account) for account in accounts}
+        # One look-up an account, however the others are told: this is done for every command.
+        unknown = {account for account, state in found.items() if state is None}
+        for account in unknown:
+            del found[account]
+        return cast("dict[AccountKey, AccountState]", found), unknown
+
     def remember(self, states: Mapping[AccountKey, AccountState]) -> None:
         """Take in accounts as they have just been read."""
-        self.states.update(states)
+        self._states.update(states)
         for account in states:
             self._by_lane[partition_of(account[1], self._partitions)].add(account)
+
+    def update(self, states: Mapping[AccountKey, AccountState]) -> None:
+        """Take in accounts as a transaction has left them, now that it is committed. All of them are remembered."""
+        self._states.update(states)
 
     def drop(self, accounts: Iterable[AccountKey]) -> None:
         """Forget these accounts, as far as they are remembered."""
         for account in accounts:
-            if self.states.pop(account, None) is not None:
+            if self._states.pop(account, None) is not None:
                 self._by_lane[partition_of(account[1], self._partitions)].discard(account)
 
     def forget(self) -> None:
         """Forget every account."""
-        self.states.clear()
+        self._states.clear()
         self._by_lane.clear()
 
     def bound(self) -> None:
         """Forget those that were read first, if there are too many."""
-        surplus = len(self.states) - MAX_REMEMBERED_ACCOUNTS
+        surplus = len(self._states) - MAX_REMEMBERED_ACCOUNTS
         if surplus > 0:
-            self.drop(list(islice(self.states, surplus + MAX_REMEMBERED_ACCOUNTS // 10)))
+            self.drop(list(islice(self._states, surplus + MAX_REMEMBERED_ACCOUNTS // 10)))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import filterfalse
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -39,6 +41,8 @@ MAX_WRITTEN_CHARACTERS = 16_000_000
 WRITTEN_AT_ONCE = 4_000_000
 #: How long a statement may wait for a lock, as a share of how long it may take.
 LOCK_WAIT_SHARE = 0.8
+
+_account_of = itemgetter(0)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -127,14 +131,17 @@ class LedgerStore:
             reach = reach_of(self._connection, commands, epochs, self._partitions)
             locked = self._lock_lanes(version, epochs, reach.foreign_partitions)
             self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
+            book = Book({})
+            book.has_reversals, book.originals = reach.has_reversals, dict(reach.originals)
             careful = careful or reach.spans_accounts
-            verdicts = self._apply_parts(commands, reach, locked.now_us, careful=careful)
+            verdicts = self._apply_parts(commands, book, reach, locked.now_us, careful=careful)
             self._connection.commit()
         except BaseException:
             self._roll_back()
-            # What was remembered of these accounts includes decisions that are not stored.
+            # What was remembered of these accounts may be why.
             self._cache.drop([*(account for account, _ in commands), *reach.accounts])
             raise
+        self._cache.update(book.accounts)
         if reach.foreign_partitions:
             # Their own lanes' batches move these accounts on.
             self._cache.drop(reach.foreign_accounts)
@@ -191,7 +198,7 @@ class LedgerStore:
         return dict(records)
 
     def _apply_parts(
-        self, commands: Sequence[AddressedCommand], reach: Reach, now_us: int, *, careful: bool
+        self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, now_us: int, *, careful: bool
     ) -> list[Verdict]:
         """Apply part after part, as long as a statement may take: many short ones would hold the lanes far longer."""
         verdicts: list[Verdict] = []
@@ -199,16 +206,17 @@ class LedgerStore:
         for part in parts_of(commands):
             if verdicts and time.monotonic() - began > self._timeout_seconds:
                 raise TransactionTooLarge(f"{len(verdicts)} of {len(commands)} commands took too long")
-            verdicts += self._apply_part(part, reach, now_us, careful=careful)
+            verdicts += self._apply_part(part, book, reach, now_us, careful=careful)
         return verdicts
 
     def _apply_part(
-        self, commands: Sequence[AddressedCommand], reach: Reach, now_us: int, *, careful: bool
+        self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, now_us: int, *, careful: bool
     ) -> list[Verdict]:
         # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
-        book, opened = self._load(commands, kinds, reach, now_us, careful=careful)
-        seen = self._statuses(commands, opened) if STATUS_CHANGE_WORDS & kinds else {}
+        self._load(commands, book, reach, careful=careful)
+        opened = self._open_accounts(commands, book, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
+        seen = _statuses(commands, book, opened) if STATUS_CHANGE_WORDS & kinds else {}
         verdicts = decide_all(commands, book, now_us)
         rows = decided_rows(verdicts)
         if opened:
@@ -216,9 +224,9 @@ class LedgerStore:
         if rows:
             self._write(rows, len(commands))
         if seen:
-            self._change_statuses(rows, seen)
+            self._change_statuses(rows, book, seen)
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
-        self._outbox.write(commands, verdicts, rows, self._cache.states, has_callbacks=has_callbacks)
+        self._outbox.write(commands, verdicts, rows, book.accounts, has_callbacks=has_callbacks)
         return verdicts
 
     def _open(self) -> int:
@@ -270,21 +278,23 @@ class LedgerStore:
                 # The connection broke; the server rolls back, and the loop connects afresh.
                 self._connection.close()
 
-    def _load(
-        self, commands: Sequence[AddressedCommand], kinds: set[str], reach: Reach, now_us: int, *, careful: bool
-    ) -> tuple[Book, set[AccountKey]]:
-        """Return the book of the batch, and the accounts that were opened for it."""
-        # The ledger moves the remembered accounts on; they are dropped again if the batch is not stored.
-        book = Book(self._cache.states)
+    def _load(self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, *, careful: bool) -> None:
+        """Bring what these commands touch into the batch's book, beside what it has of the commands before them."""
         if careful:
             wanted = {account for account, _ in commands} | reach.accounts
             self._lock_accounts(wanted)
-            book.known = self._load_known({(account[0], command.idempotency_key) for account, command in commands})
+            book.known |= self._load_known({(account[0], command.idempotency_key) for account, command in commands})
         else:
-            wanted = {account for account, _ in commands if account not in self._cache.states}
+            accounts: Iterable[AccountKey] = map(_account_of, commands)
+            if book.accounts:
+                # Those of earlier parts are here already, and further than what is remembered of them.
+                accounts = filterfalse(book.accounts.__contains__, accounts)
+            remembered, wanted = self._cache.recall(accounts)
+            book.accounts |= remembered
         if wanted:
-            self._cache.remember(self._load_accounts(wanted))
-        book.has_reversals, book.originals = reach.has_reversals, reach.originals
+            loaded = self._load_accounts(wanted)
+            self._cache.remember(loaded)
+            book.accounts |= loaded
         if reach.has_reversals:
             # Whether it was tried or made before is asked also of an optimistic batch: neither collides with the other.
             tried = {
@@ -294,8 +304,6 @@ class LedgerStore:
                 for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
             book.known |= self._load_known(tried) if tried else {}
-        opened = self._open_accounts(commands, book, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
-        return book, opened
 
     def _lock_accounts(self, wanted: set[AccountKey]) -> None:
         self._connection.execute(sql.LOCK_ACCOUNTS, _account_columns(wanted))
@@ -351,15 +359,7 @@ class LedgerStore:
             for start in range(0, len(lines), step):
                 copy.write(copy_text(lines[start : start + step]))
 
-    def _statuses(self, commands: Iterable[AddressedCommand], opened: set[AccountKey]) -> dict[AccountKey, int]:
-        """Return the status that each account has in the database, of those whose status the batch may change."""
-        return {
-            account: int(Status.ACTIVE) if account in opened else self._cache.states[account].status
-            for account, command in commands
-            if command.kind in STATUS_CHANGE_WORDS
-        }
-
-    def _change_statuses(self, rows: Iterable[JournalRow], seen: Mapping[AccountKey, int]) -> None:
+    def _change_statuses(self, rows: Iterable[JournalRow], book: Book, seen: Mapping[AccountKey, int]) -> None:
         moments = {
             (row.store_id, row.account_id): row.created_at_us
             for row in rows
@@ -373,12 +373,23 @@ class LedgerStore:
             {
                 **_account_columns(changed),
                 "seen": [seen[account] for account in changed],
-                "statuses": [self._cache.states[account].status for account in changed],
+                "statuses": [book.accounts[account].status for account in changed],
                 "moments": [moment_of(moments[account]) for account in changed],
             },
         )
         if cursor.rowcount != len(changed):
             raise StaleAccount
+
+
+def _statuses(
+    commands: Iterable[AddressedCommand], book: Book, opened: Collection[AccountKey]
+) -> dict[AccountKey, int]:
+    """Return the status that each account has in the database, of those whose status the commands may change."""
+    return {
+        account: int(Status.ACTIVE) if account in opened else book.accounts[account].status
+        for account, command in commands
+        if command.kind in STATUS_CHANGE_WORDS
+    }
 
 
 def _account_columns(accounts: Iterable[AccountKey]) -> dict[str, str]:
