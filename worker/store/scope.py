@@ -19,6 +19,8 @@ from ..ledger.state import AccountKey, AddressedCommand
 from ..ledger.transactions import accounts_of, positions_of
 from . import sql
 
+_POST, _REVERSE = Kind.POST.word, Kind.REVERSE.word
+
 Originals = dict[tuple[int, Position], JournalRow]
 
 
@@ -56,7 +58,7 @@ def reach_of(
     wanted = {
         (account[0], position)
         for account, command in transactions
-        if command.kind == Kind.REVERSE.word and (position := position_of(cast("Reverse", command).transaction_id))
+        if command.kind == _REVERSE and (position := position_of(cast("Reverse", command).transaction_id))
     }
     originals = _load_entries(connection, wanted)
     further = {(store, place) for (store, _), row in originals.items() for place in positions_of(row)}
@@ -73,7 +75,7 @@ def reach_of(
         foreign_partitions=frozenset(foreign.values()),
         has_reversals=bool(wanted),
         spans_accounts=not accounts <= {account for account, _ in transactions}
-        or any(command.kind == Kind.POST.word for _, command in transactions),
+        or any(command.kind == _POST for _, command in transactions),
     )
 
 

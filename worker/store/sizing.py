@@ -41,6 +41,7 @@ MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
+_POST, _REVERSE = Kind.POST.word, Kind.REVERSE.word
 _command_of, _payload_of = attrgetter("command"), attrgetter("payload")
 
 
@@ -160,6 +161,6 @@ def rows_of(request: Request) -> int:
     command = request.command
     if command is None or type(command) is Movement:
         return 1
-    if command.kind == Kind.POST.word:
+    if command.kind == _POST:
         return len(cast("Post", command).entries)
-    return REVERSAL_ROWS if command.kind == Kind.REVERSE.word else 1
+    return REVERSAL_ROWS if command.kind == _REVERSE else 1
