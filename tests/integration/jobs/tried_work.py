@@ -68,7 +68,7 @@ def install(patch: Any) -> None:
         "export": Kind("exports", None, 60, "the real one, in small pieces"),
     }
     scheduled = {COUNT: "* * * * *"}
-    patch(sys.modules, f"creditlane.worker.jobs.{MODULE}", sys.modules[__name__])
+    patch(sys.modules, f"creditlane.worker.jobs.tasks.{MODULE}", sys.modules[__name__])
     for module in (kinds, runs, scheduler):
         patch(vars(module), "KINDS", tried)
         patch(vars(module), "SCHEDULED", scheduled)
