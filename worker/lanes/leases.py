@@ -1,8 +1,42 @@
-"""The lease keeper: shows life, takes a fair share of the partitions, and gives up what is more than that.
+"""The lease keeper: which worker owns which partitions, so that each lane has one consumer at a time.
 
-Leases live in Postgres. Each has an epoch that grows with every change of owner and that every batch transaction locks
-and compares, so a process that was paused past its lease cannot commit. Times are Postgres's, never this machine's; how
-long another worker has been silent is what this one has waited itself.
+Where it lives. `leases` has a row for each partition: `worker_id`, null where nobody owns it, and `epoch`, which grows
+with every change of owner. `workers` has a row for each process: until when it counts as alive (`expires_at`), how long
+its lease is, and whether it is stuck. Times are Postgres's, never this machine's; how long another worker has been
+silent is what this one has waited itself (`silence`).
+
+The states of a lane, as this process sees it:
+
+* nobody's: free to be taken, up to the fair share, which is partitions / living workers, rounded up;
+* another's that lives: left alone. Who has more than its share gives the surplus back by itself;
+* another's that is silent or stuck: its sessions are ended, which frees what they have locked, and then its lanes are
+  taken in one step. A heartbeat that comes meanwhile either prevents that or waits for it (`LOCK_SILENT_WORKERS`);
+* mine: in `Ownership` with its epoch. Readers read it, and every batch locks the row and compares the epoch;
+* mine, being given up: out of `Ownership` first, so that nothing more is read; then what was read is waited for, at
+  most until the next heartbeat is due; then the row is released. What is not finished by then cannot commit.
+
+How long a heartbeat is trusted. A heartbeat is due five times a lease. Silent is whom this process has watched without
+a new one: for 0.4 of its lease if its time is over by Postgres's clock, and for its lease and a little more if that
+clock says that it lives. Only time in which this process itself looked counts: who stood still, or could not reach
+Postgres, begins to watch anew. So neither a clock that jumps nor a pause of everybody makes lanes change hands.
+
+Why nothing is applied twice, even if that judgement is wrong. Owning is permission to read. Every transaction of a
+batch locks the rows of its lanes `for share` and compares the epochs, and whoever takes a lane updates that row: the
+earlier owner commits before, or finds another epoch and drops the lane. In Redis, the fence keeps it from deleting
+(`fences`). A process that was paused past its lease can therefore do nothing but notice.
+
+When something fails:
+
+* Postgres is away: no heartbeat; tried again after a growing pause, at most until the next one would be due. Lanes are
+  kept: their batches fail as well, and who takes them over compares epochs.
+* Postgres is silent: every statement ends after 0.3 leases (at least a second), so that a dead connection does not
+  cost the lease.
+* A row is locked by a batch: unlocked rows first, then the others for half a second, then again after 0.1 s.
+* A stage of this process does not get on for a lease (`progress`): all lanes are given back at once, and
+  `workers.stuck` tells the others not to count it. If the stage holds the rows locked, its session is ended. Once it
+  gets on, the worker takes part again.
+* The process is told to stop: everything is given back. It is killed: the lanes are taken over within its lease and
+  two seconds.
 """
 
 from __future__ import annotations
