@@ -89,3 +89,17 @@ def test_the_command_says_which_extra_it_needs(environment: Path) -> None:
     assert result.returncode != 0
     assert "creditlane[worker]" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_plain_install_has_clients_without_servers_and_fixtures_for_pytest(environment: Path) -> None:
+    program = (
+        "import json, sys; from importlib.metadata import entry_points; from creditlane.testing import FakeClient; "
+        "account = FakeClient().ensure_account(customer_id='c', initial_balance=7); imported = list(sys.modules); "
+        "(plugin,) = entry_points(group='pytest11', name='creditlane'); "
+        "print(json.dumps([account.balance, plugin.value, *imported]))"
+    )
+    balance, plugin, *imported = json.loads(
+        run(environment / "bin" / "python", "-I", "-W", "error", "-c", program, cwd=environment)
+    )
+    assert (balance, plugin) == (7, "creditlane.testing.pytest_plugin")
+    assert {name.partition(".")[0] for name in imported} & {*TOO_HEAVY, "redis"} == set()

@@ -173,7 +173,11 @@ def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
 
 def answer_of(news: Announcement, command: Command) -> Answer:
     """Return what was announced, as the naive ledger would put it."""
-    result: Result = result_of_announcement(news, str(command.account_id), command.idempotency_key)
+    return answer_of_result(result_of_announcement(news, str(command.account_id), command.idempotency_key))
+
+
+def answer_of_result(result: Result) -> Answer:
+    """Return the result as the naive ledger would put it."""
     return Answer(
         status=result.status,
         code=result.error.code if result.error else None,
