@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types bench faults webhooks clients lock sbom advisories digests clean
+.PHONY: help demo test unit lint types generate bench faults webhooks clients lock sbom advisories digests clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -36,6 +36,7 @@ unit: $(VENV)/installed-dev ## Run what needs no servers, in seconds
 	$(BIN)/pytest -q -n $(TEST_WORKERS) -p no:schemathesis tests/unit
 
 lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import boundaries
+	$(BIN)/python tools/generate_sync_client.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=$(INSTALLED) $(BIN)/mypy -p creditlane
@@ -45,6 +46,9 @@ lint: $(VENV)/installed-dev $(INSTALLED)/stamp ## Check style, types and import 
 # An interpreter that finds the package as it is installed, and its dependencies as they are locked.
 types: $(VENV)/installed-dev $(INSTALLED)/stamp $(TOOLS)/installed ## Say how much of what others see is typed, at least 97 %
 	PYTHONPATH=$(CURDIR)/$(INSTALLED) $(BIN)/python requirements/check_types.py $(TOOLS)/bin/pyright creditlane 97
+
+generate: $(VENV)/installed-dev ## Make the blocking client out of the asyncio one, after a change of producer/client/_async
+	$(BIN)/python tools/generate_sync_client.py
 
 bench: $(VENV)/installed ## Measure the lane against a bare COPY
 	$(BIN)/creditlane bench

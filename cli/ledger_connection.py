@@ -11,7 +11,7 @@ import psycopg
 from ..lanes.postgres.errors import translated
 from ..lanes.postgres.sessions import connect
 from ..lanes.postgres.start_check import check_ledger
-from ..producer.client._sync.ledger_pool import operator_limits
+from ..producer.client.ledger_sessions import operator_limits
 from ..producer.ledger.read_limits import OPERATOR_SESSION_NAME
 from ..schemas.settings import Settings
 

@@ -10,14 +10,13 @@ from fastapi import FastAPI
 
 from ...lanes.postgres.sessions import Row
 from ...schemas.errors import Unavailable
-from ...schemas.fair_shares import SHARE_OF_FREE
 from ...schemas.networks import network_rules
 from ...schemas.settings import Settings
 from ...schemas.webhook_secrets import secret_keys
 from ..client._async.ledger_pool import AsyncLedgerPool
-from ..client._async.session import AsyncSession
 from ..ledger.read_limits import read_until
 from ..ledger.watermark import Horizon
+from .fair_session import FairSession
 from .known_accounts import KnownAccounts
 from .read_deadline import UNREAD
 
@@ -41,7 +40,7 @@ class Connections:
         self.known_accounts = KnownAccounts(self.read)
         self.horizon = Horizon()
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
-        self.session = AsyncSession(settings, share_of_free=SHARE_OF_FREE)
+        self.session = FairSession(settings)
         self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)
 
     @classmethod

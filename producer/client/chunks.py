@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from typing import Any, TypeVar
 from uuid import uuid4
 from zlib import crc32
@@ -136,7 +136,7 @@ def chunk_of_encoded(store_id: str, account_id: str, idempotency_key: str, encod
     return chunk
 
 
-def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> Iterator[Chunk]:
+def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> Generator[Chunk, None]:
     """Yield the commands in chunks, in order; what was taken before an error is yielded before it is raised.
 
     Raises:

@@ -13,7 +13,7 @@ from ...lanes.postgres.errors import translated
 from ...lanes.postgres.sessions import connect
 from ...schemas.settings import Settings
 from ...schemas.statuses import StoredProofKind, StoredRunStatus, listed
-from ..client._sync.ledger_pool import read_limits
+from ..client.ledger_sessions import read_limits
 from ..ledger.read_limits import SESSION_NAME
 from .webhook_sealing import SecretCount, count_secrets
 

@@ -20,9 +20,9 @@ from ...lanes.postgres.start_check import check_ledger
 from ...schemas.control_characters import visible
 from ...schemas.errors import InvalidCommand, OutcomeUnknown, UndecodableCommand
 from ...schemas.settings import Settings
-from ..client._sync.ledger_pool import operator_limits
 from ..client._sync.session import Session
 from ..client.chunks import chunk_of_encoded
+from ..client.ledger_sessions import operator_limits
 from ..ledger.read_limits import OPERATOR_SESSION_NAME
 
 _COLUMNS = """

@@ -15,8 +15,8 @@ from ...lanes.postgres.start_check import check_ledger
 from ...schemas.errors import Unavailable
 from ...schemas.server_requirements import check_redis, fields_of
 from ...schemas.settings import Settings
-from ..client._sync.ledger_pool import read_limits
 from ..client._sync.redis_connection import RedisWire
+from ..client.ledger_sessions import read_limits
 from ..client.redis_exchange import Call, refusal_in, refuse_errors, write_check_calls
 from ..ledger.read_limits import SESSION_NAME
 from .lane_problems import (

@@ -169,8 +169,8 @@ def test_a_bulk_waits_for_room_on_a_full_lane(
             lanes.xtrim(lane_of(settings, ACCOUNTS[0]), maxlen=0, approximate=False)
             yield 0.0
 
-    for module in ("sender", "async_sender"):
-        monkeypatch.setattr(f"creditlane.producer.{module}.growing_pauses", take_off_while_waiting)
+    for kind in ("_async", "_sync"):
+        monkeypatch.setattr(f"creditlane.producer.client.{kind}.sender.growing_pauses", take_off_while_waiting)
     tickets = client.enqueue_many([debit(number) for number in range(23)])
 
     assert len(tickets) == 23

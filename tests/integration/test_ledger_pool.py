@@ -15,6 +15,7 @@ SECONDS = 10.0
 
 def test_a_read_without_any_time_leaves_the_session_to_others(database_url: str) -> None:
     pool = LedgerPool(database_url, max_size=1)
+    pool.open()
     try:
         before = pool.rows(WHO, {}, time.monotonic() + SECONDS)
         with pytest.raises(Unavailable):

@@ -13,7 +13,8 @@ from psycopg import sql
 from creditlane.audit.whole import verify
 from creditlane.lanes.postgres.migrate import migrate
 from creditlane.lanes.postgres.sessions import FORMATS, PostgresSession, connect, connect_async
-from creditlane.producer.client._sync.ledger_pool import LedgerPool, read_limits
+from creditlane.producer.client._sync.ledger_pool import LedgerPool
+from creditlane.producer.client.ledger_sessions import read_limits
 from creditlane.producer.ledger.read_limits import read_until
 from creditlane.schemas.commands import Debit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, Unavailable
@@ -182,6 +183,7 @@ def test_the_url_s_own_search_path_holds(database_url: str) -> None:
     with connect(own, name="test") as session:
         assert session.execute("select number from here").fetchone() == (7,)
     pool = LedgerPool(own, max_size=1)
+    pool.open()
     assert pool.rows("select number from here", {}, read_until()) == [(7,)]
     pool.close()
 
@@ -190,6 +192,7 @@ def test_a_server_for_reading_and_writing_is_found(database_url: str) -> None:
     """Given a URL that wants such a server, as that of a cluster does, then sessions that only read find it, too."""
     wanting = f"{database_url}{'&' if '?' in database_url else '?'}target_session_attrs=read-write"
     pool = LedgerPool(wanting, max_size=1)
+    pool.open()
 
     assert pool.rows("show transaction_read_only", {}, read_until()) == [("on",)]
     pool.close()
@@ -203,6 +206,7 @@ def test_nothing_is_asked_at_the_start_that_poolers_refuse(
     taken = {"user", "database", "client_encoding", "datestyle", "timezone", "application_name"}
     connect(far_url, name="test").close()
     pool = LedgerPool(far_url, max_size=1)
+    pool.open()
     pool.rows("select 1", {}, read_until())
     pool.close()
 
@@ -227,6 +231,7 @@ def test_a_database_of_another_encoding_is_refused(foreign_database: str) -> Non
 def attempts(url: str) -> list[Callable[[], object]]:
     def read() -> None:
         pool = LedgerPool(url, max_size=1)
+        pool.open()
         try:
             pool.rows("select 1", {}, read_until(1.0))
         finally:
@@ -239,6 +244,7 @@ def test_why_there_is_no_connection_is_told(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         missing = database_url.replace(connection.info.dbname, "creditlane_nowhere")
     pool = LedgerPool(missing, max_size=1)
+    pool.open()
 
     with pytest.raises(Unavailable, match='"creditlane_nowhere" does not exist'):
         pool.rows("select 1", {}, read_until(1.0))

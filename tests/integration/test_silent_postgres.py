@@ -21,8 +21,8 @@ from creditlane.producer.api.auth import KeyDesk
 from creditlane.producer.api.connections import Connections
 from creditlane.producer.api.routes.monitoring import CHECK_SECONDS
 from creditlane.producer.client._async.ledger_reader import AsyncLedgerReader
-from creditlane.producer.client._sync.ledger_pool import ASK_AGAIN_SECONDS
 from creditlane.producer.client._sync.ledger_reader import LedgerReader
+from creditlane.producer.client.ledger_sessions import ASK_AGAIN_SECONDS
 from creditlane.producer.ledger.read_limits import CLOSE_SECONDS, READ_SECONDS
 from creditlane.producer.operations.api_keys import KeyRow, create_key
 from creditlane.producer.operations.lane_status import read_lanes

@@ -54,6 +54,7 @@ def attempt(request: pytest.FixtureRequest) -> Attempt:
 
 def in_turn(url: str, before: Callable[[], None], at_commit: Callable[[], None]) -> None:
     pool = LedgerPool(url, max_size=1)
+    pool.open()
     try:
         with pool.transaction(read_until(2.0)) as session:
             before()

@@ -9,12 +9,12 @@ import pytest
 from creditlane import Settings
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api.auth import Store
+from creditlane.producer.api.fair_session import FairSession
 from creditlane.producer.api.middleware.active_stores import AskingStores
 from creditlane.producer.api.middleware.fair_batches import BatchTurns
 from creditlane.producer.api.middleware.request_limits import Limits
 from creditlane.producer.api.routes.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
-from creditlane.producer.client._async.session import AsyncSession
 
 STORE = Store("store_a", 1, "key")
 #: What the answers of a store may be, in bytes.
@@ -49,7 +49,7 @@ async def works() -> None:
 def response(space: SpoolSpace) -> BatchResponse:
     settings = Settings(api_body_seconds=SECONDS)
     # No line is a command, so nothing is sent to any lane.
-    session = AsyncSession(Settings(redis_url="redis://127.0.0.1:1/0"))
+    session = FairSession(Settings(redis_url="redis://127.0.0.1:1/0"))
     return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), Limits(settings), works)
 
 

@@ -3,18 +3,20 @@
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import NoScriptError
 
 from creditlane import Debit, OutcomeUnknown, Settings, Unavailable
+from creditlane.producer.api.fair_session import FairSender
+from creditlane.producer.api.redis_memory import RedisMemory
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.producer.client._async.sender import AsyncSender
 from creditlane.producer.client._sync.redis_connection import RedisWire
 from creditlane.producer.client._sync.sender import Sender
 from creditlane.producer.client.chunks import chunk_of
-from creditlane.producer.client.enqueue import Shipment
+from creditlane.producer.client.clocks import Clocks
 from creditlane.producer.client.identity import Numbers
 
 URL = "redis://localhost:1/0"
@@ -105,6 +107,19 @@ def asynchronous(script: list[Any]) -> AsyncSender:
     return AsyncSender(wire, SETTINGS, "producer", Numbers())
 
 
+class NoBound:
+    """A Redis that has room for whatever a store sends."""
+
+    def has_share(self, _store_id: str) -> bool:
+        return False
+
+
+def fair(script: list[Any]) -> FairSender:
+    wire = AsyncRedisWire(URL)
+    wire._maker = Maker(lambda: AsyncConnection(script))
+    return FairSender(wire, SETTINGS, "producer", Numbers(), Clocks(), memory=cast("RedisMemory", NoBound()))
+
+
 async def send_one(sender: Any) -> None:
     sent = sender.send(
         chunk_of(COMMAND, "store_default", 8), 1, keep=True, deadline=time.monotonic() + PATIENCE_SECONDS
@@ -120,21 +135,21 @@ async def send_all(sender: Any) -> None:
 
 
 async def deliver(sender: Any) -> None:
-    shipment = Shipment(chunk_of(COMMAND, "store_default", 8), SETTINGS, "", 0, keep=False)
+    shipment = sender.silent_shipment(chunk_of(COMMAND, "store_default", 8))
     await sender.deliver(shipment, PATIENCE_SECONDS)
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for face in ("_sync", "_async"):
-        monkeypatch.setattr(f"creditlane.producer.client.{face}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
+    for kind in ("_async", "_sync"):
+        monkeypatch.setattr(f"creditlane.producer.client.{kind}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
 
 
 WAYS = [(blocking, send_one), (blocking, send_all), (asynchronous, send_one), (asynchronous, send_all)]
 
 
 @pytest.mark.parametrize("script", CASES.values(), ids=CASES)
-@pytest.mark.parametrize(("make", "send"), [*WAYS, (asynchronous, deliver)], ids=lambda part: part.__name__)
+@pytest.mark.parametrize(("make", "send"), [*WAYS, (fair, send_one), (fair, deliver)], ids=lambda part: part.__name__)
 async def test_after_an_attempt_without_an_answer_nothing_says_that_nothing_was_accepted(
     make: Callable[[list[Any]], Any], send: Callable[[Any], Awaitable[None]], script: list[Any]
 ) -> None:

@@ -87,8 +87,8 @@ class Maker:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for face in ("_sync", "_async"):
-        monkeypatch.setattr(f"creditlane.producer.client.{face}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
+    for kind in ("_async", "_sync"):
+        monkeypatch.setattr(f"creditlane.producer.client.{kind}.redis_connection.RETRY_PAUSES", (0.0, 0.0))
 
 
 @pytest.mark.parametrize("error", DEAD, ids=lambda error: type(error).__name__)

@@ -6,8 +6,8 @@ import pytest
 from redis._parsers.base import BaseParser  # type: ignore[import-untyped]
 
 from creditlane import Settings
+from creditlane.producer.api.fair_session import FairSession
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
-from creditlane.producer.client._async.session import AsyncSession
 from creditlane.producer.client.redis_exchange import ExchangeFailed, failure, is_of_server
 
 #: As Redis answers, and how that is told.
@@ -37,7 +37,7 @@ def test_a_refusal_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch, answer
         return [error]
 
     async def ask() -> str | None:
-        session = AsyncSession(Settings(redis_url="redis://127.0.0.1:1/0"))
+        session = FairSession(Settings(redis_url="redis://127.0.0.1:1/0"))
         return await session.write_problem(deadline=0.0)
 
     monkeypatch.setattr(AsyncRedisWire, "exchange", refuse)

@@ -19,7 +19,6 @@ from ....lanes.deadlines import deadline_in
 from ....schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown, Unauthorized, Unavailable
 from ....schemas.settings import Settings
 from ....schemas.tickets import Ticket
-from ...client._async.session import AsyncSession
 from ...client.chunks import Chunk
 from ...client.enqueue import Shipment
 from .. import batch_lines
@@ -28,6 +27,7 @@ from ..batch_lines import LineSplitter, command_of
 from ..connections import Connections
 from ..deps import RequestStore
 from ..errors import COMMANDS_PATH, Problem, detail_of, problem_of
+from ..fair_session import FairSession
 from ..idempotency_header import refuse_key_header
 from ..middleware.fair_batches import BatchTurns, ParcelSize
 from ..middleware.request_limits import Limits
@@ -43,8 +43,6 @@ QUIET_ROUNDS = 3
 MEDIA_TYPE = "application/x-ndjson"
 #: How often the key is looked at while no line comes, in seconds.
 KEY_LOOK_SECONDS = 1.0
-#: Nobody of this process waits for these results: they are announced to none, and found by their tickets.
-NO_PRODUCER = ""
 
 #: Raises Unauthorized once the key of the request is revoked.
 CheckKey = Callable[[], Awaitable[None]]
@@ -84,7 +82,7 @@ class BatchResponse(Response):
 
     def __init__(
         self,
-        session: AsyncSession,
+        session: FairSession,
         settings: Settings,
         store: Store,
         partitions: int,
@@ -296,7 +294,7 @@ class Dispatch:
     """Puts parcels on the lanes and says of each line what became of it."""
 
     def __init__(
-        self, session: AsyncSession, settings: Settings, store_id: str, turns: BatchTurns, check_key: CheckKey
+        self, session: FairSession, settings: Settings, store_id: str, turns: BatchTurns, check_key: CheckKey
     ) -> None:
         self._session = session
         self._turns = turns
@@ -329,7 +327,7 @@ class Dispatch:
             return await self._send(parcel)
 
     async def _send(self, parcel: Parcel) -> bytes:
-        shipment = self._session.sender.shipment(parcel.chunk, NO_PRODUCER, 0, keep=False)
+        shipment = self._session.sender.silent_shipment(parcel.chunk)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):

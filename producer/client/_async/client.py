@@ -1,6 +1,4 @@
-"""The asyncio client. `_sync/client.py` is its twin and reads the same."""
-
-# ruff: noqa: ASYNC109 - a deadline here ends in OutcomeUnknown with the ticket, which asyncio.timeout could not give
+"""The asyncio client."""
 
 from __future__ import annotations
 
@@ -21,14 +19,16 @@ from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling as due_commands
 from ...operations.webhooks import low_balance_operation
-from .._sync.client import CLOSED
 from ..chunks import chunk_of, generated_key, make_command, reversal_of, valid_account_id
 from ..collect import RollCall
 from ..lane_reads import PendingCount
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
+from .concurrency import Scoped
 from .session import AsyncSession
 from .webhooks import AsyncWebhooks
+
+CLOSED = "This client is closed; make a new one."
 
 
 class AsyncClient:
@@ -48,7 +48,7 @@ class AsyncClient:
         #: The endpoints that hear of what happens in the store.
         self.webhooks = AsyncWebhooks(settings, self._session)
         self._closed = False
-        self._current: AsyncSession | None = None
+        self._sessions = Scoped(lambda: AsyncSession(self.settings))
 
     @classmethod
     def from_env(cls, **overrides: object) -> Self:
@@ -373,7 +373,8 @@ class AsyncClient:
         account_id, deadline = valid_account_id(account_id), deadline_in(self._timeout(timeout))
         if after is not None:
             await self.wait(after, timeout)
-        return (await self._session().reader.account(account_id, rest_of(deadline))).balance
+        account = await self._session().reader.account(account_id, rest_of(deadline))
+        return account.balance
 
     async def balance_at(self, account_id: str, at: datetime, timeout: float | None = None) -> BalanceAt:
         """Return the account's balance after everything up to and including this moment, and which moment it is of.
@@ -454,8 +455,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections. Results that were not awaited can still be had with their tickets."""
         self._closed = True
-        session, self._current = self._current, None
-        if session is not None and session.is_current():
+        session = self._sessions.take()
+        if session is not None:
             await session.close()
 
     async def __aenter__(self) -> Self:
@@ -524,9 +525,6 @@ class AsyncClient:
         return self.settings.wait_timeout_seconds if timeout is None else timeout
 
     def _session(self) -> AsyncSession:
-        session = self._current
         if self._closed:
             raise CreditlaneError(CLOSED)
-        if session is None or not session.is_current():
-            session = self._current = AsyncSession(self.settings)
-        return session
+        return self._sessions.get()

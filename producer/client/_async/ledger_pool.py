@@ -1,11 +1,10 @@
-"""A pool of sessions with Postgres in which every wait has an end. `_sync/ledger_pool.py` is the twin.
+"""A pool of sessions with Postgres in which every wait has an end, for the asyncio client.
 
 Importing this imports the driver.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +16,16 @@ from ....lanes.deadlines import seconds_until
 from ....lanes.postgres.errors import no_session, translated, was_cut
 from ....lanes.postgres.sessions import AsyncPostgresSession, Attempts, Row, session_options
 from ....schemas.errors import OutcomeUnknown
-from ...background_tasks import begin_in_background
-from ...ledger.read_limits import CLOSE_SECONDS, IDLE_SECONDS, SESSION_NAME
-from .._sync.ledger_pool import ASK_AGAIN_SECONDS, COMMIT_UNANSWERED, RECONNECT_SECONDS, read_limits
+from ...ledger.read_limits import IDLE_SECONDS, SESSION_NAME
+from ..ledger_sessions import (
+    ASK_AGAIN_SECONDS,
+    COMMIT_UNANSWERED,
+    POOL_WORKERS,
+    RECONNECT_SECONDS,
+    STOP_SECONDS,
+    read_limits,
+)
+from .concurrency import Lock, abandon, call_apart
 
 
 class AsyncLedgerPool:
@@ -33,6 +39,7 @@ class AsyncLedgerPool:
     def __init__(self, url: str, *, max_size: int, min_size: int = 0, name: str = SESSION_NAME) -> None:
         self._making = Attempts()
         self._attempts = max_size
+        self._opening = Lock()
         self._pool: AsyncConnectionPool[AsyncPostgresSession] = AsyncConnectionPool(
             url,
             connection_class=AsyncPostgresSession,
@@ -46,6 +53,7 @@ class AsyncLedgerPool:
             max_size=max_size,
             max_idle=IDLE_SECONDS,
             reconnect_timeout=RECONNECT_SECONDS,
+            num_workers=POOL_WORKERS,
             open=False,
             name=name,
         )
@@ -53,8 +61,9 @@ class AsyncLedgerPool:
     async def open(self) -> None:
         """Make the connections that are always kept; of a pool that is open, nothing. Needed before anything else."""
         if self._pool.closed:
-            # Its tasks make connections for everybody.
-            await begin_in_background(self._pool.open(wait=False))
+            async with self._told(), self._opening:
+                # What it starts makes connections for everybody.
+                await call_apart(self._pool.open, wait=False)
 
     async def rows(self, statement: str, values: Mapping[str, Any], until: float) -> list[Row]:
         """Return the rows of a statement that only reads."""
@@ -63,12 +72,14 @@ class AsyncLedgerPool:
             for _ in range(self._attempts):
                 async with self._session(until) as session:
                     try:
-                        return await (await session.execute(statement, values)).fetchall()
+                        cursor = await session.execute(statement, values)
+                        return await cursor.fetchall()
                     except psycopg.OperationalError as error:
                         if not was_cut(session, error):
                             raise
             async with self._session(until) as session:
-                return await (await session.execute(statement, values)).fetchall()
+                cursor = await session.execute(statement, values)
+                return await cursor.fetchall()
 
     @asynccontextmanager
     async def transaction(self, until: float) -> AsyncIterator[AsyncPostgresSession]:
@@ -91,11 +102,8 @@ class AsyncLedgerPool:
 
     async def close(self) -> None:
         """Close every connection; those that are being made are not waited for."""
-        await self._pool.close(timeout=CLOSE_SECONDS)
-        under_way = list(self._making.under_way)
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._pool.close(timeout=STOP_SECONDS)
+        await abandon(self._making.under_way)
 
     @asynccontextmanager
     async def _session(self, until: float) -> AsyncIterator[AsyncPostgresSession]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
@@ -44,6 +45,7 @@ class AsyncLedgerReader:
         self._settings = settings
         self._clocks = clocks or Clocks()
         self._horizon = Horizon()
+        self._lock = Lock()
         self._pool: AsyncLedgerPool | None = None
 
     async def installation(self, timeout_seconds: float | None = None) -> Installation:
@@ -123,12 +125,14 @@ class AsyncLedgerReader:
         pool = await self._sessions()
         async with pool.transaction(read_until()) as session:
             for statement in operation.statements:
-                rows = await (await session.execute(statement, operation.values)).fetchall()
+                cursor = await session.execute(statement, operation.values)
+                rows = await cursor.fetchall()
         return operation.outcome(rows)
 
     async def close(self) -> None:
         """Close every connection."""
-        pool, self._pool = self._pool, None
+        with self._lock:
+            pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
 
@@ -161,8 +165,10 @@ class AsyncLedgerReader:
     async def _sessions(self) -> AsyncLedgerPool:
         from .ledger_pool import AsyncLedgerPool
 
-        if self._pool is None:
-            self._pool = AsyncLedgerPool(self._settings.require_database_url(), max_size=MAX_CONNECTIONS)
+        with self._lock:
+            if self._pool is None:
+                self._pool = AsyncLedgerPool(self._settings.require_database_url(), max_size=MAX_CONNECTIONS)
+            pool = self._pool
         # Another task may be opening it, which is waited for.
-        await self._pool.open()
-        return self._pool
+        await pool.open()
+        return pool

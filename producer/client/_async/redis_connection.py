@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ....lanes.backoff import growing_pauses
@@ -17,7 +14,6 @@ from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....schemas.redis_urls import readable_redis_url
 from ..redis_exchange import (
     ANSWER_TIMEOUT_SECONDS,
-    CLOSE_SECONDS,
     EXCHANGE_SECONDS,
     MAX_ATTEMPTS,
     MAX_CONNECTIONS,
@@ -25,15 +21,15 @@ from ..redis_exchange import (
     RETRY_SECONDS,
     Call,
     ExchangeFailed,
-    connection_options,
     failure,
     is_of_server,
-    options_of_connection,
     refusal_of_server,
 )
+from .concurrency import Slots, sleep
+from .redis_socket import end, end_all, make_ready, maker_of, read_into, write
 
 
-class Flight(NamedTuple):
+class InFlight(NamedTuple):
     """Commands that were written and whose answers have not been read."""
 
     connection: Any
@@ -48,12 +44,10 @@ class AsyncRedisWire:
 
     def __init__(self, url: str) -> None:
         with readable_redis_url(url):
-            # It reads the URL and knows how to make connections; redis-py is only partly typed.
-            self._maker: Any = ConnectionPool.from_url(url, **connection_options(url))
-            self._maker.connection_kwargs = options_of_connection(self._maker.connection_kwargs)
+            self._maker = maker_of(url)
             # Connects to nothing, and says no to options that there are not.
             self._new()
-        self._places = asyncio.BoundedSemaphore(MAX_CONNECTIONS)
+        self._slots = Slots(MAX_CONNECTIONS)
         #: The one that was used last is taken first, so that the others may be closed for idleness.
         self._idle: deque[Any] = deque()
         self._taken: set[Any] = set()
@@ -89,7 +83,7 @@ class AsyncRedisWire:
                 pause = next(pauses)
                 if attempt == MAX_ATTEMPTS or time.monotonic() + pause >= give_up:
                     raise failure(error, changes_something=changes_something) from error
-            await asyncio.sleep(pause)
+            await sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
     async def exchange_once(self, calls: Sequence[Call], deadline: float | None = None) -> list[Any]:
@@ -97,73 +91,58 @@ class AsyncRedisWire:
         deadline = deadline_in(ANSWER_TIMEOUT_SECONDS) if deadline is None else deadline
         return await self.receive(await self.send(calls, deadline), deadline)
 
-    async def send(self, calls: Sequence[Call], deadline: float) -> Flight:
+    async def send(self, calls: Sequence[Call], deadline: float) -> InFlight:
         """Write the commands, on a connection that is now taken until `receive`, or raise ExchangeFailed."""
         connection, packed = await self._take(deadline), None
         try:
             packed = connection.pack_commands(calls)
-            async with asyncio.timeout(seconds_until(deadline)):
-                await connection.send_packed_command(packed)
+            await write(connection, packed, deadline)
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, Exception) and packed is not None:
                 raise ExchangeFailed(error, sent=True) from error
             raise
-        return Flight(connection, len(calls))
+        return InFlight(connection, len(calls))
 
-    async def receive(self, flight: Flight, deadline: float) -> list[Any]:
+    async def receive(self, in_flight: InFlight, deadline: float) -> list[Any]:
         """Read the answers to what was sent, or raise ExchangeFailed."""
         answers: list[Any] = []
         try:
-            async with asyncio.timeout(seconds_until(deadline)):
-                for _ in range(flight.answers_due):
-                    answers.append(await _read(flight.connection))  # noqa: PERF401 - what was read before an error counts
+            await read_into(answers, in_flight.answers_due, in_flight.connection, deadline)
         except BaseException as error:
-            # Also when cancelled: an unread answer would be taken for that of the connection's next command.
-            await self._drop(flight.connection)
+            # Also when interrupted: an unread answer would be taken for that of the connection's next command.
+            await self._drop(in_flight.connection)
             if isinstance(error, Exception):
                 # A server that says no has not run the command.
                 raise ExchangeFailed(error, sent=bool(answers) or not is_of_server(error)) from error
             raise
         if refusal := refusal_of_server(answers):
-            await self._drop(flight.connection)
+            await self._drop(in_flight.connection)
             # The others are of before the change as well; the next attempt must not take one of them.
             await self._drop_idle()
             raise refusal
-        self._give_back(flight.connection)
+        self._give_back(in_flight.connection)
         return answers
 
-    async def abandon(self, flight: Flight) -> None:
+    async def abandon(self, in_flight: InFlight) -> None:
         """Give up the answers to what was sent."""
-        await self._drop(flight.connection)
+        await self._drop(in_flight.connection)
 
     async def close(self) -> None:
         """Close every connection."""
-        connections = [*self._idle, *self._taken]
-        self._idle.clear()
-        closing = [asyncio.ensure_future(connection.disconnect()) for connection in connections]
-        if closing:
-            # Until they are closed indeed, if that is soon: the event loop may end right after this.
-            await asyncio.wait(closing, timeout=CLOSE_SECONDS)
-        for task in closing:
-            if not task.done():
-                task.cancel()
-            elif not task.cancelled():
-                # What is dead may refuse even to be closed.
-                task.exception()
+        connections = []
+        while (connection := self._pop_idle()) is not None:
+            connections.append(connection)
+        await end_all((*connections, *tuple(self._taken)))
 
     async def _take(self, deadline: float) -> Any:
-        try:
-            async with asyncio.timeout(seconds_until(deadline)):
-                await self._places.acquire()
-        except TimeoutError:
-            raise ExchangeFailed(RedisTimeoutError("every connection of the client is in use"), sent=False) from None
+        if not await self._slots.take(seconds_until(deadline)):
+            raise ExchangeFailed(RedisTimeoutError("every connection of the client is in use"), sent=False)
         connection: Any = None
         try:
-            connection = self._idle.pop() if self._idle else self._new()
+            connection = self._pop_idle() or self._new()
             self._taken.add(connection)
-            async with asyncio.timeout(seconds_until(deadline)):
-                await self._maker.ensure_connection(connection)
+            await make_ready(self._maker, connection, deadline)
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, Exception):
@@ -177,31 +156,22 @@ class AsyncRedisWire:
     def _give_back(self, connection: Any) -> None:
         self._taken.discard(connection)
         self._idle.append(connection)
-        self._places.release()
+        self._slots.give_back()
 
     async def _drop(self, connection: Any) -> None:
         try:
             if connection is not None:
-                await _end(connection)
+                await end(connection)
         finally:
             self._taken.discard(connection)
-            self._places.release()
+            self._slots.give_back()
 
     async def _drop_idle(self) -> None:
-        while self._idle:
-            await _end(self._idle.pop())
+        while (connection := self._pop_idle()) is not None:
+            await end(connection)
 
-
-async def _read(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
-
-
-async def _end(connection: Any) -> None:
-    try:
-        # Without waiting for the socket: this may run while the task is cancelled.
-        await connection.disconnect(nowait=True)
-    except Exception:  # noqa: BLE001 - what is dead may refuse even to be closed, and is given up either way
-        return
+    def _pop_idle(self) -> Any | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None

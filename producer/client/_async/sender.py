@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
@@ -11,22 +10,22 @@ from typing import Any, NamedTuple
 from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
 from ....schemas.commands import Command
-from ....schemas.errors import CreditlaneError, LaneFull, Unavailable
+from ....schemas.errors import CreditlaneError, Unavailable
 from ....schemas.settings import Settings
 from ..chunks import Chunk, async_chunks_of, with_progress
 from ..clocks import Clocks
 from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
 from ..identity import Numbers
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
-from ..redis_memory import RedisMemory
 from ..tickets import Tickets
-from .redis_connection import AsyncRedisWire, Flight
+from .concurrency import sleep
+from .redis_connection import AsyncRedisWire, InFlight
 
 
 class _Launched(NamedTuple):
     shipment: Shipment
     #: None: the commands could not be written.
-    flight: Flight | None
+    in_flight: InFlight | None
     #: By when this was tried.
     deadline: float
 
@@ -41,48 +40,28 @@ class AsyncSender:
         producer_id: str,
         numbers: Numbers,
         clocks: Clocks | None = None,
-        *,
-        share_of_free: int = 0,
-        memory: RedisMemory | None = None,
     ) -> None:
         self._wire = wire
         self._settings = settings
         self._producer_id = producer_id
         self._numbers = numbers
         self._clocks = clocks
-        #: How many times what is free on a lane a store may have there; 0 for whatever is free.
-        self._share_of_free = share_of_free
-        #: What stores have on all lanes together; None where they may have whatever is free.
-        self._memory = memory
 
     async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
 
         Raises:
-            LaneFull: a lane is at its limit and took nothing, or the store has its share of Redis.
+            LaneFull: a lane is at its limit and took nothing.
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
-        shipment = self.shipment(chunk, self._producer_id, first_number, keep=keep)
-        await self._wait_for_share(shipment, 0.0)
+        shipment = self.shipment(chunk, first_number, keep=keep)
         await self._finish(await self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
         return shipment
 
-    def shipment(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> Shipment:
-        """Return a chunk that is to be sent, whose results that producer, if any, hears of."""
-        share, clocks = self._share_of_free, self._clocks
-        return Shipment(chunk, self._settings, producer_id, first_number, keep=keep, share_of_free=share, clocks=clocks)
-
-    async def deliver(self, shipment: Shipment, patience_seconds: float) -> None:
-        """Put the shipment on its lanes. On an error, its `entries` tell which of its commands are accepted.
-
-        Raises:
-            LaneFull: a lane took nothing for `patience_seconds`, or the store had its share of Redis for so long.
-            Unavailable, OutcomeUnknown: as for `send`.
-        """
-        await self._wait_for_share(shipment, patience_seconds)
-        launched = await self._launch(shipment, deadline_in(patience_seconds))
-        await self._finish(launched, patience_seconds, accepted_before=0)
+    def shipment(self, chunk: Chunk, first_number: int, *, keep: bool) -> Shipment:
+        """Return a chunk that is to be sent."""
+        return Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
 
     async def send_all(
         self,
@@ -113,14 +92,14 @@ class AsyncSender:
                     raise
                 except BaseException:
                     # Who is interrupted waits for nothing more; the connection must not stay taken.
-                    if launched is not None and launched.flight is not None:
-                        await self._wire.abandon(launched.flight)
+                    if launched is not None and launched.in_flight is not None:
+                        await self._wire.abandon(launched.in_flight)
                     raise
                 await self._land(launched, tickets, patience_seconds, on_progress)
                 if chunk is None:
                     return tickets
                 first_number = self._numbers.take(len(chunk))
-                shipment = self.shipment(chunk, self._producer_id, first_number, keep=keep)
+                shipment = self.shipment(chunk, first_number, keep=keep)
                 launched = await self._launch(shipment, deadline_in(patience_seconds))
 
     async def _land(
@@ -140,27 +119,14 @@ class AsyncSender:
         if on_progress is not None:
             on_progress(len(tickets))
 
-    async def _wait_for_share(self, shipment: Shipment, patience_seconds: float) -> None:
-        """Wait until the store has less than its share of Redis, or raise LaneFull after so long."""
-        if self._memory is None:
-            return
-        pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
-        while self._memory.has_share(shipment.chunk.store_id):
-            if time.monotonic() >= patient_until:
-                raise LaneFull(
-                    "This store has its share of what Redis may hold; try again shortly.",
-                    partition=next(iter(shipment.chunk.lanes)),
-                )
-            await asyncio.sleep(next(pauses))
-
     async def _launch(self, shipment: Shipment, deadline: float) -> _Launched:
         try:
-            flight = await self._wire.send(shipment.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
+            in_flight = await self._wire.send(shipment.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
         except ExchangeFailed as error:
             if error.sent:
                 shipment.note_silence()
             return _Launched(shipment, None, deadline)
-        return _Launched(shipment, flight, deadline)
+        return _Launched(shipment, in_flight, deadline)
 
     async def _finish(
         self, launched: _Launched, patience_seconds: float, accepted_before: int, deadline: float | None = None
@@ -170,7 +136,7 @@ class AsyncSender:
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
         patient_until = time.monotonic() + patience_seconds
         # What is on its way may have been so for long, while the next chunk was made; what is not has waited since.
-        first = patience_seconds if launched.flight is not None else seconds_until(launched.deadline)
+        first = patience_seconds if launched.in_flight is not None else seconds_until(launched.deadline)
         answers = await self._first_answers(launched, deadline or deadline_in(first))
         while True:
             accepted = shipment.settle(answers)
@@ -183,14 +149,14 @@ class AsyncSender:
             elif time.monotonic() >= patient_until:
                 raise shipment.lane_full(accepted_before)
             else:
-                await asyncio.sleep(next(pauses))
+                await sleep(next(pauses))
             # A lane may be full to the last moment of the patience; what is asked then has the least that a call has.
             answers = await self._exchange(shipment, deadline or deadline_in(seconds_until(patient_until)))
 
     async def _first_answers(self, launched: _Launched, deadline: float) -> list[Any]:
-        if launched.flight is not None:
+        if launched.in_flight is not None:
             try:
-                return await self._wire.receive(launched.flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
+                return await self._wire.receive(launched.in_flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
             except ExchangeFailed as error:
                 if error.sent:
                     launched.shipment.note_silence()

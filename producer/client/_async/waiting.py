@@ -1,12 +1,8 @@
 """Finds and awaits results, for the asyncio client: announced ones first, Postgres for the rest."""
 
-# ruff: noqa: ASYNC109 - a deadline here ends in OutcomeUnknown with the ticket, which asyncio.timeout could not give
-
 from __future__ import annotations
 
-import asyncio
 import time
-from asyncio import Future
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -26,6 +22,7 @@ from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFail
 from ..repeats import Repeats
 from ..reply_stream import ReplyStream
 from ..resolve import is_decided, lost, overdue, queued, verdict_of_news
+from .concurrency import Event, Future, Slots, outcome_within, sleep, wait_for_event
 from .ledger_reader import AsyncLedgerReader
 from .listener import AsyncListener
 from .redis_connection import AsyncRedisWire
@@ -58,7 +55,7 @@ class AsyncWaiting:
         self._partitions = partitions
         #: What is looked up together, see there.
         self.ahead = ReadAhead()
-        self._poll_slots = asyncio.BoundedSemaphore(MAX_POLL_WAITERS)
+        self._poll_slots = Slots(MAX_POLL_WAITERS)
 
     def expect(self, number: int) -> Future[Announcement]:
         """Return the promise of an announcement. Made before its command is sent, it cannot miss it."""
@@ -113,7 +110,7 @@ class AsyncWaiting:
                 # It is tried again below, as long as the caller is patient.
                 result = None
             except BaseException:
-                # Who is cancelled waits for nothing more.
+                # Who is interrupted waits for nothing more.
                 self._desk.forget(ticket.number, promise)
                 raise
             if result is not None and is_decided(result):
@@ -127,12 +124,10 @@ class AsyncWaiting:
         trouble: CreditlaneError | None = None
         try:
             while True:
-                remaining = seconds_until(deadline)
-                # Not `wait_for`, which would cancel the promise at the first pause.
-                await asyncio.wait((promise,), timeout=min(remaining, next(pauses)))
-                if promise.done():
+                news = await outcome_within(promise, min(seconds_until(deadline), next(pauses)))
+                if news is not None:
                     self._repeats.note_result(ticket)
-                    return result_of_announcement(promise.result(), ticket.account_id, ticket.idempotency_key)
+                    return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
                 if time.monotonic() >= deadline:
                     raise overdue(ticket, timeout) from trouble
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
@@ -167,7 +162,7 @@ class AsyncWaiting:
 
     async def collect(self, roll: RollCall, timeout: float | None) -> AsyncGenerator[Result, None]:
         """Yield each result as it comes; raise OutcomeUnknown when patience ends."""
-        inbox = Inbox(roll.covers, asyncio.Event())
+        inbox = Inbox(roll.covers, Event())
         self._desk.subscribe(inbox)
         try:
             if roll.has_own:
@@ -179,12 +174,10 @@ class AsyncWaiting:
         finally:
             self._desk.unsubscribe(inbox)
 
-    async def _collect(
-        self, roll: RollCall, inbox: Inbox[asyncio.Event], patience: Patience
-    ) -> AsyncGenerator[Result, None]:
+    async def _collect(self, roll: RollCall, inbox: Inbox[Event], patience: Patience) -> AsyncGenerator[Result, None]:
         trouble: CreditlaneError | None = None
         while roll.remaining:
-            await _ring(inbox.bell, patience.wait_seconds(time.monotonic()))
+            await wait_for_event(inbox.bell, patience.wait_seconds(time.monotonic()))
             results = [result for news in inbox.take() if (result := roll.claim(news))]
             swept = not results
             if swept:
@@ -198,8 +191,8 @@ class AsyncWaiting:
                     trouble = error
             now = time.monotonic()
             patience.note(len(results), swept=swept, now=now)
-            for result in results:
-                yield result
+            for decided in results:
+                yield decided
             if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
                 raise roll.unknown(spent) from trouble
 
@@ -219,10 +212,9 @@ class AsyncWaiting:
         return results[0]
 
     async def _rest(self, ticket: Ticket, poll: ReplyStream | None, remaining: float, pause: float) -> Result | None:
-        if poll is None or self._poll_slots.locked():
-            await asyncio.sleep(min(remaining, pause))
+        if poll is None or not await self._poll_slots.take(0.0):
+            await sleep(min(remaining, pause))
             return None
-        await self._poll_slots.acquire()
         answer_by = time.monotonic() + min(remaining, BLOCK_SECONDS) + REST_MARGIN_SECONDS
         try:
             for news in poll.take(await self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
@@ -230,17 +222,7 @@ class AsyncWaiting:
                     return result
         except (ExchangeFailed, Unavailable):
             # The next look says whether Redis can be reached; it tries more than once.
-            await asyncio.sleep(min(remaining, pause))
+            await sleep(min(remaining, pause))
         finally:
-            self._poll_slots.release()
+            self._poll_slots.give_back()
         return None
-
-
-async def _ring(bell: asyncio.Event, seconds: float) -> None:
-    """Wait until the bell rings, and no longer than this."""
-    try:
-        async with asyncio.timeout(seconds):
-            await bell.wait()
-    except TimeoutError:
-        # A round without news is what the caller looks for.
-        return

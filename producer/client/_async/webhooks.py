@@ -1,4 +1,4 @@
-"""A store's webhooks, for the asyncio client and the API. `_sync/webhooks.py` is the twin and reads the same."""
+"""A store's webhooks, for the asyncio client."""
 
 from __future__ import annotations
 

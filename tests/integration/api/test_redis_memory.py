@@ -11,7 +11,7 @@ from creditlane import Settings
 from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
-from creditlane.producer.client import redis_memory
+from creditlane.producer.api import redis_memory
 
 from ...redis_users import redis_url_of
 from ..direct_store import add_store

@@ -16,8 +16,8 @@ from ...lanes.backlog import BYTES_ENDING
 from ...lanes.deadlines import deadline_in
 from ...lanes.keys import Keys
 from ...schemas.errors import CreditlaneError
-from ._async.redis_connection import AsyncRedisWire
-from .redis_exchange import Call, refuse_errors
+from ..client._async.redis_connection import AsyncRedisWire
+from ..client.redis_exchange import Call, refuse_errors
 
 #: How often Redis is looked at while commands are sent, in seconds.
 LOOK_SECONDS = 0.2
