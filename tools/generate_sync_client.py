@@ -14,6 +14,7 @@ import subprocess
 import sys
 from difflib import unified_diff
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "producer/client/_async"
@@ -48,11 +49,10 @@ SUBSTITUTIONS = (
 )
 #: What must not be left.
 LEFT_OVER = re.compile(r".*\b(?:async\w*|await|awaitable|event loop)\b.*", re.IGNORECASE)
-RUFF = [sys.executable, "-m", "ruff"]
 
 
 def generate(source: Path, used: set[str]) -> str:
-    """Return the blocking module that comes of this one, and note the substitutions that it needs."""
+    """Return the blocking module that comes of this one, untidied, and note the substitutions that it needs."""
     text = source.read_text()
     for pattern, replacement in SUBSTITUTIONS:
         text, count = re.subn(pattern, replacement, text)
@@ -61,28 +61,29 @@ def generate(source: Path, used: set[str]) -> str:
     if left := LEFT_OVER.findall(text):
         sys.exit(f"{source.relative_to(ROOT)}: these lines have no blocking form: {left}")
     header = HEADER.format(source=source.relative_to(SOURCE.parent), script=Path(__file__).relative_to(ROOT))
-    return tidied(header + text, TARGET / source.name)
+    return header + text
 
 
-def tidied(text: str, path: Path) -> str:
-    """Return the text as ruff wants it: imports sorted, loops that only yield as `yield from`, lines joined."""
-    named = ["--quiet", "--stdin-filename", str(path), "-"]
-    checked = ruff(["check", "--select", "I,UP028", "--fix-only", "--unsafe-fixes", *named], text)
-    return ruff(["format", *named], checked)
-
-
-def ruff(arguments: list[str], text: str) -> str:
-    """Return what ruff makes of the text."""
-    return subprocess.run([*RUFF, *arguments], input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
+def tidied(texts: dict[str, str]) -> dict[str, str]:
+    """Return the modules as ruff wants them: imports sorted, loops that only yield as `yield from`, lines joined."""
+    ruff, config = [sys.executable, "-m", "ruff"], ["--quiet", "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    fix = ["check", "--select", "I,UP028", "--fix-only", "--unsafe-fixes"]
+    with TemporaryDirectory() as folder:
+        for name, text in texts.items():
+            Path(folder, name).write_text(text)
+        for command in (fix, ["format"]):
+            subprocess.run([*ruff, *command, *config, folder], check=True)
+        return {name: Path(folder, name).read_text() for name in texts}
 
 
 def main() -> None:
     """Generate every module, and remove those that have no source any more."""
     used: set[str] = set()
     sources = [path for path in sorted(SOURCE.glob("*.py")) if path.name not in HAND_WRITTEN]
-    texts = {TARGET / path.name: generate(path, used) for path in sources}
+    untidied = {path.name: generate(path, used) for path in sources}
     if unused := [pattern for pattern, _ in SUBSTITUTIONS if pattern not in used]:
         sys.exit(f"these substitutions fit nothing: {unused}")
+    texts = {TARGET / name: text for name, text in tidied(untidied).items()}
     kept = {*texts, *(TARGET / name for name in HAND_WRITTEN)}
     stale = sorted(path for path in TARGET.glob("*.py") if path not in kept)
     changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]

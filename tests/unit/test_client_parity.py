@@ -1,8 +1,11 @@
 """The two clients read alike, load lightly, and keep secrets."""
 
+import importlib
 import inspect
+import re
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,32 +17,51 @@ from creditlane.producer.client._sync.webhooks import Webhooks
 HEAVY = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic", "rq", "fastapi", "typer", "rich")
 
 
+#: The modules that each client has of its own, by hand; the rest of the blocking one is generated.
+BY_HAND = ("concurrency", "redis_socket")
+
+
 def public_methods(kind: type) -> dict[str, Any]:
     return {name: member for name, member in vars(kind).items() if not name.startswith("_")}
 
 
-TWINS = ((Client, AsyncClient), (Webhooks, AsyncWebhooks))
-METHODS = [(*twins, name) for twins in TWINS for name in sorted(public_methods(twins[0]))]
+METHODS = [(kind, name) for kind in (Client, AsyncClient, Webhooks, AsyncWebhooks) for name in public_methods(kind)]
 
 
-@pytest.mark.parametrize(("kind", "twin"), TWINS)
-def test_both_clients_have_the_same_public_names(kind: type, twin: type) -> None:
-    assert list(public_methods(kind)) == list(public_methods(twin))
+@pytest.mark.parametrize(("kind", "name"), METHODS)
+def test_every_public_method_states_its_contract(kind: type, name: str) -> None:
+    assert inspect.getdoc(getattr(kind, name))
 
 
-@pytest.mark.parametrize(("kind", "twin", "name"), METHODS)
-def test_both_clients_take_the_same_parameters(kind: type, twin: type, name: str) -> None:
-    def parameters(owner: type) -> list[tuple[str, Any, Any]]:
-        signature = inspect.signature(getattr(owner, name))
-        return [(parameter.name, parameter.kind, parameter.default) for parameter in signature.parameters.values()]
-
-    assert parameters(kind) == parameters(twin)
+def test_the_blocking_client_says_nothing_of_event_loops() -> None:
+    for kind in (Client, Webhooks):
+        texts = [inspect.getdoc(kind), *map(inspect.getdoc, public_methods(kind).values())]
+        assert not re.search(r"async|await\b|event loop|\btask", " ".join(text or "" for text in texts))
 
 
-@pytest.mark.parametrize(("kind", "twin", "name"), METHODS)
-def test_every_public_method_states_its_contract(kind: type, twin: type, name: str) -> None:
-    for owner in (kind, twin):
-        assert inspect.getdoc(getattr(owner, name))
+@pytest.mark.parametrize("module", BY_HAND)
+def test_what_is_written_by_hand_has_the_same_face_in_both_clients(module: str) -> None:
+    blocking, asynchronous = (
+        importlib.import_module(f"creditlane.producer.client.{kind}.{module}") for kind in ("_sync", "_async")
+    )
+
+    assert own_face(blocking) == own_face(asynchronous)
+
+
+def own_face(module: ModuleType) -> dict[str, list[str]]:
+    """Return the public functions, classes and methods that the module defines, with the names of their parameters."""
+    face: dict[str, list[str]] = {}
+    for name, member in vars(module).items():
+        if name.startswith("_") or getattr(member, "__module__", None) != module.__name__:
+            continue
+        face[name] = list(inspect.signature(member).parameters)
+        if inspect.isclass(member):
+            face |= {
+                f"{name}.{method}": list(inspect.signature(function).parameters)
+                for method, function in vars(member).items()
+                if inspect.isfunction(function) and not method.startswith("_")
+            }
+    return face
 
 
 def test_importing_the_client_loads_no_database_driver_and_no_web_package() -> None:
