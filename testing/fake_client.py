@@ -17,7 +17,7 @@ from ..producer.client.chunks import (
     reversal_of,
     valid_account_id,
 )
-from ..producer.client.identity import Numbers, new_producer_id
+from ..producer.client.identity import CommandNumbers, new_producer_id
 from ..producer.client.resolve import is_decided, overdue, own_ticket
 from ..producer.client.tickets import Tickets
 from ..producer.ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
@@ -68,7 +68,7 @@ class FakeClient(_Client):
         self.webhooks = FakeWebhooks(self.settings, self._open_ledger)
         self._closed = False
         self._producer_id = new_producer_id()
-        self._numbers = Numbers()
+        self._numbers = CommandNumbers()
 
     @classmethod
     def from_env(cls, **overrides: object) -> Self:

@@ -15,8 +15,8 @@ from ..client._async.sender import AsyncSender
 from ..client._async.session import AsyncSession
 from ..client.chunks import Chunk
 from ..client.clocks import Clocks
-from ..client.enqueue import FULL_LANE_PAUSES, Shipment
-from ..client.identity import Numbers
+from ..client.enqueue import FULL_LANE_PAUSES, ChunkEnqueue
+from ..client.identity import CommandNumbers
 from ..client.redis_exchange import refusal_in, refuse_errors, write_check_calls
 from .redis_memory import RedisMemory
 
@@ -32,7 +32,7 @@ class FairSender(AsyncSender):
         wire: AsyncRedisWire,
         settings: Settings,
         producer_id: str,
-        numbers: Numbers,
+        numbers: CommandNumbers,
         clocks: Clocks,
         *,
         memory: RedisMemory,
@@ -41,7 +41,7 @@ class FairSender(AsyncSender):
         #: What stores have on all lanes together.
         self._memory = memory
 
-    async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
+    async def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> ChunkEnqueue:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
 
         Raises:
@@ -52,27 +52,27 @@ class FairSender(AsyncSender):
         await self._wait_for_share(chunk, 0.0)
         return await super().send(chunk, first_number, keep=keep, deadline=deadline)
 
-    def shipment(self, chunk: Chunk, first_number: int, *, keep: bool) -> Shipment:
+    def enqueue_of(self, chunk: Chunk, first_number: int, *, keep: bool) -> ChunkEnqueue:
         """Return a chunk that is to be sent."""
-        return self._shipment(chunk, self._producer_id, first_number, keep=keep)
+        return self._enqueue_as(chunk, self._producer_id, first_number, keep=keep)
 
-    def silent_shipment(self, chunk: Chunk) -> Shipment:
-        """Return a chunk that is to be sent, of whose results nobody is told."""
-        return self._shipment(chunk, NO_PRODUCER, 0, keep=False)
+    def unannounced(self, chunk: Chunk) -> ChunkEnqueue:
+        """Return a chunk that is to be sent, whose results are announced to nobody."""
+        return self._enqueue_as(chunk, NO_PRODUCER, 0, keep=False)
 
-    async def deliver(self, shipment: Shipment, patience_seconds: float) -> None:
-        """Put the shipment on its lanes. On an error, its `entries` tell which of its commands are accepted.
+    async def deliver(self, enqueue: ChunkEnqueue, stall_seconds: float) -> None:
+        """Put the chunk on its lanes. On an error, the `entries` say which of its commands are accepted.
 
         Raises:
-            LaneFull: a lane took nothing for `patience_seconds`, or the store had its share of Redis for so long.
+            LaneFull: a lane took nothing for `stall_seconds`, or the store had its share of Redis for so long.
             Unavailable, OutcomeUnknown: as for `send`.
         """
-        await self._wait_for_share(shipment.chunk, patience_seconds)
-        launched = await self._launch(shipment, deadline_in(patience_seconds))
-        await self._finish(launched, patience_seconds, accepted_before=0)
+        await self._wait_for_share(enqueue.chunk, stall_seconds)
+        begun = await self._begin(enqueue, deadline_in(stall_seconds))
+        await self._finish(begun, stall_seconds, accepted_before=0)
 
-    def _shipment(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> Shipment:
-        return Shipment(
+    def _enqueue_as(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> ChunkEnqueue:
+        return ChunkEnqueue(
             chunk,
             self._settings,
             producer_id,
@@ -82,11 +82,11 @@ class FairSender(AsyncSender):
             clocks=self._clocks,
         )
 
-    async def _wait_for_share(self, chunk: Chunk, patience_seconds: float) -> None:
+    async def _wait_for_share(self, chunk: Chunk, stall_seconds: float) -> None:
         """Wait until the store has less than its share of Redis, or raise LaneFull after so long."""
-        pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
+        pauses, gives_up_at = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + stall_seconds
         while self._memory.has_share(chunk.store_id):
-            if time.monotonic() >= patient_until:
+            if time.monotonic() >= gives_up_at:
                 raise LaneFull(
                     "This store has its share of what Redis may hold; try again shortly.",
                     partition=next(iter(chunk.lanes)),

@@ -92,20 +92,20 @@ class Writes:
     async def _send_and_wait(self, command: Command, deadline: float) -> Result:
         waiting, number = self._session.waiting, self._session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
-        promise = waiting.expect(number)
+        future = waiting.expect(number)
         try:
             ticket = await self._send(command, number, deadline, keep=False)
         except BaseException:
-            waiting.forget(number, promise)
+            waiting.forget(number, future)
             raise
-        return await waiting.wait_own(ticket, promise, deadline, self._timeout)
+        return await waiting.wait_own(ticket, future, deadline, self._timeout)
 
     async def _send(self, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
         chunk = chunk_of(command, self._store.public_id, await self._session.partitions(deadline))
         if len(chunk.encoded[0]) > MAX_COMMAND_BYTES:
             raise InvalidCommand(f"The command is larger than the {MAX_COMMAND_BYTES} bytes that a lane takes.")
-        shipment = await self._session.sender.send(chunk, number, keep=keep, deadline=deadline)
-        ticket = self._ticket = shipment.ticket(self._store.public_id, self._session.producer_id)
+        enqueue = await self._session.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = self._ticket = enqueue.ticket(self._store.public_id, self._session.producer_id)
         self._session.repeats.note(ticket)
         return ticket
 

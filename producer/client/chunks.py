@@ -140,7 +140,7 @@ def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> Ge
     """Yield the commands in chunks, in order; what was taken before an error is yielded before it is raised.
 
     Raises:
-        InvalidCommand: a command, or the making of it, breaks a rule; names its place and field.
+        InvalidCommand: a command, or the making of it, breaks a rule; names its position and field.
         Exception: whatever the iterable raises.
     """
     done = 0
@@ -158,7 +158,7 @@ def chunks_of(commands: Iterable[Command], store_id: str, partitions: int) -> Ge
     if len(chunk):
         yield chunk
     if error is not None:
-        raise placed(error, done + len(chunk)) from error
+        raise at_position(error, done + len(chunk)) from error
 
 
 async def async_chunks_of(
@@ -184,11 +184,11 @@ async def async_chunks_of(
     if len(chunk):
         yield chunk
     if error is not None:
-        raise placed(error, done + len(chunk)) from error
+        raise at_position(error, done + len(chunk)) from error
 
 
-def placed(error: Exception, index: int) -> Exception:
-    """Return the error of the command at this place of a bulk, everything before which is accepted."""
+def at_position(error: Exception, index: int) -> Exception:
+    """Return the error of the command at this position of a bulk, everything before which is accepted."""
     if isinstance(error, ValidationError):
         message, field = describe(error), invalid_command(error).field
     elif isinstance(error, InvalidCommand):

@@ -48,14 +48,14 @@ class Clocks:
                 self._redis = _Sight(seconds + _CUT_OFF_SECONDS - asked, asked)
 
     def note_postgres(self, seconds: float, asked: float) -> None:
-        """Note the time that Postgres has told, after it was asked at that moment of our own clock."""
+        """Note the time that Postgres has shown, after it was asked at that moment of our own clock."""
         now = self._own()
         if now - asked <= QUICK_SECONDS:
             with self._lock:
                 self._postgres = _Sight(seconds - now, asked)
 
     def is_older(self, decided: float, accepted: float) -> bool | None:
-        """Tell whether a moment of Postgres is known to be before one of Redis; None if the clocks were not seen."""
+        """Return whether a moment of Postgres is known to be before one of Redis; None if the clocks were not seen."""
         now = self._own()
         with self._lock:
             redis, postgres = self._redis, self._postgres
@@ -64,7 +64,7 @@ class Clocks:
         # When it was accepted, by our own clock, at the earliest.
         accepted_at = accepted - redis.ahead
         if accepted_at > now:
-            # The lane's ids are ahead of Redis's clock, as after it was set back, and tell no time.
+            # The lane's ids are ahead of Redis's clock, as after it was set back, and show no time.
             return False
         drift = DRIFT * (now - min(redis.at, postgres.at, accepted_at))
         return decided < accepted_at + postgres.ahead - drift

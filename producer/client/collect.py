@@ -1,4 +1,4 @@
-"""Who of many tickets has got a result, and how patiently the rest is waited for. Pure."""
+"""Which of many tickets have a result, and how long the others are waited for. Pure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OWN_PAUSES = (1.0, 8.0)
 FOREIGN_PAUSES = (0.05, 1.0)
 
 
-class Sweep(NamedTuple):
+class Lookup(NamedTuple):
     """Tickets to ask Postgres about, with their positions."""
 
     positions: list[int]
     tickets: list[Ticket]
 
 
-class RollCall:
+class ResultCollector:
     """Tickets of which each shall get its result once. A byte a ticket, beside the tickets themselves."""
 
     def __init__(self, tickets: Iterable[Ticket | str], store_id: str, producer_id: str) -> None:
@@ -46,8 +46,8 @@ class RollCall:
             self._tickets = list(dict.fromkeys(own_ticket(ticket, store_id) for ticket in tickets))
             self._packed = None
             self._numbers = {
-                ticket.number: place
-                for place, ticket in enumerate(self._tickets)
+                ticket.number: position
+                for position, ticket in enumerate(self._tickets)
                 if ticket.producer_id == producer_id and ticket.number
             }
         self._done = bytearray(len(self._tickets))
@@ -62,21 +62,21 @@ class RollCall:
 
     def covers(self, number: int) -> bool:
         """Whether the announcement of this number is still wanted."""
-        place = self._place_of(number)
-        return place is not None and not self._done[place]
+        position = self._position_of(number)
+        return position is not None and not self._done[position]
 
-    def claim(self, news: Announcement) -> Result | None:
+    def claim(self, announcement: Announcement) -> Result | None:
         """Return the result that was announced, if it is still wanted."""
-        place = self._place_of(news.number)
-        if place is None or self._done[place]:
+        position = self._position_of(announcement.number)
+        if position is None or self._done[position]:
             return None
-        self._tick_off(place)
-        if news.row is not None and news.refusal is None:
-            return result_of_announcement(news, news.row.account_id, news.row.idempotency_key)
-        ticket = self._tickets[place]
-        return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
+        self._mark_done(position)
+        if announcement.row is not None and announcement.refusal is None:
+            return result_of_announcement(announcement, announcement.row.account_id, announcement.row.idempotency_key)
+        ticket = self._tickets[position]
+        return result_of_announcement(announcement, ticket.account_id, ticket.idempotency_key)
 
-    def sweep(self) -> Sweep:
+    def next_lookup(self) -> Lookup:
         """Return some tickets without a result: by turns the first ones, and others further on."""
         self._from_start = not self._from_start
         start = 0 if self._from_start else self._cursor
@@ -85,19 +85,19 @@ class RollCall:
             positions = self._undecided(0)
         if not self._from_start and positions:
             self._cursor = positions[-1] + 1
-        return Sweep(positions, [self._tickets[place] for place in positions])
+        return Lookup(positions, [self._tickets[position] for position in positions])
 
-    def settle(self, sweep: Sweep, results: Sequence[Result | None]) -> list[Result]:
-        """Return the final ones of the results that Postgres had for a sweep, each once."""
+    def settle(self, lookup: Lookup, results: Sequence[Result | None]) -> list[Result]:
+        """Return the final ones of the results that Postgres had for a look-up, each once."""
         settled = []
-        for place, result in zip(sweep.positions, results, strict=True):
-            if result is not None and is_decided(result) and not self._done[place]:
-                self._tick_off(place)
+        for position, result in zip(lookup.positions, results, strict=True):
+            if result is not None and is_decided(result) and not self._done[position]:
+                self._mark_done(position)
                 settled.append(result)
         return settled
 
     def unknown(self, seconds: float) -> OutcomeUnknown:
-        """Return the error for what has no result when patience ends."""
+        """Return the error for what has no result when the wait is over."""
         ticket = self._tickets[self._done.index(0)]
         return OutcomeUnknown(
             f"{self.remaining} of {len(self._tickets)} commands have no result after {seconds:g} s, the first of them "
@@ -106,23 +106,23 @@ class RollCall:
         )
 
     def _undecided(self, start: int) -> list[int]:
-        places: list[int] = []
-        place = self._done.find(0, start)
-        while place >= 0 and len(places) < LOOKUP_KEYS:
-            places.append(place)
-            place = self._done.find(0, place + 1)
-        return places
+        positions: list[int] = []
+        position = self._done.find(0, start)
+        while position >= 0 and len(positions) < LOOKUP_KEYS:
+            positions.append(position)
+            position = self._done.find(0, position + 1)
+        return positions
 
-    def _place_of(self, number: int) -> int | None:
+    def _position_of(self, number: int) -> int | None:
         return self._packed.position_of(number) if self._packed is not None else self._numbers.get(number)
 
-    def _tick_off(self, place: int) -> None:
-        self._done[place] = 1
+    def _mark_done(self, position: int) -> None:
+        self._done[position] = 1
         self.remaining -= 1
 
 
-class Patience:
-    """How long to wait for the next announcement before Postgres is asked, and when to give up. Told the time."""
+class WaitPolicy:
+    """How long to wait for the next announcement before Postgres is asked, and when to give up. Knows no clock."""
 
     def __init__(self, now: float, timeout_seconds: float | None, *, has_own: bool) -> None:
         self._limits = OWN_PAUSES if has_own else FOREIGN_PAUSES
@@ -138,23 +138,23 @@ class Patience:
             return self._pause
         return max(0.0, min(self._pause, self._started + self._timeout - now))
 
-    def look_seconds(self, now: float) -> float | None:
-        """Return how long a look into Postgres may take; None: as long as any."""
+    def lookup_seconds(self, now: float) -> float | None:
+        """Return how long a look-up in Postgres may take; None: as long as any."""
         return None if self._timeout is None else max(LEAST_SECONDS, self._started + self._timeout - now)
 
-    def note(self, results: int, *, swept: bool, now: float) -> None:
+    def note(self, results: int, *, asked: bool, now: float) -> None:
         """Take note of a round and of how many results it brought."""
         if results:
             self._quiet_since = None
             self._pauses = growing_pauses(*self._limits)
             # Where Postgres had some, it may have more; where they are announced, there is no need to ask.
-            self._pause = 0.0 if swept else next(self._pauses)
+            self._pause = 0.0 if asked else next(self._pauses)
         else:
             self._quiet_since = now if self._quiet_since is None else self._quiet_since
             self._pause = next(self._pauses)
 
     def spent_seconds(self, now: float) -> float | None:
-        """Return how long was waited, if that is all the patience there is; else None."""
+        """Return how long was waited, if that is as long as it may be; else None."""
         if self._timeout is not None:
             return self._timeout if now - self._started >= self._timeout else None
         if self._quiet_since is None or now - self._quiet_since < SILENCE_SECONDS:

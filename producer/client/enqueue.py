@@ -30,7 +30,7 @@ FULL_LANE_PAUSES = (0.01, 0.5)
 LOAD_SCRIPT: Call = ("SCRIPT", "LOAD", ENQUEUE_SCRIPT)
 
 
-class Shipment:
+class ChunkEnqueue:
     """One chunk until all of it is accepted."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Shipment:
         self._keep = keep
         self._waiting = dict(chunk.lanes)
         self._round: list[tuple[int, list[int]]] = []
-        #: What Redis tells the time to, and when this round was asked for.
+        #: What is shown the time of Redis, and when this round was asked for.
         self._clocks = clocks
         self._asked = 0.0
 
@@ -73,21 +73,23 @@ class Shipment:
         """Return the next round's calls, one for each lane that still wants something."""
         self._asked = time.monotonic()
         # More than a lane may hold could never be accepted in one piece.
-        self._round = [(partition, places[: self._limits.commands]) for partition, places in self._waiting.items()]
-        return [self._call(partition, places) for partition, places in self._round]
+        self._round = [
+            (partition, positions[: self._limits.commands]) for partition, positions in self._waiting.items()
+        ]
+        return [self._call(partition, positions) for partition, positions in self._round]
 
     def settle(self, answers: Sequence[Any]) -> int:
         """Take the answers to the round's calls and return how many commands they accepted.
 
         Raises:
-            Unavailable: Redis refuses to work; `accepted` tells what it had taken before.
+            Unavailable: Redis refuses to work; `accepted` says what it had taken before.
             OutcomeUnknown: the same, after an attempt that was not answered.
         """
         before = self.accepted
         self.script_is_missing = any(isinstance(answer, NoScriptError) for answer in answers)
-        for (partition, places), answer in zip(self._round, answers, strict=True):
+        for (partition, positions), answer in zip(self._round, answers, strict=True):
             if isinstance(answer, list):
-                self._accept(partition, places, answer)
+                self._accept(partition, positions, answer)
             elif isinstance(answer, bytes):
                 self._full[partition] = answer.decode()
         try:
@@ -130,19 +132,19 @@ class Shipment:
             "send the command again as it was, under the same idempotency key: it has one effect."
         )
 
-    def _accept(self, partition: int, places: list[int], entries: list[bytes]) -> None:
-        for place, entry in zip(places, entries, strict=True):
-            self.entries[place] = entry
+    def _accept(self, partition: int, positions: list[int], entries: list[bytes]) -> None:
+        for position, entry in zip(positions, entries, strict=True):
+            self.entries[position] = entry
         if self._clocks is not None and entries:
             self._clocks.note_redis(int(entries[-1].partition(b"-")[0]) / 1_000, self._asked)
-        self.accepted += len(places)
-        rest = self._waiting[partition][len(places) :]
+        self.accepted += len(positions)
+        rest = self._waiting[partition][len(positions) :]
         if rest:
             self._waiting[partition] = rest
         else:
             del self._waiting[partition]
 
-    def _call(self, partition: int, places: list[int]) -> Call:
+    def _call(self, partition: int, positions: list[int]) -> Call:
         encoded, first_number = self.chunk.encoded, self.first_number
         header = enqueue_header(
             self._keys,
@@ -153,6 +155,6 @@ class Shipment:
             keep=self._keep,
         )
         call: list[str | bytes | int] = ["EVALSHA", ENQUEUE_SHA1, ENQUEUE_KEYS, *header]
-        for place in places:
-            call += (first_number + place, encoded[place])
+        for position in positions:
+            call += (first_number + position, encoded[position])
         return tuple(call)

@@ -14,7 +14,7 @@ def new_producer_id() -> str:
     return secrets.token_hex(_PRODUCER_ID_BYTES)
 
 
-class Numbers:
+class CommandNumbers:
     """Numbers from 1, each given once; threads may share it."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Looks at a lane: is a ticket's command there, and how many of an account are. Pure; the clients move the bytes."""
+"""Reads a lane: is a ticket's command there, and how many of an account are. Pure; the clients move the bytes."""
 
 from __future__ import annotations
 

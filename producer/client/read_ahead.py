@@ -1,6 +1,6 @@
 """Which results are looked up together, and those that were found: tickets are mostly asked for one after the other.
 
-Knows no socket; both clients use it. Only what never changes is kept, so that it can be given out without another look.
+Knows no socket; both clients use it. Only what never changes is kept, so that it need not be read again.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class ReadAhead:
             bulk = self._bulk_of(ticket)
             if bulk is None:
                 return [ticket]
-            tickets, place = bulk
-            after = place + self._size
+            tickets, position = bulk
+            after = position + self._size
             self._next = tickets[after].number if after < len(tickets) else 0
-            return tickets[place:after]
+            return tickets[position:after]
 
     def keep(self, tickets: Sequence[Ticket], results: Sequence[Result | None]) -> None:
         """Keep those results of a window that are final; a dead letter may still be replayed."""
@@ -93,10 +93,10 @@ class ReadAhead:
                 del self._results[next(iter(self._results))]
 
     def _bulk_of(self, ticket: Ticket) -> tuple[Tickets, int] | None:
-        """Return the bulk that the ticket belongs to, and its place there."""
+        """Return the bulk that the ticket belongs to, and its position there."""
         for bulk in reversed(self._bulks):
             if bulk.first <= ticket.number <= bulk.last and (tickets := bulk.tickets()) is not None:
-                place = tickets.position_of(ticket.number)
-                if place is not None and tickets[place] == ticket:
-                    return tickets, place
+                position = tickets.position_of(ticket.number)
+                if position is not None and tickets[position] == ticket:
+                    return tickets, position
         return None

@@ -1,7 +1,7 @@
 """What both faces say to Redis in the same words: connection options, limits, and the two ways an exchange can fail.
 
 The clients speak RESP2 over redis-py's connections without its command layer. That pins the shape of every answer on
-every version of server and library, and it tells a command that was never sent from one whose answer was lost.
+every version of server and library, and it keeps a command that was never sent apart from one whose answer was lost.
 """
 
 from __future__ import annotations
@@ -151,20 +151,20 @@ def refuse_errors(answers: Sequence[Any]) -> Sequence[Any]:
     return answers
 
 
-def refusal_told(message: str) -> str:
+def refusal_meaning(message: str) -> str:
     """Return what is wrong with a Redis that refuses with this message, in words for anybody: it may name a user."""
-    return next((told for said, told in _REFUSALS if said.search(message)), "answers with an error")
+    return next((meaning for said, meaning in _REFUSALS if said.search(message)), "answers with an error")
 
 
 def refusal_in(error: Unavailable) -> str:
-    """Return what is wrong with the Redis that refused, as `refusal_told` does.
+    """Return what is wrong with the Redis that refused, as `refusal_meaning` does.
 
     Raises:
         Unavailable: the error itself, if it is of a Redis that could not be reached.
     """
     if not str(error).startswith(REFUSES):
         raise error
-    return refusal_told(str(error))
+    return refusal_meaning(str(error))
 
 
 def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
@@ -182,7 +182,7 @@ def mirrored_installation(answers: Sequence[Any]) -> Installation | None:
 
 
 def mirror_call(key: str, installation: Installation) -> Call:
-    """Return the call that tells Redis of the installation, unless it knows."""
+    """Return the call that informs Redis of the installation, unless it knows."""
     return ("SET", key, msgspec.json.encode(installation), "NX")
 
 
@@ -192,5 +192,5 @@ def write_check_calls(keys: Keys) -> list[Call]:
 
 
 def wake_calls(keys: Keys) -> list[Call]:
-    """Return the calls that tell whoever delivers webhooks that something is due. One hint is as good as many."""
+    """Return the calls that wake whoever delivers webhooks, where something is due. One hint is as good as many."""
     return [("RPUSH", keys.wake_deliveries, "1"), ("LTRIM", keys.wake_deliveries, 0, 0)]

@@ -3,7 +3,7 @@
 An announcement says so by itself. Where it is gone, the ledger has the decision, and not the lane entry that it was
 made for. That an earlier entry of the same request has had its result here settles it, for a lane is decided in order;
 that one was accepted does not, for a fail-over of Redis may have lost it. Else the decision's time in Postgres stands
-against the entry's time in Redis, and `clocks` tells how far these are apart.
+against the entry's time in Redis, and `clocks` knows how far these are apart.
 What stays unknown: requests that stood on the lane together, if the result of the first was not seen here.
 """
 
@@ -15,7 +15,7 @@ from threading import Lock
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from .clocks import Clocks
-from .resolve import place_of
+from .resolve import position_of_entry
 
 #: Requests that are remembered, some 300 bytes each; the oldest go first.
 MAX_REQUESTS = 10_000
@@ -44,17 +44,17 @@ class Repeats:
         with self._lock:
             self._note_result(ticket)
 
-    def told(self, ticket: Ticket, result: Result | None) -> Result | None:
+    def marked(self, ticket: Ticket, result: Result | None) -> Result | None:
         """Return the result that the ledger has for the ticket, saying whether it is that to an earlier request."""
         if result is None or result.kind is None or result.decided_at is None:
             return result
         with self._lock:
             first, has_result = self._first.get(_request_of(ticket), (ticket.lane_entry, False))
             self._note_result(ticket)
-        accepted = place_of(ticket.lane_entry)[0] / 1_000
+        accepted = position_of_entry(ticket.lane_entry)[0] / 1_000
         is_older = self._clocks.is_older((result.decided_at - _EPOCH).total_seconds(), accepted)
         replayed = result.replayed if is_older is None else is_older
-        if has_result and place_of(first) < place_of(ticket.lane_entry):
+        if has_result and position_of_entry(first) < position_of_entry(ticket.lane_entry):
             replayed = True
         return result if replayed == result.replayed else result.model_copy(update={"replayed": replayed})
 

@@ -20,7 +20,7 @@ NUDGE = b"[]"
 
 
 class ReplyStream:
-    """A place in a producer's reply stream, or in a poll key, which is a stream of one entry."""
+    """A position in a producer's reply stream, or in a poll key, which is a stream of one entry."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -32,8 +32,8 @@ class ReplyStream:
         block_ms = max(1, int(min(seconds, BLOCK_SECONDS) * 1_000))
         return ("XREAD", "COUNT", READ_ENTRIES, "BLOCK", block_ms, "STREAMS", self.key, self._last)
 
-    def look_call(self) -> Call:
-        """Return the call that looks at once for what comes next."""
+    def read_call(self) -> Call:
+        """Return the call that asks at once for what comes next."""
         return ("XREAD", "COUNT", READ_ENTRIES, "STREAMS", self.key, self._last)
 
     def nudge_call(self) -> Call:
@@ -45,7 +45,7 @@ class ReplyStream:
         return ("DEL", self.key)
 
     def take(self, answers: list[Any]) -> Iterator[list[Announcement]]:
-        """Yield the announcements in the answer to `wait_call` or `look_call`, and move past them.
+        """Yield the announcements in the answer to `wait_call` or `read_call`, and move past them.
 
         Raises:
             Unavailable: Redis refuses to work.

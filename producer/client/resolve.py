@@ -58,8 +58,8 @@ def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
     return ticket
 
 
-def verdict(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter]) -> Result | None:
-    """Return what became of the ticket's command; None if it is not decided as far as these rows tell."""
+def resolve(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter]) -> Result | None:
+    """Return what became of the ticket's command; None if it is not decided as far as these rows show."""
     if row is not None:
         return _result_of(ticket, row)
     letters = _own_letters(ticket, letters)
@@ -76,15 +76,15 @@ def keys_of(ticket: Ticket) -> list[str]:
     return [key, reversal_key(key)] if key.startswith(REVERSAL_KEY_PREFIX) else [key]
 
 
-def verdicts(
+def resolve_all(
     tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetter]
 ) -> list[Result | None]:
-    """Return the verdict on each ticket, from rows by key and the dead letters of all of them, oldest first."""
+    """Return what became of each ticket's command, from rows by key and the dead letters of all, oldest first."""
     by_key: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         by_key.setdefault(letter.idempotency_key, []).append(letter)
     return [
-        verdict(
+        resolve(
             ticket,
             next((rows[key] for key in keys_of(ticket) if key in rows), None),
             by_key.get(ticket.idempotency_key, ()),
@@ -98,23 +98,23 @@ def is_decided(result: Result | None) -> bool:
     return result is not None and result.status != "queued"
 
 
-def verdict_of_news(ticket: Ticket, news: Iterable[Announcement]) -> Result | None:
+def resolve_announced(ticket: Ticket, announcements: Iterable[Announcement]) -> Result | None:
     """Return the result that a poll key holds, if it is that of the ticket's own command.
 
-    A poll key is named after the idempotency key alone, so it may hold the news of another request; or those of a later
-    entry of the same one, which do not tell whether the ticket's own was the first.
+    A poll key is named after the idempotency key alone, so it may hold the result of another request; or that of a
+    later entry of the same one, which does not say whether the ticket's own was the first.
     """
-    own = place_of(ticket.lane_entry)
-    for item in news:
+    own = position_of_entry(ticket.lane_entry)
+    for item in announcements:
         if item.row is None or not _is_same_request(ticket, item.row):
             continue
-        told = place_of(item.lane_entry) if item.lane_entry else own
-        if told <= own:
-            return result_of_row(item.row, replayed=item.replayed or told < own)
+        at = position_of_entry(item.lane_entry) if item.lane_entry else own
+        if at <= own:
+            return result_of_row(item.row, replayed=item.replayed or at < own)
     return None
 
 
-def place_of(lane_entry: str) -> tuple[int, int]:
+def position_of_entry(lane_entry: str) -> tuple[int, int]:
     """Return where an entry stands in its lane: the milliseconds and the number in its id."""
     milliseconds, _, number = lane_entry.partition("-")
     return int(milliseconds), int(number)
@@ -195,9 +195,9 @@ def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
     """Whether the row was there when the ticket's command was accepted: it is a repeat.
 
     A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
-    may differ is not told apart here; an announcement tells it exactly, and `repeats` where the clocks were seen.
+    may differ is not kept apart here; an announcement says it exactly, and `repeats` where the clocks were seen.
     """
-    accepted_ms, _ = place_of(ticket.lane_entry)
+    accepted_ms, _ = position_of_entry(ticket.lane_entry)
     return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000
 
 

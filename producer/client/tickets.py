@@ -47,15 +47,15 @@ class _Page:
         return [
             Ticket(
                 store_id,
-                ACCOUNT_PREFIX + self.accounts[place * _ACCOUNT_BYTES : (place + 1) * _ACCOUNT_BYTES].hex(),
-                keys[place],
-                entries[place],
-                self.fingerprints[place * _FINGERPRINT_BYTES : (place + 1) * _FINGERPRINT_BYTES].hex(),
+                ACCOUNT_PREFIX + self.accounts[position * _ACCOUNT_BYTES : (position + 1) * _ACCOUNT_BYTES].hex(),
+                keys[position],
+                entries[position],
+                self.fingerprints[position * _FINGERPRINT_BYTES : (position + 1) * _FINGERPRINT_BYTES].hex(),
                 kept,
                 producer_id,
-                self.first_number + place,
+                self.first_number + position,
             )
-            for place in range(self.count)
+            for position in range(self.count)
         ]
 
 
@@ -108,12 +108,12 @@ class Tickets(Sequence[Ticket]):
     def __getitem__(self, index: slice) -> list[Ticket]: ...
     def __getitem__(self, index: int | slice) -> Ticket | list[Ticket]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self._count))]
-        place = index + self._count if index < 0 else index
-        if not 0 <= place < self._count:
+            return [self[position] for position in range(*index.indices(self._count))]
+        position = index + self._count if index < 0 else index
+        if not 0 <= position < self._count:
             raise IndexError("there is no ticket at this position")
-        page = bisect_right(self._starts, place) - 1
-        return self._page(page)[place - self._starts[page]]
+        page = bisect_right(self._starts, position) - 1
+        return self._page(page)[position - self._starts[page]]
 
     def __repr__(self) -> str:
         return f"<{self._count} tickets of {self.store_id}>"

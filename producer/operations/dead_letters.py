@@ -148,10 +148,10 @@ class DeadLetters:
         # The very bytes: a ticket knows its command by their digest.
         address = command.store_id, command.account_id, command.idempotency_key
         chunk = chunk_of_encoded(*address, letter.payload, session.partitions(deadline))
-        shipment = session.sender.send(chunk, session.numbers.take(), keep=True, deadline=deadline)
+        enqueue = session.sender.send(chunk, session.numbers.take(), keep=True, deadline=deadline)
         # Marked last: a crash in between leads to a second replay, which changes nothing.
         self._mark_replayed(letter)
-        return shipment.entries[0].decode()
+        return enqueue.entries[0].decode()
 
     def _mark_replayed(self, letter: DeadLetter) -> None:
         try:

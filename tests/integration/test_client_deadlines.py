@@ -107,7 +107,7 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
             lambda: client.balance(ACCOUNT, after=ticket, timeout=TIMEOUT_SECONDS),
             lambda: list(client.wait_many([ticket], timeout=TIMEOUT_SECONDS)),
         )
-        looked = together(lambda: client.result(ticket), lambda: client.pending(ACCOUNT))
+        read = together(lambda: client.result(ticket), lambda: client.pending(ACCOUNT))
         _, close_seconds = outcome_of(make_client(impatient.model_copy(update={"redis_url": server.url})).close)
     finally:
         os.kill(server.pid, signal.SIGCONT)
@@ -115,8 +115,8 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
     # Written and not answered: it may have been accepted. Asked and not answered: the command is accepted.
     assert [(type(error), error.ticket) for error, _seconds in sent] == [(OutcomeUnknown, None)] * len(sent)
     assert [type(error) for error, _seconds in asked] == [OutcomeUnknown] * len(asked)
-    assert [type(error) for error, _seconds in looked] == [Unavailable] * len(looked)
-    assert max(close_seconds, *(seconds for _, seconds in sent + asked + looked)) < PATIENCE_SECONDS
+    assert [type(error) for error, _seconds in read] == [Unavailable] * len(read)
+    assert max(close_seconds, *(seconds for _, seconds in sent + asked + read)) < PATIENCE_SECONDS
     assert client.result(ticket).status == "queued"
 
 
@@ -283,7 +283,7 @@ def test_an_option_in_a_url_that_there_is_not_is_told_as_a_wrong_setting(
 
 
 class FaltererRedis:
-    """Greets like a Redis, hangs up on the first command that changes something, and answers the others as told."""
+    """Greets like a Redis, hangs up on the first command that changes something, and answers the others as given."""
 
     def __init__(self, answer: bytes, *, silent: int) -> None:
         self._answer_of_script = answer

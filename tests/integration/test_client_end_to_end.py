@@ -1,4 +1,4 @@
-"""The clients with a real worker: what is asked for is done once, and its result is found wherever one looks."""
+"""The clients with a real worker: what is asked for is done once, and its result is found wherever one asks."""
 
 import json
 import subprocess
@@ -30,8 +30,7 @@ from creditlane import (
 )
 from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
-from creditlane.producer.client import chunks as outgoing
-from creditlane.producer.client import pending_replies as reply_desk
+from creditlane.producer.client import chunks, pending_replies
 from creditlane.producer.ledger import reads as ledger_reads
 
 pytestmark = pytest.mark.usefixtures("running_worker")
@@ -43,7 +42,7 @@ DEADLINE_SECONDS = 60.0
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """The test's settings, with the patience that a worker's start takes on a busy machine."""
+    """The test's settings, with the time that a worker's start takes on a busy machine."""
     return settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
 
 
@@ -223,7 +222,7 @@ def test_a_result_is_found_when_neither_poll_key_nor_lane_entry_nor_announcement
 def test_many_results_come_each_once_from_a_generator_of_commands(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "CHUNK_COMMANDS", 300)
+    monkeypatch.setattr(chunks, "CHUNK_COMMANDS", 300)
     opening = [
         OpenAccount(customer_id=f"cust_{n}", initial_balance=100, idempotency_key=f"open_{n}") for n in range(20)
     ]
@@ -248,7 +247,7 @@ def test_the_plainest_loop_over_results_that_have_gone_by_does_not_wait_for_each
     client: Client, monkeypatch: pytest.MonkeyPatch, *, has_been_waited_for: bool
 ) -> None:
     # Given results that came, and that nobody has kept
-    monkeypatch.setattr(reply_desk, "MAX_RECENT", 1)
+    monkeypatch.setattr(pending_replies, "MAX_RECENT", 1)
     account = client.open_account(customer_id="c", initial_balance=1_000)
     tickets = list(client.enqueue_many(debits(account.id, 400)))
     if has_been_waited_for:
@@ -261,7 +260,7 @@ def test_the_plainest_loop_over_results_that_have_gone_by_does_not_wait_for_each
     results = [client.wait(ticket) for ticket in tickets]
     again = [client.wait(ticket) for ticket in tickets]
 
-    # Then that takes less than half a minute, where the pauses before a look would add up to minutes
+    # Then that takes less than half a minute, where the pauses before a read would add up to minutes
     assert time.monotonic() - started < 30
     assert [result.balance for result in results] == [999 - number for number in range(400)]
     assert again == results
@@ -278,10 +277,10 @@ def test_a_repeat_is_told_as_one_also_where_its_announcement_is_gone(client: Cli
         connection.delete(replies, *connection.scan_iter(match=f"{settings.redis_prefix}:*:result:*"))
     answers = [client.result(str(ticket)).balance for ticket in (first, second)]
 
-    told = [client.result(ticket).replayed for ticket in (first, second)]
+    marks = [client.result(ticket).replayed for ticket in (first, second)]
 
     assert answers == [9, 9]
-    assert told == [False, True]
+    assert marks == [False, True]
 
 
 def test_many_results_come_from_postgres_where_nothing_is_announced(

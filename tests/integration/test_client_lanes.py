@@ -29,7 +29,7 @@ from creditlane import (
 from creditlane.lanes.encoding import decode_command
 from creditlane.lanes.keys import Keys
 from creditlane.lanes.routing import partition_of
-from creditlane.producer.client import chunks as outgoing
+from creditlane.producer.client import chunks
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch
 from creditlane.schemas.identifiers import derive_account_id
 
@@ -39,7 +39,7 @@ MakeClient = Callable[[Settings], Client]
 
 @pytest.fixture
 def lanes(settings: Settings) -> Iterator["redis.Redis"]:
-    """A connection to look at the lanes with."""
+    """A connection to read the lanes with."""
     with redis.Redis.from_url(settings.require_redis_url(), protocol=2) as connection:
         yield connection
 
@@ -87,14 +87,14 @@ def test_an_account_to_open_gets_the_id_that_its_key_gives(
 def test_a_bulk_keeps_the_order_of_every_account_over_many_chunks(
     client: Client, settings: Settings, lanes: "redis.Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "CHUNK_COMMANDS", 7)
+    monkeypatch.setattr(chunks, "CHUNK_COMMANDS", 7)
     commands = [debit(number, ACCOUNTS[number % 10]) for number in range(100)]
     progress: list[int] = []
 
     tickets = client.enqueue_many(commands, on_progress=progress.append)
 
-    for place, account_id in enumerate(ACCOUNTS):
-        assert keys_on_lane(lanes, settings, account_id) == [f"key_{number}" for number in range(place, 100, 10)]
+    for position, account_id in enumerate(ACCOUNTS):
+        assert keys_on_lane(lanes, settings, account_id) == [f"key_{number}" for number in range(position, 100, 10)]
     assert [ticket.idempotency_key for ticket in tickets] == [f"key_{number}" for number in range(100)]
     assert progress == [*range(7, 100, 7), 100]
     for ticket in tickets:
@@ -186,7 +186,7 @@ def commands_with_a_bad_one() -> Iterator[Command]:
 def test_everything_before_a_bad_command_is_accepted_and_nothing_after_it(
     client: Client, settings: Settings, lanes: "redis.Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "CHUNK_COMMANDS", 8)
+    monkeypatch.setattr(chunks, "CHUNK_COMMANDS", 8)
 
     with pytest.raises(InvalidCommand, match=r"command 20: .*the 20 before it were accepted") as caught:
         client.enqueue_many(commands_with_a_bad_one())
@@ -265,7 +265,7 @@ def test_the_number_of_partitions_is_taken_from_postgres_and_told_to_redis(
 def test_a_broken_number_of_partitions_in_redis_is_none(
     broken: str | None, make_client: MakeClient, settings: Settings, lanes: "redis.Redis"
 ) -> None:
-    """Given what no installation has, or a list in its place, then Postgres is asked."""
+    """Given what no installation has, or a list instead, then Postgres is asked."""
     key = Keys(settings.redis_prefix).installation
     if broken is None:
         lanes.lpush(key, "of another type")

@@ -21,7 +21,7 @@ from creditlane import (
     Unavailable,
 )
 from creditlane.producer.ledger import reads as ledger_reads
-from creditlane.producer.ledger import watermark as horizon
+from creditlane.producer.ledger import watermark
 from creditlane.schemas.commands import Close, Command, Credit, Freeze, Post, PostEntry, Reverse
 
 from .direct_store import DirectStore, codes
@@ -156,13 +156,13 @@ def test_processes_that_ensure_an_account_at_once_get_the_same_one(
 def test_who_loses_the_race_for_a_name_gets_the_winners_account(
     client: Client, make_client: MakeClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a second caller that opens the account between a first one's look and its opening, then both get it."""
+    """Given a second caller that opens the account between a first one's read and its opening, then both get it."""
     rival = make_client(settings)
     opened: list[Account] = []
-    look = ledger_reads.open_account
+    read = ledger_reads.open_account
 
     def look_and_lose(customer_id: str, name: str) -> Any:
-        found = yield from look(customer_id, name)
+        found = yield from read(customer_id, name)
         if not opened:
             opened.append(rival.open_account(customer_id="ann", initial_balance=7))
         return found
@@ -278,39 +278,39 @@ def test_a_balance_is_told_of_every_moment(client: Client, books: DirectStore) -
     latest, first = client.entries(account_id(1))
     at = latest.created_at.astimezone(timezone(timedelta(hours=5)))
 
-    told = client.balance_at(account_id(1), at)
-    assert told.balance == 101
-    assert told.as_of == horizon.whole(latest.created_at)
-    assert told.as_of.utcoffset() == timedelta(0)
-    assert client.balance_at(account_id(1), told.as_of) == told
-    before = horizon.whole(first.created_at) - timedelta(milliseconds=1)
+    answered = client.balance_at(account_id(1), at)
+    assert answered.balance == 101
+    assert answered.as_of == watermark.whole(latest.created_at)
+    assert answered.as_of.utcoffset() == timedelta(0)
+    assert client.balance_at(account_id(1), answered.as_of) == answered
+    before = watermark.whole(first.created_at) - timedelta(milliseconds=1)
     assert client.balance_at(account_id(1), before).balance == 0
     long_ago = client.balance_at(account_id(1), LONG_AGO)
     assert (long_ago.balance, long_ago.as_of) == (0, LONG_AGO.replace(microsecond=123_000))
     future = client.balance_at(account_id(1), datetime.max.replace(tzinfo=UTC))
     assert future.balance == 101
-    assert told.as_of <= future.as_of <= datetime.now(UTC)
+    assert answered.as_of <= future.as_of <= datetime.now(UTC)
 
 
-def test_a_moment_at_which_something_can_still_come_is_not_told(
+def test_a_moment_at_which_something_can_still_come_is_not_answered(
     make_client: MakeClient, settings: Settings, books: DirectStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a writer under way since long, then what was complete before is told, and nothing to who knew of nothing.
+    """Given a writer under way since long, then what was complete before is answered, and nothing where none was known.
 
     The role of a client does not see when the sessions of workers began, so it can only wait for their end.
     """
-    monkeypatch.setattr(horizon, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(horizon, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(watermark, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watermark, "REMEMBERED_SECONDS", 0.0)
     applied(books, opening(1))
     client, late = make_client(settings), make_client(settings)
     known = client.balance_at(account_id(1), datetime.now(UTC))
     with psycopg.connect(database_url) as writer:
         writer.execute("lock table leases in row share mode")
-        told = client.balance_at(account_id(1), datetime.now(UTC) + timedelta(hours=1))
+        answered = client.balance_at(account_id(1), datetime.now(UTC) + timedelta(hours=1))
         with pytest.raises(Unavailable, match="can still change"):
             late.balance_at(account_id(1), LONG_AGO)
 
-    assert (told.balance, told.as_of >= known.as_of) == (100, True)
+    assert (answered.balance, answered.as_of >= known.as_of) == (100, True)
     assert late.balance_at(account_id(1), LONG_AGO).balance == 0
 
 
@@ -318,10 +318,10 @@ def test_a_moment_at_which_something_can_still_come_is_not_told(
 def test_threads_of_one_client_may_ask_for_moments_at_once(client: Client, books: DirectStore) -> None:
     applied(books, opening(1))
     (entry,) = client.entries(account_id(1))
-    told: list[int] = []
+    answered: list[int] = []
 
     def ask() -> None:
-        told.extend(client.balance_at(account_id(1), entry.created_at).balance for _ in range(10))
+        answered.extend(client.balance_at(account_id(1), entry.created_at).balance for _ in range(10))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -329,7 +329,7 @@ def test_threads_of_one_client_may_ask_for_moments_at_once(client: Client, books
     for thread in threads:
         thread.join(DEADLINE_SECONDS)
 
-    assert told == [100] * 40
+    assert answered == [100] * 40
 
 
 @pytest.mark.conformance

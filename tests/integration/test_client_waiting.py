@@ -1,6 +1,6 @@
-"""Who waits for a result gets it, its own, once, from whichever place has it; and hears at the deadline if none has.
+"""Who waits for a result gets it, its own, once, from wherever it is; and is refused at the deadline if it is nowhere.
 
-No worker runs here: the tests announce by hand, so that each place where a result can be is tried alone.
+No worker runs here: the tests announce by hand, so that each way to a result is tried alone.
 """
 
 import threading
@@ -40,12 +40,12 @@ class Announcer:
         row = row_of(ticket, amount=amount, balance=balance)
         self.send(ticket, Announcement(ticket.number, row, replayed=replayed))
 
-    def send(self, ticket: Ticket, news: Announcement) -> None:
-        self.connection.xadd(self.keys.replies(ticket.producer_id), {"a": encode_announcements([news])})
+    def send(self, ticket: Ticket, announcement: Announcement) -> None:
+        self.connection.xadd(self.keys.replies(ticket.producer_id), {"a": encode_announcements([announcement])})
 
-    def keep(self, ticket: Ticket, news: Announcement) -> None:
+    def keep(self, ticket: Ticket, announcement: Announcement) -> None:
         key = self.keys.result(self.partition(ticket), ticket.store_id, ticket.idempotency_key)
-        self.connection.xadd(key, {"a": encode_announcements([news])}, maxlen=1, approximate=False)
+        self.connection.xadd(key, {"a": encode_announcements([announcement])}, maxlen=1, approximate=False)
 
     def lane(self, ticket: Ticket) -> str:
         return self.keys.lane(self.partition(ticket))
@@ -214,13 +214,13 @@ def test_a_dead_letter_is_told_with_its_reason_until_it_is_replayed(client: Clie
             " select store_id, %s, 0, %s, %s, 'key_1', 'internal_error', 'too odd' from stores where public_id = %s",
             (uuid4(), ticket.lane_entry, encode_command(command, settings.store), settings.store),
         )
-        told = [client.result(ticket), client.wait(str(ticket)), *client.wait_many([str(ticket)])]
+        results = [client.result(ticket), client.wait(str(ticket)), *client.wait_many([str(ticket)])]
         ledger.execute("update dead_letters set replayed_at = now()")
         replayed = client.result(ticket)
 
-    assert {result.status for result in told} == {"dead_lettered"}
-    assert {result.error.code for result in told if result.error} == {"dead_lettered"}
-    assert all(result.error and "too odd" in result.error.message for result in told)
+    assert {result.status for result in results} == {"dead_lettered"}
+    assert {result.error.code for result in results if result.error} == {"dead_lettered"}
+    assert all(result.error and "too odd" in result.error.message for result in results)
     assert replayed.status == "queued"
 
 
@@ -274,8 +274,8 @@ def accepted(announcer: Announcer) -> Ticket:
         for entry, fields in lane:
             command = decode_command(fields[b"c"])
             producer_id, _, number = fields[b"r"].decode().partition("/")
-            place = (command.store_id, command.account_id, command.idempotency_key, entry.decode(), "")
-            return Ticket(*place, False, producer_id, int(number))
+            names = (command.store_id, command.account_id, command.idempotency_key, entry.decode(), "")
+            return Ticket(*names, False, producer_id, int(number))
     raise LookupError
 
 

@@ -10,7 +10,7 @@ from creditlane.lanes.keys import Keys
 from creditlane.lanes.scripts import ENQUEUE_SCRIPT
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.producer.client.chunks import Chunk
-from creditlane.producer.client.enqueue import Shipment
+from creditlane.producer.client.enqueue import ChunkEnqueue
 from creditlane.schemas.fair_shares import SHARE_OF_FREE
 from creditlane.worker.lanes.deleter import Deleter
 from creditlane.worker.lanes.entries import Batch, parse_request
@@ -63,11 +63,11 @@ def put(producer: redis.Redis, settings: Settings) -> Put:
         for _ in range(count):
             key = f"key {next(numbers)}"
             chunk.add(Debit(account_id=ACCOUNT, amount=1, reference=reference, idempotency_key=key))
-        shipment = Shipment(chunk, settings.model_copy(update=limits), "", 0, keep=False, share_of_free=share)
-        (call,) = shipment.calls()
+        enqueue = ChunkEnqueue(chunk, settings.model_copy(update=limits), "", 0, keep=False, share_of_free=share)
+        (call,) = enqueue.calls()
         answer = producer.execute_command("EVAL", ENQUEUE_SCRIPT, *call[2:])  # type: ignore[no-untyped-call]
-        shipment.settle([answer])
-        return None if shipment.is_done else answer.decode()
+        enqueue.settle([answer])
+        return None if enqueue.is_done else answer.decode()
 
     return put
 
@@ -192,7 +192,7 @@ def test_a_full_redis_takes_no_command_on_an_empty_lane(
     """Given a Redis without room, then what is put on an empty lane is refused, whatever counts were left there."""
     chunk = Chunk(MANY, 1)
     chunk.add(Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key="key"))
-    (call,) = Shipment(chunk, settings, "", 0, keep=False, share_of_free=SHARE_OF_FREE).calls()
+    (call,) = ChunkEnqueue(chunk, settings, "", 0, keep=False, share_of_free=SHARE_OF_FREE).calls()
     with redis.Redis.from_url(own_redis().url) as client:
         if has_backlog:
             client.hset(keys.backlog(PARTITION), mapping={MANY: 7, "/commands": 7})

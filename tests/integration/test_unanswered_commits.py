@@ -1,4 +1,4 @@
-"""Postgres may have committed without saying so: nobody is told then that nothing was done."""
+"""Postgres may have committed without saying so: nobody reads then that nothing was done."""
 
 import asyncio
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_a_commit_that_is_refused_is_not_done(database_url: str, attempt: Attemp
 def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
     far_client: Client, link: TcpLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given Postgres goes silent after the endpoint was deleted, then that is not told as nothing done."""
+    """Given Postgres goes silent after the endpoint was deleted, then it is not said that nothing is done."""
     made = far_client.webhooks.create(url="https://example.com/hook")
     give_up = webhook_operations.give_up
 
@@ -158,9 +158,9 @@ def test_a_dead_letter_that_is_on_its_lane_but_not_marked_is_unknown(
         )
 
     def then_cut(sender: Sender, *arguments: Any, **options: Any) -> Any:
-        shipment = send(sender, *arguments, **options)
+        enqueue = send(sender, *arguments, **options)
         link.cut()
-        return shipment
+        return enqueue
 
     monkeypatch.setattr(Sender, "send", then_cut)
     with (

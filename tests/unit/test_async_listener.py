@@ -1,4 +1,4 @@
-"""The asyncio client's listener ends when it is told to, whatever becomes of its cancellation."""
+"""The asyncio client's listener ends when it is stopped, whatever becomes of its cancellation."""
 
 import asyncio
 from asyncio import Future
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from creditlane.producer.client._async.listener import AsyncListener
-from creditlane.producer.client.pending_replies import ReplyDesk
+from creditlane.producer.client.pending_replies import PendingReplies
 from creditlane.producer.client.redis_exchange import Call, ExchangeFailed
 from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
@@ -36,8 +36,8 @@ class DeafWire:
 
 async def test_a_listener_whose_cancellation_is_lost_ends_all_the_same() -> None:
     wire = DeafWire()
-    desk: ReplyDesk[Future[Announcement]] = ReplyDesk(asyncio.get_running_loop().create_future)
-    listener = AsyncListener(wire, ReplyStream("replies"), desk)  # type: ignore[arg-type]
+    pending: PendingReplies[Future[Announcement]] = PendingReplies(asyncio.get_running_loop().create_future)
+    listener = AsyncListener(wire, ReplyStream("replies"), pending)  # type: ignore[arg-type]
     listener.start()
     await wire.listening.wait()
 

@@ -13,7 +13,7 @@ from creditlane.producer.api.coalescing import Rounds
 from creditlane.producer.api.shared_read import SharedLook
 from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
 from creditlane.producer.client._async.listener import AsyncListener
-from creditlane.producer.client.pending_replies import ReplyDesk
+from creditlane.producer.client.pending_replies import PendingReplies
 from creditlane.producer.client.redis_exchange import Call
 from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
@@ -69,8 +69,8 @@ async def test_listening_is_nobody_s() -> None:
                 await asyncio.Event().wait()
             return [None]
 
-    desk: ReplyDesk[Future[Announcement]] = ReplyDesk(asyncio.get_running_loop().create_future)
-    listener = AsyncListener(Wire(), ReplyStream("replies"), desk)  # type: ignore[arg-type]
+    pending: PendingReplies[Future[Announcement]] = PendingReplies(asyncio.get_running_loop().create_future)
+    listener = AsyncListener(Wire(), ReplyStream("replies"), pending)  # type: ignore[arg-type]
     listener.start()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await seen.is_there.wait()

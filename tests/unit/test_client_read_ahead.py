@@ -8,8 +8,8 @@ import pytest
 from creditlane import Debit, Settings, Ticket
 from creditlane.producer.client import read_ahead
 from creditlane.producer.client.chunks import chunks_of
-from creditlane.producer.client.enqueue import Shipment
-from creditlane.producer.client.pending_replies import MAX_PAGES, PAGE_NUMBERS, ReplyDesk
+from creditlane.producer.client.enqueue import ChunkEnqueue
+from creditlane.producer.client.pending_replies import MAX_PAGES, PAGE_NUMBERS, PendingReplies
 from creditlane.producer.client.read_ahead import ReadAhead
 from creditlane.producer.client.tickets import Tickets
 from creditlane.schemas.journal import Announcement
@@ -33,9 +33,9 @@ def bulk_of(size: int, first_number: int = 1) -> Tickets:
     tickets = Tickets(STORE, "producer", kept=False)
     commands = (Debit(account_id=ACCOUNT, amount=1, reference="r", idempotency_key=f"k{n}") for n in range(size))
     for chunk in chunks_of(commands, STORE, 8):
-        shipment = Shipment(chunk, Settings(), "producer", first_number + len(tickets), keep=False)
-        shipment.entries = [b"5-%d" % place for place in range(len(chunk))]
-        tickets.append(shipment)
+        enqueue = ChunkEnqueue(chunk, Settings(), "producer", first_number + len(tickets), keep=False)
+        enqueue.entries = [b"5-%d" % position for position in range(len(chunk))]
+        tickets.append(enqueue)
     return tickets
 
 
@@ -43,31 +43,31 @@ def result_of(ticket: Ticket, status: str = "applied") -> Result:
     return Result(status=status, account_id=ticket.account_id, idempotency_key=ticket.idempotency_key)
 
 
-def test_the_plainest_loop_over_a_bulk_needs_few_looks() -> None:
+def test_the_plainest_loop_over_a_bulk_needs_few_reads() -> None:
     # Given a bulk of which the caller has kept only the tickets, and not their sequence
     ahead, bulk = ReadAhead(), bulk_of(10_000)
     ahead.remember(bulk)
     tickets = list(bulk)
     del bulk
 
-    looks = 0
+    reads = 0
     for ticket in tickets:
         if (known := ahead.known(ticket)) is not None:
             assert known.idempotency_key == ticket.idempotency_key
             continue
-        looks += 1
+        reads += 1
         window = ahead.window(ticket)
         assert window[0] == ticket
         ahead.keep(window, [result_of(each) for each in window])
 
-    assert looks < 25
+    assert reads < 25
 
 
 def test_tickets_that_are_asked_for_here_and_there_are_looked_up_alone() -> None:
     ahead, bulk = ReadAhead(), bulk_of(1_000)
     ahead.remember(bulk)
 
-    assert [len(ahead.window(bulk[place])) for place in (500, 20, 700, 21)] == [1, 1, 1, 1]
+    assert [len(ahead.window(bulk[position])) for position in (500, 20, 700, 21)] == [1, 1, 1, 1]
 
 
 def test_what_may_still_change_is_not_kept() -> None:
@@ -125,12 +125,12 @@ def test_an_empty_bulk_is_not_remembered() -> None:
 
 def test_among_however_many_bulks_a_ticket_is_looked_for_in_a_few_hundred() -> None:
     # Given more bulks than that, all of them held
-    ahead, looks = ReadAhead(), 0
+    ahead, reads = ReadAhead(), 0
 
     class Counted(Tickets):
         def position_of(self, number: int) -> int | None:
-            nonlocal looks
-            looks += 1
+            nonlocal reads
+            reads += 1
             return super().position_of(number)
 
     bulks = []
@@ -140,10 +140,10 @@ def test_among_however_many_bulks_a_ticket_is_looked_for_in_a_few_hundred() -> N
         ahead.remember(bulk)
         bulks.append(bulk)
 
-    # Then a ticket of the latest and one of none cost next to no look, and one of the first is looked up alone
+    # Then a ticket of the latest and one of none cost next to no read, and one of the first is looked up alone
     latest, stranger = bulks[-1][0], bulk_of(1, 10 * MAX_BULKS)[0]
     assert (ahead.window(latest), ahead.window(stranger)) == ([latest], [stranger])
-    assert looks <= 2
+    assert reads <= 2
     assert ahead.window(bulks[0][0]) == [bulks[0][0]]
     assert len(ahead._bulks) <= MAX_BULKS
 
@@ -154,7 +154,7 @@ def test_a_bulk_that_is_held_outlasts_small_ones_that_are_not() -> None:
     for number in range(101, 101 + 2 * MAX_BULKS):
         ahead.remember(bulk_of(1, number))
 
-    assert [len(ahead.window(bulk[place])) for place in (0, 1)] == [1, 2]
+    assert [len(ahead.window(bulk[position])) for position in (0, 1)] == [1, 2]
 
 
 def test_bulks_whose_numbers_lie_between_each_other_are_told_apart() -> None:
@@ -182,13 +182,13 @@ def test_what_was_looked_up_alone_is_not_kept() -> None:
 
 
 def test_what_was_announced_is_known_to_have_passed_also_when_it_is_forgotten() -> None:
-    desk: ReplyDesk = ReplyDesk(object)  # type: ignore[type-arg, arg-type]
-    desk.deliver([Announcement(7, None)])
+    pending: PendingReplies = PendingReplies(object)  # type: ignore[type-arg, arg-type]
+    pending.deliver([Announcement(7, None)])
 
-    assert desk.has_passed(7)
-    assert not desk.has_passed(8)
+    assert pending.has_passed(7)
+    assert not pending.has_passed(8)
 
-    # What is too long ago to be known is worth a look; what comes next is not
-    desk.deliver([Announcement((page + 1) * PAGE_NUMBERS, None) for page in range(MAX_PAGES)])
-    assert desk.has_passed(8)
-    assert not desk.has_passed((MAX_PAGES + 1) * PAGE_NUMBERS)
+    # What is too long ago to be known is worth a read; what comes next is not
+    pending.deliver([Announcement((page + 1) * PAGE_NUMBERS, None) for page in range(MAX_PAGES)])
+    assert pending.has_passed(8)
+    assert not pending.has_passed((MAX_PAGES + 1) * PAGE_NUMBERS)

@@ -35,8 +35,8 @@ def seen(ahead: float) -> Clocks:
     return clocks
 
 
-def told(repeats: Repeats, ticket: Ticket, result: Result) -> bool:
-    found = repeats.told(ticket, result)
+def is_repeat(repeats: Repeats, ticket: Ticket, result: Result) -> bool:
+    found = repeats.marked(ticket, result)
     assert found is not None
     return found.replayed
 
@@ -48,8 +48,8 @@ def test_of_a_request_that_was_sent_twice_the_later_is_the_repeat_however_soon_i
     # Both were on the lane when they were decided
     decided = result_of(ACCEPTED + 0.5)
 
-    assert [told(repeats, ticket, decided) for ticket in (first, second)] == [False, True]
-    assert not told(repeats, ticket_of(ACCEPTED + 0.001, fingerprint="other"), decided)
+    assert [is_repeat(repeats, ticket, decided) for ticket in (first, second)] == [False, True]
+    assert not is_repeat(repeats, ticket_of(ACCEPTED + 0.001, fingerprint="other"), decided)
 
 
 def test_a_first_request_that_was_lost_does_not_make_a_repeat_of_the_second() -> None:
@@ -58,7 +58,7 @@ def test_a_first_request_that_was_lost_does_not_make_a_repeat_of_the_second() ->
     repeats.note(first)
     repeats.note(second)
 
-    assert not told(repeats, second, result_of(ACCEPTED + 0.5))
+    assert not is_repeat(repeats, second, result_of(ACCEPTED + 0.5))
 
 
 def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None:
@@ -67,7 +67,7 @@ def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None
     repeats.note_result(first)
     repeats.note(second)
 
-    assert told(repeats, second, result_of(ACCEPTED + 0.1))
+    assert is_repeat(repeats, second, result_of(ACCEPTED + 0.1))
 
 
 @pytest.mark.parametrize("ahead", [0.0, 0.3, 30.0, -0.3, -30.0])
@@ -76,24 +76,24 @@ def test_clocks_that_were_seen_tell_a_repeat_within_the_second(ahead: float) -> 
     repeats = Repeats(seen(ahead))
 
     # Then what was decided 100 ms before it was accepted is a repeat, and what was decided after is none
-    assert told(repeats, ticket_of(), result_of(ACCEPTED + ahead - 0.1))
-    assert not told(repeats, ticket_of(), result_of(ACCEPTED + ahead + 0.001))
+    assert is_repeat(repeats, ticket_of(), result_of(ACCEPTED + ahead - 0.1))
+    assert not is_repeat(repeats, ticket_of(), result_of(ACCEPTED + ahead + 0.001))
     # Whatever a rule of thumb has made of it
-    assert not told(repeats, ticket_of(), result_of(ACCEPTED + ahead, replayed=True))
+    assert not is_repeat(repeats, ticket_of(), result_of(ACCEPTED + ahead, replayed=True))
 
 
 def test_an_entry_ahead_of_the_clock_of_redis_makes_no_repeat_of_what_is_new() -> None:
     # Given a lane whose ids stand an hour ahead, as after a clock that was set back
     repeats = Repeats(seen(0.0))
 
-    assert not told(repeats, ticket_of(ACCEPTED + 3_600), result_of(ACCEPTED, replayed=True))
+    assert not is_repeat(repeats, ticket_of(ACCEPTED + 3_600), result_of(ACCEPTED, replayed=True))
 
 
 def test_without_anything_known_the_answer_stays_as_it_is() -> None:
     for replayed in (False, True):
-        assert told(Repeats(Clocks()), ticket_of(), result_of(ACCEPTED, replayed=replayed)) is replayed
+        assert is_repeat(Repeats(Clocks()), ticket_of(), result_of(ACCEPTED, replayed=replayed)) is replayed
     mismatch = result_of(ACCEPTED - 50, kind=None)
-    assert not told(Repeats(seen(0.0)), ticket_of(), mismatch)
+    assert not is_repeat(Repeats(seen(0.0)), ticket_of(), mismatch)
 
 
 def test_what_is_remembered_has_a_limit() -> None:
@@ -102,4 +102,4 @@ def test_what_is_remembered_has_a_limit() -> None:
     for number in range(MAX_REQUESTS):
         repeats.note(ticket_of(key=str(number)))
 
-    assert not told(repeats, ticket_of(ACCEPTED + 1, key="first"), result_of(ACCEPTED + 2))
+    assert not is_repeat(repeats, ticket_of(ACCEPTED + 1, key="first"), result_of(ACCEPTED + 2))

@@ -1,4 +1,4 @@
-"""What is told of a shipment that ends without an answer: nothing is said not to be accepted that may have been."""
+"""What is said where an enqueue ends without an answer: nothing is said not to be accepted that may have been."""
 
 import inspect
 import time
@@ -17,7 +17,7 @@ from creditlane.producer.client._sync.redis_connection import RedisWire
 from creditlane.producer.client._sync.sender import Sender
 from creditlane.producer.client.chunks import chunk_of
 from creditlane.producer.client.clocks import Clocks
-from creditlane.producer.client.identity import Numbers
+from creditlane.producer.client.identity import CommandNumbers
 
 URL = "redis://localhost:1/0"
 COMMAND = Debit(account_id="cca_" + "0" * 31 + "1", amount=1, reference="r", idempotency_key="k")
@@ -98,13 +98,13 @@ class Maker:
 def blocking(script: list[Any]) -> Sender:
     wire = RedisWire(URL)
     wire._maker = Maker(lambda: Connection(script))
-    return Sender(wire, SETTINGS, "producer", Numbers())
+    return Sender(wire, SETTINGS, "producer", CommandNumbers())
 
 
 def asynchronous(script: list[Any]) -> AsyncSender:
     wire = AsyncRedisWire(URL)
     wire._maker = Maker(lambda: AsyncConnection(script))
-    return AsyncSender(wire, SETTINGS, "producer", Numbers())
+    return AsyncSender(wire, SETTINGS, "producer", CommandNumbers())
 
 
 class NoBound:
@@ -117,7 +117,7 @@ class NoBound:
 def fair(script: list[Any]) -> FairSender:
     wire = AsyncRedisWire(URL)
     wire._maker = Maker(lambda: AsyncConnection(script))
-    return FairSender(wire, SETTINGS, "producer", Numbers(), Clocks(), memory=cast("RedisMemory", NoBound()))
+    return FairSender(wire, SETTINGS, "producer", CommandNumbers(), Clocks(), memory=cast("RedisMemory", NoBound()))
 
 
 async def send_one(sender: Any) -> None:
@@ -129,14 +129,14 @@ async def send_one(sender: Any) -> None:
 
 
 async def send_all(sender: Any) -> None:
-    sent = sender.send_all([COMMAND], 8, keep=False, patience_seconds=PATIENCE_SECONDS, on_progress=None)
+    sent = sender.send_all([COMMAND], 8, keep=False, stall_seconds=PATIENCE_SECONDS, on_progress=None)
     if inspect.isawaitable(sent):
         await sent
 
 
 async def deliver(sender: Any) -> None:
-    shipment = sender.silent_shipment(chunk_of(COMMAND, "store_default", 8))
-    await sender.deliver(shipment, PATIENCE_SECONDS)
+    enqueue = sender.unannounced(chunk_of(COMMAND, "store_default", 8))
+    await sender.deliver(enqueue, PATIENCE_SECONDS)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from creditlane.lanes.keys import Keys
 from creditlane.producer.client._async.waiting import AsyncWaiting
 from creditlane.producer.client._sync.waiting import Waiting
 from creditlane.producer.client.clocks import Clocks
-from creditlane.producer.client.pending_replies import Inbox, ReplyDesk
+from creditlane.producer.client.pending_replies import Inbox, PendingReplies
 from creditlane.producer.client.repeats import Repeats
 from creditlane.schemas.journal import Announcement
 
@@ -26,28 +26,28 @@ class DeafListener:
     def start(self) -> None: ...
 
 
-def passed(desk: ReplyDesk[Any]) -> ReplyDesk[Any]:
-    """Return the desk after the announcement of the ticket has come, and gone to another reader."""
-    desk.subscribe(Inbox(lambda number: number == NUMBER, threading.Event()))
-    desk.deliver([Announcement(NUMBER, None)])
-    return desk
+def passed(pending: PendingReplies[Any]) -> PendingReplies[Any]:
+    """Return the pending after the announcement of the ticket has come, and gone to another reader."""
+    pending.subscribe(Inbox(lambda number: number == NUMBER, threading.Event()))
+    pending.deliver([Announcement(NUMBER, None)])
+    return pending
 
 
-def test_an_interrupted_look_up_keeps_no_promise() -> None:
+def test_an_interrupted_look_up_keeps_no_future() -> None:
     class Interrupted:
         def decisions(self, _tickets: object, _seconds: float) -> None:
             raise KeyboardInterrupt
 
-    desk = passed(ReplyDesk(Future))
-    parts: Any = (None, Interrupted(), desk, DeafListener(), Keys("p"), Repeats(Clocks()), None)
+    pending = passed(PendingReplies(Future))
+    parts: Any = (None, Interrupted(), pending, DeafListener(), Keys("p"), Repeats(Clocks()), None)
 
     with pytest.raises(KeyboardInterrupt):
         Waiting(*parts).wait_again(TICKET, 10.0)
 
-    assert desk._promises == {}
+    assert pending._futures == {}
 
 
-async def test_a_cancelled_look_up_keeps_no_promise() -> None:
+async def test_a_cancelled_look_up_keeps_no_future() -> None:
     looking = asyncio.Event()
 
     class Silent:
@@ -55,8 +55,8 @@ async def test_a_cancelled_look_up_keeps_no_promise() -> None:
             looking.set()
             await asyncio.Event().wait()
 
-    desk = passed(ReplyDesk(asyncio.get_running_loop().create_future))
-    parts: Any = (None, Silent(), desk, DeafListener(), Keys("p"), Repeats(Clocks()), None)
+    pending = passed(PendingReplies(asyncio.get_running_loop().create_future))
+    parts: Any = (None, Silent(), pending, DeafListener(), Keys("p"), Repeats(Clocks()), None)
     waiting = asyncio.create_task(AsyncWaiting(*parts).wait_again(TICKET, 10.0))
     await looking.wait()
 
@@ -64,4 +64,4 @@ async def test_a_cancelled_look_up_keeps_no_promise() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
-    assert desk._promises == {}
+    assert pending._futures == {}

@@ -20,7 +20,7 @@ from ....schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown, Unauth
 from ....schemas.settings import Settings
 from ....schemas.tickets import Ticket
 from ...client.chunks import Chunk
-from ...client.enqueue import Shipment
+from ...client.enqueue import ChunkEnqueue
 from .. import batch_lines
 from ..auth import Store, check_again
 from ..batch_lines import LineSplitter, command_of
@@ -327,22 +327,22 @@ class Dispatch:
             return await self._send(parcel)
 
     async def _send(self, parcel: Parcel) -> bytes:
-        shipment = self._session.sender.silent_shipment(parcel.chunk)
+        enqueue = self._session.sender.unannounced(parcel.chunk)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):
             try:
                 await self._check_key()
-                await self._session.sender.deliver(shipment, self._settings.wait_timeout_seconds)
+                await self._session.sender.deliver(enqueue, self._settings.wait_timeout_seconds)
             except LaneFull as error:
                 refusal = error
             except CreditlaneError as error:
                 refusal = self._failure = error
-            self._has_accepted = self._has_accepted or shipment.accepted > 0
-        return await self._answers(parcel, shipment, refusal)
+            self._has_accepted = self._has_accepted or enqueue.accepted > 0
+        return await self._answers(parcel, enqueue, refusal)
 
-    async def _answers(self, parcel: Parcel, shipment: Shipment, refusal: CreditlaneError | None) -> bytes:
-        chunk, entries = parcel.chunk, shipment.entries
+    async def _answers(self, parcel: Parcel, enqueue: ChunkEnqueue, refusal: CreditlaneError | None) -> bytes:
+        chunk, entries = parcel.chunk, enqueue.entries
         # What was sent and not answered may stand on its lane: whoever took it for refused would send it under a new
         # key, for a second effect.
         status = "unknown" if isinstance(refusal, OutcomeUnknown) else "refused"

@@ -51,7 +51,7 @@ async def wait_for_event(event: Event, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
-        # That nothing has come is what the caller looks for.
+        # The caller asks what has come; nothing has.
         return
 
 
@@ -81,7 +81,7 @@ class Slots:
 
 
 class BackgroundTask:
-    """Work that goes on beside everything else until it is told to end; begun once."""
+    """Work that goes on beside everything else until it is stopped; begun once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -89,16 +89,16 @@ class BackgroundTask:
         self.is_stopping = False
 
     def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin the work, which looks at `is_stopping` now and then, unless it was begun before."""
+        """Begin the work, which asks `is_stopping` now and then, unless it was begun before."""
         if self._task is None:
             self._task = begin_in_background(work(), self._name)
 
     async def pause(self, seconds: float) -> None:
-        """Wait within the work, but not after it is told to end."""
+        """Wait within the work, but not after it is stopped."""
         await sleep(seconds)
 
     async def stop(self, wake: Callable[[], Awaitable[None]], seconds: float) -> bool:  # noqa: ARG002 - the twin's
-        """Tell the work to end, wait for it, so long at most, and return whether it was begun.
+        """Stop the work, wait for its end, so long at most, and return whether it was begun.
 
         A task needs no waking: it is cancelled.
         """

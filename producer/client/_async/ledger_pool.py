@@ -61,13 +61,13 @@ class AsyncLedgerPool:
     async def open(self) -> None:
         """Make the connections that are always kept; of a pool that is open, nothing. Needed before anything else."""
         if self._pool.closed:
-            async with self._told(), self._opening:
+            async with self._translated(), self._opening:
                 # What it starts makes connections for everybody.
                 await call_apart(self._pool.open, wait=False)
 
     async def rows(self, statement: str, values: Mapping[str, Any], until: float) -> list[Row]:
         """Return the rows of a statement that only reads."""
-        async with self._told():
+        async with self._translated():
             # Each session that a restart of Postgres has cut is found out by a read, which is tried with the next one.
             for _ in range(self._attempts):
                 async with self._session(until) as session:
@@ -86,10 +86,10 @@ class AsyncLedgerPool:
         """Give a session within a transaction that may write; it is committed at the end.
 
         Raises:
-            OutcomeUnknown: Postgres was told to commit, and did not answer.
+            OutcomeUnknown: Postgres did not answer to the commit.
         """
         is_done = False
-        async with self._told(), self._live_session(until) as session:
+        async with self._translated(), self._live_session(until) as session:
             await session.set_read_only(None)
             try:
                 async with session.transaction():
@@ -121,7 +121,7 @@ class AsyncLedgerPool:
                 return await self._pool.getconn(timeout=ASK_AGAIN_SECONDS)
             except PoolTimeout:
                 if self._making.error is None:
-                    # All of them are in use: whoever asks again loses the place in the queue.
+                    # All of them are in use: whoever asks again goes to the end of the queue.
                     break
         return await self._pool.getconn(timeout=seconds_until(until))
 
@@ -146,7 +146,7 @@ class AsyncLedgerPool:
         return True
 
     @asynccontextmanager
-    async def _told(self) -> AsyncIterator[None]:
+    async def _translated(self) -> AsyncIterator[None]:
         """Raise what goes wrong in the words of the ledger."""
         with translated("client", "api", only_reads=True):
             try:

@@ -23,7 +23,7 @@ from ...ledger.rows import account_of, entry_of, transaction_of
 from ...ledger.statement import Operation, Rows
 from ...ledger.watermark import Horizon
 from ..clocks import Clocks
-from ..resolve import keys_of, verdicts
+from ..resolve import keys_of, resolve_all
 
 if TYPE_CHECKING:
     from .ledger_pool import AsyncLedgerPool
@@ -67,7 +67,7 @@ class AsyncLedgerReader:
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
         letters = await self._read(statements.FIND_DEAD_LETTERS, lookup, until) if missing else []
-        return verdicts(tickets, known, map(statements.DeadLetter._make, letters))
+        return resolve_all(tickets, known, map(statements.DeadLetter._make, letters))
 
     async def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""

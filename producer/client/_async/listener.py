@@ -10,7 +10,7 @@ import msgspec
 from ....lanes.backoff import growing_pauses
 from ....schemas.errors import CreditlaneError
 from ....schemas.journal import Announcement
-from ..pending_replies import ReplyDesk
+from ..pending_replies import PendingReplies
 from ..redis_exchange import CLOSE_SECONDS, ExchangeFailed
 from ..reply_stream import RECONNECT_PAUSES, ReplyStream
 from .concurrency import BackgroundTask, Future
@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 class AsyncListener:
     """Hands on what is announced. Starts at the first wait, at the beginning of its own stream."""
 
-    def __init__(self, wire: AsyncRedisWire, stream: ReplyStream, pending: ReplyDesk[Future[Announcement]]) -> None:
+    def __init__(
+        self, wire: AsyncRedisWire, stream: ReplyStream, pending: PendingReplies[Future[Announcement]]
+    ) -> None:
         self._wire = wire
         self._stream = stream
         self._pending = pending
@@ -54,7 +56,7 @@ class AsyncListener:
                 for batch in self._stream.take(await self._wire.exchange_once([self._stream.wait_call()])):
                     self._pending.deliver(batch)
             except (ExchangeFailed, CreditlaneError, msgspec.MsgspecError) as error:
-                # Those who wait fall back to Postgres meanwhile; the stream is read on from the same place.
+                # Those who wait fall back to Postgres meanwhile; the stream is read on from the same entry.
                 log.warning("reply stream %s cannot be read, trying again: %s", self._stream.key, error)
                 await self._task.pause(next(pauses))
             else:

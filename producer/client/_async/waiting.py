@@ -14,22 +14,22 @@ from ....schemas.errors import ConfigurationError, CreditlaneError, Unavailable
 from ....schemas.journal import Announcement
 from ....schemas.results import Result, result_of_announcement
 from ....schemas.tickets import Ticket
-from ..collect import FOREIGN_PAUSES, OWN_PAUSES, Patience, RollCall
+from ..collect import FOREIGN_PAUSES, OWN_PAUSES, ResultCollector, WaitPolicy
 from ..lane_reads import entry_call, is_on_lane, poll_stream
-from ..pending_replies import Inbox, ReplyDesk
+from ..pending_replies import Inbox, PendingReplies
 from ..read_ahead import ReadAhead
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
 from ..repeats import Repeats
 from ..reply_stream import ReplyStream
-from ..resolve import is_decided, lost, overdue, queued, verdict_of_news
+from ..resolve import is_decided, lost, overdue, queued, resolve_announced
 from .concurrency import Event, Future, Slots, outcome_within, sleep, wait_for_event
 from .ledger_reader import AsyncLedgerReader
 from .listener import AsyncListener
 from .redis_connection import AsyncRedisWire
 
-#: Most tasks that may each hold a connection to wait at a poll key; the others look into Postgres now and then.
+#: Most tasks that may each hold a connection to wait at a poll key; the others ask Postgres now and then.
 MAX_POLL_WAITERS = 16
-#: How long after the time that it was told to wait Redis may answer, in seconds.
+#: How long after the time that it was asked to wait Redis may answer, in seconds.
 REST_MARGIN_SECONDS = 0.5
 
 
@@ -40,7 +40,7 @@ class AsyncWaiting:
         self,
         wire: AsyncRedisWire,
         reader: AsyncLedgerReader,
-        desk: ReplyDesk[Future[Announcement]],
+        pending: PendingReplies[Future[Announcement]],
         listener: AsyncListener,
         keys: Keys,
         repeats: Repeats,
@@ -48,7 +48,7 @@ class AsyncWaiting:
     ) -> None:
         self._wire = wire
         self._reader = reader
-        self._desk = desk
+        self._pending = pending
         self._listener = listener
         self._keys = keys
         self._repeats = repeats
@@ -58,13 +58,13 @@ class AsyncWaiting:
         self._poll_slots = Slots(MAX_POLL_WAITERS)
 
     def expect(self, number: int) -> Future[Announcement]:
-        """Return the promise of an announcement. Made before its command is sent, it cannot miss it."""
+        """Return the future of an announcement. Made before its command is sent, it cannot miss it."""
         self._listener.start()
-        return self._desk.expect(number)
+        return self._pending.expect(number)
 
-    def forget(self, number: int, promise: Future[Announcement]) -> None:
-        """Drop the promise of a command that was not sent."""
-        self._desk.forget(number, promise)
+    def forget(self, number: int, future: Future[Announcement]) -> None:
+        """Drop the future of a command that was not sent."""
+        self._pending.forget(number, future)
 
     async def find(self, ticket: Ticket, deadline: float, poll: ReplyStream | None = None) -> Result:
         """Return what is known of the ticket's command now, by the deadline.
@@ -75,16 +75,16 @@ class AsyncWaiting:
         """
         try:
             # What is decided stands in Postgres, whatever has become of Redis: time is left to ask there.
-            lane, *kept = await self._look(ticket, part_of(deadline, ANSWER_TIMEOUT_SECONDS), poll)
+            lane, *kept = await self._read_lane(ticket, part_of(deadline, ANSWER_TIMEOUT_SECONDS), poll)
         except Unavailable:
             result = await self._decision(ticket, deadline)
             if result is None or not is_decided(result):
                 raise
             return result
-        for news in poll.take(kept) if poll is not None else ():
-            if result := verdict_of_news(ticket, news):
+        for announcements in poll.take(kept) if poll is not None else ():
+            if result := resolve_announced(ticket, announcements):
                 return result
-        # The lane was read first: a command leaves it only after the commit, so it is found in one place or the other.
+        # The lane was read first: a command leaves it only after the commit, so one of the two has it.
         result = await self._decision(ticket, deadline)
         if result is None and not is_on_lane(ticket, lane):
             raise lost(ticket)
@@ -102,32 +102,32 @@ class AsyncWaiting:
         deadline = time.monotonic() + timeout
         if known := self.ahead.known(ticket):
             return known
-        promise = self.expect(ticket.number)
-        if not promise.done() and self._desk.has_passed(ticket.number):
+        future = self.expect(ticket.number)
+        if not future.done() and self._pending.has_passed(ticket.number):
             try:
                 result = await self._decision(ticket, deadline_in(timeout))
             except (Unavailable, ConfigurationError):
-                # It is tried again below, as long as the caller is patient.
+                # It is tried again below, as long as the caller waits.
                 result = None
             except BaseException:
                 # Who is interrupted waits for nothing more.
-                self._desk.forget(ticket.number, promise)
+                self._pending.forget(ticket.number, future)
                 raise
             if result is not None and is_decided(result):
-                self._desk.forget(ticket.number, promise)
+                self._pending.forget(ticket.number, future)
                 return result
-        return await self.wait_own(ticket, promise, deadline, timeout)
+        return await self.wait_own(ticket, future, deadline, timeout)
 
-    async def wait_own(self, ticket: Ticket, promise: Future[Announcement], deadline: float, timeout: float) -> Result:
+    async def wait_own(self, ticket: Ticket, future: Future[Announcement], deadline: float, timeout: float) -> Result:
         """Return the result of a command of this producer, or raise OutcomeUnknown at the deadline."""
         pauses = growing_pauses(*OWN_PAUSES)
         trouble: CreditlaneError | None = None
         try:
             while True:
-                news = await outcome_within(promise, min(seconds_until(deadline), next(pauses)))
-                if news is not None:
+                announcement = await outcome_within(future, min(seconds_until(deadline), next(pauses)))
+                if announcement is not None:
                     self._repeats.note_result(ticket)
-                    return result_of_announcement(news, ticket.account_id, ticket.idempotency_key)
+                    return result_of_announcement(announcement, ticket.account_id, ticket.idempotency_key)
                 if time.monotonic() >= deadline:
                     raise overdue(ticket, timeout) from trouble
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
@@ -137,77 +137,79 @@ class AsyncWaiting:
                 except (Unavailable, ConfigurationError) as error:
                     trouble = error
         finally:
-            self._desk.forget(ticket.number, promise)
+            self._pending.forget(ticket.number, future)
 
     async def wait_foreign(self, ticket: Ticket, timeout: float) -> Result:
         """Return the result of a command of any process, or raise OutcomeUnknown at the deadline."""
         deadline = time.monotonic() + timeout
         pauses = growing_pauses(*FOREIGN_PAUSES)
-        # However short the timeout is, there is one look.
-        looks_until = deadline_in(timeout)
+        # However short the timeout is, it is asked for once.
+        reads_until = deadline_in(timeout)
         poll: ReplyStream | None = None
         trouble: CreditlaneError | None = None
         while True:
             try:
-                poll = poll or await self.poll_stream(ticket, looks_until)
-                if is_decided(result := await self.find(ticket, looks_until, poll)):
+                poll = poll or await self.poll_stream(ticket, reads_until)
+                if is_decided(result := await self.find(ticket, reads_until, poll)):
                     return result
             except Unavailable as error:
                 trouble = error
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise overdue(ticket, timeout) from trouble
-            if news := await self._rest(ticket, poll, remaining, next(pauses)):
-                return news
+            if announced := await self._rest(ticket, poll, remaining, next(pauses)):
+                return announced
 
-    async def collect(self, roll: RollCall, timeout: float | None) -> AsyncGenerator[Result, None]:
-        """Yield each result as it comes; raise OutcomeUnknown when patience ends."""
-        inbox = Inbox(roll.covers, Event())
-        self._desk.subscribe(inbox)
+    async def collect(self, collector: ResultCollector, timeout: float | None) -> AsyncGenerator[Result, None]:
+        """Yield each result as it comes; raise OutcomeUnknown when the wait is over."""
+        inbox = Inbox(collector.covers, Event())
+        self._pending.subscribe(inbox)
         try:
-            if roll.has_own:
+            if collector.has_own:
                 self._listener.start()
-            patience = Patience(time.monotonic(), timeout, has_own=roll.has_own)
-            async with aclosing(self._collect(roll, inbox, patience)) as results:
+            policy = WaitPolicy(time.monotonic(), timeout, has_own=collector.has_own)
+            async with aclosing(self._collect(collector, inbox, policy)) as results:
                 async for result in results:
                     yield result
         finally:
-            self._desk.unsubscribe(inbox)
+            self._pending.unsubscribe(inbox)
 
-    async def _collect(self, roll: RollCall, inbox: Inbox[Event], patience: Patience) -> AsyncGenerator[Result, None]:
+    async def _collect(
+        self, collector: ResultCollector, inbox: Inbox[Event], policy: WaitPolicy
+    ) -> AsyncGenerator[Result, None]:
         trouble: CreditlaneError | None = None
-        while roll.remaining:
-            await wait_for_event(inbox.bell, patience.wait_seconds(time.monotonic()))
-            results = [result for news in inbox.take() if (result := roll.claim(news))]
-            swept = not results
-            if swept:
-                sweep = roll.sweep()
+        while collector.remaining:
+            await wait_for_event(inbox.event, policy.wait_seconds(time.monotonic()))
+            results = [result for announcement in inbox.take() if (result := collector.claim(announcement))]
+            asked = not results
+            if asked:
+                lookup = collector.next_lookup()
                 try:
-                    found = await self._reader.decisions(sweep.tickets, patience.look_seconds(time.monotonic()))
-                    results = roll.settle(sweep, list(map(self._repeats.told, sweep.tickets, found)))
+                    found = await self._reader.decisions(lookup.tickets, policy.lookup_seconds(time.monotonic()))
+                    results = collector.settle(lookup, list(map(self._repeats.marked, lookup.tickets, found)))
                 except (Unavailable, ConfigurationError) as error:
-                    if isinstance(error, ConfigurationError) and not roll.has_own:
+                    if isinstance(error, ConfigurationError) and not collector.has_own:
                         raise
                     trouble = error
             now = time.monotonic()
-            patience.note(len(results), swept=swept, now=now)
+            policy.note(len(results), asked=asked, now=now)
             for decided in results:
                 yield decided
-            if roll.remaining and (spent := patience.spent_seconds(now)) is not None:
-                raise roll.unknown(spent) from trouble
+            if collector.remaining and (spent := policy.spent_seconds(now)) is not None:
+                raise collector.unknown(spent) from trouble
 
-    async def _look(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
+    async def _read_lane(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
         """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
         calls = [entry_call(ticket, self._keys, await self._partitions(deadline))]
         if poll is not None:
-            calls.append(poll.look_call())
+            calls.append(poll.read_call())
         return refuse_errors(await self._wire.exchange(calls, deadline=deadline))
 
     async def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
         """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
         tickets = self.ahead.window(ticket)
         found = await self._reader.decisions(tickets, seconds_until(deadline))
-        results = list(map(self._repeats.told, tickets, found))
+        results = list(map(self._repeats.marked, tickets, found))
         self.ahead.keep(tickets, results)
         return results[0]
 
@@ -217,11 +219,11 @@ class AsyncWaiting:
             return None
         answer_by = time.monotonic() + min(remaining, BLOCK_SECONDS) + REST_MARGIN_SECONDS
         try:
-            for news in poll.take(await self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
-                if result := verdict_of_news(ticket, news):
+            for announcements in poll.take(await self._wire.exchange_once([poll.wait_call(remaining)], answer_by)):
+                if result := resolve_announced(ticket, announcements):
                     return result
         except (ExchangeFailed, Unavailable):
-            # The next look says whether Redis can be reached; it tries more than once.
+            # The next read says whether Redis can be reached; it tries more than once.
             await sleep(min(remaining, pause))
         finally:
             self._poll_slots.give_back()

@@ -45,10 +45,10 @@ class AsyncWebhooks:
     async def create(self, *, url: str, events: Iterable[str] = (), name: str | None = None) -> Webhook:
         """Make an endpoint and return it with its secret, this once. No events named: it gets every one.
 
-        What happens after the return is told to it.
+        It is sent what happens after the return.
 
         Raises:
-            InvalidCommand: a field breaks its rule, or news may not go to this URL.
+            InvalidCommand: a field breaks its rule, or nothing may be sent to this URL.
             WebhookLimitReached: the store has as many as it may have.
         """
         wanted = operations.checked(NewWebhook, url=url, name=name, events=operations.events_given(events))
@@ -80,7 +80,7 @@ class AsyncWebhooks:
         Enabling forgets why it was disabled, and sends what has been waiting.
 
         Raises:
-            InvalidCommand: a field breaks its rule, or news may not go to this URL.
+            InvalidCommand: a field breaks its rule, or nothing may be sent to this URL.
         """
         return await self.change(webhook_id, operations.change_of(url=url, events=events, name=name, status=status))
 
@@ -103,7 +103,7 @@ class AsyncWebhooks:
         return await self._run(operations.rotate_secret(self._store, webhook_id, self._keys))
 
     async def send_test(self, webhook_id: str) -> str:
-        """Send an event `webhook.test` to the endpoint and return its id, by which `delivery` tells what came of it.
+        """Send an event `webhook.test` to the endpoint and return its id, by which `delivery` shows what came of it.
 
         Raises:
             WebhookDisabled: nothing is sent to the endpoint.
@@ -116,23 +116,23 @@ class AsyncWebhooks:
         self, webhook_id: str | None, *, status: DeliveryStatus | None = None, limit: int | None = None
     ) -> AsyncIterator[Delivery]:
         """Yield what was sent to the endpoint, or by callbacks where it is None; newest first, read in pages."""
-        place, wanted = None, limit
+        position, wanted = None, limit
         if webhook_id is not None:
             await self.get(webhook_id)
         while wanted is None or wanted > 0:
             count = operations.PAGE_DELIVERIES if wanted is None else min(wanted, operations.PAGE_DELIVERIES)
-            page = await self.page(webhook_id, status=status, after=place, count=count)
+            page = await self.page(webhook_id, status=status, after=position, count=count)
             for delivery in page:
                 yield delivery
             if len(page) < count:
                 return
-            place = operations.place_of(page[-1])
+            position = operations.place_of(page[-1])
             wanted = None if wanted is None else wanted - count
 
     async def page(
         self, webhook_id: str | None, *, status: DeliveryStatus | None, after: operations.Place | None, count: int
     ) -> Sequence[Delivery]:
-        """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a place on."""
+        """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a position on."""
         return await self._run(
             operations.list_deliveries(self._store, webhook_id, status=status, after=after, count=count)
         )
@@ -162,12 +162,12 @@ class AsyncWebhooks:
             WebhookDisabled: nothing is sent to the endpoint.
         """
         operations.require_enabled(await self.get(webhook_id))
-        place: operations.Place | None = operations.place_before(since)
+        position: operations.Place | None = operations.place_before(since)
         count = 0
-        while place is not None and (at_most is None or count < at_most):
+        while position is not None and (at_most is None or count < at_most):
             with operations.begun(f"{count} are sent again, and maybe not all" if count else None):
-                part = await self._run(operations.resend_failed(self._store, webhook_id, place))
-            count, place = count + part.resent, part.last
+                part = await self._run(operations.resend_failed(self._store, webhook_id, position))
+            count, position = count + part.resent, part.last
         await self._wake()
         return count
 
@@ -186,5 +186,5 @@ class AsyncWebhooks:
         try:
             await session.wire.exchange_once(wake_calls(session.keys))
         except ExchangeFailed as error:
-            # Only a hint: who delivers looks by itself every second.
+            # Only a hint: who delivers asks by itself every second.
             log.info("nobody was woken to deliver: %s", error)

@@ -18,10 +18,10 @@ from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
-from ...operations import scheduling as due_commands
+from ...operations import scheduling
 from ...operations.webhooks import low_balance_operation
 from ..chunks import chunk_of, generated_key, make_command, reversal_of, valid_account_id
-from ..collect import RollCall
+from ..collect import ResultCollector
 from ..lane_reads import PendingCount
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
@@ -234,7 +234,7 @@ class Client:
             ReversalNotReversible: the transaction is a reversal.
         """
         command = reversal_of(valid_account_id(account_id), transaction_id)
-        # Decided where the transaction was. That this account is another one of it only the ledger can tell.
+        # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
         deadline = deadline_in(seconds := self._timeout(timeout))
         if command.account_id != account_id:
             touches = self._session().reader.touches(transaction_id, account_id, seconds)
@@ -295,7 +295,7 @@ class Client:
         without asking Postgres, which costs the worker a write a command.
 
         Raises:
-            InvalidCommand: a command breaks a rule; names its place and field, and everything before it is accepted.
+            InvalidCommand: a command breaks a rule; names its position and field, and everything before it is accepted.
             LaneFull: a lane stayed full; `accepted` tells how many were accepted.
             Unavailable: nothing was accepted.
             OutcomeUnknown: some of them were, or that is not known; the message tells how many were accepted for
@@ -306,7 +306,7 @@ class Client:
             commands,
             session.partitions(deadline_in(seconds)),
             keep=keep_results,
-            patience_seconds=seconds,
+            stall_seconds=seconds,
             on_progress=on_progress,
         )
         session.waiting.ahead.remember(tickets)
@@ -321,11 +321,11 @@ class Client:
             InvalidCommand: it is no command, or another store's, or the time has no offset.
             IdempotencyKeyMismatch: another command is scheduled under the key.
         """
-        return self._session().reader.run(due_commands.schedule(command, self.settings.store, at))
+        return self._session().reader.run(scheduling.schedule(command, self.settings.store, at))
 
     def cancel(self, idempotency_key: str) -> bool:
         """Forget the scheduled command of this key and return True; False if it is on its lane already, or none."""
-        return self._session().reader.run(due_commands.cancel(idempotency_key, self.settings.store))
+        return self._session().reader.run(scheduling.cancel(idempotency_key, self.settings.store))
 
     def result(self, ticket: Ticket | str) -> Result:
         """Return at once what is known of the ticket's command: `queued` until it is decided. Raises no rejection.
@@ -358,7 +358,7 @@ class Client:
             OutcomeUnknown: not all came within `timeout` seconds; without it, none at all came for a minute.
         """
         session = self._session()
-        return session.waiting.collect(RollCall(tickets, self.settings.store, session.producer_id), timeout)
+        return session.waiting.collect(ResultCollector(tickets, self.settings.store, session.producer_id), timeout)
 
     def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
         """Return the account's balance, after waiting for the command of the ticket `after`, if one is given.
@@ -376,8 +376,8 @@ class Client:
     def balance_at(self, account_id: str, at: datetime, timeout: float | None = None) -> BalanceAt:
         """Return the account's balance after everything up to and including this moment, and which moment it is of.
 
-        What is told once stays. A moment at which something can still come is answered as of the latest one that cannot
-        change any more, and `as_of` says which; in the future it is the present one. Before the opening it is 0.
+        What was answered once stays. A moment at which something can still come is answered as of the latest one that
+        cannot change any more, and `as_of` says which; in the future it is the present one. Before the opening it is 0.
 
         Raises:
             InvalidCommand: the moment has no offset.
@@ -426,7 +426,7 @@ class Client:
         return self._session().reader.transactions(wanted.reference, limit)
 
     def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
-        """Have webhooks told, as `balance.low`, when the account falls below this balance; None: never. Return it.
+        """Have webhooks sent a `balance.low` when the account falls below this balance; None: never. Return it.
 
         Raises:
             InvalidCommand: the threshold is no whole number from 0.
@@ -473,7 +473,7 @@ class Client:
         try:
             return self._account_after(ticket, deadline)
         except OutcomeUnknown:
-            # The announcement has told enough of an account that is new.
+            # The announcement says enough of an account that is new.
             if account := account_as_opened(command, result, self.settings.store):
                 return account
             raise
@@ -499,20 +499,20 @@ class Client:
         session, started = self._session(), time.monotonic()
         number = session.numbers.take()
         # Before it is sent: the answer may be quicker than the sender.
-        promise = session.waiting.expect(number)
+        future = session.waiting.expect(number)
         try:
             ticket = self._send(session, command, number, deadline_in(seconds), keep=False)
         except BaseException:
-            session.waiting.forget(number, promise)
+            session.waiting.forget(number, future)
             raise
-        result = session.waiting.wait_own(ticket, promise, started + seconds, seconds)
+        result = session.waiting.wait_own(ticket, future, started + seconds, seconds)
         result.raise_for_rejection()
         return ticket, result
 
     def _send(self, session: Session, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
         chunk = chunk_of(command, self.settings.store, session.partitions(deadline))
-        shipment = session.sender.send(chunk, number, keep=keep, deadline=deadline)
-        ticket = shipment.ticket(self.settings.store, session.producer_id)
+        enqueue = session.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = enqueue.ticket(self.settings.store, session.producer_id)
         session.repeats.note(ticket)
         return ticket
 

@@ -64,7 +64,7 @@ class Slots:
 
 
 class BackgroundTask:
-    """Work that goes on beside everything else until it is told to end; begun once.
+    """Work that goes on beside everything else until it is stopped; begun once.
 
     It is a daemon thread, and never holds up the end of the process.
     """
@@ -77,11 +77,11 @@ class BackgroundTask:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it was stopped."""
         return self._stopping.is_set()
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Begin the work, which looks at `is_stopping` now and then, unless it was begun before."""
+        """Begin the work, which asks `is_stopping` now and then, unless it was begun before."""
         if self._thread is not None:
             return
         with self._lock:
@@ -91,11 +91,11 @@ class BackgroundTask:
                 self._thread = thread
 
     def pause(self, seconds: float) -> None:
-        """Wait within the work, but not after it is told to end."""
+        """Wait within the work, but not after it is stopped."""
         self._stopping.wait(seconds)
 
     def stop(self, wake: Callable[[], None], seconds: float) -> bool:
-        """Tell the work to end, wait for it, so long at most, and return whether it was begun.
+        """Stop the work, wait for its end, so long at most, and return whether it was begun.
 
         `wake` ends what it waits for, or raises.
         """

@@ -62,13 +62,13 @@ class LedgerPool:
     def open(self) -> None:
         """Make the connections that are always kept; of a pool that is open, nothing. Needed before anything else."""
         if self._pool.closed:
-            with self._told(), self._opening:
+            with self._translated(), self._opening:
                 # What it starts makes connections for everybody.
                 call_apart(self._pool.open, wait=False)
 
     def rows(self, statement: str, values: Mapping[str, Any], until: float) -> list[Row]:
         """Return the rows of a statement that only reads."""
-        with self._told():
+        with self._translated():
             # Each session that a restart of Postgres has cut is found out by a read, which is tried with the next one.
             for _ in range(self._attempts):
                 with self._session(until) as session:
@@ -87,10 +87,10 @@ class LedgerPool:
         """Give a session within a transaction that may write; it is committed at the end.
 
         Raises:
-            OutcomeUnknown: Postgres was told to commit, and did not answer.
+            OutcomeUnknown: Postgres did not answer to the commit.
         """
         is_done = False
-        with self._told(), self._live_session(until) as session:
+        with self._translated(), self._live_session(until) as session:
             session.set_read_only(None)
             try:
                 with session.transaction():
@@ -122,7 +122,7 @@ class LedgerPool:
                 return self._pool.getconn(timeout=ASK_AGAIN_SECONDS)
             except PoolTimeout:
                 if self._making.error is None:
-                    # All of them are in use: whoever asks again loses the place in the queue.
+                    # All of them are in use: whoever asks again goes to the end of the queue.
                     break
         return self._pool.getconn(timeout=seconds_until(until))
 
@@ -147,7 +147,7 @@ class LedgerPool:
         return True
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         """Raise what goes wrong in the words of the ledger."""
         with translated("client", "api", only_reads=True):
             try:

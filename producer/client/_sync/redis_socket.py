@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 from ....lanes.deadlines import seconds_until
 from ..redis_exchange import connection_options, options_of_connection
 
-#: A socket takes 0 as not to wait at all, and tells it as another error than that the time is up.
+#: A socket takes 0 as not to wait at all, and says so with another error than that the time is up.
 _LEAST_SOCKET_SECONDS = 0.001
 
 

@@ -15,16 +15,16 @@ from ....schemas.errors import CreditlaneError, Unavailable
 from ....schemas.settings import Settings
 from ..chunks import Chunk, chunks_of, with_progress
 from ..clocks import Clocks
-from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, Shipment
-from ..identity import Numbers
+from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, ChunkEnqueue
+from ..identity import CommandNumbers
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, MAX_ATTEMPTS, ExchangeFailed, refuse_errors
 from ..tickets import Tickets
 from .concurrency import sleep
 from .redis_connection import InFlight, RedisWire
 
 
-class _Launched(NamedTuple):
-    shipment: Shipment
+class _Begun(NamedTuple):
+    enqueue: ChunkEnqueue
     #: None: the commands could not be written.
     in_flight: InFlight | None
     #: By when this was tried.
@@ -39,7 +39,7 @@ class Sender:
         wire: RedisWire,
         settings: Settings,
         producer_id: str,
-        numbers: Numbers,
+        numbers: CommandNumbers,
         clocks: Clocks | None = None,
     ) -> None:
         self._wire = wire
@@ -48,7 +48,7 @@ class Sender:
         self._numbers = numbers
         self._clocks = clocks
 
-    def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> Shipment:
+    def send(self, chunk: Chunk, first_number: int, *, keep: bool, deadline: float) -> ChunkEnqueue:
         """Put one chunk on its lanes by the deadline, without waiting for a full one.
 
         Raises:
@@ -56,13 +56,13 @@ class Sender:
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
-        shipment = self.shipment(chunk, first_number, keep=keep)
-        self._finish(self._launch(shipment, deadline), 0.0, accepted_before=0, deadline=deadline)
-        return shipment
+        enqueue = self.enqueue_of(chunk, first_number, keep=keep)
+        self._finish(self._begin(enqueue, deadline), 0.0, accepted_before=0, deadline=deadline)
+        return enqueue
 
-    def shipment(self, chunk: Chunk, first_number: int, *, keep: bool) -> Shipment:
+    def enqueue_of(self, chunk: Chunk, first_number: int, *, keep: bool) -> ChunkEnqueue:
         """Return a chunk that is to be sent."""
-        return Shipment(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
+        return ChunkEnqueue(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
 
     def send_all(
         self,
@@ -70,115 +70,113 @@ class Sender:
         partitions: int,
         *,
         keep: bool,
-        patience_seconds: float,
+        stall_seconds: float,
         on_progress: Callable[[int], None] | None,
     ) -> Tickets:
         """Put all commands on their lanes, each chunk on its way while the next is encoded, and return their tickets.
 
         Raises:
             InvalidCommand: a command breaks a rule; everything before it is accepted.
-            LaneFull: a lane took nothing for `patience_seconds`.
+            LaneFull: a lane took nothing for `stall_seconds`.
             Unavailable: Redis could not be reached, or refuses.
             OutcomeUnknown: commands were sent, and no attempt was answered.
         """
         tickets = Tickets(self._settings.store, self._producer_id, kept=keep)
-        launched: _Launched | None = None
+        begun: _Begun | None = None
         with closing(chunks_of(commands, self._settings.store, partitions)) as chunks:
             while True:
                 try:
                     chunk = next(chunks, None)
                 except Exception:
                     # What came before the bad command is accepted before the caller hears of it.
-                    self._land(launched, tickets, patience_seconds, on_progress)
+                    self._complete(begun, tickets, stall_seconds, on_progress)
                     raise
                 except BaseException:
                     # Who is interrupted waits for nothing more; the connection must not stay taken.
-                    if launched is not None and launched.in_flight is not None:
-                        self._wire.abandon(launched.in_flight)
+                    if begun is not None and begun.in_flight is not None:
+                        self._wire.abandon(begun.in_flight)
                     raise
-                self._land(launched, tickets, patience_seconds, on_progress)
+                self._complete(begun, tickets, stall_seconds, on_progress)
                 if chunk is None:
                     return tickets
                 first_number = self._numbers.take(len(chunk))
-                shipment = self.shipment(chunk, first_number, keep=keep)
-                launched = self._launch(shipment, deadline_in(patience_seconds))
+                enqueue = self.enqueue_of(chunk, first_number, keep=keep)
+                begun = self._begin(enqueue, deadline_in(stall_seconds))
 
-    def _land(
+    def _complete(
         self,
-        launched: _Launched | None,
+        begun: _Begun | None,
         tickets: Tickets,
-        patience_seconds: float,
+        stall_seconds: float,
         on_progress: Callable[[int], None] | None,
     ) -> None:
-        if launched is None:
+        if begun is None:
             return
         try:
-            self._finish(launched, patience_seconds, accepted_before=len(tickets))
+            self._finish(begun, stall_seconds, accepted_before=len(tickets))
         except CreditlaneError as error:
-            raise with_progress(error, len(tickets) + launched.shipment.accepted) from error
-        tickets.append(launched.shipment)
+            raise with_progress(error, len(tickets) + begun.enqueue.accepted) from error
+        tickets.append(begun.enqueue)
         if on_progress is not None:
             on_progress(len(tickets))
 
-    def _launch(self, shipment: Shipment, deadline: float) -> _Launched:
+    def _begin(self, enqueue: ChunkEnqueue, deadline: float) -> _Begun:
         try:
-            in_flight = self._wire.send(shipment.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
+            in_flight = self._wire.send(enqueue.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
         except ExchangeFailed as error:
             if error.sent:
-                shipment.note_silence()
-            return _Launched(shipment, None, deadline)
-        return _Launched(shipment, in_flight, deadline)
+                enqueue.note_silence()
+            return _Begun(enqueue, None, deadline)
+        return _Begun(enqueue, in_flight, deadline)
 
-    def _finish(
-        self, launched: _Launched, patience_seconds: float, accepted_before: int, deadline: float | None = None
-    ) -> None:
-        """Send until all is accepted: by the deadline, or as long as no patience is spent without any progress."""
-        shipment = launched.shipment
+    def _finish(self, begun: _Begun, stall_seconds: float, accepted_before: int, deadline: float | None = None) -> None:
+        """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`."""
+        enqueue = begun.enqueue
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
-        patient_until = time.monotonic() + patience_seconds
+        gives_up_at = time.monotonic() + stall_seconds
         # What is on its way may have been so for long, while the next chunk was made; what is not has waited since.
-        first = patience_seconds if launched.in_flight is not None else seconds_until(launched.deadline)
-        answers = self._first_answers(launched, deadline or deadline_in(first))
+        first = stall_seconds if begun.in_flight is not None else seconds_until(begun.deadline)
+        answers = self._first_answers(begun, deadline or deadline_in(first))
         while True:
-            accepted = shipment.settle(answers)
-            if shipment.is_done:
+            accepted = enqueue.settle(answers)
+            if enqueue.is_done:
                 return
-            if shipment.script_is_missing:
-                loads = self._load_script(shipment, loads, deadline or deadline_in(patience_seconds))
+            if enqueue.script_is_missing:
+                loads = self._load_script(enqueue, loads, deadline or deadline_in(stall_seconds))
             elif accepted:
-                pauses, patient_until = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + patience_seconds
-            elif time.monotonic() >= patient_until:
-                raise shipment.lane_full(accepted_before)
+                pauses, gives_up_at = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + stall_seconds
+            elif time.monotonic() >= gives_up_at:
+                raise enqueue.lane_full(accepted_before)
             else:
                 sleep(next(pauses))
-            # A lane may be full to the last moment of the patience; what is asked then has the least that a call has.
-            answers = self._exchange(shipment, deadline or deadline_in(seconds_until(patient_until)))
+            # A lane may be full to the last moment; what is asked then has the least that a call has.
+            answers = self._exchange(enqueue, deadline or deadline_in(seconds_until(gives_up_at)))
 
-    def _first_answers(self, launched: _Launched, deadline: float) -> list[Any]:
-        if launched.in_flight is not None:
+    def _first_answers(self, begun: _Begun, deadline: float) -> list[Any]:
+        if begun.in_flight is not None:
             try:
-                return self._wire.receive(launched.in_flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
+                return self._wire.receive(begun.in_flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
             except ExchangeFailed as error:
                 if error.sent:
-                    launched.shipment.note_silence()
-        return self._exchange(launched.shipment, deadline)
+                    begun.enqueue.note_silence()
+        return self._exchange(begun.enqueue, deadline)
 
-    def _exchange(self, shipment: Shipment, deadline: float) -> list[Any]:
+    def _exchange(self, enqueue: ChunkEnqueue, deadline: float) -> list[Any]:
         return self._wire.exchange(
-            shipment.calls(),
+            enqueue.calls(),
             changes_something=True,
             # Whichever attempt it was that went unanswered: the one that fails now does not undo it.
-            was_sent=shipment.is_doubtful,
+            was_sent=enqueue.is_doubtful,
             deadline=deadline,
-            on_silence=shipment.note_silence,
+            on_silence=enqueue.note_silence,
         )
 
-    def _load_script(self, shipment: Shipment, loads: int, deadline: float) -> int:
+    def _load_script(self, enqueue: ChunkEnqueue, loads: int, deadline: float) -> int:
         if loads == MAX_ATTEMPTS:
             forgets = "Redis forgets the enqueue script as soon as it is loaded; check for SCRIPT FLUSH."
-            raise shipment.doubted(Unavailable(forgets))
+            raise enqueue.doubted(Unavailable(forgets))
         try:
             refuse_errors(self._wire.exchange([LOAD_SCRIPT], deadline=deadline))
         except Unavailable as error:
-            raise shipment.doubted(error) from error
+            raise enqueue.doubted(error) from error
         return loads + 1

@@ -12,8 +12,8 @@ from ....schemas.installation import Installation, check_partitions
 from ....schemas.journal import Announcement
 from ....schemas.settings import Settings
 from ..clocks import Clocks
-from ..identity import Numbers, new_producer_id
-from ..pending_replies import ReplyDesk
+from ..identity import CommandNumbers, new_producer_id
+from ..pending_replies import PendingReplies
 from ..redis_exchange import mirror_call, mirrored_installation
 from ..repeats import Repeats
 from ..reply_stream import ReplyStream
@@ -31,15 +31,15 @@ class Session:
     def __init__(self, settings: Settings) -> None:
         self.producer_id = new_producer_id()
         self.keys = Keys(settings.redis_prefix)
-        self.numbers = Numbers()
+        self.numbers = CommandNumbers()
         self.clocks = Clocks()
         self.repeats = Repeats(self.clocks)
         self.wire = RedisWire(settings.require_redis_url())
         self.reader = LedgerReader(settings, self.clocks)
-        desk: ReplyDesk[Future[Announcement]] = ReplyDesk(new_future)
-        self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), desk)
+        pending: PendingReplies[Future[Announcement]] = PendingReplies(new_future)
+        self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), pending)
         self.sender = Sender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
-        self.waiting = Waiting(self.wire, self.reader, desk, self.listener, self.keys, self.repeats, self.partitions)
+        self.waiting = Waiting(self.wire, self.reader, pending, self.listener, self.keys, self.repeats, self.partitions)
         self.settings = settings
         self._partitions: int | None = None
 

@@ -46,10 +46,10 @@ class Webhooks:
     def create(self, *, url: str, events: Iterable[str] = (), name: str | None = None) -> Webhook:
         """Make an endpoint and return it with its secret, this once. No events named: it gets every one.
 
-        What happens after the return is told to it.
+        It is sent what happens after the return.
 
         Raises:
-            InvalidCommand: a field breaks its rule, or news may not go to this URL.
+            InvalidCommand: a field breaks its rule, or nothing may be sent to this URL.
             WebhookLimitReached: the store has as many as it may have.
         """
         wanted = operations.checked(NewWebhook, url=url, name=name, events=operations.events_given(events))
@@ -81,7 +81,7 @@ class Webhooks:
         Enabling forgets why it was disabled, and sends what has been waiting.
 
         Raises:
-            InvalidCommand: a field breaks its rule, or news may not go to this URL.
+            InvalidCommand: a field breaks its rule, or nothing may be sent to this URL.
         """
         return self.change(webhook_id, operations.change_of(url=url, events=events, name=name, status=status))
 
@@ -104,7 +104,7 @@ class Webhooks:
         return self._run(operations.rotate_secret(self._store, webhook_id, self._keys))
 
     def send_test(self, webhook_id: str) -> str:
-        """Send an event `webhook.test` to the endpoint and return its id, by which `delivery` tells what came of it.
+        """Send an event `webhook.test` to the endpoint and return its id, by which `delivery` shows what came of it.
 
         Raises:
             WebhookDisabled: nothing is sent to the endpoint.
@@ -117,22 +117,22 @@ class Webhooks:
         self, webhook_id: str | None, *, status: DeliveryStatus | None = None, limit: int | None = None
     ) -> Iterator[Delivery]:
         """Yield what was sent to the endpoint, or by callbacks where it is None; newest first, read in pages."""
-        place, wanted = None, limit
+        position, wanted = None, limit
         if webhook_id is not None:
             self.get(webhook_id)
         while wanted is None or wanted > 0:
             count = operations.PAGE_DELIVERIES if wanted is None else min(wanted, operations.PAGE_DELIVERIES)
-            page = self.page(webhook_id, status=status, after=place, count=count)
+            page = self.page(webhook_id, status=status, after=position, count=count)
             yield from page
             if len(page) < count:
                 return
-            place = operations.place_of(page[-1])
+            position = operations.place_of(page[-1])
             wanted = None if wanted is None else wanted - count
 
     def page(
         self, webhook_id: str | None, *, status: DeliveryStatus | None, after: operations.Place | None, count: int
     ) -> Sequence[Delivery]:
-        """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a place on."""
+        """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a position on."""
         return self._run(operations.list_deliveries(self._store, webhook_id, status=status, after=after, count=count))
 
     def delivery(self, webhook_id: str | None, event_id: str) -> DeliveryWithBody:
@@ -160,12 +160,12 @@ class Webhooks:
             WebhookDisabled: nothing is sent to the endpoint.
         """
         operations.require_enabled(self.get(webhook_id))
-        place: operations.Place | None = operations.place_before(since)
+        position: operations.Place | None = operations.place_before(since)
         count = 0
-        while place is not None and (at_most is None or count < at_most):
+        while position is not None and (at_most is None or count < at_most):
             with operations.begun(f"{count} are sent again, and maybe not all" if count else None):
-                part = self._run(operations.resend_failed(self._store, webhook_id, place))
-            count, place = count + part.resent, part.last
+                part = self._run(operations.resend_failed(self._store, webhook_id, position))
+            count, position = count + part.resent, part.last
         self._wake()
         return count
 
@@ -184,5 +184,5 @@ class Webhooks:
         try:
             session.wire.exchange_once(wake_calls(session.keys))
         except ExchangeFailed as error:
-            # Only a hint: who delivers looks by itself every second.
+            # Only a hint: who delivers asks by itself every second.
             log.info("nobody was woken to deliver: %s", error)

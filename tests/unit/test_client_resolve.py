@@ -1,4 +1,4 @@
-"""A ticket's command is told from another request under the same key, and nobody gets another's result."""
+"""A ticket's command is kept apart from another request under the same key, and nobody gets another's result."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 from creditlane import Close, Command, Credit, Debit, Freeze, InvalidCommand, OpenAccount, Reverse, Ticket, Unfreeze
 from creditlane.lanes.encoding import encode_command, fingerprint
 from creditlane.producer.client.chunks import addressed
-from creditlane.producer.client.resolve import own_ticket, verdict, verdict_of_news
+from creditlane.producer.client.resolve import own_ticket, resolve, resolve_announced
 from creditlane.producer.ledger.command_reads import DeadLetter
 from creditlane.schemas.journal import Announcement, JournalRow, Refusal
 from creditlane.schemas.kinds import Kind
@@ -84,7 +84,7 @@ STATE = {"account_id": ACCOUNT, "idempotency_key": "key_1"}
     ids=lambda value: value.kind if isinstance(value, Command) else "",
 )
 def test_every_kind_of_command_is_recognised_by_its_row(command: Command, row: JournalRow) -> None:
-    result = verdict(ticket_for(command), row, ())
+    result = resolve(ticket_for(command), row, ())
 
     assert result is not None
     assert (result.status, result.error) == ("applied", None)
@@ -92,7 +92,7 @@ def test_every_kind_of_command_is_recognised_by_its_row(command: Command, row: J
 
 def test_a_command_with_a_callback_is_recognised_by_a_row_that_does_not_have_it() -> None:
     """Given that the first attempt of a request named another callback or none, then it is still the same request."""
-    result = verdict(ticket_for(DEBIT.model_copy(update={"callback_url": "https://example.com/"})), debit_row(), ())
+    result = resolve(ticket_for(DEBIT.model_copy(update={"callback_url": "https://example.com/"})), debit_row(), ())
 
     assert result is not None
     assert (result.status, result.error) == ("applied", None)
@@ -110,7 +110,7 @@ def test_a_command_with_a_callback_is_recognised_by_a_row_that_does_not_have_it(
     ids=["amount", "reference", "kind", "other fields", "account"],
 )
 def test_a_key_that_belongs_to_another_request_is_a_mismatch_and_not_its_result(row: JournalRow) -> None:
-    result = verdict(ticket_for(DEBIT), row, ())
+    result = resolve(ticket_for(DEBIT), row, ())
 
     assert result is not None
     assert result.error is not None
@@ -121,8 +121,8 @@ def test_a_key_that_belongs_to_another_request_is_a_mismatch_and_not_its_result(
 def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
     mismatch = Announcement(0, None, refusal=Refusal("idempotency_key_mismatch", "used before"))
 
-    assert verdict_of_news(ticket_for(DEBIT), [Announcement(0, debit_row(amount=4)), mismatch]) is None
-    found = verdict_of_news(ticket_for(DEBIT), [Announcement(0, debit_row(), replayed=True)])
+    assert resolve_announced(ticket_for(DEBIT), [Announcement(0, debit_row(amount=4)), mismatch]) is None
+    found = resolve_announced(ticket_for(DEBIT), [Announcement(0, debit_row(), replayed=True)])
     assert found is not None
     assert found.replayed
 
@@ -134,18 +134,18 @@ def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
 def test_the_news_of_a_poll_key_say_of_each_entry_whether_it_was_the_first(
     of_entry: str, expected: bool, *, replayed: bool
 ) -> None:
-    news = Announcement(0, debit_row(), replayed=replayed, lane_entry=of_entry)
+    announcement = Announcement(0, debit_row(), replayed=replayed, lane_entry=of_entry)
 
-    found = verdict_of_news(ticket_for(DEBIT, lane_entry="5-0"), [news])
+    found = resolve_announced(ticket_for(DEBIT, lane_entry="5-0"), [announcement])
 
     assert found is not None
     assert found.replayed is expected
 
 
 def test_the_news_of_a_later_entry_do_not_say_whether_an_earlier_one_was_the_first() -> None:
-    news = Announcement(0, debit_row(), replayed=True, lane_entry="5-10")
+    announcement = Announcement(0, debit_row(), replayed=True, lane_entry="5-10")
 
-    assert verdict_of_news(ticket_for(DEBIT, lane_entry="5-9"), [news]) is None
+    assert resolve_announced(ticket_for(DEBIT, lane_entry="5-9"), [announcement]) is None
 
 
 def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool = False) -> DeadLetter:
@@ -153,12 +153,12 @@ def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool 
 
 
 def status_of(*letters: DeadLetter) -> str | None:
-    result = verdict(ticket_for(DEBIT), None, letters)
+    result = resolve(ticket_for(DEBIT), None, letters)
     return result.status if result else None
 
 
 def test_a_dead_letter_is_told_with_its_reason() -> None:
-    result = verdict(ticket_for(DEBIT), None, [letter()])
+    result = resolve(ticket_for(DEBIT), None, [letter()])
 
     assert result is not None
     assert result.error is not None
@@ -208,7 +208,7 @@ def test_a_row_that_is_older_than_the_ticket_is_a_repeat(decided_ms: int, *, rep
     # Given a command that was accepted ten seconds after 1970
     ticket = ticket_for(DEBIT, lane_entry="10000-0")
     # When Postgres has its row, decided then
-    result = verdict(ticket, debit_row(created_at_us=decided_ms * 1_000), ())
+    result = resolve(ticket, debit_row(created_at_us=decided_ms * 1_000), ())
     # Then it is a repeat if the row is older by more than two clocks may differ
     assert result is not None
     assert result.replayed is replayed

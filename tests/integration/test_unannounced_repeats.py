@@ -1,4 +1,4 @@
-"""What was answered just before is told as a repeat also by who hears no announcement, and asks Postgres."""
+"""What was answered just before is marked as a repeat also where no announcement came, and asks Postgres."""
 
 from collections.abc import Callable
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from creditlane import Close, Command, Credit, Debit, InvalidCommand, OpenAccount, Reverse
 from creditlane.lanes.encoding import decode_command, encode_command, fingerprint
 from creditlane.lanes.routing import partition_of
-from creditlane.producer.client import chunks as outgoing
+from creditlane.producer.client import chunks
 from creditlane.producer.client.chunks import chunk_of, chunk_of_encoded, chunks_of, make_command, valid_account_id
 from creditlane.schemas.identifiers import derive_account_id
 
@@ -110,10 +110,10 @@ def test_a_chunk_keeps_the_order_of_every_lane() -> None:
 
     (chunk,) = chunks_of(commands, STORE, 3)
 
-    assert sorted(place for places in chunk.lanes.values() for place in places) == list(range(50))
-    for partition, places in chunk.lanes.items():
-        assert places == sorted(places)
-        assert {partition_of(chunk.accounts[place], 3) for place in places} == {partition}
+    assert sorted(position for positions in chunk.lanes.values() for position in positions) == list(range(50))
+    for partition, positions in chunk.lanes.items():
+        assert positions == sorted(positions)
+        assert {partition_of(chunk.accounts[position], 3) for position in positions} == {partition}
     assert [decode_command(encoded).idempotency_key for encoded in chunk.encoded] == chunk.keys
 
 
@@ -142,7 +142,7 @@ def with_a_command_that_cannot_be_made() -> Iterator[Command]:
 def test_a_bad_command_in_a_bulk_is_named_after_everything_before_it(
     commands: Callable[[], Iterator[Command]], field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outgoing, "CHUNK_COMMANDS", 2)
+    monkeypatch.setattr(chunks, "CHUNK_COMMANDS", 2)
     taken = []
 
     with pytest.raises(InvalidCommand, match=r"command 5: .*the 5 before it were accepted") as caught:

@@ -124,7 +124,7 @@ async def test_whatever_a_dead_connection_raises_is_a_failed_exchange_for_asynci
 
 
 class SlowConnection(AsyncBrokenConnection):
-    """A connection that answers when it is told to."""
+    """A connection that answers when it may."""
 
     def __init__(self, answering: asyncio.Event) -> None:
         super().__init__(error=RuntimeError(), fails_at="")
@@ -142,7 +142,7 @@ async def test_cancelled_exchanges_give_their_places_back() -> None:
     answering = asyncio.Event()
     wire = AsyncRedisWire(URL)
     wire._maker = Maker(lambda: SlowConnection(answering))
-    # Given exchanges that hold every connection, and one that waits for a place
+    # Given exchanges that hold every connection, and one that waits for a connection
     holding = [asyncio.create_task(wire.exchange([("PING",)])) for _ in range(MANY)]
     await asyncio.sleep(0)
 
