@@ -17,15 +17,15 @@ def apply_command(encoded: str) -> dict[str, Any]:
     """Decide and store one command in a transaction of its own; RQ publishes what is returned."""
     request = parse_request(0, b"0-0", [COMMAND_FIELD, encoded.encode()])
     # No leases: RQ's queue has no epoch that could be compared.
-    (verdict,) = connect().apply(Batch([request], {}))
-    row = verdict.row
+    (outcome,) = connect().apply(Batch([request], {}))
+    row = outcome.row
     if row is None:
         return {"status": "refused"}
     return {
         "status": "rejected" if row.rejection else "applied",
         "transaction_id": row.transaction_id,
         "balance": str(row.balance_after),
-        "replayed": verdict.replayed,
+        "replayed": outcome.replayed,
     }
 
 

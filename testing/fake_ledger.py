@@ -198,12 +198,12 @@ class FakeLedger:
         command = waiting.command
         store = self._store(command.store_id)
         self._latest_us = max(microseconds_of(at), self._latest_us + 1)
-        verdict = store.decide(command, self._latest_us)
-        if verdict.row is not None:
-            result = result_of_row(verdict.row, replayed=verdict.replayed)
-        elif verdict.refusal is not None:
-            result = result_of_refusal(verdict.refusal, command.account_id, command.idempotency_key)
+        outcome = store.decide(command, self._latest_us)
+        if outcome.row is not None:
+            result = result_of_row(outcome.row, replayed=outcome.replayed)
+        elif outcome.refusal is not None:
+            result = result_of_refusal(outcome.refusal, command.account_id, command.idempotency_key)
         else:
             raise ArithmeticError("a decision has neither a row nor a refusal")
         self._decided[waiting.lane_entry] = _Decided(waiting.fingerprint, result)
-        self._webhooks_of(command.store_id).publish(store, command, verdict, self._latest_us)
+        self._webhooks_of(command.store_id).publish(store, command, outcome, self._latest_us)

@@ -24,7 +24,7 @@ from ..schemas.kinds import SPANNING_WORDS, STATUS_CHANGES, Kind
 from ..schemas.statuses import Status
 from ..schemas.webhooks import LowBalance
 from ..worker.ledger.decide import decide_all
-from ..worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
+from ..worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
 from ..worker.ledger.transactions import accounts_of, positions_of
 from .clock import microseconds_of
 
@@ -99,36 +99,36 @@ class StoreLedger:
         account.low_balance = limit
         account.updated_at_us = max(account.updated_at_us, microseconds_of(now))
 
-    def decide(self, command: LaneCommand, now_us: int) -> Verdict:
+    def decide(self, command: LaneCommand, now_us: int) -> Outcome:
         """Decide the command at this time, keep what was decided, and return it."""
         account = (self.number, command.account_id)
-        (verdict,) = decide_all([(account, command)], book := self._book(account, command), now_us)
-        for (_, account_id), state in book.accounts.items():
+        (outcome,) = decide_all([(account, command)], batch := self._batch(account, command), now_us)
+        for (_, account_id), state in batch.accounts.items():
             self._states[account_id] = state
-        if verdict.row is not None and not verdict.replayed:
-            rows = sorted((verdict.row, *verdict.further), key=lambda row: row.seq)
+        if outcome.row is not None and not outcome.replayed:
+            rows = sorted((outcome.row, *outcome.further), key=lambda row: row.seq)
             for row in rows:
                 self._keep(row)
-            if verdict.row.rejection is None:
-                self._change_account(command, verdict.row)
-        return verdict
+            if outcome.row.rejection is None:
+                self._change_account(command, outcome.row)
+        return outcome
 
-    def _book(self, account: AccountKey, command: LaneCommand) -> Book:
+    def _batch(self, account: AccountKey, command: LaneCommand) -> BatchState:
         """Return all that the command touches."""
         reverse = cast("Reverse", command) if command.kind == Kind.REVERSE.word else None
         originals = self._originals_of(reverse) if reverse is not None else {}
         touched = {account}
         if command.kind in SPANNING_WORDS:
             touched |= accounts_of(self.number, command, originals)
-        book = Book({key: self.state(key[1]) for key in touched})
-        book.originals, book.has_reversals = originals, reverse is not None
+        batch = BatchState({key: self.state(key[1]) for key in touched})
+        batch.originals, batch.has_reversals = originals, reverse is not None
         keys = [command.idempotency_key, *([reversal_key(command.idempotency_key)] if reverse is not None else [])]
-        book.known = {(self.number, key): self._by_key[key] for key in keys if key in self._by_key}
+        batch.known = {(self.number, key): self._by_key[key] for key in keys if key in self._by_key}
         if command.kind == Kind.OPEN_ACCOUNT.word:
             opening = cast("OpenAccount", command)
             holder = self.holder_of_name(opening.customer_id, opening.name)
-            book.names_taken = {} if holder is None else {account: holder}
-        return book
+            batch.names_taken = {} if holder is None else {account: holder}
+        return batch
 
     def _originals_of(self, command: Reverse) -> dict[tuple[int, Position], JournalRow]:
         """Return the entries of the transaction that is to be reversed, if there is one."""

@@ -14,7 +14,7 @@ from ..schemas.events import EVENT_TYPES, new_secret, public_event_id
 from ..schemas.journal import JournalRow
 from ..schemas.results import moment_of
 from ..schemas.webhooks import DeliveryWithBody, Webhook
-from ..worker.ledger.state import Verdict
+from ..worker.ledger.state import Outcome
 from ..worker.webhooks.event_bodies import Event, News, callback_event, events_of
 from .store_ledger import StoreLedger
 
@@ -63,16 +63,16 @@ class StoreWebhooks:
         self.deliveries[webhook_id, event_id] = changed
         return changed
 
-    def publish(self, ledger: StoreLedger, command: LaneCommand, verdict: Verdict, now_us: int) -> None:
+    def publish(self, ledger: StoreLedger, command: LaneCommand, outcome: Outcome, now_us: int) -> None:
         """Have everybody told of what was decided on the command: endpoints that want it, and its own callback."""
         at = moment_of(now_us)
-        if not verdict.replayed:
-            rows = [] if verdict.row is None else [verdict.row, *verdict.further]
+        if not outcome.replayed:
+            rows = [] if outcome.row is None else [outcome.row, *outcome.further]
             for row in rows if self.endpoints else ():
                 for event in events_of(_news_of(ledger, row), EVENT_TYPES):
                     for endpoint in self._who_want(event.event_type):
                         self.add(endpoint.id, event, at)
-        told = verdict.row or verdict.refusal
+        told = outcome.row or outcome.refusal
         if command.callback_url is not None and told is not None:
             event = callback_event(
                 ledger.number,
@@ -80,7 +80,7 @@ class StoreWebhooks:
                 command.idempotency_key,
                 command.callback_url,
                 told,
-                sequence=None if verdict.row is None else ledger.sequence_of(verdict.row),
+                sequence=None if outcome.row is None else ledger.sequence_of(outcome.row),
                 written_at_us=now_us,
             )
             self.secrets.setdefault(CALLBACKS, [new_secret()])

@@ -10,7 +10,7 @@ from threading import Lock
 import msgspec
 
 from ..schemas.worker_metrics import StageTrouble, WorkerNumbers
-from .ledger.state import Verdict
+from .ledger.state import Outcome
 
 
 class Counting:
@@ -30,13 +30,13 @@ class Counting:
             self._numbers.batch_seconds.take(seconds)
             self._committed_at = self._clock()
 
-    def note_outcomes(self, verdicts: Sequence[Verdict]) -> None:
+    def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Count what became of the commands of a batch."""
-        counted = Counter([_outcome(verdict) for verdict in verdicts])
+        counted = Counter([_name_of(outcome) for outcome in outcomes])
         with self._lock:
-            outcomes = self._numbers.outcomes
-            for outcome, count in counted.items():
-                outcomes[outcome] = outcomes.get(outcome, 0) + count
+            numbers = self._numbers.outcomes
+            for name, count in counted.items():
+                numbers[name] = numbers.get(name, 0) + count
 
     def note_lanes(self, gained: int, lost: int) -> None:
         """Count lanes that changed their owner."""
@@ -68,9 +68,9 @@ class Counting:
             return msgspec.json.encode(self._numbers).decode()
 
 
-def _outcome(verdict: Verdict) -> str:
-    if verdict.refusal is not None:
-        return verdict.refusal.code
-    if verdict.replayed or verdict.row is None:
+def _name_of(outcome: Outcome) -> str:
+    if outcome.refusal is not None:
+        return outcome.refusal.code
+    if outcome.replayed or outcome.row is None:
         return "replayed"
-    return verdict.row.rejection or "applied"
+    return outcome.row.rejection or "applied"

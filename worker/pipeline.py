@@ -30,7 +30,7 @@ from .lanes.ownership import Ownership
 from .lanes.reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .lanes.redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .lanes.shared_turn import SharedTurn
-from .ledger.state import Verdict
+from .ledger.state import Outcome
 from .metrics import Counting
 from .pipe import Pipe
 from .progress import Progress
@@ -59,10 +59,10 @@ class GaveUp(Exception):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """A batch that is committed, with its verdicts."""
+    """A batch that is committed, with its outcomes."""
 
     batch: Batch
-    verdicts: list[Verdict]
+    outcomes: list[Outcome]
     #: The outbox has something new.
     has_news: bool
 
@@ -264,7 +264,7 @@ class ApplyingStage:
             left, decided = self._apply_first(left)
             if decided is not None:
                 self._work.end()
-                self._counting.note_batch(len(decided.verdicts), time.perf_counter() - started)
+                self._counting.note_batch(len(decided.outcomes), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._work.end()
@@ -279,7 +279,7 @@ class ApplyingStage:
         """
         try:
             applier = self._connected()
-            verdicts = applier.apply(batch)
+            outcomes = applier.apply(batch)
         except PartitionsLost as lost:
             return self._drop(batch, lost), None
         except CommandTimedOut as timed_out:
@@ -296,12 +296,12 @@ class ApplyingStage:
             _log.info("batches are applied again", failures=self._backoff.failures)
             self._backoff.reset()
         has_news = applier.take_news()
-        if len(verdicts) == len(batch.requests):
-            return None, Decided(batch, verdicts, has_news)
-        first = batch.first(len(verdicts))
+        if len(outcomes) == len(batch.requests):
+            return None, Decided(batch, outcomes, has_news)
+        first = batch.first(len(outcomes))
         # It is announced on its own, beside what is left: each is noted as under way, and finished, for itself.
         self._ownership.begin(first.epochs)
-        return batch.after(len(verdicts)), Decided(first, verdicts, has_news)
+        return batch.after(len(outcomes)), Decided(first, outcomes, has_news)
 
     def _try_again(self, batch: Batch) -> Batch | None:
         """Return the batch after a pause, or nothing if the worker stops meanwhile."""
@@ -405,12 +405,12 @@ class AnnouncingStage:
         self._ownership.lose(lost, batch.epochs)
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p in lost})
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p not in lost}, deleted=True)
-        self._counting.note_outcomes(decided.verdicts)
+        self._counting.note_outcomes(decided.outcomes)
         return True
 
     def _announce(self, decided: Decided) -> bool:
         """Announce a batch. False if Redis refuses it: what is refused must not keep what is decided on the lanes."""
-        announce = partial(self._announcer.announce, decided.batch, decided.verdicts, has_news=decided.has_news)
+        announce = partial(self._announcer.announce, decided.batch, decided.outcomes, has_news=decided.has_news)
         try:
             return self._until_done(announce, refused_seconds=self._patience_seconds)
         except redis.ResponseError:
@@ -420,7 +420,7 @@ class AnnouncingStage:
         """Announce a batch again that was refused, once there is room. Who waits finds the results in Postgres, too."""
         try:
             self._announcer.drop_unread(decided.batch)
-            announced = self._announcer.announce(decided.batch, decided.verdicts, has_news=decided.has_news)
+            announced = self._announcer.announce(decided.batch, decided.outcomes, has_news=decided.has_news)
             cause = "Redis is out of memory"
         except RedisFault as error:
             self._session.fail()
@@ -428,7 +428,7 @@ class AnnouncingStage:
         if not announced:
             _log.error(
                 "results are not announced; who waits finds them in Postgres",
-                results=len(decided.verdicts),
+                results=len(decided.outcomes),
                 cause=cause,
             )
 

@@ -15,7 +15,7 @@ from creditlane.schemas.commands import Command
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connections import connect_postgres
 from creditlane.worker.lanes.entries import Batch, Request, parse_request
-from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.store.applier import Applier
 from creditlane.worker.store.transaction import LedgerStore
 
@@ -33,7 +33,7 @@ class ForgedOwner:
     """A consumer that holds no lease and checks none, in a thread of its own."""
 
     def __init__(self, settings: Settings, batches: Iterable[list[Request]], start: threading.Barrier) -> None:
-        self.verdicts: list[tuple[Request, Verdict]] = []
+        self.outcomes: list[tuple[Request, Outcome]] = []
         self._settings = settings
         self._batches = batches
         self._start = start
@@ -53,12 +53,12 @@ class ForgedOwner:
                 applier = Applier(LedgerStore(connection, f"forged {uuid.uuid4()}"))
                 self._start.wait(DEADLINE_SECONDS)
                 for requests in self._batches:
-                    self.verdicts += zip(requests, self._apply(applier, requests), strict=True)
+                    self.outcomes += zip(requests, self._apply(applier, requests), strict=True)
         except BaseException as error:  # noqa: BLE001  # it is raised again by join()
             self._failure = error
 
     @staticmethod
-    def _apply(applier: Applier, requests: list[Request]) -> list[Verdict]:
+    def _apply(applier: Applier, requests: list[Request]) -> list[Outcome]:
         for _ in range(MAX_ATTEMPTS):
             try:
                 return applier.apply(Batch(requests, {}))
@@ -112,7 +112,7 @@ def test_two_owners_of_the_same_commands_have_one_effect_each_in_order(
     # Each of them gave every command the same answer
     effects = {effect.idempotency_key: effect for effects in expected.values() for effect in effects}
     for owner in owners:
-        answers = [effect_of(verdict.row) for _, verdict in owner.verdicts]
+        answers = [effect_of(outcome.row) for _, outcome in owner.outcomes]
         assert answers == [effects[command.idempotency_key] for command in commands]
     assert verify(settings.require_database_url()).failed == []
 
@@ -134,9 +134,9 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
     assert sorted(effect.idempotency_key for effect in effects) == sorted({c.idempotency_key for c in commands})
     by_key: dict[str, Effect] = {effect.idempotency_key: effect for effect in effects}
     for owner in owners:
-        for request, verdict in owner.verdicts:
+        for request, outcome in owner.outcomes:
             assert request.command is not None
-            assert effect_of(verdict.row) == by_key[request.command.idempotency_key]
+            assert effect_of(outcome.row) == by_key[request.command.idempotency_key]
     assert verify(settings.require_database_url()).failed == []
 
 

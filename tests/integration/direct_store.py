@@ -41,14 +41,14 @@ class DirectStore:
         addressed = [
             ((number, str(command.account_id)), decode_command(encode_command(command, store))) for command in commands
         ]
-        verdicts = self.ledger_store.apply(addressed, epochs or {}, careful=careful)
+        outcomes = self.ledger_store.apply(addressed, epochs or {}, careful=careful)
         return [
             result_of_announcement(
-                Announcement(0, verdict.row, verdict.replayed, verdict.refusal),
+                Announcement(0, outcome.row, outcome.replayed, outcome.refusal),
                 str(command.account_id),
                 command.idempotency_key,
             )
-            for verdict, command in zip(verdicts, commands, strict=True)
+            for outcome, command in zip(outcomes, commands, strict=True)
         ]
 
 

@@ -18,7 +18,7 @@ from creditlane.worker.lanes.announcer import (
     Announcer,
 )
 from creditlane.worker.lanes.entries import Batch, Request
-from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.ledger.state import Outcome
 from tests import release_0_1_0
 
 ACCOUNT = f"cca_{7:032x}"
@@ -37,14 +37,14 @@ def keys(redis_prefix: str) -> Keys:
     return Keys(redis_prefix)
 
 
-def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Verdict]]:
-    requests, verdicts = [], []
+def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Outcome]]:
+    requests, outcomes = [], []
     for number in numbers:
         key = f"key {number}"
         command = Movement("debit", "store_default", ACCOUNT, key, 1, "r")
         requests.append(Request(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
-        verdicts.append(Verdict(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, content)))
-    return Batch(requests, {3: 1}), verdicts
+        outcomes.append(Outcome(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, content)))
+    return Batch(requests, {3: 1}), outcomes
 
 
 def numbers_announced(connection: redis.Redis, keys: Keys) -> list[int]:
@@ -54,8 +54,8 @@ def numbers_announced(connection: redis.Redis, keys: Keys) -> list[int]:
 
 def test_what_is_announced_and_what_is_kept_tell_their_version(connection: redis.Redis, keys: Keys) -> None:
     """Given a producer of release 0.1.0, and one that polls, then both read what a worker of this one announces."""
-    batch, verdicts = batch_of(range(1, 3))
-    Announcer(connection, keys, result_ttl_seconds=60, keep_all_results=True).announce(batch, verdicts)
+    batch, outcomes = batch_of(range(1, 3))
+    Announcer(connection, keys, result_ttl_seconds=60, keep_all_results=True).announce(batch, outcomes)
     for key, numbers in ((keys.replies(PRODUCER), [1, 2]), (keys.result(3, "store_default", "key 2"), [0])):
         ((_, fields),) = connection.xrange(key)
         assert fields[VERSION_FIELD] == b"%d" % ANNOUNCEMENT_VERSION
@@ -114,10 +114,10 @@ def test_who_delivers_news_is_woken_once_there_are_some(connection: redis.Redis,
 
 def test_a_producer_whose_key_is_something_else_holds_up_nobody(connection: redis.Redis, keys: Keys) -> None:
     connection.set(keys.replies("spoilt"), "not a stream")
-    batch, verdicts = batch_of(range(1, 3))
+    batch, outcomes = batch_of(range(1, 3))
     spoilt = msgspec.structs.replace(batch.requests[0], producer_id="spoilt")
 
-    Announcer(connection, keys, result_ttl_seconds=60).announce(Batch([spoilt, batch.requests[1]], {3: 1}), verdicts)
+    Announcer(connection, keys, result_ttl_seconds=60).announce(Batch([spoilt, batch.requests[1]], {3: 1}), outcomes)
 
     assert numbers_announced(connection, keys) == [2]
 
@@ -146,12 +146,12 @@ def test_unread_results_make_room_and_what_comes_later_is_found_behind_them(
     connection: redis.Redis, keys: Keys
 ) -> None:
     announcer = Announcer(connection, keys, result_ttl_seconds=60)
-    batch, verdicts = batch_of(range(1, 120))
-    announcer.announce(batch, verdicts)
+    batch, outcomes = batch_of(range(1, 120))
+    announcer.announce(batch, outcomes)
     read = connection.xrange(keys.replies("p1"))[-1][0]
 
     announcer.drop_unread(batch)
 
     assert connection.xlen(keys.replies("p1")) == 0
-    announcer.announce(batch, verdicts)
+    announcer.announce(batch, outcomes)
     assert connection.xrange(keys.replies("p1"), min=b"(" + read)

@@ -19,7 +19,7 @@ from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Close, Command, Credit, OpenAccount, Reverse
 from creditlane.schemas.settings import DEFAULT_STORE, Settings
 from creditlane.worker.lanes.entries import Batch, parse_request
-from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.store.applier import Applier, CommandTimedOut
 from creditlane.worker.store.sizing import MAX_LONE_TIMEOUTS, MAX_TIMEOUTS_UNPROVEN, Sizing
 from creditlane.worker.store.transaction import LedgerStore
@@ -73,27 +73,27 @@ def batch_of(commands: Sequence[Command]) -> Batch:
     return Batch(requests, {})
 
 
-def apply_all(applier: Applier, batch: Batch) -> list[Verdict]:
-    verdicts: list[Verdict] = []
+def apply_all(applier: Applier, batch: Batch) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     while batch.requests:
         try:
             part = applier.apply(batch)
         except CommandTimedOut as timed_out:
             batch = batch.with_last(timed_out.partition)
         else:
-            verdicts += part
+            outcomes += part
             batch = batch.after(len(part))
-    return verdicts
+    return outcomes
 
 
 def test_wide_posts_over_long_balances_get_through(applier: Applier) -> None:
     """Given posts of a hundred entries whose rows take longer all together than a statement may, then they are applied,
     and nothing but the size of the transactions has changed."""
-    verdicts = apply_all(applier, batch_of(list(wide_posts(ACCOUNTS, 150))))
+    outcomes = apply_all(applier, batch_of(list(wide_posts(ACCOUNTS, 150))))
 
-    assert [verdict.row.rejection for verdict in verdicts if verdict.row] == [None] * 150
-    assert not any(verdict.replayed for verdict in verdicts)
-    assert sum(1 + len(verdict.further) for verdict in verdicts) == 15_000
+    assert [outcome.row.rejection for outcome in outcomes if outcome.row] == [None] * 150
+    assert not any(outcome.replayed for outcome in outcomes)
+    assert sum(1 + len(outcome.further) for outcome in outcomes) == 15_000
 
 
 def test_a_command_that_never_gets_through_is_dead_lettered_and_the_others_are_applied(
@@ -107,10 +107,10 @@ def test_a_command_that_never_gets_through_is_dead_lettered_and_the_others_are_a
         for number, key in enumerate(keys)
     ]
 
-    verdicts = apply_all(applier, batch_of(credits_made))
+    outcomes = apply_all(applier, batch_of(credits_made))
 
-    assert [verdict.refusal.code for verdict in verdicts if verdict.refusal] == ["dead_lettered"]
-    assert sum(verdict.row is not None for verdict in verdicts) == len(keys) - 1
+    assert [outcome.refusal.code for outcome in outcomes if outcome.refusal] == ["dead_lettered"]
+    assert sum(outcome.row is not None for outcome in outcomes) == len(keys) - 1
     with psycopg.connect(database_url) as connection:
         [(key, reason)] = connection.execute("select idempotency_key, reason from dead_letters").fetchall()
     assert key == "stuck"
@@ -134,9 +134,9 @@ def test_a_lock_of_somebody_else_buries_nothing(lock: str, applier: Applier, dat
                 applier.apply(batch)
         other.rollback()
 
-        [verdict] = applier.apply(batch)
+        [outcome] = applier.apply(batch)
 
-        assert verdict.row is not None
+        assert outcome.row is not None
         assert other.execute("select count(*) from dead_letters").fetchone() == (0,)
 
 
@@ -163,7 +163,7 @@ def test_many_short_parts_end_before_they_hold_their_lanes_for_long(
 
     assert 1 < len(first) < len(commands)
     assert len(first) + len(apply_all(applier, batch.after(len(first)))) == len(commands)
-    assert [verdict.row.rejection for verdict in first[1::2] if verdict.row] == [None] * (len(first) // 2)
+    assert [outcome.row.rejection for outcome in first[1::2] if outcome.row] == [None] * (len(first) // 2)
 
 
 @pytest.mark.parametrize("table", ["journal", "stores"])

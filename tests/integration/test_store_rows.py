@@ -124,7 +124,7 @@ def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_
         store.connection.commit()
         number = store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE]
         lane_command = decode_command(encode_command(refused, DEFAULT_STORE))
-        (verdict,) = store.ledger_store.apply([((number, ANN), lane_command)], {}, careful=True)
+        (outcome,) = store.ledger_store.apply([((number, ANN), lane_command)], {}, careful=True)
 
     assert rows == [
         ("second", 2, None),
@@ -134,8 +134,8 @@ def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_
         ("refused", -3, 1),
         ("freeze", -4, 2),
     ]
-    assert verdict.row is not None
-    assert (verdict.replayed, verdict.row.seq, verdict.row.entries_before) == (True, -3, 1)
+    assert outcome.row is not None
+    assert (outcome.replayed, outcome.row.seq, outcome.row.entries_before) == (True, -3, 1)
 
 
 def test_a_row_that_was_copied_is_selected_as_it_was(database_url: str) -> None:

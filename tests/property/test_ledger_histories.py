@@ -9,7 +9,7 @@ from creditlane.schemas.journal import Announcement, JournalRow
 from creditlane.schemas.kinds import Kind
 from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
-from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
+from creditlane.worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches, histories
 from .naive_ledger import NaiveLedger, same_name
@@ -22,24 +22,24 @@ class LedgerInMemory:
     """Lets the pure ledger decide batches, with dicts in the place of Postgres."""
 
     def __init__(self) -> None:
-        self.book = Book({(store, account): UNOPENED for store in range(len(STORES)) for account in ACCOUNTS})
-        self.book.has_reversals = True
+        self.batch = BatchState({(store, account): UNOPENED for store in range(len(STORES)) for account in ACCOUNTS})
+        self.batch.has_reversals = True
         #: What the name of each opened account must be unique by.
         self.titles: dict[AccountKey, tuple[int, str, str]] = {}
         self.now_us = 1_000
 
-    def apply(self, history: list[Sent]) -> list[Verdict]:
-        verdicts: list[Verdict] = []
+    def apply(self, history: list[Sent]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         batch: list[Sent] = []
         for sent in history:
             # Which names are free is the store's business: here it is settled before every opening.
             if isinstance(sent.command, OpenAccount):
-                verdicts += self._decide(batch)
+                outcomes += self._decide(batch)
                 batch = []
             batch.append(sent)
-        return verdicts + self._decide(batch)
+        return outcomes + self._decide(batch)
 
-    def _decide(self, batch: list[Sent]) -> list[Verdict]:
+    def _decide(self, batch: list[Sent]) -> list[Outcome]:
         opening = {
             (sent.store, str(sent.command.account_id)): (
                 sent.store,
@@ -52,24 +52,24 @@ class LedgerInMemory:
         held = {
             title: account[1]
             for account, title in self.titles.items()
-            if self.book.accounts[account].status != Status.CLOSED
+            if self.batch.accounts[account].status != Status.CLOSED
         }
-        self.book.names_taken = {account: held[title] for account, title in opening.items() if title in held}
+        self.batch.names_taken = {account: held[title] for account, title in opening.items() if title in held}
         addressed: list[tuple[AccountKey, LaneCommand]] = [
             ((store, str(command.account_id)), decode_command(encode_command(command, STORES[store])))
             for store, command in batch
         ]
-        verdicts = decide_all(addressed, self.book, self.now_us)
-        for verdict in verdicts:
-            row = verdict.row
-            if row and row.kind == Kind.OPEN_ACCOUNT and row.rejection is None and not verdict.replayed:
+        outcomes = decide_all(addressed, self.batch, self.now_us)
+        for outcome in outcomes:
+            row = outcome.row
+            if row and row.kind == Kind.OPEN_ACCOUNT and row.rejection is None and not outcome.replayed:
                 self.titles[row.store_id, row.account_id] = opening[row.store_id, row.account_id]
-        return verdicts
+        return outcomes
 
 
-def rows_of(verdict: Verdict) -> list[JournalRow]:
+def rows_of(outcome: Outcome) -> list[JournalRow]:
     """Return the rows that a command left; none if it left them earlier."""
-    return [] if verdict.row is None or verdict.replayed else [verdict.row, *verdict.further]
+    return [] if outcome.row is None or outcome.replayed else [outcome.row, *outcome.further]
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -78,17 +78,17 @@ def test_every_answer_and_balance_is_the_naive_ledgers(history: list[Sent]) -> N
     """Given any history, when the ledger decides it, then each answer, entry and balance is what the rules say."""
     naive, ledger = NaiveLedger(), LedgerInMemory()
 
-    verdicts = ledger.apply(history)
+    outcomes = ledger.apply(history)
 
     expected = [naive.submit(STORES[sent.store], sent.command.model_dump()) for sent in history]
     assert [
-        answer_of(Announcement(0, verdict.row, verdict.replayed, verdict.refusal), sent.command)
-        for verdict, sent in zip(verdicts, history, strict=True)
+        answer_of(Announcement(0, outcome.row, outcome.replayed, outcome.refusal), sent.command)
+        for outcome, sent in zip(outcomes, history, strict=True)
     ] == expected
     for store, name in enumerate(STORES):
         for account in ACCOUNTS:
-            assert ledger.book.accounts[store, account].balance == naive.balance(name, account)
-            assert ledger.book.accounts[store, account].entries == len(naive.entries(name, account))
+            assert ledger.batch.accounts[store, account].balance == naive.balance(name, account)
+            assert ledger.batch.accounts[store, account].entries == len(naive.entries(name, account))
 
 
 @settings(max_examples=EXAMPLES // 4, deadline=None)
@@ -97,7 +97,7 @@ def test_every_row_keeps_what_the_database_demands(history: list[Sent]) -> None:
     """Given any history, then entries and decisions are counted without a gap, within the limit."""
     ledger = LedgerInMemory()
 
-    written = [row for verdict in ledger.apply(history) for row in rows_of(verdict)]
+    written = [row for outcome in ledger.apply(history) for row in rows_of(outcome)]
 
     for store in range(len(STORES)):
         for account in ACCOUNTS:
@@ -119,7 +119,7 @@ def test_time_never_goes_back_along_an_account(parts: list[list[Sent]], clocks: 
 
     for number, part in enumerate(parts):
         ledger.now_us = clocks[number % len(clocks)]
-        for row in (row for verdict in ledger.apply(part) for row in rows_of(verdict)):
+        for row in (row for outcome in ledger.apply(part) for row in rows_of(outcome)):
             place = (row.store_id, row.account_id)
             assert row.created_at_us >= max(ledger.now_us, latest.get(place, 0))
             latest[place] = row.created_at_us

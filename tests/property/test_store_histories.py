@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.journal import Announcement
-from creditlane.worker.ledger.state import AddressedCommand, Verdict
+from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store.transaction import LedgerStore, StaleAccount
 
 from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
@@ -73,12 +73,12 @@ class TwoWorkers:
             self.names[place], self.numbers[place] = name, row[0]
         self._subscribe(self.numbers[0])
 
-    def apply(self, part: list[Sent], cut: Cut) -> list[Verdict]:
+    def apply(self, part: list[Sent], cut: Cut) -> list[Outcome]:
         """Apply a batch as workers do: optimistically if so told, and carefully when that fails."""
         runs = groupby(part, lambda sent: self._owner(sent) if cut.worker is None else cut.worker)
-        return [verdict for worker, run in runs for verdict in self._apply_run(list(run), worker, careful=cut.careful)]
+        return [outcome for worker, run in runs for outcome in self._apply_run(list(run), worker, careful=cut.careful)]
 
-    def _apply_run(self, part: list[Sent], worker: int, *, careful: bool) -> list[Verdict]:
+    def _apply_run(self, part: list[Sent], worker: int, *, careful: bool) -> list[Outcome]:
         store, epochs = self._stores[worker], {lane: self._hold(worker, lane) for lane in map(_lane_of, part)}
         commands: list[AddressedCommand] = [
             (
@@ -172,11 +172,11 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
     two_workers.begin()
 
     for number, part in enumerate(parts):
-        verdicts = two_workers.apply(part, cuts[number % len(cuts)])
+        outcomes = two_workers.apply(part, cuts[number % len(cuts)])
 
         assert [
-            answer_of(Announcement(0, verdict.row, verdict.replayed, verdict.refusal), sent.command)
-            for verdict, sent in zip(verdicts, part, strict=True)
+            answer_of(Announcement(0, outcome.row, outcome.replayed, outcome.refusal), sent.command)
+            for outcome, sent in zip(outcomes, part, strict=True)
         ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump()) for sent in part]
 
     for place, name in two_workers.names.items():

@@ -13,7 +13,7 @@ from creditlane.schemas.commands import Post, Reverse
 from creditlane.schemas.errors import CommandDeadLettered
 from creditlane.schemas.journal import JournalRow
 from creditlane.worker.lanes.entries import Batch, Request
-from creditlane.worker.ledger.state import AddressedCommand, Verdict
+from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store import sizing
 from creditlane.worker.store.applier import Applier, CommandTimedOut
 from creditlane.worker.store.sizing import MAX_SPANNING_ROWS, MAX_TRANSACTION_BYTES, Sizing
@@ -73,7 +73,7 @@ class Store:
 
     def apply(
         self, commands: Sequence[AddressedCommand], _epochs: Mapping[int, int], *, careful: bool
-    ) -> list[Verdict]:
+    ) -> list[Outcome]:
         assert careful in {True, False}
         keys = [command.idempotency_key for _, command in commands]
         self.attempts.append(len(keys))
@@ -81,9 +81,9 @@ class Store:
         if len(keys) > self.takes or self.stuck & set(keys):
             raise self.error
         if self.decided & set(keys):
-            return [Verdict(row_of(key), replayed=True) for key in keys]
+            return [Outcome(row_of(key), replayed=True) for key in keys]
         self.committed += keys
-        return [Verdict(row_of(key)) for key in keys]
+        return [Outcome(row_of(key)) for key in keys]
 
     def is_decided(self, _account: object, command: LaneCommand, _epochs: Mapping[int, int]) -> bool:
         # Whoever looks finds that what was in the way is gone.
@@ -105,14 +105,14 @@ def applier(store: Store, monkeypatch: pytest.MonkeyPatch) -> Applier:
     return Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
 
 
-def apply_all(applier: Applier, batch: Batch) -> list[Verdict]:
+def apply_all(applier: Applier, batch: Batch) -> list[Outcome]:
     """Apply a batch to its end, as a worker does."""
-    verdicts: list[Verdict] = []
+    outcomes: list[Outcome] = []
     while batch.requests:
         part = applier.apply(batch)
-        verdicts += part
+        outcomes += part
         batch = batch.after(len(part))
-    return verdicts
+    return outcomes
 
 
 def test_a_full_batch_of_plain_commands_is_one_transaction(applier: Applier, store: Store) -> None:
@@ -156,9 +156,9 @@ def test_what_times_out_is_tried_in_halves_and_what_got_through_is_remembered(ap
     store.takes = 100
     batch = Batch([movement(number) for number in range(1_000)], {1: 1})
 
-    verdicts = apply_all(applier, batch)
+    outcomes = apply_all(applier, batch)
 
-    assert [verdict.row.idempotency_key for verdict in verdicts if verdict.row] == [f"key {n}" for n in range(1_000)]
+    assert [outcome.row.idempotency_key for outcome in outcomes if outcome.row] == [f"key {n}" for n in range(1_000)]
     assert store.committed == [f"key {number}" for number in range(1_000)]
     tried = len(store.attempts)
     apply_all(applier, Batch([movement(number) for number in range(1_000, 1_500)], {1: 1}))
@@ -280,7 +280,7 @@ def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(appl
     batch = Batch([movement(3), *(movement(number, partition=2) for number in range(10, 20))], {1: 1, 2: 1})
 
     tries = 0
-    verdicts: list[Verdict] = []
+    outcomes: list[Outcome] = []
     while batch.requests:
         try:
             part = applier.apply(batch)
@@ -288,7 +288,7 @@ def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(appl
             tries += 1
             batch = batch.with_last(timed_out.partition)
         else:
-            verdicts += part
+            outcomes += part
             batch = batch.after(len(part))
 
     assert len(store.committed) == 10
@@ -296,8 +296,8 @@ def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(appl
     assert letter[3] == "3-0"
     assert "57014" in letter[7]
     assert tries == sizing.MAX_LONE_TIMEOUTS - 1
-    assert verdicts[-1].refusal is not None
-    assert verdicts[-1].refusal.code == CommandDeadLettered.code
+    assert outcomes[-1].refusal is not None
+    assert outcomes[-1].refusal.code == CommandDeadLettered.code
 
 
 def test_with_nothing_else_to_show_that_postgres_works_one_is_tried_for_long(applier: Applier, store: Store) -> None:
@@ -341,9 +341,9 @@ def test_what_is_in_the_journal_is_never_buried(applier: Applier, store: Store) 
         with pytest.raises(CommandTimedOut):
             applier.apply(batch)
 
-    [verdict] = applier.apply(batch)
+    [outcome] = applier.apply(batch)
 
-    assert verdict.replayed
+    assert outcome.replayed
     assert store.buried == []
 
 

@@ -24,7 +24,7 @@ from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.results import Result, result_of_row
 from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
-from creditlane.worker.ledger.state import Book, Verdict
+from creditlane.worker.ledger.state import BatchState, Outcome
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 #: 70 of 100 are there to be spent, and 5 below zero.
@@ -46,13 +46,13 @@ def taking(amount: int) -> list[Command]:
     ]
 
 
-def decided(command: Command, amount: int) -> tuple[Verdict, AccountState]:
-    book = Book({(1, ANN): HELD, (1, BOB): EMPTY})
-    book.has_reversals = True
-    book.originals = {(1, Position(ANN, 1)): msgspec.structs.replace(CREDITED, amount=amount)}
+def decided(command: Command, amount: int) -> tuple[Outcome, AccountState]:
+    batch = BatchState({(1, ANN): HELD, (1, BOB): EMPTY})
+    batch.has_reversals = True
+    batch.originals = {(1, Position(ANN, 1)): msgspec.structs.replace(CREDITED, amount=amount)}
     addressed = ((1, ANN), decode_command(encode_command(command, "store_default")))
-    (verdict,) = decide_all([addressed], book, 1)
-    return verdict, book.accounts[1, ANN]
+    (outcome,) = decide_all([addressed], batch, 1)
+    return outcome, batch.accounts[1, ANN]
 
 
 def test_what_is_available_is_the_balance_without_what_is_held_and_with_the_overdraft() -> None:
@@ -63,17 +63,17 @@ def test_what_is_available_is_the_balance_without_what_is_held_and_with_the_over
 def test_no_command_takes_what_is_held(place: int) -> None:
     """Given an account of which some is held, when a command takes all that is available, then it does and what is held
     stays so; when it takes one more, then it is refused."""
-    verdict, after = decided(taking(75)[place], 75)
-    assert verdict.row is not None
-    assert verdict.row.rejection is None
+    outcome, after = decided(taking(75)[place], 75)
+    assert outcome.row is not None
+    assert outcome.row.rejection is None
     assert (after.balance, after.held, after.available) == (25, 30, 0)
 
-    verdict, after = decided(taking(76)[place], 76)
-    assert verdict.row is not None
-    assert verdict.row.rejection == "insufficient_balance"
+    outcome, after = decided(taking(76)[place], 76)
+    assert outcome.row is not None
+    assert outcome.row.rejection == "insufficient_balance"
     assert (after.balance, after.held) == (100, 30)
-    if verdict.row.content:
-        told = msgspec.json.decode(verdict.row.content).get("obstacle")
+    if outcome.row.content:
+        told = msgspec.json.decode(outcome.row.content).get("obstacle")
         assert told in (None, {"account_id": ANN, "needed": "76", "available": "75"})
 
 

@@ -11,6 +11,7 @@ from creditlane import AsyncClient, Client
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.producer.api.batch_lines import LINES, lines_by_word
 from creditlane.producer.api.errors import CODES, told_code
+from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
 from creditlane.schemas.errors import Rejected
 from creditlane.schemas.events import EVENT_TYPES
@@ -18,7 +19,7 @@ from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.kinds import KIND_OF_WORD, Kind, checked
 from creditlane.worker.ledger.decide import decide_all, table_of
-from creditlane.worker.ledger.state import UNOPENED, AccountState, Book
+from creditlane.worker.ledger.state import UNOPENED, BatchState
 
 STORE = 1
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
@@ -63,12 +64,12 @@ TRIED: list[Command] = [
 ]
 
 
-def book_of(state: AccountState, *, name_is_taken: bool) -> Book:
-    book = Book({(STORE, ANN): state, (STORE, BOB): AccountState(1, 0, 0, 0, 1, 0)})
-    book.has_reversals = True
-    book.originals = {(STORE, Position(ANN, row.seq)): row for row in ENTRIES}
-    book.names_taken = {(STORE, ANN): BOB} if name_is_taken else {}
-    return book
+def batch_of(state: AccountState, *, name_is_taken: bool) -> BatchState:
+    batch = BatchState({(STORE, ANN): state, (STORE, BOB): AccountState(1, 0, 0, 0, 1, 0)})
+    batch.has_reversals = True
+    batch.originals = {(STORE, Position(ANN, row.seq)): row for row in ENTRIES}
+    batch.names_taken = {(STORE, ANN): BOB} if name_is_taken else {}
+    return batch
 
 
 def rows_of(kind: Kind) -> list[JournalRow]:
@@ -76,9 +77,9 @@ def rows_of(kind: Kind) -> list[JournalRow]:
     rows = []
     for command in (command for command in TRIED if type(command) is kind.record.model):
         on_lane = decode_command(encode_command(command, "store_default"))
-        for book in (book_of(state, name_is_taken=taken) for state in STATES for taken in (False, True)):
-            (verdict,) = decide_all([((STORE, ANN), on_lane)], book, 1)
-            rows += [row for row in (verdict.row, *verdict.further) if row is not None]
+        for batch in (batch_of(state, name_is_taken=taken) for state in STATES for taken in (False, True)):
+            (outcome,) = decide_all([((STORE, ANN), on_lane)], batch, 1)
+            rows += [row for row in (outcome.row, *outcome.further) if row is not None]
     return rows
 
 

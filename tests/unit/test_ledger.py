@@ -23,7 +23,7 @@ from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
-from creditlane.worker.ledger.state import UNOPENED, AccountKey, Book, Verdict
+from creditlane.worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 STORE = 1
@@ -43,16 +43,18 @@ def on_lane(command: Command) -> LaneCommand:
     return decode_command(encode_command(command, "store_default"))
 
 
-def book_of(state: AccountState) -> Book:
-    book = Book({(STORE, ANN): state, (STORE, BOB): UNOPENED})
-    book.has_reversals = True
-    book.originals = {(STORE, Position(ANN, row.seq)): row for row in (CREDITED, REVERSED)}
-    return book
+def batch_of(state: AccountState) -> BatchState:
+    batch = BatchState({(STORE, ANN): state, (STORE, BOB): UNOPENED})
+    batch.has_reversals = True
+    batch.originals = {(STORE, Position(ANN, row.seq)): row for row in (CREDITED, REVERSED)}
+    return batch
 
 
-def decided(state: AccountState, *commands: Command, book: Book | None = None, now_us: int = NOW_US) -> list[Verdict]:
+def decided(
+    state: AccountState, *commands: Command, batch: BatchState | None = None, now_us: int = NOW_US
+) -> list[Outcome]:
     addressed = [((STORE, str(command.account_id)), on_lane(command)) for command in commands]
-    return decide_all(addressed, book or book_of(state), now_us)
+    return decide_all(addressed, batch or batch_of(state), now_us)
 
 
 def opening(**fields: Any) -> OpenAccount:
@@ -105,11 +107,11 @@ def test_each_command_in_each_state(command: Command, status: str, refusal: str 
     """Given an account in a state, when a command meets it, then it is applied or refused as the table says; a refusal
     moves nothing and is counted as a decision."""
     state = STATES[status]
-    book = book_of(state)
+    batch = batch_of(state)
 
-    row = decided(state, command, book=book)[0].row
+    row = decided(state, command, batch=batch)[0].row
 
-    after = book.accounts[STORE, ANN]
+    after = batch.accounts[STORE, ANN]
     assert row is not None
     assert row.rejection == refusal
     if refusal:
@@ -121,14 +123,14 @@ def test_each_command_in_each_state(command: Command, status: str, refusal: str 
 def test_an_account_below_zero_is_not_closed(status: str) -> None:
     """Given an account below zero, when it is closed, then that is refused; at zero it is closed."""
     overdrawn = msgspec.structs.replace(STATES[status], balance=-1, overdraft_limit=5)
-    book = book_of(overdrawn)
+    batch = batch_of(overdrawn)
 
-    refused = decided(overdrawn, Close(account_id=ANN, idempotency_key="c"), book=book)[0].row
+    refused = decided(overdrawn, Close(account_id=ANN, idempotency_key="c"), batch=batch)[0].row
     closed = decided(msgspec.structs.replace(overdrawn, balance=0), Close(account_id=ANN, idempotency_key="c"))[0].row
 
     assert refused is not None
     assert (refused.rejection, refused.balance_after, refused.seq) == ("account_overdrawn", -1, -2)
-    assert book.accounts[STORE, ANN].status == overdrawn.status
+    assert batch.accounts[STORE, ANN].status == overdrawn.status
     assert closed is not None
     assert closed.rejection is None
 
@@ -165,29 +167,29 @@ def test_a_reversal_is_the_opposite_entry_and_names_the_original() -> None:
 
 
 def test_an_entry_made_in_the_same_batch_can_be_reversed() -> None:
-    verdicts = decided(ACTIVE, debit(40), reversal(3))
+    outcomes = decided(ACTIVE, debit(40), reversal(3))
 
-    assert [verdict.row.balance_after for verdict in verdicts if verdict.row] == [60, 100]
+    assert [outcome.row.balance_after for outcome in outcomes if outcome.row] == [60, 100]
 
 
 def test_a_transaction_of_another_account_cannot_be_reversed() -> None:
     """Given an account, when it would reverse what another account's transaction moved, then there is no such thing."""
-    book = book_of(ACTIVE)
-    book.accounts[STORE, BOB] = ACTIVE
+    batch = batch_of(ACTIVE)
+    batch.accounts[STORE, BOB] = ACTIVE
 
-    row = decided(ACTIVE, reversal(account_id=BOB), book=book)[0].row
+    row = decided(ACTIVE, reversal(account_id=BOB), batch=batch)[0].row
 
     assert row is not None
     assert (row.account_id, row.rejection) == (BOB, "transaction_not_found")
 
 
 def test_a_name_that_is_taken_opens_nothing() -> None:
-    book = book_of(UNOPENED)
-    book.names_taken = {(STORE, ANN): BOB}
+    batch = batch_of(UNOPENED)
+    batch.names_taken = {(STORE, ANN): BOB}
 
-    verdicts = decided(UNOPENED, opening(), credit(), book=book)
+    outcomes = decided(UNOPENED, opening(), credit(), batch=batch)
 
-    assert [verdict.row and verdict.row.rejection for verdict in verdicts] == [
+    assert [outcome.row and outcome.row.rejection for outcome in outcomes] == [
         "account_name_taken",
         "account_not_found",
     ]
@@ -224,47 +226,47 @@ REPEATS: list[tuple[Command, Command, list[str]]] = [
 )
 def test_a_key_belongs_to_its_first_request(first: Command, second: Command, differing: list[str]) -> None:
     """Given a key that was used, when another request uses it, then it is told what differs and changes nothing."""
-    book = book_of(ACTIVE)
-    decided(ACTIVE, first, book=book)
-    before = dict(book.accounts)
+    batch = batch_of(ACTIVE)
+    decided(ACTIVE, first, batch=batch)
+    before = dict(batch.accounts)
 
-    verdict = decided(ACTIVE, second, book=book)[0]
+    outcome = decided(ACTIVE, second, batch=batch)[0]
 
-    assert verdict.row is None
-    assert verdict.refusal is not None
-    assert verdict.refusal.code == "idempotency_key_mismatch"
-    assert verdict.refusal.details == {"fields": differing}
-    assert all(name in verdict.refusal.message for name in differing)
-    assert book.accounts == before
+    assert outcome.row is None
+    assert outcome.refusal is not None
+    assert outcome.refusal.code == "idempotency_key_mismatch"
+    assert outcome.refusal.details == {"fields": differing}
+    assert all(name in outcome.refusal.message for name in differing)
+    assert batch.accounts == before
 
 
 @pytest.mark.parametrize("command", [command for command, _ in OUTCOMES], ids=lambda command: command.kind)
 @pytest.mark.parametrize("status", STATES)
 def test_the_same_request_again_gets_the_first_answer(command: Command, status: str) -> None:
-    book = book_of(STATES[status])
+    batch = batch_of(STATES[status])
 
-    first, again = decided(STATES[status], command, command, book=book)
+    first, again = decided(STATES[status], command, command, batch=batch)
 
-    assert again == Verdict(first.row, replayed=True)
+    assert again == Outcome(first.row, replayed=True)
     assert not first.replayed
 
 
 def test_a_refused_key_is_refused_for_ever() -> None:
     """Given a debit that was refused, when the money has come and it is sent again, then it is still refused."""
-    verdicts = decided(ACTIVE, debit(101), credit(50), debit(101))
+    outcomes = decided(ACTIVE, debit(101), credit(50), debit(101))
 
-    assert verdicts[2] == Verdict(verdicts[0].row, replayed=True)
+    assert outcomes[2] == Outcome(outcomes[0].row, replayed=True)
 
 
 def test_one_key_in_two_stores_is_two_commands() -> None:
     accounts: dict[AccountKey, AccountState] = {(1, ANN): ACTIVE, (2, ANN): ACTIVE}
 
-    book = Book(accounts)
+    batch = BatchState(accounts)
 
-    verdicts = decide_all([((store, ANN), on_lane(debit())) for store in (1, 2)], book, NOW_US)
+    outcomes = decide_all([((store, ANN), on_lane(debit())) for store in (1, 2)], batch, NOW_US)
 
-    assert [verdict.row.store_id for verdict in verdicts if verdict.row] == [1, 2]
-    assert [book.accounts[store, ANN].balance for store in (1, 2)] == [95, 95]
+    assert [outcome.row.store_id for outcome in outcomes if outcome.row] == [1, 2]
+    assert [batch.accounts[store, ANN].balance for store in (1, 2)] == [95, 95]
     # What the batch was made from is as it was.
     assert set(accounts.values()) == {ACTIVE}
 
@@ -292,15 +294,15 @@ def test_a_wrong_hour_does_not_spread(latest_us: int, times_us: list[int]) -> No
     """Given an account ahead of the clock, when a transaction moves it and another, then no account's time goes back,
     and a time far ahead is not handed on."""
     ahead = msgspec.structs.replace(ACTIVE, latest_at_us=latest_us)
-    book = Book({(STORE, ANN): ahead, (STORE, BOB): ACTIVE})
+    batch = BatchState({(STORE, ANN): ahead, (STORE, BOB): ACTIVE})
     entries = (
         PostEntry(account_id=ANN, side="debit", amount=5),
         PostEntry(account_id=BOB, side="credit", amount=5),
     )
 
-    [verdict] = decided(ahead, Post(entries=entries, reference="r", idempotency_key="post"), book=book)
+    [outcome] = decided(ahead, Post(entries=entries, reference="r", idempotency_key="post"), batch=batch)
 
-    assert [row.created_at_us for row in (verdict.row, *verdict.further) if row] == times_us
+    assert [row.created_at_us for row in (outcome.row, *outcome.further) if row] == times_us
 
 
 def test_a_broken_invariant_stops_the_batch() -> None:
@@ -308,16 +310,16 @@ def test_a_broken_invariant_stops_the_batch() -> None:
     wrong: Any = msgspec.structs.replace(on_lane(credit()), amount=-5)  # type: ignore[type-var]
 
     with pytest.raises(ArithmeticError, match="breaks the limit"):
-        decide_all([((STORE, ANN), wrong)], book_of(ACTIVE), NOW_US)
+        decide_all([((STORE, ANN), wrong)], batch_of(ACTIVE), NOW_US)
 
 
 def test_a_refused_reversal_can_be_tried_again() -> None:
     """Given an attempt that met a frozen account, when the account is active again, then the next attempt reverses."""
-    book = book_of(FROZEN)
-    refused = decided(FROZEN, reversal(), book=book)[0].row
-    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), book=book)
+    batch = batch_of(FROZEN)
+    refused = decided(FROZEN, reversal(), batch=batch)[0].row
+    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), batch=batch)
 
-    made = decided(ACTIVE, reversal(), book=book)[0].row
+    made = decided(ACTIVE, reversal(), batch=batch)[0].row
 
     assert refused is not None
     assert refused.rejection == "account_frozen"
@@ -329,13 +331,13 @@ def test_a_refused_reversal_can_be_tried_again() -> None:
 def test_two_attempts_make_one_reversal() -> None:
     first, second = decided(ACTIVE, reversal(), reversal())
 
-    assert second == Verdict(first.row, replayed=True)
+    assert second == Outcome(first.row, replayed=True)
 
 
 def test_an_attempt_that_comes_again_hears_its_own_answer() -> None:
     """Given a refused attempt, when the same one is delivered again, then it is not decided a second time."""
-    book, attempt = book_of(FROZEN), reversal()
-    refused = decided(FROZEN, attempt, book=book)[0]
-    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), book=book)
+    batch, attempt = batch_of(FROZEN), reversal()
+    refused = decided(FROZEN, attempt, batch=batch)[0]
+    decided(FROZEN, Unfreeze(account_id=ANN, idempotency_key="u"), batch=batch)
 
-    assert decided(ACTIVE, attempt, book=book)[0] == Verdict(refused.row, replayed=True)
+    assert decided(ACTIVE, attempt, batch=batch)[0] == Outcome(refused.row, replayed=True)

@@ -13,7 +13,7 @@ from creditlane.schemas.commands import Command, Credit, Debit, OpenAccount, Pos
 from creditlane.schemas.identifiers import Position
 from creditlane.schemas.journal import JournalRow
 from creditlane.worker.ledger.decide import decide_all
-from creditlane.worker.ledger.state import UNOPENED, Book, Verdict
+from creditlane.worker.ledger.state import UNOPENED, BatchState, Outcome
 from creditlane.worker.ledger.transactions import positions_of
 from creditlane.worker.store.outbox import decided_rows, sequences_of
 
@@ -27,8 +27,8 @@ class Ledger:
     """The pure ledger over accounts that are open, with these balances and limits."""
 
     def __init__(self, balances: dict[str, int], limits: dict[str, int] | None = None) -> None:
-        self.book = Book({(STORE, account): UNOPENED for account in balances})
-        self.book.has_reversals = True
+        self.batch = BatchState({(STORE, account): UNOPENED for account in balances})
+        self.batch.has_reversals = True
         for account, balance in balances.items():
             limit = (limits or {}).get(account, 0)
             self.apply(
@@ -41,26 +41,26 @@ class Ledger:
                 )
             )
 
-    def apply(self, *commands: Command) -> list[Verdict]:
+    def apply(self, *commands: Command) -> list[Outcome]:
         addressed = [
             ((STORE, str(command.account_id)), decode_command(encode_command(command, "store_default")))
             for command in commands
         ]
-        return decide_all(addressed, self.book, 1_000)
+        return decide_all(addressed, self.batch, 1_000)
 
     def post(self, *legs: Leg, key: str = "post") -> JournalRow:
         entries = tuple({"account_id": account, "side": side, "amount": amount} for account, side, amount in legs)
-        (verdict,) = self.apply(Post(reference="r", idempotency_key=key, entries=entries))  # type: ignore[arg-type]
-        assert verdict.row is not None
-        return verdict.row
+        (outcome,) = self.apply(Post(reference="r", idempotency_key=key, entries=entries))  # type: ignore[arg-type]
+        assert outcome.row is not None
+        return outcome.row
 
-    def reverse(self, transaction: JournalRow) -> Verdict:
+    def reverse(self, transaction: JournalRow) -> Outcome:
         attempt = Reverse(account_id=transaction.account_id, transaction_id=str(transaction.transaction_id))
-        (verdict,) = self.apply(attempt)
-        return verdict
+        (outcome,) = self.apply(attempt)
+        return outcome
 
     def balance(self, account: str) -> int:
-        return self.book.accounts[STORE, account].balance
+        return self.batch.accounts[STORE, account].balance
 
 
 def spend(account: str, amount: int) -> Debit:
@@ -83,20 +83,20 @@ def test_what_passed_through_an_account_is_reversed(balances: dict[str, int], le
     made = ledger.post(*legs)
     assert made.rejection is None
 
-    verdict = ledger.reverse(made)
+    outcome = ledger.reverse(made)
 
-    assert verdict.row is not None
-    assert verdict.row.rejection is None
+    assert outcome.row is not None
+    assert outcome.row.rejection is None
     assert {account: ledger.balance(account) for account in balances} == balances
     # What the database demands of each row, and the proof of the running balance.
-    rows = sorted((verdict.row, *verdict.further), key=lambda row: (row.account_id, row.seq))
+    rows = sorted((outcome.row, *outcome.further), key=lambda row: (row.account_id, row.seq))
     assert all(row.balance_after >= 0 for row in rows)
     # Listed as the original lists what each undoes; the first holds the key, and all others name it.
-    undone = [Position(row.account_id, row.reversal_of or 0) for row in (verdict.row, *verdict.further)]
+    undone = [Position(row.account_id, row.reversal_of or 0) for row in (outcome.row, *outcome.further)]
     assert undone == positions_of(made)
-    assert positions_of(verdict.row) == [Position(row.account_id, row.seq) for row in (verdict.row, *verdict.further)]
-    assert {(row.transaction_account, row.transaction_seq) for row in verdict.further} == {
-        (verdict.row.account_id, verdict.row.seq)
+    assert positions_of(outcome.row) == [Position(row.account_id, row.seq) for row in (outcome.row, *outcome.further)]
+    assert {(row.transaction_account, row.transaction_seq) for row in outcome.further} == {
+        (outcome.row.account_id, outcome.row.seq)
     }
 
 
@@ -106,10 +106,10 @@ def test_what_was_spent_since_counts_at_the_end_and_not_on_the_way() -> None:
     made = ledger.post((ANN, "debit", 5), (BOB, "credit", 5), (BOB, "debit", 4), (ANN, "credit", 4))
     ledger.apply(spend(ANN, 4))
 
-    verdict = ledger.reverse(made)
+    outcome = ledger.reverse(made)
 
-    assert verdict.row is not None
-    assert (verdict.row.rejection, ledger.balance(ANN), ledger.balance(BOB)) == (None, 1, 0)
+    assert outcome.row is not None
+    assert (outcome.row.rejection, ledger.balance(ANN), ledger.balance(BOB)) == (None, 1, 0)
 
 
 def test_who_would_end_below_the_limit_is_named_with_what_the_whole_takes() -> None:
@@ -118,11 +118,11 @@ def test_who_would_end_below_the_limit_is_named_with_what_the_whole_takes() -> N
     made = ledger.post((ANN, "debit", 6), (BOB, "credit", 6), (BOB, "debit", 2), (ANN, "credit", 2))
     ledger.apply(spend(BOB, 1))
 
-    verdict = ledger.reverse(made)
+    outcome = ledger.reverse(made)
 
-    assert verdict.row is not None
-    assert verdict.row.rejection == "insufficient_balance"
-    content = msgspec.json.decode(verdict.row.content or "")
+    assert outcome.row is not None
+    assert outcome.row.rejection == "insufficient_balance"
+    content = msgspec.json.decode(outcome.row.content or "")
     assert content["obstacle"] == {"account_id": BOB, "needed": "4", "available": "3"}
     assert (ledger.balance(ANN), ledger.balance(BOB)) == (6, 3)
 
@@ -137,7 +137,7 @@ def test_the_places_of_its_entries_in_the_history_follow_their_numbers() -> None
 
     rows = decided_rows(ledger.apply(refused, reverse, refused.model_copy(update={"idempotency_key": "again"})))
 
-    counts = sequences_of(rows, ledger.book.accounts)
+    counts = sequences_of(rows, ledger.batch.accounts)
     of_ann = sorted((row.seq, count) for row, count in zip(rows, counts, strict=True) if row.account_id == ANN)
     # Three entries, a refusal, the two entries of the reversal, a refusal.
     assert of_ann == [(-2, 7), (-1, 4), (4, 5), (5, 6)]
@@ -177,11 +177,11 @@ def test_a_reversal_is_made_exactly_if_no_account_ends_below_its_limit(world: An
         net[account] += amount if side == "credit" else -amount
     ends = {account: ledger.balance(account) - net[account] for account in balances}
 
-    verdict = ledger.reverse(made)
+    outcome = ledger.reverse(made)
 
-    assert verdict.row is not None
+    assert outcome.row is not None
     is_possible = all(end >= -limits[account] for account, end in ends.items() if account in {leg[0] for leg in legs})
-    assert (verdict.row.rejection is None) is is_possible
+    assert (outcome.row.rejection is None) is is_possible
     if is_possible:
         assert {account: ledger.balance(account) for account in balances} == ends
-        assert all(row.balance_after >= -limits[row.account_id] for row in (verdict.row, *verdict.further))
+        assert all(row.balance_after >= -limits[row.account_id] for row in (outcome.row, *outcome.further))

@@ -4,7 +4,7 @@ import msgspec
 
 from creditlane.schemas.journal import JournalRow, Refusal
 from creditlane.schemas.worker_metrics import Distribution, StageTrouble, WorkerNumbers
-from creditlane.worker.ledger.state import Verdict
+from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.metrics import Counting
 
 
@@ -19,9 +19,9 @@ def read_back(counting: Counting) -> WorkerNumbers:
 def test_every_command_counts_as_what_became_of_it() -> None:
     counting = Counting()
 
-    counting.note_outcomes([Verdict(row()), Verdict(row()), Verdict(row(), replayed=True)])
-    counting.note_outcomes([Verdict(row("account_frozen")), Verdict(row("account_frozen"), replayed=True)])
-    counting.note_outcomes([Verdict(None, refusal=Refusal("dead_lettered", "m"))])
+    counting.note_outcomes([Outcome(row()), Outcome(row()), Outcome(row(), replayed=True)])
+    counting.note_outcomes([Outcome(row("account_frozen")), Outcome(row("account_frozen"), replayed=True)])
+    counting.note_outcomes([Outcome(None, refusal=Refusal("dead_lettered", "m"))])
 
     assert read_back(counting).outcomes == {"applied": 2, "replayed": 2, "account_frozen": 1, "dead_lettered": 1}
 

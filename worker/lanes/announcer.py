@@ -15,7 +15,7 @@ import structlog
 from ...lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
 from ...schemas.errors import IdempotencyKeyMismatch
 from ...schemas.journal import ANNOUNCEMENT_VERSION, Announcement, Reply, encode_announcements
-from ..ledger.state import Verdict
+from ..ledger.state import Outcome
 from . import scripts
 from .entries import Batch, Request
 from .redis_session import is_of_wrong_type, is_out_of_memory
@@ -48,15 +48,15 @@ class Announcer:
         self._keep_all_results = keep_all_results
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, verdicts: Sequence[Verdict], *, has_news: bool = False) -> bool:
-        """Send the verdicts to their producers, keep those that shall be kept, and wake who delivers news.
+    def announce(self, batch: Batch, outcomes: Sequence[Outcome], *, has_news: bool = False) -> bool:
+        """Send the outcomes to their producers, keep those that shall be kept, and wake who delivers news.
 
         Returns False if Redis is out of memory and has not taken all of it.
 
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
         """
-        decided = list(zip(batch.requests, verdicts, strict=True))
+        decided = list(zip(batch.requests, outcomes, strict=True))
         pipeline = self._client.pipeline(transaction=False)
         self._reply(pipeline, decided)
         self._keep(pipeline, decided)
@@ -89,12 +89,12 @@ class Announcer:
         if producers:
             pipeline.execute(raise_on_error=False)
 
-    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Outcome]]) -> None:
         replies: defaultdict[str, list[Reply]] = defaultdict(list)
-        for request, verdict in decided:
+        for request, outcome in decided:
             if request.producer_id is not None:
                 replies[request.producer_id].append(
-                    Reply(request.number, verdict.row, verdict.replayed, verdict.refusal)
+                    Reply(request.number, outcome.row, outcome.replayed, outcome.refusal)
                 )
         for producer_id, news in replies.items():
             key = self._keys.replies(producer_id)
@@ -108,18 +108,18 @@ class Announcer:
                     )
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
-    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Verdict]]) -> None:
+    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Outcome]]) -> None:
         kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
         if not self._keep_all_results:
             decided = [pair for pair in decided if pair[0].keep]
-        for request, verdict in decided:
+        for request, outcome in decided:
             command = request.command
             if command is None:
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
-            if verdict.refusal is None or verdict.refusal.code != IdempotencyKeyMismatch.code:
+            if outcome.refusal is None or outcome.refusal.code != IdempotencyKeyMismatch.code:
                 key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
-                news = Announcement(0, verdict.row, verdict.replayed, verdict.refusal, request.lane_entry.decode())
+                news = Announcement(0, outcome.row, outcome.replayed, outcome.refusal, request.lane_entry.decode())
                 kept[request.partition].append((key, encode_announcements([news])))
         settings = (self._result_ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
         for results in kept.values():

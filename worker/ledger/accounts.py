@@ -14,7 +14,7 @@ from ...schemas.errors import CreditlaneError
 from ...schemas.journal import JournalRow
 from ...schemas.kinds import Kind
 from ...schemas.results import moment_of
-from .state import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey
+from .state import UNOPENED, AccountKey, AddressedCommand, BatchState, IdempotencyKey
 
 Claim = tuple[int, OpenAccount]
 
@@ -43,13 +43,13 @@ def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCom
     return [commands[start:end] for start, end in pairwise([*cuts, len(commands)])]
 
 
-def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
+def claims_of(commands: Iterable[AddressedCommand], batch: BatchState) -> list[Claim]:
     """Return the commands of the batch that will open their account if its name is free.
 
     Only the first of several with one key or one account can: the ledger answers the later ones from the first.
     """
     claims: list[Claim] = []
-    keys: set[IdempotencyKey] = set(book.known)
+    keys: set[IdempotencyKey] = set(batch.known)
     accounts: set[AccountKey] = set()
     for account, command in commands:
         key = (account[0], command.idempotency_key)
@@ -58,7 +58,7 @@ def claims_of(commands: Iterable[AddressedCommand], book: Book) -> list[Claim]:
         if not new or command.kind != _OPEN_ACCOUNT or account in accounts:
             continue
         accounts.add(account)
-        if book.accounts[account].status == UNOPENED.status:
+        if batch.accounts[account].status == UNOPENED.status:
             claims.append((account[0], cast("OpenAccount", command)))
     return claims
 

@@ -1,7 +1,8 @@
 """The pure ledger: what a command does to an account. No clock, no socket, no database.
 
-`decide_all` walks a batch in lane order over a `Book`. A rule takes the account as it stands and gives the account as
-it stands afterwards, with the row that records the decision; `transactions` has the rules for several accounts.
+`decide_all` walks a batch in lane order over a `BatchState`, and changes nothing but that. A rule takes the account as
+it stands and gives the account as it stands afterwards, with the row that records the decision; `transactions` has the
+rules for several accounts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
 from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, Kind, content_of_row
 from ...schemas.statuses import Status
 from .entries import move, note
-from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, Book, Decision, Verdict
+from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, BatchState, Decision, Outcome
 from .transactions import decide_transaction, reversal_of
 
-AccountRule = Callable[[int, Any, AccountState, Book, int], Decision]
-TransactionRule = Callable[[int, LaneCommand, Book, int], Verdict]
+AccountRule = Callable[[int, Any, AccountState, BatchState, int], Decision]
+TransactionRule = Callable[[int, LaneCommand, BatchState, int], Outcome]
 _RuleT = TypeVar("_RuleT")
 
 #: Reference of the transaction that seeds an account.
@@ -35,39 +36,39 @@ _CLOSABLE = {_ACTIVE, _FROZEN}
 _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(Kind.DEBIT)
 
 
-def decide_all(commands: Iterable[AddressedCommand], book: Book, now_us: int) -> list[Verdict]:
-    """Decide commands in order; the book is brought up to date along the way."""
-    accounts, known, verdicts, account_rules = book.accounts, book.known, [], _ACCOUNT_RULES
+def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: int) -> list[Outcome]:
+    """Decide commands in order; the batch's state is brought up to date along the way."""
+    accounts, known, outcomes, account_rules = batch.accounts, batch.known, [], _ACCOUNT_RULES
     for account, command in commands:
         store_id = account[0]
         key = (store_id, command.idempotency_key)
         first = known.get(key)
         if first is not None:
-            verdicts.append(_answer_again(command, first))
+            outcomes.append(_answer_again(command, first))
             continue
         rule = account_rules.get(command.kind)
         if rule is None:
-            verdict = _TRANSACTION_RULES[command.kind](store_id, command, book, now_us)
-            if verdict.row is not None and not verdict.replayed:
+            outcome = _TRANSACTION_RULES[command.kind](store_id, command, batch, now_us)
+            if outcome.row is not None and not outcome.replayed:
                 # A reversal that was made has another key than the attempt.
-                known[key] = known[store_id, verdict.row.idempotency_key] = verdict.row
-            verdicts.append(verdict)
+                known[key] = known[store_id, outcome.row.idempotency_key] = outcome.row
+            outcomes.append(outcome)
             continue
-        state, row = rule(store_id, command, accounts[account], book, now_us)
+        state, row = rule(store_id, command, accounts[account], batch, now_us)
         accounts[account] = state
         known[key] = row
-        if book.has_reversals and row.seq > 0:
-            book.originals[store_id, Position(row.account_id, row.seq)] = row
-        verdicts.append(Verdict(row))
-    return verdicts
+        if batch.has_reversals and row.seq > 0:
+            batch.originals[store_id, Position(row.account_id, row.seq)] = row
+        outcomes.append(Outcome(row))
+    return outcomes
 
 
-def _answer_again(command: LaneCommand, first: JournalRow) -> Verdict:
+def _answer_again(command: LaneCommand, first: JournalRow) -> Outcome:
     differing = differing_fields(command, first)
     if not differing:
-        return Verdict(first, replayed=True)
+        return Outcome(first, replayed=True)
     message = f"The idempotency key was used before with another {', '.join(differing)}; send a new key."
-    return Verdict(None, refusal=Refusal(IdempotencyKeyMismatch.code, message, {"fields": differing}))
+    return Outcome(None, refusal=Refusal(IdempotencyKeyMismatch.code, message, {"fields": differing}))
 
 
 def differing_fields(command: LaneCommand, row: JournalRow) -> list[str]:
@@ -79,13 +80,13 @@ def differing_fields(command: LaneCommand, row: JournalRow) -> list[str]:
     return differing if command.account_id == row.account_id else ["account_id", *differing]
 
 
-def _open_account(store_id: int, command: OpenAccount, state: AccountState, book: Book, now_us: int) -> Decision:
+def _open_account(store_id: int, command: OpenAccount, state: AccountState, batch: BatchState, now_us: int) -> Decision:
     lane_command = cast("LaneCommand", command)
-    taken_by = book.names_taken.get((store_id, lane_command.account_id))
+    taken_by = batch.names_taken.get((store_id, lane_command.account_id))
     content = _content_of_open(command, taken_by if state.status == NO_ACCOUNT else None)
     if state.status != NO_ACCOUNT:
         return note(store_id, lane_command, state, now_us, "account_exists", content=content)
-    if (store_id, lane_command.account_id) in book.names_taken:
+    if (store_id, lane_command.account_id) in batch.names_taken:
         return note(store_id, lane_command, state, now_us, "account_name_taken", content=content)
     opened = msgspec.structs.replace(state, status=_ACTIVE, overdraft_limit=command.overdraft_limit)
     if command.initial_balance == 0:
@@ -113,7 +114,7 @@ def _content_of_open(command: OpenAccount, name_taken_by: str | None) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def _credit(store_id: int, command: Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _credit(store_id: int, command: Movement, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
     if state.status != _ACTIVE:
         obstacle = OBSTACLES[state.status]
@@ -125,7 +126,7 @@ def _content_of_metadata(command: Movement | Credit | Debit) -> str | None:
     return None if command.metadata is None else msgspec.json.encode({"metadata": command.metadata}).decode()
 
 
-def _debit(store_id: int, command: Movement, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _debit(store_id: int, command: Movement, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
     covered = state.available >= amount
     if state.status != _ACTIVE or not covered:
@@ -134,15 +135,15 @@ def _debit(store_id: int, command: Movement, state: AccountState, _book: Book, n
     return move(store_id, command, state, now_us, DEBIT_SIDE, amount, reference, kind=_DEBIT, content=content)
 
 
-def _freeze(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _freeze(store_id: int, command: LaneCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     return _change_status(store_id, command, state, now_us, {_ACTIVE}, _FROZEN)
 
 
-def _unfreeze(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _unfreeze(store_id: int, command: LaneCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     return _change_status(store_id, command, state, now_us, {_FROZEN}, _ACTIVE)
 
 
-def _close(store_id: int, command: LaneCommand, state: AccountState, _book: Book, now_us: int) -> Decision:
+def _close(store_id: int, command: LaneCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     if state.status in _CLOSABLE and state.balance < 0:
         return note(store_id, command, state, now_us, AccountOverdrawn.code)
     return _change_status(store_id, command, state, now_us, _CLOSABLE, _CLOSED)
@@ -156,14 +157,14 @@ def _change_status(
     return note(store_id, command, msgspec.structs.replace(state, status=to_status), now_us)
 
 
-def _post(store_id: int, command: LaneCommand, book: Book, now_us: int) -> Verdict:
-    row, *further = decide_transaction(store_id, command, book, now_us)
-    return Verdict(row, further=tuple(further))
+def _post(store_id: int, command: LaneCommand, batch: BatchState, now_us: int) -> Outcome:
+    row, *further = decide_transaction(store_id, command, batch, now_us)
+    return Outcome(row, further=tuple(further))
 
 
-def _reverse(store_id: int, command: LaneCommand, book: Book, now_us: int) -> Verdict:
-    made = reversal_of(store_id, command, book)
-    return _post(store_id, command, book, now_us) if made is None else Verdict(made, replayed=True)
+def _reverse(store_id: int, command: LaneCommand, batch: BatchState, now_us: int) -> Outcome:
+    made = reversal_of(store_id, command, batch)
+    return _post(store_id, command, batch, now_us) if made is None else Outcome(made, replayed=True)
 
 
 def table_of(kinds: Collection[Kind], rules: Mapping[Kind, _RuleT]) -> dict[str, _RuleT]:

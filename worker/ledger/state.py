@@ -35,7 +35,7 @@ AddressedCommand = tuple[AccountKey, LaneCommand]
 Decision = tuple[AccountState, JournalRow]
 
 
-class Book:
+class BatchState:
     """What a batch is decided against: everything of the ledger that its commands touch.
 
     It is the batch's own, and all that deciding changes; what it was made from stays as it was.
@@ -55,7 +55,7 @@ class Book:
         self.has_reversals = False
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of one command of a batch."""
 
     row: JournalRow | None

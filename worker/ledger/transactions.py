@@ -5,7 +5,7 @@ is made if no account ends below its limit, whatever way the original took. Henc
 takes from it, so that no balance on the way is below both that before and that after. It lists its entries in the order
 of the original, so its first is the one that undoes the original's first, whatever its number on the account.
 
-Pure, as the rest of the ledger: it brings the book's accounts up to date and gives the rows.
+Pure, as the rest of the ledger: it brings the batch's accounts up to date and gives the rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...schemas.journal import JournalRow
 from ...schemas.kinds import DEBIT_SIDE, NO_SIDE, SIDE_NAMES, SIDES, SPANNING, Kind
 from ...schemas.statuses import Status
 from .entries import move, note
-from .state import OBSTACLES, AccountKey, Book
+from .state import OBSTACLES, AccountKey, BatchState
 
 #: By how much an account's latest time may be ahead of the clock, so that a transaction takes it for its own, in
 #: microseconds: as far as a clock that is set is set back.
@@ -65,7 +65,7 @@ class _Obstacle(Exception):  # never leaves this module
         self.needed = needed if needed is not None or leg is None else leg.amount
 
 
-def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: int) -> list[JournalRow]:
+def decide_transaction(store_id: int, command: LaneCommand, batch: BatchState, now_us: int) -> list[JournalRow]:
     """Decide a post or a reversal whose key is new. The first row holds the key; on a rejection it is the only one.
 
     Of a reversal, entries of one account may stand in another order than their numbers.
@@ -73,15 +73,15 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
     account = (store_id, command.account_id)
     moved: dict[AccountKey, AccountState] = {}
     try:
-        legs, reference = _legs_of(store_id, command, book)
-        rows = _move_all(store_id, legs, reference, book, moved, now_us)
+        legs, reference = _legs_of(store_id, command, batch)
+        rows = _move_all(store_id, legs, reference, batch, moved, now_us)
     except _Obstacle as obstacle:
         leg = obstacle.leg
         side, amount = (leg.side, leg.amount) if leg and leg.account_id == command.account_id else (NO_SIDE, None)
         state, row = note(
             store_id,
             command,
-            book.accounts[account],
+            batch.accounts[account],
             now_us,
             obstacle.rejection,
             side,
@@ -89,20 +89,20 @@ def decide_transaction(store_id: int, command: LaneCommand, book: Book, now_us: 
             obstacle.reference,
             content=_content_of(command, None, obstacle),
         )
-        book.accounts[account] = state
+        batch.accounts[account] = state
         return [row]
-    book.accounts.update(moved)
+    batch.accounts.update(moved)
     rows[0] = msgspec.structs.replace(rows[0], content=_content_of(command, rows, None))
-    if book.has_reversals:
-        book.originals.update({(store_id, Position(row.account_id, row.seq)): row for row in rows})
+    if batch.has_reversals:
+        batch.originals.update({(store_id, Position(row.account_id, row.seq)): row for row in rows})
     return rows
 
 
-def reversal_of(store_id: int, command: LaneCommand, book: Book) -> JournalRow | None:
+def reversal_of(store_id: int, command: LaneCommand, batch: BatchState) -> JournalRow | None:
     """Return the reversal that another attempt has made already of what this command wants to reverse."""
     if command.kind != _REVERSE_WORD:
         return None
-    row = book.known.get((store_id, reversal_key(command.idempotency_key)))
+    row = batch.known.get((store_id, reversal_key(command.idempotency_key)))
     return row if row is not None and row.account_id == command.account_id else None
 
 
@@ -129,9 +129,9 @@ def positions_of(first: JournalRow) -> list[Position]:
     )
 
 
-def _legs_of(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg], str | None]:
+def _legs_of(store_id: int, command: LaneCommand, batch: BatchState) -> tuple[list[Leg], str | None]:
     if command.kind == _REVERSE_WORD:
-        return _legs_of_reversal(store_id, command, book)
+        return _legs_of_reversal(store_id, command, batch)
     post = cast("Post", command)
     legs = [
         Leg(
@@ -147,18 +147,18 @@ def _legs_of(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg]
     return legs, post.reference
 
 
-def _legs_of_reversal(store_id: int, command: LaneCommand, book: Book) -> tuple[list[Leg], str | None]:
-    status = book.accounts[store_id, command.account_id].status
+def _legs_of_reversal(store_id: int, command: LaneCommand, batch: BatchState) -> tuple[list[Leg], str | None]:
+    status = batch.accounts[store_id, command.account_id].status
     if status != _ACTIVE:
         raise _Obstacle(OBSTACLES[status])
     position = position_of(cast("Reverse", command).transaction_id)
-    first = book.originals.get((store_id, position)) if position else None
+    first = batch.originals.get((store_id, position)) if position else None
     if first is None or first.account_id != command.account_id or first.transaction_seq is not None:
         raise _Obstacle("transaction_not_found")
     if first.kind == _REVERSE:
         leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
         raise _Obstacle("reversal_not_reversible", leg, reference=first.reference)
-    originals = [book.originals[store_id, place] for place in positions_of(first)]
+    originals = [batch.originals[store_id, place] for place in positions_of(first)]
     key = reversal_key(command.idempotency_key)
     legs = [Leg(entry.account_id, key, -entry.side, entry.amount or 0, reversal_of=entry.seq) for entry in originals]
     return legs, first.reference
@@ -168,7 +168,7 @@ def _move_all(
     store_id: int,
     legs: list[Leg],
     reference: str | None,
-    book: Book,
+    batch: BatchState,
     moved: dict[AccountKey, AccountState],
     now_us: int,
 ) -> list[JournalRow]:
@@ -176,17 +176,17 @@ def _move_all(
     keys = [(store_id, leg.account_id) for leg in legs]
     # One moment for all of them, and no account's time goes back. An account that a wrong clock has left in the future
     # keeps its own time, and does not hand it on to the others.
-    latest = [book.accounts[key].latest_at_us for key in keys]
+    latest = [batch.accounts[key].latest_at_us for key in keys]
     at_us = max([now_us, *(at for at in latest if at <= now_us + MAX_AHEAD_US)])
     is_reversal = legs[0].reversal_of is not None
     places = list(range(len(legs)))
     if is_reversal:
-        _judge_whole(legs, [book.accounts[key] for key in keys], reference)
+        _judge_whole(legs, [batch.accounts[key] for key in keys], reference)
         places.sort(key=lambda place: legs[place].side == DEBIT_SIDE)
     made: dict[int, JournalRow] = {}
     for place in places:
         leg, key = legs[place], keys[place]
-        state = moved.get(key) or book.accounts[key]
+        state = moved.get(key) or batch.accounts[key]
         if not is_reversal:
             _judge(leg, state, leg.amount, reference)
         kind = _REVERSE if is_reversal else _POST

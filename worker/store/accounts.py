@@ -54,7 +54,7 @@ class AccountCache:
                     self._states.pop(account, None)
                 self._versions[lane] = version
 
-    def note_own_reach(self, versions: Mapping[int, LaneVersion]) -> None:
+    def note_own_writes(self, versions: Mapping[int, LaneVersion]) -> None:
         """Take note that this store's own transaction, just committed, has reached into these lanes of its worker.
 
         They were locked at these versions. What it moved there must be dropped as well; the rest is still true.

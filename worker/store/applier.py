@@ -20,7 +20,7 @@ from ...lanes.routing import partition_of
 from ...schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
 from ...schemas.journal import Refusal
 from ..lanes.entries import Batch, Request
-from ..ledger.state import AddressedCommand, Verdict
+from ..ledger.state import AddressedCommand, Outcome
 from .accounts import MAX_REMEMBERED_ACCOUNTS
 from .sizing import Cost, Sizing
 from .transaction import LedgerStore, PartitionsLost, StaleAccount, TransactionTooLarge
@@ -97,8 +97,8 @@ class Applier:
         """Return whether anything was written to the outbox since this was last asked."""
         return self._store.take_news()
 
-    def apply(self, batch: Batch) -> list[Verdict]:
-        """Return the verdicts of the batch's first requests, in order: of as many as fit into one transaction.
+    def apply(self, batch: Batch) -> list[Outcome]:
+        """Return the outcomes of the batch's first requests, in order: of as many as fit into one transaction.
 
         All of them are committed. The rest was not tried; it is a batch of its own.
 
@@ -113,7 +113,7 @@ class Applier:
             requests = batch.requests[: part.requests]
             began = time.monotonic()
             try:
-                verdicts = self._decide(requests, batch.epochs)
+                outcomes = self._decide(requests, batch.epochs)
             except (psycopg.Error, TransactionTooLarge) as error:
                 if not self._is_too_big(error, time.monotonic() - began):
                     raise
@@ -125,8 +125,8 @@ class Applier:
                 if part.requests == 1:
                     raise CommandTimedOut(requests[0].partition) from error
             else:
-                self._note_commit(part, requests, verdicts)
-                return verdicts
+                self._note_commit(part, requests, outcomes)
+                return outcomes
 
     def _is_too_big(self, error: Exception, seconds: float) -> bool:
         """Tell whether an attempt failed because it was too much at once, and not while it waited for others.
@@ -157,14 +157,14 @@ class Applier:
             error=_reason(error),
         )
 
-    def _note_commit(self, part: Cost, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+    def _note_commit(self, part: Cost, requests: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
         since = self._store.holds_lanes_since
-        if since is not None and len(verdicts) == len(requests):
+        if since is not None and len(outcomes) == len(requests):
             self._sizing.note_commit(part, time.monotonic() - since, self._store.written_characters)
         if part.requests == 1:
             self._sizing.forget_lone(requests[0])
 
-    def _give_up(self, request: Request, epochs: Mapping[int, int], error: Exception) -> Verdict:
+    def _give_up(self, request: Request, epochs: Mapping[int, int], error: Exception) -> Outcome:
         """Bury a request that never got through alone, unless an attempt was committed and we did not hear of it."""
         command = request.command
         if command is not None and command.store_id in self._stores:
@@ -174,7 +174,7 @@ class Applier:
         reason = f"{_reason(error)}; it did not get through alone either"
         return self._bury(request, epochs, CommandDeadLettered.code, reason)
 
-    def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
+    def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Outcome]:
         if self._careful_batches == 0:
             try:
                 return self._attempt(requests, epochs, careful=False)
@@ -192,11 +192,11 @@ class Applier:
         if unknown:
             self._stores.update(self._store.find_stores(unknown))
 
-    def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Verdict]:
+    def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Outcome]:
         collisions = 0
         while True:
             try:
-                verdicts = self._attempt(requests, epochs, careful=True)
+                outcomes = self._attempt(requests, epochs, careful=True)
             except Exception as error:
                 if not _culpable(error):
                     raise
@@ -204,26 +204,26 @@ class Applier:
                 if collisions in {0, MAX_COLLISIONS}:
                     return self._split(requests, epochs, error)
             else:
-                if any(verdict.replayed for verdict in verdicts):
+                if any(outcome.replayed for outcome in outcomes):
                     self._careful_batches = CAREFUL_BATCHES
-                return verdicts
+                return outcomes
 
-    def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Verdict]:
+    def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
         """Do the halves one after the other, in order; a request alone is the culprit."""
         if len(requests) == 1:
             return [self._bury(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
         half = len(requests) // 2
         _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
-        verdicts = self._apply_carefully(requests[:half], epochs)
-        if len(verdicts) < half:
-            return verdicts
+        outcomes = self._apply_carefully(requests[:half], epochs)
+        if len(outcomes) < half:
+            return outcomes
         try:
-            return [*verdicts, *self._apply_carefully(requests[half:], epochs)]
+            return [*outcomes, *self._apply_carefully(requests[half:], epochs)]
         except (psycopg.Error, CreditlaneError):
             # The first half is committed whatever became of the second, which meets the same again on its own.
-            return verdicts
+            return outcomes
 
-    def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+    def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
         try:
             commands = self._addressed(requests)
         except (KeyError, AttributeError):
@@ -252,7 +252,7 @@ class Applier:
             if lane_of((command := request.command).account_id) == request.partition  # type: ignore[union-attr]
         ]
 
-    def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Verdict]:
+    def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
         """Do as `_attempt` does, where some requests are unreadable, of a store that is not known yet, or misplaced."""
         self._learn_stores(requests)
         readable = [
@@ -261,14 +261,14 @@ class Applier:
             if request.command and request.command.store_id in self._stores and not self._is_misplaced(request)
         ]
         kept = set(map(id, readable))
-        # Before the others, whose verdicts would be repeats if one could not be buried. Burying twice adds nothing.
+        # Before the others, whose outcomes would be repeats if one could not be buried. Burying twice adds nothing.
         buried = {
             id(request): self._bury_unreadable(request, epochs) for request in requests if id(request) not in kept
         }
         decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
         return [next(decided) if id(request) in kept else buried[id(request)] for request in requests]
 
-    def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Verdict:
+    def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Outcome:
         if request.command is None:
             return self._bury(request, epochs, UndecodableCommand.code, request.flaw or "")
         if self._is_misplaced(request):
@@ -284,7 +284,7 @@ class Applier:
         lane_of, command = self._lane_of, request.command
         return lane_of is not None and command is not None and lane_of(command.account_id) != request.partition
 
-    def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Verdict:
+    def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
         """Move a request to the dead letters, and return what its producer is told."""
         command = request.command
         letter: tuple[Any, ...] = (
@@ -300,7 +300,7 @@ class Applier:
         refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
         self._store.bury(letter, command, refusal, _lease_of(request, epochs))
         _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
-        return Verdict(None, refusal=refusal)
+        return Outcome(None, refusal=refusal)
 
 
 def _lease_of(request: Request, epochs: Mapping[int, int]) -> dict[int, int]:

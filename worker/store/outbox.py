@@ -17,7 +17,7 @@ import psycopg
 from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
 from ...schemas.journal import JournalRow, Refusal
-from ..ledger.state import AccountKey, AddressedCommand, Verdict
+from ..ledger.state import AccountKey, AddressedCommand, Outcome
 from . import sql
 from .outbox_binary import OutboxRow, copy_bytes
 from .subscriptions import Subscriptions, Wanted
@@ -70,7 +70,7 @@ class Outbox:
     def write(
         self,
         commands: Sequence[AddressedCommand],
-        verdicts: Sequence[Verdict],
+        outcomes: Sequence[Outcome],
         rows: list[JournalRow],
         states: Mapping[AccountKey, AccountState],
         *,
@@ -84,16 +84,16 @@ class Outbox:
         news = news_of(rows, sequences, wanted) if wanted else {}
         if has_callbacks:
             places = {(row.store_id, row.account_id, row.seq): at for row, at in zip(rows, sequences, strict=True)}
-            for ((store_id, _), command), verdict in zip(commands, verdicts, strict=True):
+            for ((store_id, _), command), outcome in zip(commands, outcomes, strict=True):
                 if command.callback_url is not None:
-                    callback = _callback(store_id, command, command.callback_url, verdict, places)
+                    callback = _callback(store_id, command, command.callback_url, outcome, places)
                     news.setdefault(store_id, News()).callbacks.append(callback)
         self._insert(news)
 
     def write_refusal(self, store_id: int, command: LaneCommand, refusal: Refusal) -> None:
         """Write the result of a command that leaves no row, if it is to be sent anywhere."""
         if command.callback_url is not None:
-            callback = _callback(store_id, command, command.callback_url, Verdict(None, refusal=refusal), {})
+            callback = _callback(store_id, command, command.callback_url, Outcome(None, refusal=refusal), {})
             self._insert({store_id: News(callbacks=[callback])})
 
     def take_news(self) -> bool:
@@ -120,18 +120,18 @@ class Outbox:
             copy.write(copy_bytes(told))
 
 
-def decided_rows(verdicts: Iterable[Verdict]) -> list[JournalRow]:
+def decided_rows(outcomes: Iterable[Outcome]) -> list[JournalRow]:
     """Return every row that was decided now, in the order of the decisions, each account's in the order of its seq.
 
     A transaction lists its entries as its caller does; a reversal makes them in another order.
     """
     rows: list[JournalRow] = []
-    for verdict in verdicts:
-        if verdict.row is not None and not verdict.replayed:
-            if verdict.further:
-                rows += sorted((verdict.row, *verdict.further), key=_seq_of)
+    for outcome in outcomes:
+        if outcome.row is not None and not outcome.replayed:
+            if outcome.further:
+                rows += sorted((outcome.row, *outcome.further), key=_seq_of)
             else:
-                rows.append(verdict.row)
+                rows.append(outcome.row)
     return rows
 
 
@@ -168,8 +168,8 @@ def news_of(rows: list[JournalRow], sequences: list[int], wanted: Mapping[int, W
     return news
 
 
-def _callback(store_id: int, command: LaneCommand, url: str, verdict: Verdict, places: Sequences) -> Callback:
-    row, refusal = verdict.row, verdict.refusal
+def _callback(store_id: int, command: LaneCommand, url: str, outcome: Outcome, places: Sequences) -> Callback:
+    row, refusal = outcome.row, outcome.refusal
     return Callback(
         url,
         command.idempotency_key,

@@ -24,7 +24,7 @@ _POST, _REVERSE = Kind.POST.word, Kind.REVERSE.word
 Originals = dict[tuple[int, Position], JournalRow]
 
 
-class Reach(msgspec.Struct, frozen=True):
+class Scope(msgspec.Struct, frozen=True):
     """Empty for a batch without posts and reversals."""
 
     originals: Originals = {}
@@ -38,15 +38,15 @@ class Reach(msgspec.Struct, frozen=True):
     spans_accounts: bool = False
 
 
-NO_REACH = Reach()
+NO_SCOPE = Scope()
 
 
-def reach_of(
+def scope_of(
     connection: psycopg.Connection[tuple[Any, ...]],
     commands: Sequence[AddressedCommand],
     epochs: Mapping[int, int],
     partitions: int,
-) -> Reach:
+) -> Scope:
     """Return what the batch's transactions reach. Reads journal rows, which never change, so no lock is needed yet."""
     transactions = [
         (account, command)
@@ -54,7 +54,7 @@ def reach_of(
         if type(command) is not Movement and command.kind in SPANNING_WORDS
     ]
     if not transactions:
-        return NO_REACH
+        return NO_SCOPE
     wanted = {
         (account[0], position)
         for account, command in transactions
@@ -68,7 +68,7 @@ def reach_of(
         accounts |= accounts_of(account[0], command, originals)
     lanes = {account: partition_of(account[1], partitions) for account in accounts}
     foreign = {account: lane for account, lane in lanes.items() if lane not in epochs}
-    return Reach(
+    return Scope(
         originals=originals,
         accounts=frozenset(accounts),
         foreign_accounts=frozenset(foreign),

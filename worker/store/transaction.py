@@ -28,12 +28,12 @@ from ...schemas.results import moment_of
 from ...schemas.statuses import Status
 from ..ledger.accounts import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
 from ..ledger.decide import decide_all
-from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, Book, IdempotencyKey, Verdict
+from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, BatchState, IdempotencyKey, Outcome
 from . import sql
 from .accounts import AccountCache, LaneVersion
 from .journal_rows import copy_text, lines_of
 from .outbox import Outbox, decided_rows
-from .scope import NO_REACH, Reach, reach_of
+from .scope import NO_SCOPE, Scope, scope_of
 
 #: Most characters of a transaction's rows. It is only met where balances are far longer than before.
 MAX_WRITTEN_CHARACTERS = 16_000_000
@@ -113,7 +113,7 @@ class LedgerStore:
 
     def apply(
         self, commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool = False
-    ) -> list[Verdict]:
+    ) -> list[Outcome]:
         """Decide the commands in order and store every decision, all in one transaction.
 
         `epochs` are the leases under which the commands were read; an empty mapping checks none.
@@ -125,29 +125,29 @@ class LedgerStore:
             TransactionTooLarge: it is more than is done at once; nothing was stored. Never of one command.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
-        reach, locked = NO_REACH, _NOTHING_LOCKED
+        scope, locked = NO_SCOPE, _NOTHING_LOCKED
         try:
             version = self._open()
-            reach = reach_of(self._connection, commands, epochs, self._partitions)
-            locked = self._lock_lanes(version, epochs, reach.foreign_partitions)
+            scope = scope_of(self._connection, commands, epochs, self._partitions)
+            locked = self._lock_lanes(version, epochs, scope.foreign_partitions)
             self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
-            book = Book({})
-            book.has_reversals, book.originals = reach.has_reversals, dict(reach.originals)
-            careful = careful or reach.spans_accounts
-            verdicts = self._apply_parts(commands, book, reach, locked.now_us, careful=careful)
+            batch = BatchState({})
+            batch.has_reversals, batch.originals = scope.has_reversals, dict(scope.originals)
+            careful = careful or scope.spans_accounts
+            outcomes = self._apply_parts(commands, batch, scope, locked.now_us, careful=careful)
             self._connection.commit()
         except BaseException:
             self._roll_back()
             # What was remembered of these accounts may be why.
-            self._cache.drop([*(account for account, _ in commands), *reach.accounts])
+            self._cache.drop([*(account for account, _ in commands), *scope.accounts])
             raise
-        self._cache.update(book.accounts)
-        if reach.foreign_partitions:
+        self._cache.update(batch.accounts)
+        if scope.foreign_partitions:
             # Their own lanes' batches move these accounts on.
-            self._cache.drop(reach.foreign_accounts)
-            self._cache.note_own_reach(locked.versions_of(reach.foreign_partitions))
+            self._cache.drop(scope.foreign_accounts)
+            self._cache.note_own_writes(locked.versions_of(scope.foreign_partitions))
         self._cache.bound()
-        return verdicts
+        return outcomes
 
     def bury(
         self, letter: tuple[Any, ...], command: LaneCommand | None, refusal: Refusal, epochs: Mapping[int, int]
@@ -198,36 +198,36 @@ class LedgerStore:
         return dict(records)
 
     def _apply_parts(
-        self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, now_us: int, *, careful: bool
-    ) -> list[Verdict]:
+        self, commands: Sequence[AddressedCommand], batch: BatchState, scope: Scope, now_us: int, *, careful: bool
+    ) -> list[Outcome]:
         """Apply part after part, as long as a statement may take: many short ones would hold the lanes far longer."""
-        verdicts: list[Verdict] = []
+        outcomes: list[Outcome] = []
         began = time.monotonic()
         for part in parts_of(commands):
-            if verdicts and time.monotonic() - began > self._timeout_seconds:
-                raise TransactionTooLarge(f"{len(verdicts)} of {len(commands)} commands took too long")
-            verdicts += self._apply_part(part, book, reach, now_us, careful=careful)
-        return verdicts
+            if outcomes and time.monotonic() - began > self._timeout_seconds:
+                raise TransactionTooLarge(f"{len(outcomes)} of {len(commands)} commands took too long")
+            outcomes += self._apply_part(part, batch, scope, now_us, careful=careful)
+        return outcomes
 
     def _apply_part(
-        self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, now_us: int, *, careful: bool
-    ) -> list[Verdict]:
+        self, commands: Sequence[AddressedCommand], batch: BatchState, scope: Scope, now_us: int, *, careful: bool
+    ) -> list[Outcome]:
         # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
-        self._load(commands, book, reach, careful=careful)
-        opened = self._open_accounts(commands, book, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
-        seen = _statuses(commands, book, opened) if STATUS_CHANGE_WORDS & kinds else {}
-        verdicts = decide_all(commands, book, now_us)
-        rows = decided_rows(verdicts)
+        self._load(commands, batch, scope, careful=careful)
+        opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
+        seen = _statuses(commands, batch, opened) if STATUS_CHANGE_WORDS & kinds else {}
+        outcomes = decide_all(commands, batch, now_us)
+        rows = decided_rows(outcomes)
         if opened:
             check_opened(opened, rows)
         if rows:
             self._write(rows, len(commands))
         if seen:
-            self._change_statuses(rows, book, seen)
+            self._change_statuses(rows, batch, seen)
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
-        self._outbox.write(commands, verdicts, rows, book.accounts, has_callbacks=has_callbacks)
-        return verdicts
+        self._outbox.write(commands, outcomes, rows, batch.accounts, has_callbacks=has_callbacks)
+        return outcomes
 
     def _open(self) -> int:
         """Open a transaction that holds nothing yet, within limits of its own. Returns the version of subscriptions."""
@@ -278,24 +278,24 @@ class LedgerStore:
                 # The connection broke; the server rolls back, and the loop connects afresh.
                 self._connection.close()
 
-    def _load(self, commands: Sequence[AddressedCommand], book: Book, reach: Reach, *, careful: bool) -> None:
-        """Bring what these commands touch into the batch's book, beside what it has of the commands before them."""
+    def _load(self, commands: Sequence[AddressedCommand], batch: BatchState, scope: Scope, *, careful: bool) -> None:
+        """Bring what these commands touch into the batch's state, beside what it has of the commands before them."""
         if careful:
-            wanted = {account for account, _ in commands} | reach.accounts
+            wanted = {account for account, _ in commands} | scope.accounts
             self._lock_accounts(wanted)
-            book.known |= self._load_known({(account[0], command.idempotency_key) for account, command in commands})
+            batch.known |= self._load_known({(account[0], command.idempotency_key) for account, command in commands})
         else:
             accounts: Iterable[AccountKey] = map(_account_of, commands)
-            if book.accounts:
+            if batch.accounts:
                 # Those of earlier parts are here already, and further than what is remembered of them.
-                accounts = filterfalse(book.accounts.__contains__, accounts)
+                accounts = filterfalse(batch.accounts.__contains__, accounts)
             remembered, wanted = self._cache.recall(accounts)
-            book.accounts |= remembered
+            batch.accounts |= remembered
         if wanted:
             loaded = self._load_accounts(wanted)
             self._cache.remember(loaded)
-            book.accounts |= loaded
-        if reach.has_reversals:
+            batch.accounts |= loaded
+        if scope.has_reversals:
             # Whether it was tried or made before is asked also of an optimistic batch: neither collides with the other.
             tried = {
                 (account[0], key)
@@ -303,7 +303,7 @@ class LedgerStore:
                 if command.kind == Kind.REVERSE.word
                 for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
-            book.known |= self._load_known(tried) if tried else {}
+            batch.known |= self._load_known(tried) if tried else {}
 
     def _lock_accounts(self, wanted: set[AccountKey]) -> None:
         self._connection.execute(sql.LOCK_ACCOUNTS, _account_columns(wanted))
@@ -328,14 +328,14 @@ class LedgerStore:
         rows = map(row_of, records)
         return {(row.store_id, row.idempotency_key): row for row in rows}
 
-    def _open_accounts(self, commands: Sequence[AddressedCommand], book: Book, now_us: int) -> set[AccountKey]:
-        """Claim ids and names for the batch's new accounts; those refused go to the book. Returns the opened ones."""
-        claims = claims_of(commands, book)
+    def _open_accounts(self, commands: Sequence[AddressedCommand], batch: BatchState, now_us: int) -> set[AccountKey]:
+        """Claim ids and names for the batch's new accounts; those refused go to its state. Returns the opened ones."""
+        claims = claims_of(commands, batch)
         opened: set[AccountKey] = set()
         if claims:
             records = self._connection.execute(sql.CLAIM_ACCOUNTS, claim_columns(claims, now_us))
             opened = {(store_id, ACCOUNT_PREFIX + account_id.hex) for store_id, account_id in records}
-        book.names_taken = self._holders_of_names([claim for claim in claims if account_of_claim(claim) not in opened])
+        batch.names_taken = self._holders_of_names([claim for claim in claims if account_of_claim(claim) not in opened])
         return opened
 
     def _holders_of_names(self, refused: Sequence[Claim]) -> dict[AccountKey, str | None]:
@@ -359,7 +359,7 @@ class LedgerStore:
             for start in range(0, len(lines), step):
                 copy.write(copy_text(lines[start : start + step]))
 
-    def _change_statuses(self, rows: Iterable[JournalRow], book: Book, seen: Mapping[AccountKey, int]) -> None:
+    def _change_statuses(self, rows: Iterable[JournalRow], batch: BatchState, seen: Mapping[AccountKey, int]) -> None:
         moments = {
             (row.store_id, row.account_id): row.created_at_us
             for row in rows
@@ -373,7 +373,7 @@ class LedgerStore:
             {
                 **_account_columns(changed),
                 "seen": [seen[account] for account in changed],
-                "statuses": [book.accounts[account].status for account in changed],
+                "statuses": [batch.accounts[account].status for account in changed],
                 "moments": [moment_of(moments[account]) for account in changed],
             },
         )
@@ -382,11 +382,11 @@ class LedgerStore:
 
 
 def _statuses(
-    commands: Iterable[AddressedCommand], book: Book, opened: Collection[AccountKey]
+    commands: Iterable[AddressedCommand], batch: BatchState, opened: Collection[AccountKey]
 ) -> dict[AccountKey, int]:
     """Return the status that each account has in the database, of those whose status the commands may change."""
     return {
-        account: int(Status.ACTIVE) if account in opened else book.accounts[account].status
+        account: int(Status.ACTIVE) if account in opened else batch.accounts[account].status
         for account, command in commands
         if command.kind in STATUS_CHANGE_WORDS
     }
