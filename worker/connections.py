@@ -9,10 +9,9 @@ import redis
 
 from ..lanes.postgres import sessions as postgres_sessions
 from ..lanes.postgres.sessions import SILENCE_SECONDS, UNLIMITED, AsyncPostgresSession, PostgresSession, silent_for
+from ..lanes.redis.connections import connection_options
 from ..schemas.redis_urls import readable_redis_url
 
-#: How long to wait for a connection to Redis to be made, in seconds.
-CONNECT_TIMEOUT_SECONDS = 5
 #: How long Redis may take to answer, beyond what a blocking read asks for, in seconds.
 REDIS_TIMEOUT_SECONDS = 10.0
 
@@ -69,12 +68,7 @@ def connect_redis(redis_url: str, *, answer_seconds: float = REDIS_TIMEOUT_SECON
     """
     with readable_redis_url(redis_url):
         client = redis.Redis.from_url(
-            redis_url,
-            protocol=2,
-            decode_responses=False,
-            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_seconds),
-            socket_timeout=answer_seconds,
-            **options,
+            redis_url, **connection_options(redis_url, answer_seconds=answer_seconds), **options
         )
         # Connects to nothing, and says no to options that there are not.
         client.connection_pool.make_connection()

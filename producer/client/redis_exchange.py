@@ -1,4 +1,4 @@
-"""What both faces say to Redis in the same words: connection options, limits, and the two ways an exchange can fail.
+"""What both faces say to Redis in the same words: limits, and the two ways an exchange can fail.
 
 The clients speak RESP2 over redis-py's connections without its command layer. That pins the shape of every answer on
 every version of server and library, and it keeps a command that was never sent apart from one whose answer was lost.
@@ -24,8 +24,6 @@ from ...lanes.keys import Keys
 from ...schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
 from ...schemas.installation import Installation
 
-#: How long a connection to Redis may take, in seconds; less where the caller's deadline is nearer.
-CONNECT_TIMEOUT_SECONDS = 5.0
 #: How long one answer of Redis may take, in seconds; less where the caller's deadline is nearer.
 ANSWER_TIMEOUT_SECONDS = 5.0
 #: How long an exchange may take with all its attempts where its caller has no deadline, in seconds.
@@ -67,25 +65,8 @@ Call = tuple[str | bytes | int, ...]
 #: Most connections of one client; who finds all of them taken waits for one, as long as its deadline lets it.
 MAX_CONNECTIONS = 32
 
-#: Options of every pool and connection: RESP2 whatever the library's default, bytes in and out, no hidden retries.
-CONNECTION_OPTIONS: Mapping[str, Any] = {
-    "protocol": 2,
-    "decode_responses": False,
-    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-    "socket_timeout": ANSWER_TIMEOUT_SECONDS,
-    "socket_keepalive": True,
-}
 #: What a URL may say to a pool of the library that makes its callers wait.
 POOL_OPTIONS = frozenset({"timeout"})
-#: A unix socket has no keep-alive.
-UNIX_CONNECTION_OPTIONS: Mapping[str, Any] = {
-    name: value for name, value in CONNECTION_OPTIONS.items() if name != "socket_keepalive"
-}
-
-
-def connection_options(url: str) -> Mapping[str, Any]:
-    """Return the options for a connection to this URL."""
-    return UNIX_CONNECTION_OPTIONS if url.startswith("unix:") else CONNECTION_OPTIONS
 
 
 def options_of_connection(options: Mapping[str, Any]) -> dict[str, Any]:

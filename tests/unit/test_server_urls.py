@@ -131,6 +131,16 @@ def test_what_the_driver_of_redis_takes_is_taken(url: str) -> None:
     connect_redis(url).close()
 
 
+@pytest.mark.parametrize(("url", "keepalive"), [("redis://h:7/1", True), ("unix:///tmp/r.sock", None)])
+def test_every_connection_to_redis_is_told_the_same(url: str, keepalive: bool | None) -> None:
+    with connect_redis(url) as client:
+        made = [client.connection_pool.connection_kwargs, RedisWire(url)._maker.connection_kwargs]
+    made.append(AsyncRedisWire(url)._maker.connection_kwargs)
+
+    told = [(each["protocol"], each["decode_responses"], each.get("socket_keepalive")) for each in made]
+    assert told == [(2, False, keepalive)] * 3
+
+
 def told_by(error: BaseException) -> str:
     """Everything that a traceback of the error says, however it is shown."""
     texts: list[str] = []

@@ -13,12 +13,13 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ResponseError
 
 from ....lanes.deadlines import seconds_until
-from ..redis_exchange import CLOSE_SECONDS, connection_options, options_of_connection
+from ....lanes.redis.connections import connection_options
+from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, CLOSE_SECONDS, options_of_connection
 
 
 def maker_of(url: str) -> Any:
     """Return what has read the URL and knows how to make connections; redis-py is only partly typed."""
-    maker: Any = ConnectionPool.from_url(url, **connection_options(url))
+    maker: Any = ConnectionPool.from_url(url, **connection_options(url, answer_seconds=ANSWER_TIMEOUT_SECONDS))
     maker.connection_kwargs = options_of_connection(maker.connection_kwargs)
     return maker
 

@@ -13,7 +13,8 @@ from redis.connection import ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from ....lanes.deadlines import seconds_until
-from ..redis_exchange import connection_options, options_of_connection
+from ....lanes.redis.connections import connection_options
+from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, options_of_connection
 
 #: A socket takes 0 as not to wait at all, and says so with another error than that the time is up.
 _LEAST_SOCKET_SECONDS = 0.001
@@ -61,7 +62,7 @@ class _TimedSocket:
 
 def maker_of(url: str) -> Any:
     """Return what has read the URL and knows how to make connections; redis-py is only partly typed."""
-    maker: Any = ConnectionPool.from_url(url, **connection_options(url))
+    maker: Any = ConnectionPool.from_url(url, **connection_options(url, answer_seconds=ANSWER_TIMEOUT_SECONDS))
     maker.connection_kwargs = options_of_connection(maker.connection_kwargs)
     return maker
 
