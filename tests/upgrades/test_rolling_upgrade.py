@@ -37,12 +37,12 @@ EACH = 2 if LONG else 1
 #: How often the new release is rolled out, and all but the last time rolled back.
 TIMES = 4 if LONG else 1
 #: Calls that each program makes in each step: more than it takes to reach every lane with every kind of call.
-CALLS = 300 if LONG else 18
+CALLS = 100 if LONG else 18
 #: Either puts what is due on its lane.
 QUEUES = ("deliveries", "jobs") if LONG else ("deliveries",)
 PARTITIONS = 8
 
-pytestmark = pytest.mark.timeout(3_000 if LONG else 300)
+pytestmark = pytest.mark.timeout(3_000 if LONG else 600)
 
 #: Prints what the previous release lets the users of Redis do, as lines of an ACL file.
 ACL_LINES = """
