@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from ...lanes.backoff import growing_pauses
 from ...lanes.deadlines import deadline_in
@@ -60,16 +61,20 @@ class FairSender(AsyncSender):
         """Return a chunk that is to be sent, whose results are announced to nobody."""
         return self._enqueue_as(chunk, NO_PRODUCER, 0, keep=False)
 
-    async def deliver(self, enqueue: ChunkEnqueue, stall_seconds: float) -> None:
+    async def deliver(
+        self, enqueue: ChunkEnqueue, stall_seconds: float, pause: Callable[[float], Awaitable[None]] = sleep
+    ) -> None:
         """Put the chunk on its lanes. On an error, the `entries` say which of its commands are accepted.
+
+        `pause` waits for so many seconds, while there is no room.
 
         Raises:
             LaneFull: a lane took nothing for `stall_seconds`, or the store had its share of Redis for so long.
             Unavailable, OutcomeUnknown: as for `send`.
         """
-        await self._wait_for_share(enqueue.chunk, stall_seconds)
+        await self._wait_for_share(enqueue.chunk, stall_seconds, pause)
         begun = await self._begin(enqueue, deadline_in(stall_seconds))
-        await self._finish(begun, stall_seconds, accepted_before=0)
+        await self._finish(begun, stall_seconds, accepted_before=0, pause=pause)
 
     def _enqueue_as(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> ChunkEnqueue:
         return ChunkEnqueue(
@@ -82,7 +87,9 @@ class FairSender(AsyncSender):
             clocks=self._clocks,
         )
 
-    async def _wait_for_share(self, chunk: Chunk, stall_seconds: float) -> None:
+    async def _wait_for_share(
+        self, chunk: Chunk, stall_seconds: float, pause: Callable[[float], Awaitable[None]] = sleep
+    ) -> None:
         """Wait until the store has less than its share of Redis, or raise LaneFull after so long."""
         pauses, gives_up_at = growing_pauses(*FULL_LANE_PAUSES), time.monotonic() + stall_seconds
         while self._memory.has_share(chunk.store_id):
@@ -91,7 +98,7 @@ class FairSender(AsyncSender):
                     "This store has its share of what Redis may hold; try again shortly.",
                     partition=next(iter(chunk.lanes)),
                 )
-            await sleep(next(pauses))
+            await pause(next(pauses))
 
 
 class FairSession(AsyncSession):

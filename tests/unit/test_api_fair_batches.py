@@ -139,3 +139,82 @@ async def test_a_turn_that_fails_is_the_next_ones() -> None:
 
     async with asyncio.timeout(30):
         assert await most_at_once(turns, ["a", "a"]) == 1
+
+
+@pytest.mark.usefixtures("rests")
+async def test_a_parcel_that_waits_for_room_leaves_its_turn_to_the_next() -> None:
+    """Given a parcel that finds no room on its lane, then another of the store is sent while it waits, and it goes on
+    when nobody has the turn: again one at a time, the one that came later first."""
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("b")
+    full, sent, order = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def without_room() -> None:
+        async with turns.turn("a", WIRE) as pause:
+            full.set()
+            while not sent.is_set():
+                await pause(0.001)
+            order.append("first")
+
+    async def with_room() -> None:
+        await full.wait()
+        async with turns.turn("a", WIRE):
+            sent.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            order.append("second")
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(without_room(), with_room())
+
+    assert order == ["second", "first"]
+
+
+async def test_a_parcel_rests_before_it_waits_for_room_and_counts_no_waiting(
+    rests: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given parcels that are refused again and again, then each attempt is followed by a rest as long as it took: many
+    batches on a full lane are no more work for the process than others."""
+    monkeypatch.setattr(fair_batches, "MOST_REST_SECONDS", 60.0)
+    asking = AskingStores(Keys())
+    asking.note("b")
+
+    async with BatchTurns(asking).turn("a", WIRE) as pause:
+        await pause(1.0)
+        await pause(2.0)
+
+    assert rests == [7.0, 1.0, 7.0, 2.0, 7.0]
+
+
+@pytest.mark.usefixtures("rests")
+async def test_who_ends_while_it_waits_for_room_takes_no_turn_of_others() -> None:
+    """Given a client that leaves while its parcel waits for room and another parcel has the turn, then the turn stays
+    that one's: a third is not sent beside it."""
+    asking = AskingStores(Keys())
+    turns = BatchTurns(asking)
+    asking.note("b")
+    waits = asyncio.Event()
+
+    async def without_room() -> None:
+        async with turns.turn("a", WIRE) as pause:
+            waits.set()
+            while True:
+                await pause(0.001)
+
+    async def second() -> None:
+        async with turns.turn("a", WIRE):
+            leaving.cancel()
+            await asyncio.wait((leaving,))
+            third = asyncio.create_task(most_at_once(turns, ["a"]))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not third.done()
+        await third
+
+    leaving = asyncio.create_task(without_room())
+    await waits.wait()
+    async with asyncio.timeout(30):
+        await second()
+
+    assert turns._locks._locks == {}

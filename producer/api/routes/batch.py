@@ -29,7 +29,7 @@ from ..deps import RequestStore
 from ..errors import COMMANDS_PATH, Problem, detail_of, problem_of
 from ..fair_session import FairSession
 from ..idempotency_header import refuse_key_header
-from ..middleware.fair_batches import BatchTurns, ParcelSize
+from ..middleware.fair_batches import BatchTurns, ParcelSize, Pause
 from ..middleware.request_limits import Limits
 from ..openapi.batch import BATCH_REQUEST, BATCH_RESPONSES
 from ..spool import Spool
@@ -323,17 +323,17 @@ class Dispatch:
 
         Once the key is revoked, or a server cannot be reached, nothing more of the request is tried.
         """
-        async with self._turns.turn(self._store_id, self._session.wire):
-            return await self._send(parcel)
+        async with self._turns.turn(self._store_id, self._session.wire) as pause:
+            return await self._send(parcel, pause)
 
-    async def _send(self, parcel: Parcel) -> bytes:
+    async def _send(self, parcel: Parcel, pause: Pause) -> bytes:
         enqueue = self._session.sender.unannounced(parcel.chunk)
         # What is not even sent is not accepted, whatever is known of what was sent before.
         refusal: CreditlaneError | None = None if self._failure is None else Unavailable()
         if refusal is None and len(parcel.chunk):
             try:
                 await self._check_key()
-                await self._session.sender.deliver(enqueue, self._settings.wait_timeout_seconds)
+                await self._session.sender.deliver(enqueue, self._settings.wait_timeout_seconds, pause)
             except LaneFull as error:
                 refusal = error
             except CreditlaneError as error:

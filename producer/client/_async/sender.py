@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -129,9 +129,17 @@ class AsyncSender:
         return _Begun(enqueue, in_flight, deadline)
 
     async def _finish(
-        self, begun: _Begun, stall_seconds: float, accepted_before: int, deadline: float | None = None
+        self,
+        begun: _Begun,
+        stall_seconds: float,
+        accepted_before: int,
+        deadline: float | None = None,
+        pause: Callable[[float], Awaitable[None]] = sleep,
     ) -> None:
-        """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`."""
+        """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`.
+
+        `pause` waits for so many seconds, before a lane that is full is tried again.
+        """
         enqueue = begun.enqueue
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
         gives_up_at = time.monotonic() + stall_seconds
@@ -149,7 +157,7 @@ class AsyncSender:
             elif time.monotonic() >= gives_up_at:
                 raise enqueue.lane_full(accepted_before)
             else:
-                await sleep(next(pauses))
+                await pause(next(pauses))
             # A lane may be full to the last moment; what is asked then has the least that a call has.
             answers = await self._exchange(enqueue, deadline or deadline_in(seconds_until(gives_up_at)))
 

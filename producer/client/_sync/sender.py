@@ -129,8 +129,18 @@ class Sender:
             return _Begun(enqueue, None, deadline)
         return _Begun(enqueue, in_flight, deadline)
 
-    def _finish(self, begun: _Begun, stall_seconds: float, accepted_before: int, deadline: float | None = None) -> None:
-        """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`."""
+    def _finish(
+        self,
+        begun: _Begun,
+        stall_seconds: float,
+        accepted_before: int,
+        deadline: float | None = None,
+        pause: Callable[[float], None] = sleep,
+    ) -> None:
+        """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`.
+
+        `pause` waits for so many seconds, before a lane that is full is tried again.
+        """
         enqueue = begun.enqueue
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
         gives_up_at = time.monotonic() + stall_seconds
@@ -148,7 +158,7 @@ class Sender:
             elif time.monotonic() >= gives_up_at:
                 raise enqueue.lane_full(accepted_before)
             else:
-                sleep(next(pauses))
+                pause(next(pauses))
             # A lane may be full to the last moment; what is asked then has the least that a call has.
             answers = self._exchange(enqueue, deadline or deadline_in(seconds_until(gives_up_at)))
 

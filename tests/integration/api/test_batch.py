@@ -3,17 +3,21 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 from fastapi.testclient import TestClient
 
 from creditlane import AsyncClient, Settings
 from creditlane.audit.whole import verify
 from creditlane.lanes.keys import Keys
+from creditlane.lanes.routing import partition_of
 from creditlane.producer.api import spool
-from creditlane.producer.api.middleware import fair_batches
+from creditlane.producer.api.middleware import active_stores, fair_batches
 from creditlane.producer.api.middleware.fair_batches import ParcelSize
+from creditlane.producer.api.middleware.request_limits import Limits
 from creditlane.producer.client.redis_exchange import ExchangeFailed
 from creditlane.schemas.errors import OutcomeUnknown
 
@@ -122,6 +126,48 @@ def test_a_full_lane_refuses_its_own_lines_only(make_api: Callable[[Settings], T
     assert second[0]["error"] == {**second[2]["error"], "type": "rate_limit_error", "code": "lane_full"}
 
 
+def test_a_batch_that_waits_for_a_full_lane_keeps_none_of_its_store_waiting(
+    make_api: Callable[[Settings], TestClient], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given another store that asks as well, and a batch whose lane is full, then another batch of the same store is
+    answered meanwhile; and the first as soon as its lane has room."""
+    monkeypatch.setattr(active_stores, "ASKS_SECONDS", 1_000.0)
+    api = make_api(settings.model_copy(update={"lane_limit": 1, "wait_timeout_seconds": 10 * DEADLINE_SECONDS}))
+    limits: Limits = api.app.state.limits  # type: ignore[attr-defined]
+    limits.active_stores.note("store_other")
+    has_turn = threading.Event()
+    sender = api.app.state.session.sender  # type: ignore[attr-defined]
+    deliver = sender.deliver
+
+    async def noted(*arguments: Any) -> None:
+        has_turn.set()
+        await deliver(*arguments)
+
+    monkeypatch.setattr(sender, "deliver", noted)
+    full, free = {"id": "cca_" + "0" * 32}, {"id": "cca_" + "0" * 31 + "1"}
+    lane = partition_of(full["id"], settings.partitions or 0)
+    assert lane != partition_of(free["id"], settings.partitions or 0)
+
+    def send(account: dict[str, Any], number: int) -> list[str]:
+        answers = answers_of(api.post(COMMANDS, content=body_of([debit(account, number)])))
+        return [answer["status"] for answer in answers]
+
+    assert send(full, 1) == ["queued"]
+    has_turn.clear()
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(send, full, 2)
+        assert has_turn.wait(DEADLINE_SECONDS)
+        meanwhile = threads.submit(send, free, 3)
+        try:
+            assert meanwhile.result(DEADLINE_SECONDS) == ["queued"]
+            assert not waiting.done()
+        finally:
+            keys = Keys(settings.redis_prefix)
+            with redis.Redis.from_url(settings.require_redis_url()) as server:
+                server.delete(keys.lane(lane), keys.backlog(lane))
+        assert waiting.result(DEADLINE_SECONDS) == ["queued"]
+
+
 def test_an_empty_body_is_a_bad_request(api: TestClient) -> None:
     assert code_of(api.post(COMMANDS, content=b""), 400) == "validation_error"
     assert code_of(api.post(COMMANDS, content=b"{}\n", headers={"x-api-key": "cl_wrong"}), 401) == "unauthorized"
@@ -191,9 +237,9 @@ def test_parcels_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.Monke
     sizes: list[int] = []
     deliver = api.app.state.session.sender.deliver  # type: ignore[attr-defined]
 
-    async def measured(shipment: Any, patience: float) -> None:
+    async def measured(shipment: Any, *arguments: Any) -> None:
         sizes.append(sum(map(len, shipment.chunk.encoded)))
-        await deliver(shipment, patience)
+        await deliver(shipment, *arguments)
 
     monkeypatch.setattr(api.app.state.session.sender, "deliver", measured)  # type: ignore[attr-defined]
     lines = [debit({"id": "cca_" + "0" * 32}, number, metadata={"k": "v" * 400}) for number in range(20)]
