@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..producer.client._async.webhooks import AsyncWebhooks as _AsyncWebhooks
     from ..producer.client.tickets import Tickets
 else:
-    _AsyncClient = _AsyncWebhooks = object
+    from ..producer.client._async.command_methods import AsyncCommandMethods as _AsyncClient
+
+    _AsyncWebhooks = object
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -112,15 +114,7 @@ class AsyncFakeClient(_AsyncClient):
         return cls(load_settings(**overrides))
 
     if not TYPE_CHECKING:
-        open_account = _awaited(FakeClient.open_account)
         ensure_account = _awaited(FakeClient.ensure_account)
-        credit = _awaited(FakeClient.credit)
-        debit = _awaited(FakeClient.debit)
-        post = _awaited(FakeClient.post)
-        reverse = _awaited(FakeClient.reverse)
-        freeze = _awaited(FakeClient.freeze)
-        unfreeze = _awaited(FakeClient.unfreeze)
-        close_account = _awaited(FakeClient.close_account)
         enqueue = _awaited(FakeClient.enqueue)
 
     async def enqueue_many(
@@ -163,3 +157,13 @@ class AsyncFakeClient(_AsyncClient):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.settings.store}>"
+
+    # What the methods of the commands need of a client; the twin is this one's other face.
+    if not TYPE_CHECKING:
+        _open = _awaited(FakeClient._open)  # noqa: SLF001
+        _change = _awaited(FakeClient._change)  # noqa: SLF001
+        _decide = _awaited(FakeClient._decide)  # noqa: SLF001
+        _touches = _awaited(FakeClient._touches)  # noqa: SLF001
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self._twin._timeout(timeout)  # noqa: SLF001

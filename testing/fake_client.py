@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from ..producer.client.chunks import (
     Chunk,
@@ -14,7 +14,6 @@ from ..producer.client.chunks import (
     chunks_of,
     generated_key,
     make_command,
-    reversal_of,
     valid_account_id,
 )
 from ..producer.client.identity import CommandNumbers, new_producer_id
@@ -22,8 +21,8 @@ from ..producer.client.resolve import is_decided, overdue, own_ticket
 from ..producer.client.tickets import Tickets
 from ..producer.ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
-from ..schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
-from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown, TransactionNotFound
+from ..schemas.commands import Command, OpenAccount
+from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown
 from ..schemas.installation import DEFAULT_PARTITIONS
 from ..schemas.results import Result
 from ..schemas.settings import Settings, load_settings
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     # For type checkers it is a Client, so that it can be given to what asks for one; at run time it imports no driver.
     from ..producer.client._sync.client import Client as _Client
 else:
-    _Client = object
+    from ..producer.client._sync.command_methods import CommandMethods as _Client
 
 _ItemT = TypeVar("_ItemT")
 
@@ -75,35 +74,6 @@ class FakeClient(_Client):
         """Return a client with the settings of the environment, over a ledger of its own; as `Client.from_env`."""
         return cls(load_settings(**overrides))
 
-    def open_account(
-        self,
-        *,
-        customer_id: str,
-        name: str = "default",
-        unit_label: str = "credits",
-        initial_balance: int | str = 0,
-        overdraft_limit: int | str = 0,
-        idempotency_key: str | None = None,
-        account_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Account:
-        """Open an account and return it, as `Client.open_account`."""
-        command = make_command(
-            OpenAccount,
-            idempotency_key=idempotency_key or generated_key("open"),
-            account_id=account_id,
-            customer_id=customer_id,
-            name=name,
-            unit_label=unit_label,
-            initial_balance=initial_balance,
-            overdraft_limit=overdraft_limit,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._changed_account(command, timeout)
-
     def ensure_account(
         self,
         *,
@@ -126,99 +96,7 @@ class FakeClient(_Client):
             overdraft_limit=overdraft_limit,
             metadata=metadata,
         )
-        return self._account_of_name(customer_id, name) or self._changed_account(command, timeout)
-
-    def credit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Add to the account's balance and return the result, as `Client.credit`."""
-        command = make_command(
-            Credit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._applied(command, timeout)
-
-    def debit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Take from the account's balance and return the result, as `Client.debit`."""
-        command = make_command(
-            Debit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._applied(command, timeout)
-
-    def post(
-        self,
-        entries: Iterable[PostEntry | Mapping[str, Any]],
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Move amounts between accounts, all or nothing, and return the result, as `Client.post`."""
-        command = make_command(
-            Post,
-            entries=tuple(entries),
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._applied(command, timeout)
-
-    def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
-        """Undo a whole transaction, once, and return the result, as `Client.reverse`."""
-        command = reversal_of(valid_account_id(account_id), transaction_id)
-        store = self._store_ledger()
-        if command.account_id != account_id and not store_reads.touches(store, transaction_id, account_id):
-            raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
-        return self._applied(command, timeout)
-
-    def freeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
-        """Stop all movement on the account and return it, as `Client.freeze`."""
-        key = idempotency_key or generated_key("freeze")
-        return self._changed_account(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
-
-    def unfreeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
-        """Let a frozen account move again and return it, as `Client.unfreeze`."""
-        key = idempotency_key or generated_key("unfreeze")
-        return self._changed_account(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
-
-    def close_account(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> Account:
-        """Close the account for good and return it, as `Client.close_account`."""
-        key = idempotency_key or generated_key("close")
-        return self._changed_account(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+        return self._account_of_name(customer_id, name) or self._open(command, timeout)
 
     def enqueue(self, command: Command) -> Ticket:
         """Put the command on its account's lane and return its ticket, as `Client.enqueue`."""
@@ -269,7 +147,7 @@ class FakeClient(_Client):
         ticket = own_ticket(ticket, self.settings.store)
         result = self._open_ledger().result(ticket)
         if not is_decided(result):
-            raise overdue(ticket, self._seconds(timeout))
+            raise overdue(ticket, self._timeout(timeout))
         return result
 
     def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> Iterator[Result]:
@@ -280,7 +158,7 @@ class FakeClient(_Client):
         """
         store = self.settings.store
         wanted = list(dict.fromkeys(own_ticket(ticket, store) for ticket in tickets))
-        return self._results_of(wanted, self._seconds(timeout))
+        return self._results_of(wanted, self._timeout(timeout))
 
     def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
         """Return the account's balance, as `Client.balance`."""
@@ -357,10 +235,16 @@ class FakeClient(_Client):
         account_id = store.holder_of_name(customer_id, name)
         return None if account_id is None else store_reads.account(store, account_id)
 
-    def _changed_account(self, command: Command, timeout: float | None) -> Account:
-        return store_reads.account(self._store_ledger(), self._applied(command, timeout).account_id)
+    def _open(self, command: OpenAccount, timeout: float | None) -> Account:
+        return self._change(command, timeout)
 
-    def _applied(self, command: Command, timeout: float | None) -> Result:
+    def _change(self, command: Command, timeout: float | None) -> Account:
+        return store_reads.account(self._store_ledger(), self._decide(command, timeout).account_id)
+
+    def _touches(self, transaction_id: str, account_id: str, seconds: float) -> bool:  # noqa: ARG002  nothing is waited for
+        return store_reads.touches(self._store_ledger(), transaction_id, account_id)
+
+    def _decide(self, command: Command, timeout: float | None) -> Result:
         result = self.wait(self._put(command, kept=False), timeout)
         result.raise_for_rejection()
         return result
@@ -389,7 +273,7 @@ class FakeClient(_Client):
                 ticket=undecided[0],
             )
 
-    def _seconds(self, timeout: float | None) -> float:
+    def _timeout(self, timeout: float | None) -> float:
         return self.settings.wait_timeout_seconds if timeout is None else timeout
 
     def _store_ledger(self) -> StoreLedger:

@@ -22,7 +22,7 @@ BY_HAND = ("concurrency", "redis_socket")
 
 
 def public_methods(kind: type) -> dict[str, Any]:
-    return {name: member for name, member in vars(kind).items() if not name.startswith("_")}
+    return {name: member for name, member in inspect.getmembers(kind) if not name.startswith("_")}
 
 
 METHODS = [(kind, name) for kind in (Client, AsyncClient, Webhooks, AsyncWebhooks) for name in public_methods(kind)]

@@ -6,24 +6,25 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from ....lanes.deadlines import deadline_in, rest_of, seconds_until
 from ....lanes.routing import partition_of
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
-from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
-from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
+from ....schemas.commands import Command, OpenAccount
+from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, Unavailable
 from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
 from ...operations.webhooks import low_balance_operation
-from ..chunks import chunk_of, generated_key, make_command, reversal_of, valid_account_id
+from ..chunks import chunk_of, generated_key, make_command, valid_account_id
 from ..collect import ResultCollector
 from ..lane_reads import PendingCount
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
+from .command_methods import AsyncCommandMethods
 from .concurrency import Scoped
 from .session import AsyncSession
 from .webhooks import AsyncWebhooks
@@ -31,7 +32,7 @@ from .webhooks import AsyncWebhooks
 CLOSED = "This client is closed; make a new one."
 
 
-class AsyncClient:
+class AsyncClient(AsyncCommandMethods):
     """Puts commands of one store on the lanes and gets their results back. The tasks of an event loop may share one.
 
     Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
@@ -58,44 +59,6 @@ class AsyncClient:
             ConfigurationError: a value is not allowed; the message names it.
         """
         return cls(load_settings(**overrides))
-
-    async def open_account(
-        self,
-        *,
-        customer_id: str,
-        name: str = "default",
-        unit_label: str = "credits",
-        initial_balance: int | str = 0,
-        overdraft_limit: int | str = 0,
-        idempotency_key: str | None = None,
-        account_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Account:
-        """Open an account and return it as it is now. Without a key, every call is a request of its own.
-
-        Raises:
-            InvalidCommand: a field breaks its rule; nothing was sent.
-            AccountNameTaken: the customer has an open account of this name; `details["account_id"]` says which.
-            AccountExists: the given account id is taken.
-            IdempotencyKeyMismatch: the key belongs to another request.
-            LaneFull, OutcomeUnknown: as for `debit`; the latter also where the account was opened by an earlier call
-                and cannot be read.
-        """
-        command = make_command(
-            OpenAccount,
-            idempotency_key=idempotency_key or generated_key("open"),
-            account_id=account_id,
-            customer_id=customer_id,
-            name=name,
-            unit_label=unit_label,
-            initial_balance=initial_balance,
-            overdraft_limit=overdraft_limit,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return await self._open(command, self._timeout(timeout))
 
     async def ensure_account(
         self,
@@ -140,131 +103,6 @@ class AsyncClient:
                 attempts_left -= 1
                 if not attempts_left:
                     raise
-
-    async def credit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Add to the account's balance and return the result; raises as `debit` does."""
-        command = make_command(
-            Credit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return await self._decide(command, timeout)
-
-    async def debit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
-
-        Raises:
-            InvalidCommand: a field breaks its rule; nothing was sent.
-            Rejected: the ledger decided against it; the subclass says why. The key keeps this answer for ever.
-            LaneFull: the account's lane is at its limit and accepted nothing.
-            OutcomeUnknown: no result within `timeout` seconds (else the setting's); its `ticket` can be asked again,
-                or is None when not even the acceptance is known. Sending the same again is always safe.
-            CommandDeadLettered: it could not be decided; an operator sees it.
-        """
-        command = make_command(
-            Debit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return await self._decide(command, timeout)
-
-    async def post(
-        self,
-        entries: Iterable[PostEntry | Mapping[str, Any]],
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
-
-        An entry names `account_id`, `side` ("debit" or "credit") and `amount`; the result is that of the first one.
-
-        Raises:
-            UnbalancedTransaction: the debits do not equal the credits.
-        """
-        command = make_command(
-            Post,
-            entries=tuple(entries),
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return await self._decide(command, timeout)
-
-    async def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
-        """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
-
-        Of a transaction of several entries all are undone, whichever of its accounts is named.
-
-        Raises:
-            TransactionNotFound: the account has no such transaction.
-            ReversalNotReversible: the transaction is a reversal.
-        """
-        command = reversal_of(valid_account_id(account_id), transaction_id)
-        # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
-        deadline = deadline_in(seconds := self._timeout(timeout))
-        if command.account_id != account_id:
-            touches = await self._session().reader.touches(transaction_id, account_id, seconds)
-            if not touches:
-                raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
-        return await self._decide(command, seconds_until(deadline))
-
-    async def freeze(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> Account:
-        """Stop all movement on the account and return it; raises as `debit` does."""
-        key = idempotency_key or generated_key("freeze")
-        return await self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
-
-    async def unfreeze(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> Account:
-        """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
-        key = idempotency_key or generated_key("unfreeze")
-        return await self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
-
-    async def close_account(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> Account:
-        """Close the account for good and return it; raises as `debit` does.
-
-        Raises:
-            AccountOverdrawn: its balance is below zero.
-        """
-        key = idempotency_key or generated_key("close")
-        return await self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
 
     async def enqueue(self, command: Command) -> Ticket:
         """Put the command on its account's lane and return its ticket, once it stands there durably.
@@ -470,7 +308,8 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.settings.store}>"
 
-    async def _open(self, command: OpenAccount, seconds: float) -> Account:
+    async def _open(self, command: OpenAccount, timeout: float | None) -> Account:
+        seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
         ticket, result = await self._apply(command, seconds)
         try:
@@ -497,6 +336,9 @@ class AsyncClient:
     async def _decide(self, command: Command, timeout: float | None) -> Result:
         _, result = await self._apply(command, self._timeout(timeout))
         return result
+
+    async def _touches(self, transaction_id: str, account_id: str, seconds: float) -> bool:
+        return await self._session().reader.touches(transaction_id, account_id, seconds)
 
     async def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
         session, started = self._session(), time.monotonic()

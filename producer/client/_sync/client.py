@@ -7,24 +7,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from ....lanes.deadlines import deadline_in, rest_of, seconds_until
 from ....lanes.routing import partition_of
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
-from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
-from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, TransactionNotFound, Unavailable
+from ....schemas.commands import Command, OpenAccount
+from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, Unavailable
 from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
 from ...operations.webhooks import low_balance_operation
-from ..chunks import chunk_of, generated_key, make_command, reversal_of, valid_account_id
+from ..chunks import chunk_of, generated_key, make_command, valid_account_id
 from ..collect import ResultCollector
 from ..lane_reads import PendingCount
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
+from .command_methods import CommandMethods
 from .concurrency import Scoped
 from .session import Session
 from .webhooks import Webhooks
@@ -32,7 +33,7 @@ from .webhooks import Webhooks
 CLOSED = "This client is closed; make a new one."
 
 
-class Client:
+class Client(CommandMethods):
     """Puts commands of one store on the lanes and gets their results back. Threads may share one; it survives a fork.
 
     Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
@@ -59,44 +60,6 @@ class Client:
             ConfigurationError: a value is not allowed; the message names it.
         """
         return cls(load_settings(**overrides))
-
-    def open_account(
-        self,
-        *,
-        customer_id: str,
-        name: str = "default",
-        unit_label: str = "credits",
-        initial_balance: int | str = 0,
-        overdraft_limit: int | str = 0,
-        idempotency_key: str | None = None,
-        account_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Account:
-        """Open an account and return it as it is now. Without a key, every call is a request of its own.
-
-        Raises:
-            InvalidCommand: a field breaks its rule; nothing was sent.
-            AccountNameTaken: the customer has an open account of this name; `details["account_id"]` says which.
-            AccountExists: the given account id is taken.
-            IdempotencyKeyMismatch: the key belongs to another request.
-            LaneFull, OutcomeUnknown: as for `debit`; the latter also where the account was opened by an earlier call
-                and cannot be read.
-        """
-        command = make_command(
-            OpenAccount,
-            idempotency_key=idempotency_key or generated_key("open"),
-            account_id=account_id,
-            customer_id=customer_id,
-            name=name,
-            unit_label=unit_label,
-            initial_balance=initial_balance,
-            overdraft_limit=overdraft_limit,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._open(command, self._timeout(timeout))
 
     def ensure_account(
         self,
@@ -141,127 +104,6 @@ class Client:
                 attempts_left -= 1
                 if not attempts_left:
                     raise
-
-    def credit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Add to the account's balance and return the result; raises as `debit` does."""
-        command = make_command(
-            Credit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._decide(command, timeout)
-
-    def debit(
-        self,
-        account_id: str,
-        amount: int | str,
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
-
-        Raises:
-            InvalidCommand: a field breaks its rule; nothing was sent.
-            Rejected: the ledger decided against it; the subclass says why. The key keeps this answer for ever.
-            LaneFull: the account's lane is at its limit and accepted nothing.
-            OutcomeUnknown: no result within `timeout` seconds (else the setting's); its `ticket` can be asked again,
-                or is None when not even the acceptance is known. Sending the same again is always safe.
-            CommandDeadLettered: it could not be decided; an operator sees it.
-        """
-        command = make_command(
-            Debit,
-            account_id=account_id,
-            amount=amount,
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._decide(command, timeout)
-
-    def post(
-        self,
-        entries: Iterable[PostEntry | Mapping[str, Any]],
-        *,
-        reference: str,
-        idempotency_key: str,
-        metadata: Mapping[str, str] | None = None,
-        callback_url: str | None = None,
-        timeout: float | None = None,
-    ) -> Result:
-        """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
-
-        An entry names `account_id`, `side` ("debit" or "credit") and `amount`; the result is that of the first one.
-
-        Raises:
-            UnbalancedTransaction: the debits do not equal the credits.
-        """
-        command = make_command(
-            Post,
-            entries=tuple(entries),
-            reference=reference,
-            idempotency_key=idempotency_key,
-            metadata=metadata,
-            callback_url=callback_url,
-        )
-        return self._decide(command, timeout)
-
-    def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
-        """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
-
-        Of a transaction of several entries all are undone, whichever of its accounts is named.
-
-        Raises:
-            TransactionNotFound: the account has no such transaction.
-            ReversalNotReversible: the transaction is a reversal.
-        """
-        command = reversal_of(valid_account_id(account_id), transaction_id)
-        # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
-        deadline = deadline_in(seconds := self._timeout(timeout))
-        if command.account_id != account_id:
-            touches = self._session().reader.touches(transaction_id, account_id, seconds)
-            if not touches:
-                raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
-        return self._decide(command, seconds_until(deadline))
-
-    def freeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
-        """Stop all movement on the account and return it; raises as `debit` does."""
-        key = idempotency_key or generated_key("freeze")
-        return self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
-
-    def unfreeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
-        """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
-        key = idempotency_key or generated_key("unfreeze")
-        return self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
-
-    def close_account(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> Account:
-        """Close the account for good and return it; raises as `debit` does.
-
-        Raises:
-            AccountOverdrawn: its balance is below zero.
-        """
-        key = idempotency_key or generated_key("close")
-        return self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
 
     def enqueue(self, command: Command) -> Ticket:
         """Put the command on its account's lane and return its ticket, once it stands there durably.
@@ -467,7 +309,8 @@ class Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.settings.store}>"
 
-    def _open(self, command: OpenAccount, seconds: float) -> Account:
+    def _open(self, command: OpenAccount, timeout: float | None) -> Account:
+        seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
         ticket, result = self._apply(command, seconds)
         try:
@@ -494,6 +337,9 @@ class Client:
     def _decide(self, command: Command, timeout: float | None) -> Result:
         _, result = self._apply(command, self._timeout(timeout))
         return result
+
+    def _touches(self, transaction_id: str, account_id: str, seconds: float) -> bool:
+        return self._session().reader.touches(transaction_id, account_id, seconds)
 
     def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
         session, started = self._session(), time.monotonic()
