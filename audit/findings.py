@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -47,7 +48,7 @@ CHECKS = {
 class Discrepancy(BaseModel):
     """One place where the ledger is not what it claims to be."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     store_id: str
     #: None where the whole store is meant.

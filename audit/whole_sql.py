@@ -389,7 +389,7 @@ from journal where created_at > statement_timestamp() + interval '1 second'
 """
 
 #: Every statement that returns discrepancies, by the rows that it needs to find any: all, or those of one sort.
-CHECKS = {
+CHECKS: dict[str, tuple[str, ...]] = {
     "all": (ROWS, ACCOUNTS),
     "decisions": (DECISIONS, DECIDED_BALANCES),
     "reversals": (REVERSALS,),

@@ -45,7 +45,7 @@ class ApiProcess:
         self._variables = UNLIMITED if variables is None else variables
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by _kill
-        self.address = Address(HOST, 0, "")
+        self.address: Address = Address(HOST, 0, "")
 
     def __enter__(self) -> Self:
         try:

@@ -35,7 +35,7 @@ class Backlog:
         if len(tickets) != expected:
             raise BenchmarkFailed(f"{len(tickets)} commands were enqueued instead of {expected}")
         #: Who waits for the results; they have the numbers from 1.
-        self.producer_id = tickets.producer_id
+        self.producer_id: str = tickets.producer_id
 
     def release(self) -> float:
         """Put all of it on the lanes, in one transaction of Redis, and return the moment right before."""

@@ -97,7 +97,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self.received = 0
+        self.received: int = 0
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -115,7 +115,7 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self.url: str = f"http://127.0.0.1:{self._server.server_port}/hook"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def count(self) -> None:

@@ -55,10 +55,11 @@ class Connection:
     """One keep-alive connection. Takes answers whose length is announced, as all but streamed ones are."""
 
     def __init__(self, address: Address) -> None:
-        self.socket = socket.create_connection((address.host, address.port), TIMEOUT_SECONDS)
+        self.socket: socket.socket = socket.create_connection((address.host, address.port), TIMEOUT_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         #: When the last request was sent and the last answer was complete, by `time.perf_counter`.
-        self.sent_at = self.answered_at = 0.0
+        self.sent_at: float = 0.0
+        self.answered_at: float = 0.0
         self._received = b""
 
     def send(self, request: bytes) -> None:

@@ -32,7 +32,7 @@ class Faults:
     def __init__(self, children: Children, redis_server: EmbeddedRedis) -> None:
         self._children = children
         self._redis_server = redis_server
-        self.kills = 0
+        self.kills: int = 0
         self._left: list[tuple[float, Callable[[], None]]] = [
             (0.10, children.kill_sender),
             (0.25, self._kill_receiver),

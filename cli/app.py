@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -91,10 +92,10 @@ def _has_benchmarks() -> bool:
 class CreditlaneGroup(DeferredGroup):
     """Every command; with `bench`, where the benchmarks are installed."""
 
-    deferred = COMMANDS | ({"bench": BENCH} if _has_benchmarks() else {})
+    deferred: Mapping[str, Deferred] = COMMANDS | ({"bench": BENCH} if _has_benchmarks() else {})
 
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="creditlane",
     cls=CreditlaneGroup,
     no_args_is_help=True,

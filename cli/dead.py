@@ -13,7 +13,7 @@ from ..schemas.errors import CreditlaneError, InvalidCommand, LaneFull, Undecoda
 from ..schemas.settings import load_operator_settings
 from .output import print_json, print_line, print_table
 
-dead_app = typer.Typer(
+dead_app: typer.Typer = typer.Typer(
     name="dead",
     no_args_is_help=True,
     help="Look at the dead letters, commands that could not be decided, and put them back on their lanes.",

@@ -34,7 +34,7 @@ class DeferredGroup(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = {
+        self.commands: dict[str, Any] = {
             name: TyperCommand(name, help=where.summary, rich_markup_mode=MARKUP_MODE)
             for name, where in self.deferred.items()
         }

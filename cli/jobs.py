@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: How often a run is looked at while it is waited for, in seconds.
 LOOK_SECONDS = 0.2
 
-jobs_app = typer.Typer(
+jobs_app: typer.Typer = typer.Typer(
     name="jobs",
     no_args_is_help=True,
     help="Deliver webhooks and do scheduled work, on RQ; list what is scheduled, and run it now.",

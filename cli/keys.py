@@ -12,7 +12,9 @@ from ..schemas.settings import load_operator_settings
 from .ledger_connection import ledger_connection
 from .output import print_json, print_line, print_table
 
-keys_app = typer.Typer(name="keys", no_args_is_help=True, help="Make, list and revoke the API keys of the stores.")
+keys_app: typer.Typer = typer.Typer(
+    name="keys", no_args_is_help=True, help="Make, list and revoke the API keys of the stores."
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -12,7 +12,7 @@ from ..schemas.settings import load_operator_settings
 from .ledger_connection import ledger_connection
 from .output import print_json, print_line, print_table
 
-stores_app = typer.Typer(
+stores_app: typer.Typer = typer.Typer(
     name="stores", no_args_is_help=True, help="Make and list stores, each of which sees only what is its own."
 )
 

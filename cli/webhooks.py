@@ -22,7 +22,7 @@ from .ledger_connection import ledger_connection
 from .moment_options import METAVAR, moment_option
 from .output import Cell, print_json, print_line, print_table
 
-webhooks_app = typer.Typer(
+webhooks_app: typer.Typer = typer.Typer(
     name="webhooks",
     no_args_is_help=True,
     help="Say where a store wants to hear of what happens in it, and see what was sent.",

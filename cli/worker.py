@@ -12,7 +12,7 @@ from .process_pool import WorkerPool, print_log_line
 from .stop_signals import StopSignals
 from .worker_alive import tell_life
 
-worker_app = typer.Typer(name="worker", invoke_without_command=True)
+worker_app: typer.Typer = typer.Typer(name="worker", invoke_without_command=True)
 
 
 @worker_app.callback()

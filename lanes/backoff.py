@@ -30,7 +30,7 @@ class Backoff:
 
     def reset(self) -> None:
         """Note a success."""
-        self.failures = 0
+        self.failures: int = 0
         self._pauses = growing_pauses(FIRST_PAUSE_SECONDS, self._longest_seconds)
 
     def pause(self) -> bool:

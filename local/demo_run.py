@@ -49,13 +49,13 @@ class Answers:
     """What became of the debits."""
 
     def __init__(self) -> None:
-        self.applied = 0
-        self.replayed = 0
+        self.applied: int = 0
+        self.replayed: int = 0
         #: Rejections and dead letters, by code.
         self.refused: Counter[str] = Counter()
         #: From the acceptance of each command to its result in hand, in seconds.
-        self.latencies = array("d")
-        self.seconds = 0.0
+        self.latencies: array[float] = array("d")
+        self.seconds: float = 0.0
 
     @property
     def count(self) -> int:

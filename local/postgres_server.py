@@ -95,8 +95,8 @@ class EmbeddedPostgres:
         given = data_dir.absolute()
         #: May be a link, to where the server's user can reach.
         self._place = given.parent.resolve() / given.name
-        self.data_dir = self._place.resolve()
-        self.log_path = self._place.with_name(f"{given.name}.log")
+        self.data_dir: Path = self._place.resolve()
+        self.log_path: Path = self._place.with_name(f"{given.name}.log")
         self._lock_path = self._place.with_name(f"{given.name}.lock")
         #: What whoever started the server should be told of where it is; None: nothing.
         self.remark: str | None = None

@@ -47,13 +47,13 @@ class EmbeddedRedis:
 
         Only the owner of the directory gets to the socket, and could read any password that stood beside it.
         """
-        self.data_dir = data_dir.absolute().resolve()
-        self.log_path = self.data_dir.with_name(f"{self.data_dir.name}.log")
+        self.data_dir: Path = data_dir.absolute().resolve()
+        self.log_path: Path = self.data_dir.with_name(f"{self.data_dir.name}.log")
         self._lock_path = self.data_dir / "server.lock"
         self._record_path = self.data_dir / "server.json"
         self._acl = list(acl)
         #: Whether it has the users of these lines: a server before Redis 7 cannot, and everybody is `default` there.
-        self.has_users = False
+        self.has_users: bool = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_path: Path | None = None
 

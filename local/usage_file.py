@@ -67,9 +67,9 @@ class UsageFile:
         self._accounts = accounts
         self._form = self._recognised()
         #: How its rows are read, for people.
-        self.rule = self._form.rule.format(accounts=accounts)
+        self.rule: str = self._form.rule.format(accounts=accounts)
         #: Names this content under this rule: the same again is a replay, anything else is not.
-        self.name = f"{_NOT_PLAIN.sub('_', path.stem[:MAX_STEM_CHARACTERS])}-{self._digest()}"
+        self.name: str = f"{_NOT_PLAIN.sub('_', path.stem[:MAX_STEM_CHARACTERS])}-{self._digest()}"
         if self._form.columns == TRACE_COLUMNS:
             self.name += f"-{accounts}"
 

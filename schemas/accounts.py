@@ -6,7 +6,7 @@ What is available is said here, once for all that decide by it or show it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
@@ -52,7 +52,7 @@ class AccountState(msgspec.Struct, frozen=True, gc=False):
 class Account(BaseModel):
     """A customer's account and what is on it, at the moment it was read."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
     store_id: str
@@ -77,7 +77,7 @@ class Account(BaseModel):
 class Entry(BaseModel):
     """One movement on an account."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
     transaction_id: str
@@ -95,7 +95,7 @@ class Entry(BaseModel):
 class Transaction(BaseModel):
     """What moved together, for one reason: one entry, or several that balance."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
     store_id: str
@@ -112,7 +112,7 @@ class Transaction(BaseModel):
 class BalanceAt(BaseModel):
     """What was on an account at a moment, which does not change any more."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     balance: int
     #: The moment, in UTC and whole milliseconds, all of that millisecond included. It is before the one that was asked

@@ -87,7 +87,7 @@ class Command(BaseModel):
         pydantic.ValidationError: a field breaks its rule; the error names the field and what is allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: Literal[1] = Field(default=1, alias="v", repr=False)
     store_id: StoreId | None = None
@@ -145,7 +145,7 @@ class Debit(_Movement):
 class PostEntry(BaseModel):
     """One side of a multi-entry transaction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     account_id: AccountId
     side: Literal["credit", "debit"]

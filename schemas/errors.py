@@ -56,7 +56,8 @@ class CreditlaneError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         # Messages repeat what drivers say, and those repeat what they were given.
-        self.message = redacted(message) if message else (type(self).__doc__ or "").strip().splitlines()[0]
+        words = redacted(message) if message else (type(self).__doc__ or "").strip().splitlines()[0]
+        self.message: str = words
         super().__init__(self.message)
 
 

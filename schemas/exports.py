@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -26,7 +26,7 @@ class ExportRequest(BaseModel):
         pydantic.ValidationError: a field breaks its rule.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     store: str = Field(pattern=STORE_ID_PATTERN)
     since: Moment
@@ -57,7 +57,7 @@ class ExportRequest(BaseModel):
 class Export(BaseModel):
     """An export that is finished."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     store: str
     since: datetime

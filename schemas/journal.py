@@ -14,6 +14,7 @@ entry: one release writes both, the next stops to write the old one. A test hold
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -101,5 +102,5 @@ class Announcement(Reply, frozen=True):
 #: The version in which announcements are written. That of release 0.1.0 is 0, and stands nowhere.
 ANNOUNCEMENT_VERSION = 1
 
-encode_announcements = msgspec.json.Encoder().encode
-decode_announcements = msgspec.json.Decoder(list[Announcement]).decode
+encode_announcements: Callable[[object], bytes] = msgspec.json.Encoder().encode
+decode_announcements: Callable[[bytes], list[Announcement]] = msgspec.json.Decoder(list[Announcement]).decode

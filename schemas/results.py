@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
@@ -37,7 +37,7 @@ def moment_text(moment: datetime) -> str:
 class ErrorDetail(BaseModel):
     """Why a command was not applied."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     code: str
     message: str
@@ -51,7 +51,7 @@ class Result(BaseModel):
     `dead_lettered`: it could not be decided; an operator sees it and can replay it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     status: Literal["queued", "applied", "rejected", "dead_lettered"]
     account_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,7 +23,9 @@ PREFIX = "CREDITLANE_"
 class Settings(BaseSettings):
     """Settings of a producer or worker. Each field is `CREDITLANE_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     #: Where the lanes are: redis://, rediss:// or unix://. Never printed: it may hold a password.
     redis_url: str | None = Field(default=None, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -38,7 +38,7 @@ Events = Annotated[
 class NewWebhook(BaseModel):
     """What an endpoint is made of."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     url: TargetUrl
     name: EndpointName | None = None
@@ -48,7 +48,7 @@ class NewWebhook(BaseModel):
 class WebhookChange(BaseModel):
     """What is to be different about an endpoint; a field that is not given stays as it is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     #: Only where given does a field count, so these stand for nothing.
     url: TargetUrl = ""
@@ -61,7 +61,7 @@ class WebhookChange(BaseModel):
 class LowBalance(BaseModel):
     """Below which balance an account is told to be low."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     threshold: AmountOrZero
 
@@ -69,7 +69,7 @@ class LowBalance(BaseModel):
 class Webhook(BaseModel):
     """An endpoint: where a store wants to hear of what happens in it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: str
     store_id: str
@@ -91,7 +91,7 @@ class Webhook(BaseModel):
 class Delivery(BaseModel):
     """One event on its way to one endpoint, and how the latest attempt went."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     #: What receivers get as `webhook-id`: the same in every attempt.
     event_id: str

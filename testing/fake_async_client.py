@@ -103,8 +103,8 @@ class AsyncFakeClient(_AsyncClient):
 
     def __init__(self, settings: Settings | None = None, *, ledger: FakeLedger | None = None) -> None:
         self._twin = FakeClient(settings, ledger=ledger)
-        self.settings = self._twin.settings
-        self.ledger = self._twin.ledger
+        self.settings: Settings = self._twin.settings
+        self.ledger: FakeLedger = self._twin.ledger
         #: The endpoints that hear of what happens in the store.
         self.webhooks = AsyncFakeWebhooks(self._twin.webhooks)
 

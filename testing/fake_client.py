@@ -61,8 +61,8 @@ class FakeClient(_Client):
 
     def __init__(self, settings: Settings | None = None, *, ledger: FakeLedger | None = None) -> None:
         # Without any, the defaults, whatever stands in the environment.
-        self.settings = Settings.model_construct() if settings is None else settings
-        self.ledger = FakeLedger() if ledger is None else ledger
+        self.settings: Settings = Settings.model_construct() if settings is None else settings
+        self.ledger: FakeLedger = FakeLedger() if ledger is None else ledger
         #: The endpoints that hear of what happens in the store.
         self.webhooks = FakeWebhooks(self.settings, self._open_ledger)
         self._closed = False

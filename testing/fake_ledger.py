@@ -54,7 +54,7 @@ class FakeLedger:
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         #: What `schedule`, times of entries and balances of the past go by; move it as the test needs.
-        self.clock = clock or FakeClock()
+        self.clock: FakeClock = clock or FakeClock()
         self._lock = RLock()
         self._stores: dict[str, StoreLedger] = {}
         self._webhooks: dict[str, StoreWebhooks] = {}

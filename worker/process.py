@@ -60,7 +60,7 @@ class Worker:
         self._settings = settings
         self._database_url = settings.require_database_url()
         self._redis_url = settings.require_redis_url()
-        self.worker_id = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.worker_id: str = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
         #: The worker has left the lanes: the lease keeper may end.
         self._drained = threading.Event()

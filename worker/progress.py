@@ -75,9 +75,9 @@ class Progress:
 
     def __init__(self, stopping: Event, clock: Callable[[], float] = time.monotonic) -> None:
         self._stopping = stopping
-        self.reader = Work(clock)
-        self.applier = Work(clock)
-        self.announcer = Work(clock)
+        self.reader: Work = Work(clock)
+        self.applier: Work = Work(clock)
+        self.announcer: Work = Work(clock)
         self._works = {"reader": self.reader, "applier": self.applier, "announcer": self.announcer}
         #: The threads of stages, by the stage. None of them ends while the worker is not told to stop.
         self.threads: Mapping[str, Thread] = MappingProxyType({})

@@ -37,11 +37,13 @@ class Connections:
         # A key that is none ends the start, and not the first request that needs it.
         secret_keys(settings)
         network_rules(settings)
-        self.known_accounts = KnownAccounts(self.read)
-        self.horizon = Horizon()
+        self.known_accounts: KnownAccounts = KnownAccounts(self.read)
+        self.horizon: Horizon = Horizon()
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
-        self.session = FairSession(settings)
-        self.pool = AsyncLedgerPool(url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME)
+        self.session: FairSession = FairSession(settings)
+        self.pool: AsyncLedgerPool = AsyncLedgerPool(
+            url, min_size=MIN_CONNECTIONS, max_size=MAX_CONNECTIONS, name=SESSION_NAME
+        )
 
     @classmethod
     @asynccontextmanager

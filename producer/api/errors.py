@@ -32,7 +32,7 @@ from ...schemas.results import ErrorDetail
 from ...schemas.roles import DeniedByRole
 from .models.ledger import AMOUNT_OR_ZERO_PATTERN, AMOUNT_PATTERN
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 COMMANDS_PATH = "/v1/customer-credits/commands"
 REPLAY_HEADER = "X-Idempotent-Replay"
@@ -124,11 +124,12 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         command_id: str | None = None,
     ) -> None:
-        self.status, default = CODES[code]
+        status, default = CODES[code]
+        self.status: int = status
         self.code = code
-        self.message = _encodable(message or default)
-        self.param = _encodable(param or _PARAMS.get(code) or "") or None
-        self.headers = dict(headers or {})
+        self.message: str = _encodable(message or default)
+        self.param: str | None = _encodable(param or _PARAMS.get(code) or "") or None
+        self.headers: dict[str, str] = dict(headers or {})
         #: Of a command that is accepted all the same: where its result can be asked for.
         self.command_id = command_id
         if command_id is not None:

@@ -46,7 +46,7 @@ class Spool:
         self._space = space
         self._store_id = store_id
         #: How many bytes nobody has taken yet.
-        self.bytes = 0
+        self.bytes: int = 0
         self._memory: deque[bytes] = deque()
         self._memory_bytes = 0
         self._file: IO[bytes] | None = None

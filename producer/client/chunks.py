@@ -83,8 +83,8 @@ class Chunk:
     __slots__ = ("accounts", "encoded", "fingerprints", "keys", "lanes", "partitions", "store_id")
 
     def __init__(self, store_id: str, partitions: int) -> None:
-        self.store_id = store_id
-        self.partitions = partitions
+        self.store_id: str = store_id
+        self.partitions: int = partitions
         self.accounts: list[str] = []
         self.keys: list[str] = []
         self.fingerprints: list[str] = []

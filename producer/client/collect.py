@@ -53,7 +53,7 @@ class ResultCollector:
         self._done = bytearray(len(self._tickets))
         self._cursor = 0
         self._from_start = False
-        self.remaining = len(self._tickets)
+        self.remaining: int = len(self._tickets)
 
     @property
     def has_own(self) -> bool:

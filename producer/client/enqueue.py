@@ -48,10 +48,10 @@ class ChunkEnqueue:
         self.first_number = first_number
         #: Ids of the lane entries, by position in the chunk.
         self.entries: list[bytes] = [b""] * len(chunk)
-        self.accepted = 0
-        self.script_is_missing = False
+        self.accepted: int = 0
+        self.script_is_missing: bool = False
         #: An attempt got no answer: what is refused or not tried since may have been accepted then.
-        self.is_doubtful = False
+        self.is_doubtful: bool = False
         self._keys = Keys(settings.redis_prefix)
         self._limits = LaneLimits(settings.lane_limit, settings.lane_bytes, share_of_free)
         #: What the lanes that refused have no room for.

@@ -48,7 +48,7 @@ class PendingCount:
     """Counts one account's commands on its lane, a page at a time."""
 
     def __init__(self, lane: str, store_id: str, account_id: str) -> None:
-        self.count = 0
+        self.count: int = 0
         self._lane = lane
         self._sender = _Sender(store_id, account_id)
         self._account = account_id.encode()

@@ -91,7 +91,7 @@ class ExchangeFailed(Exception):
 
     def __init__(self, cause: BaseException, *, sent: bool) -> None:
         super().__init__(str(cause) or type(cause).__name__)
-        self.refused = is_of_server(cause)
+        self.refused: bool = is_of_server(cause)
         self.sent = sent
 
 

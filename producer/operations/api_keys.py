@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
@@ -67,7 +67,7 @@ class KeyRow(NamedTuple):
 class ApiKey(BaseModel):
     """What may be shown of a key."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     key_id: str
     store_id: str

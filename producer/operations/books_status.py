@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import psycopg
 from psycopg.rows import class_row
@@ -67,7 +67,7 @@ where schedule.name = 'verify-recent'
 class StoreStatistics(BaseModel):
     """One store, as it was counted last."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     store_id: str
     accounts: int
@@ -88,7 +88,7 @@ class StoreStatistics(BaseModel):
 class Reconciliation(BaseModel):
     """Proofs of the books that ran by themselves: the latest of the whole ledger, or all of new rows since then."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     kind: Literal["recent", "whole"]
     covered_from: datetime | None
@@ -102,7 +102,7 @@ class Reconciliation(BaseModel):
 class NextProof(BaseModel):
     """How it stands with the proof of new rows that is next, or that was tried last and failed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     due_at: datetime
     #: `due` where its time has come and no process has begun it.
@@ -112,7 +112,7 @@ class NextProof(BaseModel):
 class BooksReport(BaseModel):
     """What is known of the books; empty while no jobs have run."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     statistics: list[StoreStatistics]
     reconciliations: list[Reconciliation]

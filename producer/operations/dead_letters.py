@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 import psycopg
@@ -50,7 +50,7 @@ update dead_letters set replayed_at = now() where dead_letter_id = %(id)s and re
 class DeadLetter(BaseModel):
     """A command that was taken off its lane undecided."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     dead_letter_id: UUID
     #: None where the bytes do not tell, or there is no such store.

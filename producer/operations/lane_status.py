@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,7 +50,7 @@ COUNT_DEAD_LETTERS = "select count(*) from dead_letters where replayed_at is nul
 class LaneStatus(BaseModel):
     """One lane."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     partition: int
     #: The living worker that applies this lane's commands; None: nobody does.
@@ -71,7 +71,7 @@ class LaneStatus(BaseModel):
 class WorkerStatus(BaseModel):
     """One worker process."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     worker_id: str
     host: str
@@ -90,7 +90,7 @@ class WorkerStatus(BaseModel):
 class LanesReport(BaseModel):
     """All lanes of an installation, at one moment."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     lanes: list[LaneStatus]
     workers: list[WorkerStatus]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg.rows import class_row
@@ -29,7 +29,7 @@ LIST_STORES = f"select {_COLUMNS} from stores order by stores.store_id"  # noqa:
 class StoreRecord(BaseModel):
     """A store."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     store_id: str
     name: str

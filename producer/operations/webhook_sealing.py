@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
@@ -51,7 +51,7 @@ where store_id = %(store)s and secret = %(old)s and previous_secret is not disti
 class SecretCount(BaseModel):
     """How the secrets of webhooks are kept."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     sealed: int
     in_the_clear: int

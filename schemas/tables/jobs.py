@@ -32,7 +32,7 @@ _moment = DateTime(timezone=True)
 _key_text = Text(collation="C")
 _now = text("now()")
 
-scheduled_jobs = Table(
+scheduled_jobs: Table = Table(
     "scheduled_jobs",
     metadata,
     Column("name", Text, primary_key=True),
@@ -41,7 +41,7 @@ scheduled_jobs = Table(
     comment="What is to be done again and again, and when next.",
 )
 
-job_runs = Table(
+job_runs: Table = Table(
     "job_runs",
     metadata,
     Column("run_id", BigInteger, Identity(always=True), primary_key=True),
@@ -83,7 +83,7 @@ job_runs = Table(
     comment="One row a job and due time, so that each is done once.",
 )
 
-due_commands = Table(
+due_commands: Table = Table(
     "due_commands",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
@@ -98,7 +98,7 @@ due_commands = Table(
     comment="Commands that are put on their lanes at a due time.",
 )
 
-statistics = Table(
+statistics: Table = Table(
     "statistics",
     metadata,
     Column("store_id", Integer, nullable=False),
@@ -118,7 +118,7 @@ statistics = Table(
     comment="Each store, minute by minute.",
 )
 
-exports = Table(
+exports: Table = Table(
     "exports",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
@@ -146,7 +146,7 @@ exports = Table(
     comment="Exports of entries, and how far they are.",
 )
 
-reconciliations = Table(
+reconciliations: Table = Table(
     "reconciliations",
     metadata,
     Column("run_id", BigInteger, primary_key=True, comment="the run of a job that made it"),

@@ -33,7 +33,7 @@ from ..kinds import SPANNING, Kind
 from ..statuses import Status, legend, listed, span
 
 #: Every constraint has a name that says what it protects, so that a violation explains itself.
-metadata = MetaData(
+metadata: MetaData = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
         "fk": "%(table_name)s_%(column_0_name)s_fkey",
@@ -46,7 +46,7 @@ metadata = MetaData(
 _moment = DateTime(timezone=True)
 _key_text = Text(collation="C")
 
-installation = Table(
+installation: Table = Table(
     "installation",
     metadata,
     Column("only_row", Boolean, primary_key=True, server_default=text("true")),
@@ -64,7 +64,7 @@ installation = Table(
     comment="One row: what is fixed when the database is initialised.",
 )
 
-stores = Table(
+stores: Table = Table(
     "stores",
     metadata,
     Column("store_id", Integer, Identity(always=True), primary_key=True),
@@ -75,7 +75,7 @@ stores = Table(
     comment="A store is a tenant: it sees only what is its own.",
 )
 
-api_keys = Table(
+api_keys: Table = Table(
     "api_keys",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
@@ -91,7 +91,7 @@ api_keys = Table(
     comment="API keys, hashed. The key_id is the part of the key that is not secret.",
 )
 
-accounts = Table(
+accounts: Table = Table(
     "accounts",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
@@ -128,7 +128,7 @@ accounts = Table(
     comment="What an account is. Its balance is the balance_after of its latest entry in the journal.",
 )
 
-journal = Table(
+journal: Table = Table(
     "journal",
     metadata,
     # Fixed-width columns first: no padding in the row.
@@ -186,7 +186,7 @@ journal = Table(
     comment="One row a decided command, and one for each further entry of a transaction. Only ever appended to.",
 )
 
-dead_letters = Table(
+dead_letters: Table = Table(
     "dead_letters",
     metadata,
     Column("store_id", Integer, nullable=False, comment="0 where the bytes do not tell"),
@@ -204,7 +204,7 @@ dead_letters = Table(
     comment="Commands that could not be decided, with the reason. Nothing is lost.",
 )
 
-workers = Table(
+workers: Table = Table(
     "workers",
     metadata,
     Column("worker_id", Text, primary_key=True),
@@ -224,7 +224,7 @@ workers = Table(
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 
-leases = Table(
+leases: Table = Table(
     "leases",
     metadata,
     Column("partition", SmallInteger, primary_key=True),

@@ -26,7 +26,7 @@ from .ledger import metadata
 
 _moment = DateTime(timezone=True)
 
-webhook_endpoints = Table(
+webhook_endpoints: Table = Table(
     "webhook_endpoints",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), nullable=False),
@@ -61,7 +61,7 @@ webhook_endpoints = Table(
     comment="Where news go. The secrets are needed in the clear to sign with.",
 )
 
-callback_secrets = Table(
+callback_secrets: Table = Table(
     "callback_secrets",
     metadata,
     Column("store_id", Integer, ForeignKey("stores.store_id"), primary_key=True),
@@ -72,7 +72,7 @@ callback_secrets = Table(
     comment="What a store's callbacks are signed with.",
 )
 
-outbox = Table(
+outbox: Table = Table(
     "outbox",
     metadata,
     Column("store_id", Integer, nullable=False),
@@ -90,7 +90,7 @@ outbox = Table(
     comment="One row a batch and store: what it made that somebody subscribes to. Gone once it is fanned out.",
 )
 
-events = Table(
+events: Table = Table(
     "events",
     metadata,
     Column("store_id", Integer, nullable=False),
@@ -103,7 +103,7 @@ events = Table(
     comment="What happened, as it is told. Kept for as long as its deliveries.",
 )
 
-deliveries = Table(
+deliveries: Table = Table(
     "deliveries",
     metadata,
     Column("store_id", Integer, nullable=False),

@@ -58,7 +58,7 @@ class JobsProcess:
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         #: What others call this process: RQ's name of it, and the owner of the runs that it does.
-        self.name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.name: str = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def stop(self) -> None:
         """Finish the job under way and let `run` return."""

@@ -79,7 +79,7 @@ class Run:
         self.arguments: dict[str, Any] = {}
         #: What the owner before has saved; empty at the first.
         self.progress: dict[str, Any] = {}
-        self.attempts = 0
+        self.attempts: int = 0
 
     def claim(self) -> bool:
         """Become the owner, and tell whether that succeeded."""

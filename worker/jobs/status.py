@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import redis
 from psycopg.rows import class_row
@@ -42,7 +42,7 @@ READ_NEXT_DUE = "select next_due_at from scheduled_jobs where name = %(name)s"
 class RunLook(BaseModel):
     """A run."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     run_id: int
     name: str
@@ -62,7 +62,7 @@ class RunLook(BaseModel):
 class JobLook(BaseModel):
     """A kind of job, and its latest run."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     summary: str
@@ -75,7 +75,7 @@ class JobLook(BaseModel):
 class ProcessLook(BaseModel):
     """A process on RQ that has shown life lately."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     host: str
@@ -86,7 +86,7 @@ class ProcessLook(BaseModel):
 class QueueLook(BaseModel):
     """A queue."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     queue: QueueName
     #: What it is called in RQ.
@@ -102,7 +102,7 @@ class QueueLook(BaseModel):
 class JobsReport(BaseModel):
     """All of it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     jobs: list[JobLook]
     queues: list[QueueLook]

@@ -89,7 +89,7 @@ class LaneReader:
         #: The lane after which the next turn begins, where lanes are read by turns.
         self._last_turn = -1
         #: The last read left nothing on its lanes but what is held back.
-        self.is_at_end = False
+        self.is_at_end: bool = False
 
     def reset(self, session: int) -> None:
         """Go on in another session: Redis may have lost fences and entries, and give out lower ids than were read."""

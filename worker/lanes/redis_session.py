@@ -17,7 +17,13 @@ from redis.retry import Retry
 from ..connections import REDIS_TIMEOUT_SECONDS, connect_redis
 
 #: What says that Redis cannot be used now. A ResponseError is among them: LOADING, READONLY, a script that is gone.
-RedisFault = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, redis.InvalidResponse, OSError)
+RedisFault = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.ResponseError,
+    redis.InvalidResponse,
+    OSError,
+)
 
 #: Shortest wait for an answer, in seconds: a server that is only busy must not be taken for a silent one.
 MIN_ANSWER_SECONDS = 1.0
@@ -101,9 +107,9 @@ class RedisSession:
         self._max_answer_bytes = max_answer_bytes
         self._is_made = False
         #: How many faults the process had met when this connection was made, or will have when it is.
-        self.number = faults.count
+        self.number: int = faults.count
         # Without the driver's own attempts: they would hide a fault, and wait for several times as long.
-        self.client = connect_redis(
+        self.client: redis.Redis = connect_redis(
             redis_url,
             answer_seconds=answer_seconds,
             retry=Retry(NoBackoff(), 0),

@@ -69,7 +69,7 @@ class Sizing:
     def __init__(self, *, batch_limit: int = 8_000, lease_seconds: float = 10.0) -> None:
         self._batch_limit = batch_limit
         #: What is longer under way than this is too big.
-        self.timeout_seconds = lease_seconds / 2
+        self.timeout_seconds: float = lease_seconds / 2
         self._row_bytes = float(FIRST_ROW_BYTES)
         #: Shares of the bounds that get through in time, without and with transactions that reach other lanes.
         self._shares = {False: 1.0, True: 1.0}

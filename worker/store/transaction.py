@@ -51,7 +51,7 @@ class PartitionsLost(LeaseLost):
     """Some partitions of the batch belong to another worker now."""
 
     def __init__(self, partitions: Iterable[int]) -> None:
-        self.partitions = frozenset(partitions)
+        self.partitions: frozenset[int] = frozenset(partitions)
         super().__init__(f"The leases of partitions {sorted(self.partitions)} are another worker's.")
 
 
@@ -101,7 +101,7 @@ class LedgerStore:
         #: When the last transaction had its lanes locked, by `time.monotonic`; None if it did not get as far.
         self.holds_lanes_since: float | None = None
         #: Length of the journal rows that the last transaction wrote, in characters.
-        self.written_characters = 0
+        self.written_characters: int = 0
 
     def forget(self) -> None:
         """Forget every remembered account, so that the next batch reads them afresh."""

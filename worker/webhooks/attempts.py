@@ -55,8 +55,8 @@ class Results:
     def __init__(self) -> None:
         self._attempts: list[_Attempt] = []
         self._health: dict[EndpointKey, tuple[Endpoint, _Health]] = {}
-        self.delivered = 0
-        self.failed = 0
+        self.delivered: int = 0
+        self.failed: int = 0
         #: Events whose attempts are used up.
         self.exhausted: dict[EndpointKey, list[UUID]] = {}
 

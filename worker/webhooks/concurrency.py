@@ -41,8 +41,8 @@ class Pace:
     __slots__ = ("is_proven", "limit")
 
     def __init__(self) -> None:
-        self.limit = 1
-        self.is_proven = False
+        self.limit: int = 1
+        self.is_proven: bool = False
 
     def succeeded(self) -> None:
         """Let one more go at once."""

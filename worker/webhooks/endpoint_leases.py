@@ -79,19 +79,19 @@ class Endpoint:
         #: As they are kept.
         self.secrets = secrets
         self.signer = signer
-        self.pace = Pace()
+        self.pace: Pace = Pace()
         self.waiting: deque[Due] = deque()
         #: Events that are waiting, being sent, or whose result is not written yet.
         self.held: set[UUID] = set()
         self.sending = 0
         #: Since when it fails, by this process's clock; None: its latest attempt succeeded.
-        self.failing_since = None if failing_seconds is None else time.monotonic() - failing_seconds
+        self.failing_since: float | None = None if failing_seconds is None else time.monotonic() - failing_seconds
         #: Until when the endpoint asked to be left alone, by this process's clock.
-        self.put_off_until = 0.0
+        self.put_off_until: float = 0.0
         #: It has deliveries at hand and waits for a place.
         self.is_queued = False
         #: It is left alone: nothing more is sent under this lease.
-        self.is_stopped = False
+        self.is_stopped: bool = False
         self._ask_at = 0.0
 
     @property

@@ -79,7 +79,7 @@ _TYPES = {
     **dict.fromkeys(_LICENCES, "text/plain"),
 }
 
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 
 class _File(NamedTuple):

@@ -107,8 +107,8 @@ class AddressLimits:
     """Both limits of one app: `app.state.address_limits`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.pace = AddressPace(settings.api_keyless_requests_per_second)
-        self.wrong_keys = WrongKeys(settings.api_wrong_keys_per_minute)
+        self.pace: AddressPace = AddressPace(settings.api_keyless_requests_per_second)
+        self.wrong_keys: WrongKeys = WrongKeys(settings.api_wrong_keys_per_minute)
 
 
 def _make_room(known: dict[str, float] | dict[str, tuple[float, int]], address: str) -> None:

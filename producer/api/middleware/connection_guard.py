@@ -69,7 +69,7 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
-        self.counted_as = ""
+        self.counted_as: str = ""
         #: What was read and waits until requests before it are answered, or until their bodies are asked for.
         self._unparsed: memoryview | bytes = b""
         self._is_parsing_soon = False
@@ -91,7 +91,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.flow = self._flow = _HeldFlow(transport, self._parse_soon)
+        self._flow = _HeldFlow(transport, self._parse_soon)
+        self.flow: FlowControl = self._flow
         self.counted_as = self._limits.counted_as(self.client[0] if self.client else None)
         if not self._limits.enter(self, self.loop):
             self._ends_at = 0.0

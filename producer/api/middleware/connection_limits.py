@@ -62,7 +62,9 @@ class ConnectionLimits:
         metrics: RequestMetrics | None = None,
         descriptors: int | None = None,
     ) -> None:
-        self.head = HeadLimits(settings.api_head_bytes, settings.api_head_seconds, settings.api_body_seconds)
+        self.head: HeadLimits = HeadLimits(
+            settings.api_head_bytes, settings.api_head_seconds, settings.api_body_seconds
+        )
         self._most = min(settings.api_connections, _most_connections(descriptors))
         self._most_of_address = min(settings.api_connections_per_address, self._most)
         self._trusted = tuple(trusted)

@@ -55,21 +55,21 @@ class Limits:
     """The limits of one app that requests meet by themselves: `app.state.limits`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.rate_limits = StoreRates(settings)
-        self.active_stores = AskingStores(Keys(settings.redis_prefix))
-        self.fair_requests = StoreTurns(self.active_stores)
-        self.fair_batches = BatchTurns(self.active_stores)
-        self.waits = SharedPlaces(
+        self.rate_limits: StoreRates = StoreRates(settings)
+        self.active_stores: AskingStores = AskingStores(Keys(settings.redis_prefix))
+        self.fair_requests: StoreTurns = StoreTurns(self.active_stores)
+        self.fair_batches: BatchTurns = BatchTurns(self.active_stores)
+        self.waits: SharedPlaces = SharedPlaces(
             settings.api_waits,
             "requests wait for results (CREDITLANE_API_WAITS)",
             "send the same again shortly, or with the header Prefer: respond-async",
         )
-        self.batches = SharedPlaces(
+        self.batches: SharedPlaces = SharedPlaces(
             settings.api_batches,
             "batches are under way (CREDITLANE_API_BATCHES)",
             "send the same again shortly, or more lines in fewer batches",
         )
-        self.spool_space = SpoolSpace(settings.api_spool_bytes)
+        self.spool_space: SpoolSpace = SpoolSpace(settings.api_spool_bytes)
 
 
 @contextmanager

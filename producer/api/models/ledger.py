@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StrictStr
 from pydantic.json_schema import JsonSchemaValue
@@ -106,7 +106,7 @@ CallbackUrl = Annotated[
 class RequestBody(BaseModel):
     """What every body of a request is: known fields only, each of its own type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
 def _show_key_as_required(schema: dict[str, Any]) -> None:
@@ -140,7 +140,9 @@ class CreateAccount(RequestBody):
 class Movement(RequestBody):
     """Credits or debits an account."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra=_show_key_as_required
+    )
 
     amount: AmountText
     reference: Reference
@@ -182,7 +184,9 @@ class EntryInput(RequestBody):
 class PostTransaction(RequestBody):
     """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_key_as_required)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra=_show_key_as_required
+    )
 
     reference: Reference
     idempotency_key: BodyKey = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,7 +70,7 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 class UpdateWebhook(RequestBody):
     """Changes an endpoint: what is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_without_defaults)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=_without_defaults)
 
     url: Url = ""
     name: Annotated[Name | None, Field(description="For people; null takes it away.")] = None

@@ -37,7 +37,7 @@ from ..result_bodies import opened_account, single_transaction
 from ..reversals import reverse
 from ..writes import Writes, body_answer, queued_answer
 
-router = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
+router: APIRouter = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
 
 AccountPath = Annotated[str, Path(alias="id", description="Id of the account.", examples=[ACCOUNT_EXAMPLE])]
 

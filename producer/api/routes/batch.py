@@ -49,7 +49,7 @@ CheckKey = Callable[[], Awaitable[None]]
 
 _encode = msgspec.json.Encoder().encode
 
-router = APIRouter(tags=["Commands"])
+router: APIRouter = APIRouter(tags=["Commands"])
 
 
 @router.post(
@@ -188,7 +188,7 @@ class Parcel:
     def __init__(self, first_line: int, store_id: str, partitions: int, size: ParcelSize) -> None:
         self.first_line = first_line
         self._size = size
-        self.chunk = Chunk(store_id, partitions)
+        self.chunk: Chunk = Chunk(store_id, partitions)
         #: By line: its command's place in the chunk, or its problem.
         self.lines: list[int | Problem] = []
         #: Of the commands as they stand on a lane.

@@ -31,7 +31,7 @@ LOST = (
     "Send the request again as it was, under the same idempotency key."
 )
 
-router = APIRouter(prefix=COMMANDS_PATH, tags=["Commands"])
+router: APIRouter = APIRouter(prefix=COMMANDS_PATH, tags=["Commands"])
 
 
 @router.get(

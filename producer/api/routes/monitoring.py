@@ -26,7 +26,7 @@ from ...operations.lane_problems import (
 )
 from ...operations.lane_status import INFO_CALL, warnings_of
 from ..connections import Connections
-from ..metrics.background import background_exposition, read_background
+from ..metrics.background import Background, background_exposition, read_background
 from ..metrics.lanes import Lanes, count_dead_letters, exposition_of, read_lanes
 from ..metrics.requests import RequestMetrics
 from ..shared_read import SharedLook
@@ -44,7 +44,7 @@ MAX_NAMED_LANES = 10
 
 _log = structlog.get_logger(__name__)
 
-router = APIRouter(include_in_schema=False)
+router: APIRouter = APIRouter(include_in_schema=False)
 
 
 class Readiness(BaseModel):
@@ -107,17 +107,23 @@ class Watch:
     """What is looked at for all who ask: however many they are, one look of each kind is under way at a time."""
 
     def __init__(self, connections: Connections, counted: RequestMetrics) -> None:
-        self.redis = SharedLook(lambda: _problem(_check_redis(connections)))
-        self.postgres = SharedLook(lambda: _problem(_check_schema(connections)))
-        self.lanes = SharedLook(lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS)
-        self.dead_letters = SharedLook(
+        self.redis: SharedLook[str | None] = SharedLook(lambda: _problem(_check_redis(connections)))
+        self.postgres: SharedLook[str | None] = SharedLook(lambda: _problem(_check_schema(connections)))
+        self.lanes: SharedLook[LanesSeen] = SharedLook(
+            lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS
+        )
+        self.dead_letters: SharedLook[int | None] = SharedLook(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
-        self.background = SharedLook(
+        self.background: SharedLook[Background] = SharedLook(
             lambda: read_background(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
-        self.metrics = SharedLook(lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS)
-        self.redis_told = SharedLook(lambda: self._hear_redis(connections), good_seconds=REDIS_TOLD_GOOD_SECONDS)
+        self.metrics: SharedLook[bytes] = SharedLook(
+            lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS
+        )
+        self.redis_told: SharedLook[RedisTold] = SharedLook(
+            lambda: self._hear_redis(connections), good_seconds=REDIS_TOLD_GOOD_SECONDS
+        )
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
         self._logged = RedisTold()
 

@@ -16,7 +16,7 @@ from ..paging import WindowParameters
 from ..reversals import reverse, transaction_answer
 from ..writes import body_answer
 
-router = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
+router: APIRouter = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])
 
 TransactionPath = Annotated[str, Path(alias="id", description="Id of the transaction.", examples=[TRANSACTION_EXAMPLE])]
 

@@ -35,7 +35,7 @@ from ..writes import body_answer
 #: Most failed deliveries that one request sends again.
 MAX_RESENT = 20_000
 
-router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
+router: APIRouter = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
 
 
 WebhookPath = Annotated[str, Path(alias="id", description="Id of the endpoint.", examples=[WEBHOOK_EXAMPLE])]
