@@ -180,11 +180,11 @@ def make_events(database_url: str, events: int) -> None:
             accounts = [f"cca_{store_id:016x}{number:016x}" for number in range(ACCOUNTS)]
             for account in accounts:
                 opening = OpenAccount(account_id=account, idempotency_key=account, customer_id="c", name=account)
-                ledger.apply([((store_id, account), decode_command(encode_command(opening, public_id)))], {})
+                ledger.transact([((store_id, account), decode_command(encode_command(opening, public_id)))], {})
             count = events // len(stores) + (place < events % len(stores))
             for start in range(0, count, BATCH_COMMANDS):
                 numbers = range(start, min(start + BATCH_COMMANDS, count))
-                ledger.apply([_credit(store_id, public_id, accounts, number) for number in numbers], {})
+                ledger.transact([_credit(store_id, public_id, accounts, number) for number in numbers], {})
 
 
 def _credit(store_id: int, public_id: str, accounts: Sequence[str], number: int) -> tuple[tuple[int, str], Movement]:

@@ -64,7 +64,7 @@ class Decided(msgspec.Struct, frozen=True):
     batch: Batch
     outcomes: list[Outcome]
     #: The outbox has something new.
-    has_news: bool
+    has_outbox_rows: bool
 
 
 class Pipes:
@@ -248,11 +248,11 @@ class ApplyingStage:
         while (batch := self._pipes.batches.get()) is not None:
             # Nothing may overtake a batch that is left on its lanes: the next owner applies it before what follows.
             if not self._gave_up:
-                self._apply(batch)
+                self._commit_all(batch)
         self._disconnect()
         self._pipes.decided.end()
 
-    def _apply(self, batch: Batch) -> None:
+    def _commit_all(self, batch: Batch) -> None:
         """Apply a batch in as many transactions as it takes, and pass each on as it is committed.
 
         What is left of it at a stop, with Postgres away, stays on the lanes: the next owner applies it.
@@ -261,7 +261,7 @@ class ApplyingStage:
         while left is not None and left.requests:
             started = time.perf_counter()
             self._work.begin()
-            left, decided = self._apply_first(left)
+            left, decided = self._commit_next(left)
             if decided is not None:
                 self._work.end()
                 self._counting.note_batch(len(decided.outcomes), time.perf_counter() - started)
@@ -272,7 +272,7 @@ class ApplyingStage:
             # Its last lanes are another worker's; what was committed of the others finishes for itself.
             self._ownership.finish(left.epochs)
 
-    def _apply_first(self, batch: Batch) -> tuple[Batch | None, Decided | None]:
+    def _commit_next(self, batch: Batch) -> tuple[Batch | None, Decided | None]:
         """Return what is left after one more transaction, and what it decided.
 
         Nothing is left at the end, and of a batch that is given up; nothing decided by an attempt that failed.
@@ -295,13 +295,13 @@ class ApplyingStage:
         if self._backoff.failures:
             _log.info("batches are applied again", failures=self._backoff.failures)
             self._backoff.reset()
-        has_news = applier.take_news()
+        has_outbox_rows = applier.take_outbox_written()
         if len(outcomes) == len(batch.requests):
-            return None, Decided(batch, outcomes, has_news)
+            return None, Decided(batch, outcomes, has_outbox_rows)
         first = batch.first(len(outcomes))
         # It is announced on its own, beside what is left: each is noted as under way, and finished, for itself.
         self._ownership.begin(first.epochs)
-        return batch.after(len(outcomes)), Decided(first, outcomes, has_news)
+        return batch.after(len(outcomes)), Decided(first, outcomes, has_outbox_rows)
 
     def _try_again(self, batch: Batch) -> Batch | None:
         """Return the batch after a pause, or nothing if the worker stops meanwhile."""
@@ -410,7 +410,9 @@ class AnnouncingStage:
 
     def _announce(self, decided: Decided) -> bool:
         """Announce a batch. False if Redis refuses it: what is refused must not keep what is decided on the lanes."""
-        announce = partial(self._announcer.announce, decided.batch, decided.outcomes, has_news=decided.has_news)
+        announce = partial(
+            self._announcer.announce, decided.batch, decided.outcomes, has_outbox_rows=decided.has_outbox_rows
+        )
         try:
             return self._until_done(announce, refused_seconds=self._patience_seconds)
         except redis.ResponseError:
@@ -420,7 +422,9 @@ class AnnouncingStage:
         """Announce a batch again that was refused, once there is room. Who waits finds the results in Postgres, too."""
         try:
             self._announcer.drop_unread(decided.batch)
-            announced = self._announcer.announce(decided.batch, decided.outcomes, has_news=decided.has_news)
+            announced = self._announcer.announce(
+                decided.batch, decided.outcomes, has_outbox_rows=decided.has_outbox_rows
+            )
             cause = "Redis is out of memory"
         except RedisFault as error:
             self._session.fail()

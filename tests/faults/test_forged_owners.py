@@ -154,11 +154,11 @@ def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -
         holder, waiter = LedgerStore(first, "first"), LedgerStore(second, "second", timeout_seconds=0.2)
         holder._open()
         holder._lock_accounts({one})
-        assert waiter.apply([(other, movement_of(producer.accounts[1]))], {}, careful=True)[0].row is not None
+        assert waiter.transact([(other, movement_of(producer.accounts[1]))], {}, careful=True)[0].row is not None
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)
+            waiter.transact([(one, movement_of(producer.accounts[0]))], {}, careful=True)
         first.commit()
-        assert waiter.apply([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None
+        assert waiter.transact([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None
 
 
 def movement_of(account_id: str) -> Movement:

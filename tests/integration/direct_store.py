@@ -41,7 +41,7 @@ class DirectStore:
         addressed = [
             ((number, str(command.account_id)), decode_command(encode_command(command, store))) for command in commands
         ]
-        outcomes = self.ledger_store.apply(addressed, epochs or {}, careful=careful)
+        outcomes = self.ledger_store.transact(addressed, epochs or {}, careful=careful)
         return [
             result_of_announcement(
                 Announcement(0, outcome.row, outcome.replayed, outcome.refusal),

@@ -107,7 +107,7 @@ def test_who_delivers_news_is_woken_once_there_are_some(connection: redis.Redis,
     announcer.announce(*batch_of(range(1, 2)))
     assert connection.exists(keys.wake_deliveries) == 0
     for number in range(2, 5):
-        announcer.announce(*batch_of(range(number, number + 1)), has_news=True)
+        announcer.announce(*batch_of(range(number, number + 1)), has_outbox_rows=True)
     # However many batches had news while nobody was there, one element tells of them.
     assert connection.lrange(keys.wake_deliveries, 0, -1) == [b"1"]
 

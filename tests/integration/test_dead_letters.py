@@ -88,48 +88,48 @@ def test_a_command_that_the_database_refuses_is_dead_lettered_and_its_neighbours
     # Given one bad command among many on one account, all of them in one batch
     producer.open_accounts()
     producer.write(40)
-    producer.send([credit(producer, "the culprit", "poison")])
+    producer.send([credit(producer, "the bad one", "poison")])
     producer.write(40)
     # When they are applied
     worker = start_worker(settings)
     # Then all the others have their effect and result as if it had not been there
-    culprit = 42
-    History(settings).check(producer, dead=[culprit])
+    bad = 42
+    History(settings).check(producer, dead=[bad])
     assert not worker.has_ended
-    # And the culprit has its reason, here and for its producer
+    # And the bad one has its reason, here and for its producer
     [letter] = dead_letters(settings)
-    assert letter.idempotency_key == "the culprit"
-    assert letter.payload == encode_command(producer.accepted[culprit - 1], settings.store)
+    assert letter.idempotency_key == "the bad one"
+    assert letter.payload == encode_command(producer.accepted[bad - 1], settings.store)
     assert (letter.store_id, letter.code, letter.reason) == (1, "dead_lettered", "P0001: poison is refused")
-    assert refusals(settings, producer.id, culprit) == [("dead_lettered", "P0001: poison is refused")]
+    assert refusals(settings, producer.id, bad) == [("dead_lettered", "P0001: poison is refused")]
 
 
 @pytest.mark.usefixtures("poison")
-def test_several_culprits_in_one_batch_are_found_each_by_itself(
+def test_several_bad_commands_in_one_batch_are_found_each_by_itself(
     settings: Settings, producer: Producer, start_worker: StartWorker
 ) -> None:
     producer.open_accounts()
-    culprits = []
+    bad_ones = []
     for place in range(4):
         producer.write(7)
-        producer.send([credit(producer, f"culprit {place}", "poison")])
-        culprits.append(len(producer.accepted))
+        producer.send([credit(producer, f"bad {place}", "poison")])
+        bad_ones.append(len(producer.accepted))
     producer.write(7)
     start_worker(settings)
-    History(settings).check(producer, dead=culprits)
-    assert [letter.idempotency_key for letter in dead_letters(settings)] == [f"culprit {place}" for place in range(4)]
+    History(settings).check(producer, dead=bad_ones)
+    assert [letter.idempotency_key for letter in dead_letters(settings)] == [f"bad {place}" for place in range(4)]
 
 
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("step", ["commit", "announce"])
-def test_a_culprit_that_is_delivered_again_is_one_dead_letter(
+def test_a_bad_command_that_is_delivered_again_is_one_dead_letter(
     step: str, settings: Settings, producer: Producer, start_worker: StartWorker
 ) -> None:
     settings = settings.model_copy(update={"lease_seconds": 0.5})
     producer.open_accounts()
-    producer.send([credit(producer, "the culprit", "poison")])
+    producer.send([credit(producer, "the bad one", "poison")])
     producer.write(10)
-    # When a worker dies after it has buried the culprit, and the next finds it on the lane again
+    # When a worker dies after it has dead-lettered the bad one, and the next finds it on the lane again
     first = start_worker(settings, Failpoint("kill", step))
     assert first.wait_for_exit() == -signal.SIGKILL
     assert len(dead_letters(settings)) == 1
@@ -216,7 +216,7 @@ def test_a_lane_of_nothing_but_rubbish_is_emptied(
     assert not worker.has_ended
 
 
-def test_an_account_can_be_opened_after_a_culprit_of_its_own(
+def test_an_account_can_be_opened_after_a_bad_command_of_its_own(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
     client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"\xff"})
@@ -258,10 +258,10 @@ def test_a_dead_letter_is_called_back_and_what_is_of_no_store_is_not(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
     url = "https://example.com/"
-    culprit = credit(producer, "the culprit", "poison").model_copy(update={"callback_url": url})
+    bad = credit(producer, "the bad one", "poison").model_copy(update={"callback_url": url})
     producer.open_accounts()
-    producer.send([culprit])
-    stranger = {COMMAND_FIELD: encode_command(culprit, "store_nobodys")}
+    producer.send([bad])
+    stranger = {COMMAND_FIELD: encode_command(bad, "store_nobodys")}
     client.xadd(lane_of(settings, producer), stranger)  # type: ignore[arg-type]
     start_worker(settings)
     History(settings).check(producer, dead=[2])
@@ -271,8 +271,8 @@ def test_a_dead_letter_is_called_back_and_what_is_of_no_store_is_not(
     assert row.callbacks is not None
     [told] = row.callbacks
     refusal = told.pop("refusal")
-    place = {"account_id": culprit.account_id, "seq": None, "sequence": None}
-    assert told == {"url": url, "idempotency_key": "the culprit", **place}
+    place = {"account_id": bad.account_id, "seq": None, "sequence": None}
+    assert told == {"url": url, "idempotency_key": "the bad one", **place}
     assert (refusal["code"], refusal["message"]) == ("dead_lettered", "P0001: poison is refused")
     assert len(dead_letters(settings)) == 2
     assert client.lrange(Keys(settings.redis_prefix).wake_deliveries, 0, -1) == [b"1"]

@@ -177,13 +177,13 @@ def test_what_is_read_before_the_lanes_are_held_has_the_same_limits_and_is_no_si
     reversal = Reverse(account_id=ACCOUNTS[0], transaction_id=f"cct_{ACCOUNTS[0][4:]}1")
     command = decode_command(encode_command(reversal, DEFAULT_STORE))
     hasty = LedgerStore(store.connection, "worker", timeout_seconds=0.3)
-    hasty.apply([((number, ACCOUNTS[0]), command)], {})
+    hasty.transact([((number, ACCOUNTS[0]), command)], {})
     assert hasty.holds_lanes_since is not None
     with psycopg.connect(database_url) as other:
         other.execute(f"lock table {table} in access exclusive mode".encode())
         reads = {
             "stores": lambda: hasty.find_stores(["another"]),
-            "journal": lambda: hasty.apply([((number, ACCOUNTS[0]), command)], {}),
+            "journal": lambda: hasty.transact([((number, ACCOUNTS[0]), command)], {}),
         }
         with pytest.raises(psycopg.errors.LockNotAvailable):
             reads[table]()
@@ -206,7 +206,7 @@ def test_a_commit_that_hangs_is_waited_for_before_its_key_is_looked_up(
         assert not later.is_decided(account, command, {3: 7})
         with monkeypatch.context() as hanging:
             hanging.setattr(store.connection, "commit", lambda: None)
-            store.ledger_store.apply([(account, command)], {3: 7})
+            store.ledger_store.transact([(account, command)], {3: 7})
         with pytest.raises(psycopg.errors.LockNotAvailable):
             later.is_decided(account, command, {3: 7})
         store.connection.commit()

@@ -82,7 +82,7 @@ def test_both_stores_in_one_batch_stay_apart(store: DirectStore, careful: bool) 
     numbers = store.ledger_store.find_stores([ONE, OTHER])
     commands: Any = [((numbers[name], ANN), debit(key=f"k{n}")) for n in range(3) for name in (ONE, OTHER)]
 
-    outcomes = store.ledger_store.apply(commands, {}, careful=careful)
+    outcomes = store.ledger_store.transact(commands, {}, careful=careful)
 
     assert [outcome.row.balance_after for outcome in outcomes if outcome.row] == [99, 6, 98, 5, 97, 4]
 

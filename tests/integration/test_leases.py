@@ -114,11 +114,11 @@ def test_a_batch_read_under_an_epoch_that_is_past_stores_nothing(takeover: str, 
         connection.commit()
         store = LedgerStore(connection, "me")
         epochs = {2: 7, 3: 7}
-        assert store.apply([], epochs) == []
+        assert store.transact([], epochs) == []
         connection.execute(takeover.encode())
         connection.commit()
         with pytest.raises(PartitionsLost) as lost:
-            store.bury((0, "00" * 16, 3, "1-1", b"x", None, "undecodable", "why"), None, Refusal("", ""), epochs)
+            store.dead_letter((0, "00" * 16, 3, "1-1", b"x", None, "undecodable", "why"), None, Refusal("", ""), epochs)
         assert lost.value.partitions == {3}
         assert connection.execute("select count(*) from dead_letters").fetchone() == (0,)
 

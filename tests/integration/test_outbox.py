@@ -95,8 +95,8 @@ def test_what_is_subscribed_to_is_told_in_order_with_its_number_in_the_account(
 
     order = [seq for _, seq in HISTORY]
     assert places_told(database_url) == [(ANN, seq, order.index(seq) + 1) for seq in seqs]
-    assert store.ledger_store.take_news()
-    assert not store.ledger_store.take_news()
+    assert store.ledger_store.take_outbox_written()
+    assert not store.ledger_store.take_outbox_written()
 
 
 def test_an_account_that_opens_with_nothing_is_told_as_created_and_not_as_granted(
@@ -119,7 +119,7 @@ def test_a_store_without_endpoints_leaves_nothing(store: DirectStore, database_u
     store.apply(opening(ANN), debit("d"), debit("too much", 1_000), store="store_b")
 
     assert read_outbox(database_url) == []
-    assert not store.ledger_store.take_news()
+    assert not store.ledger_store.take_outbox_written()
 
 
 def test_several_endpoints_of_a_store_want_what_any_of_them_wants(store: DirectStore, database_url: str) -> None:
@@ -220,7 +220,7 @@ def test_two_stores_in_one_batch_have_a_row_each(store: DirectStore, database_ur
         subscribe(database_url, store=name)
     numbers = store.ledger_store.find_stores(["store_default", "store_b", "store_c"])
 
-    store.ledger_store.apply(
+    store.ledger_store.transact(
         [((number, ANN), command) for command in (opening(ANN), debit("d")) for number in numbers.values()], {}
     )
 
@@ -261,7 +261,7 @@ def test_a_callback_is_written_without_any_endpoint(store: DirectStore, database
     store.apply(debit("plain 2"))
 
     assert read_outbox(database_url) == [("store_default", [], [callback("d", 2, 2), callback("too much", -1, 4)])]
-    assert store.ledger_store.take_news()
+    assert store.ledger_store.take_outbox_written()
 
 
 def test_callbacks_stand_beside_what_is_subscribed_to(store: DirectStore, database_url: str) -> None:

@@ -269,7 +269,7 @@ def test_a_batch_without_transactions_is_three_statements(
     command = decode_command(encode_command(debit("second", 1), DEFAULT_STORE))
     statements.clear()
 
-    one.ledger_store.apply([((number, ANN), command)], epochs)
+    one.ledger_store.transact([((number, ANN), command)], epochs)
 
     assert statements == [sql.BEGIN_BATCH, sql.LOCK_LEASES]
 

@@ -124,7 +124,7 @@ def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_
         store.connection.commit()
         number = store.ledger_store.find_stores([DEFAULT_STORE])[DEFAULT_STORE]
         lane_command = decode_command(encode_command(refused, DEFAULT_STORE))
-        (outcome,) = store.ledger_store.apply([((number, ANN), lane_command)], {}, careful=True)
+        (outcome,) = store.ledger_store.transact([((number, ANN), lane_command)], {}, careful=True)
 
     assert rows == [
         ("second", 2, None),

@@ -89,10 +89,10 @@ class TwoWorkers:
         ]
         if not careful:
             try:
-                return store.apply(commands, epochs)
+                return store.transact(commands, epochs)
             except (psycopg.errors.UniqueViolation, StaleAccount):
                 store.forget()
-        return store.apply(commands, epochs, careful=True)
+        return store.transact(commands, epochs, careful=True)
 
     def entries(self, place: int, account_id: str) -> list[tuple[int, int]]:
         """Return the entries of an account, as (what it moved, balance after it)."""

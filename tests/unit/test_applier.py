@@ -59,7 +59,7 @@ class Store:
         self.fails_before_lanes = False
         self.attempts: list[int] = []
         self.committed: list[str] = []
-        self.buried: list[tuple[Any, ...]] = []
+        self.dead_letters: list[tuple[Any, ...]] = []
         #: Keys that are in the journal without the worker having heard of it.
         self.decided: set[str] = set()
         self.holds_lanes_since: float | None = None
@@ -71,7 +71,7 @@ class Store:
 
     def forget(self) -> None: ...
 
-    def apply(
+    def transact(
         self, commands: Sequence[AddressedCommand], _epochs: Mapping[int, int], *, careful: bool
     ) -> list[Outcome]:
         assert careful in {True, False}
@@ -90,8 +90,8 @@ class Store:
         self.stuck -= self.decided
         return command.idempotency_key in self.decided
 
-    def bury(self, letter: tuple[Any, ...], *_told: object) -> None:
-        self.buried.append(letter)
+    def dead_letter(self, letter: tuple[Any, ...], *_told: object) -> None:
+        self.dead_letters.append(letter)
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(appl
             batch = batch.after(len(part))
 
     assert len(store.committed) == 10
-    [letter] = store.buried
+    [letter] = store.dead_letters
     assert letter[3] == "3-0"
     assert "57014" in letter[7]
     assert tries == sizing.MAX_LONE_TIMEOUTS - 1
@@ -307,10 +307,10 @@ def test_with_nothing_else_to_show_that_postgres_works_one_is_tried_for_long(app
     for _ in range(sizing.MAX_TIMEOUTS_UNPROVEN - 1):
         with pytest.raises(CommandTimedOut):
             applier.apply(batch)
-    assert store.buried == []
+    assert store.dead_letters == []
     applier.apply(batch)
 
-    assert len(store.buried) == 1
+    assert len(store.dead_letters) == 1
 
 
 @pytest.mark.parametrize("error", [psycopg.errors.LockNotAvailable, psycopg.errors.DiskFull])
@@ -329,7 +329,7 @@ def test_waiting_for_others_is_no_command_s_fault_however_long_it_took(
                 applier.apply(batch)
 
     assert set(store.attempts) == {4, 1}
-    assert store.buried == []
+    assert store.dead_letters == []
 
 
 def test_what_is_in_the_journal_is_never_buried(applier: Applier, store: Store) -> None:
@@ -344,7 +344,7 @@ def test_what_is_in_the_journal_is_never_buried(applier: Applier, store: Store) 
     [outcome] = applier.apply(batch)
 
     assert outcome.replayed
-    assert store.buried == []
+    assert store.dead_letters == []
 
 
 def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
@@ -361,7 +361,7 @@ def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
 def test_nothing_is_committed_before_what_is_unreadable_is_buried(store: Store, applier: Applier) -> None:
     """Given a dead letter that cannot be stored, then the commands beside it are not committed without an answer."""
     unreadable = Request(1, b"1-0", b"x", None, "no command", None, 0, keep=False)
-    store.bury = Mock(side_effect=psycopg.errors.LockNotAvailable("waiting"))  # type: ignore[method-assign]
+    store.dead_letter = Mock(side_effect=psycopg.errors.LockNotAvailable("waiting"))  # type: ignore[method-assign]
 
     with pytest.raises(psycopg.errors.LockNotAvailable):
         applier.apply(Batch([movement(2), unreadable], {1: 1}))
@@ -379,17 +379,17 @@ def test_time_outs_of_commands_that_others_decide_are_not_remembered_for_ever() 
 
 
 def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
-    """Given a batch that is halved because of a culprit, when the leases are lost between the halves, then what was
+    """Given a batch that is halved because of one command, when the leases are lost between the halves, then what was
     committed is announced, and not decided again."""
     calls = iter([psycopg.errors.CheckViolation("no"), None, PartitionsLost({1})])
-    apply = store.apply
+    transact = store.transact
 
-    def apply_or_fail(commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool) -> Any:
+    def transact_or_fail(commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool) -> Any:
         if (error := next(calls)) is not None:
             raise error
-        return apply(commands, epochs, careful=careful)
+        return transact(commands, epochs, careful=careful)
 
-    store.apply = apply_or_fail  # type: ignore[method-assign]
+    store.transact = transact_or_fail  # type: ignore[method-assign]
     batch = Batch([movement(number) for number in range(10)], {1: 1})
 
     assert len(applier.apply(batch)) == 5

@@ -1,4 +1,4 @@
-"""Tells the news of a committed batch: results to producers, poll keys, and a hint to who delivers news.
+"""Announces a committed batch: results to producers, poll keys, and a hint to who delivers webhooks.
 
 Before the lanes are rid of it: a crash in between leads to a second announcement, never to none. Called after the
 commit only.
@@ -28,7 +28,7 @@ MAX_MESSAGE_BYTES = 65_536
 MAX_UNREAD_MESSAGES = 8_000
 #: Bytes that it may leave unread, about: of messages as long as the one that is added.
 MAX_UNREAD_BYTES = 16_000_000
-#: How long the news for a producer that reads nothing are kept, in seconds.
+#: How long results are kept for a producer that reads nothing, in seconds.
 REPLY_TTL_SECONDS = 600
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
@@ -48,8 +48,8 @@ class Announcer:
         self._keep_all_results = keep_all_results
         self._keep_results = client.register_script(scripts.KEEP_RESULTS)
 
-    def announce(self, batch: Batch, outcomes: Sequence[Outcome], *, has_news: bool = False) -> bool:
-        """Send the outcomes to their producers, keep those that shall be kept, and wake who delivers news.
+    def announce(self, batch: Batch, outcomes: Sequence[Outcome], *, has_outbox_rows: bool = False) -> bool:
+        """Send the outcomes to their producers, keep those that shall be kept, and wake who delivers webhooks.
 
         Returns False if Redis is out of memory and has not taken all of it.
 
@@ -60,7 +60,7 @@ class Announcer:
         pipeline = self._client.pipeline(transaction=False)
         self._reply(pipeline, decided)
         self._keep(pipeline, decided)
-        if has_news:
+        if has_outbox_rows:
             # One element is enough to wake somebody up, and nobody may be there to take them off.
             pipeline.rpush(self._keys.wake_deliveries, 1)
             pipeline.ltrim(self._keys.wake_deliveries, 0, 0)
@@ -96,10 +96,10 @@ class Announcer:
                 replies[request.producer_id].append(
                     Reply(request.number, outcome.row, outcome.replayed, outcome.refusal)
                 )
-        for producer_id, news in replies.items():
+        for producer_id, results in replies.items():
             key = self._keys.replies(producer_id)
-            for start in range(0, len(news), MAX_RESULTS_PER_MESSAGE):
-                for message in _messages_of(news[start : start + MAX_RESULTS_PER_MESSAGE]):
+            for start in range(0, len(results), MAX_RESULTS_PER_MESSAGE):
+                for message in _messages_of(results[start : start + MAX_RESULTS_PER_MESSAGE]):
                     unread = min(MAX_UNREAD_MESSAGES, MAX_UNREAD_BYTES // len(message))
                     pipeline.xadd(
                         key,
@@ -119,8 +119,10 @@ class Announcer:
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if outcome.refusal is None or outcome.refusal.code != IdempotencyKeyMismatch.code:
                 key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
-                news = Announcement(0, outcome.row, outcome.replayed, outcome.refusal, request.lane_entry.decode())
-                kept[request.partition].append((key, encode_announcements([news])))
+                kept_result = Announcement(
+                    0, outcome.row, outcome.replayed, outcome.refusal, request.lane_entry.decode()
+                )
+                kept[request.partition].append((key, encode_announcements([kept_result])))
         settings = (self._result_ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
         for results in kept.values():
             for start in range(0, len(results), MAX_KEPT_PER_CALL):
@@ -132,10 +134,10 @@ class Announcer:
                 )
 
 
-def _messages_of(news: list[Reply]) -> list[bytes]:
+def _messages_of(results: list[Reply]) -> list[bytes]:
     """Return the results as one message, or as several where that would be too long."""
-    message = encode_announcements(news)
-    if len(message) <= MAX_MESSAGE_BYTES or len(news) == 1:
+    message = encode_announcements(results)
+    if len(message) <= MAX_MESSAGE_BYTES or len(results) == 1:
         return [message]
-    half = len(news) // 2
-    return _messages_of(news[:half]) + _messages_of(news[half:])
+    half = len(results) // 2
+    return _messages_of(results[:half]) + _messages_of(results[half:])

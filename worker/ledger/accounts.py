@@ -30,13 +30,13 @@ def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCom
     cuts = [0]
     closes = False
     opening: dict[AccountKey, str] = {}
-    for place, (account, command) in enumerate(commands):
+    for index, (account, command) in enumerate(commands):
         if command.kind == _CLOSE:
             closes = True
         elif command.kind == _OPEN_ACCOUNT:
             key = command.idempotency_key
             if closes or opening.get(account, key) != key:
-                cuts.append(place)
+                cuts.append(index)
                 closes = False
                 opening.clear()
             opening[account] = key

@@ -114,7 +114,7 @@ def accounts_of(
         return {(store_id, entry.account_id) for entry in cast("Post", command).entries}
     position = position_of(cast("Reverse", command).transaction_id)
     first = originals.get((store_id, position)) if position else None
-    return {(store_id, place.account_id) for place in positions_of(first)} if first else set()
+    return {(store_id, position.account_id) for position in positions_of(first)} if first else set()
 
 
 def positions_of(first: JournalRow) -> list[Position]:
@@ -158,7 +158,7 @@ def _legs_of_reversal(store_id: int, command: LaneCommand, batch: BatchState) ->
     if first.kind == _REVERSE:
         leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
         raise _Obstacle("reversal_not_reversible", leg, reference=first.reference)
-    originals = [batch.originals[store_id, place] for place in positions_of(first)]
+    originals = [batch.originals[store_id, position] for position in positions_of(first)]
     key = reversal_key(command.idempotency_key)
     legs = [Leg(entry.account_id, key, -entry.side, entry.amount or 0, reversal_of=entry.seq) for entry in originals]
     return legs, first.reference
@@ -179,23 +179,23 @@ def _move_all(
     latest = [batch.accounts[key].latest_at_us for key in keys]
     at_us = max([now_us, *(at for at in latest if at <= now_us + MAX_AHEAD_US)])
     is_reversal = legs[0].reversal_of is not None
-    places = list(range(len(legs)))
+    order = list(range(len(legs)))
     if is_reversal:
         _judge_whole(legs, [batch.accounts[key] for key in keys], reference)
-        places.sort(key=lambda place: legs[place].side == DEBIT_SIDE)
+        order.sort(key=lambda index: legs[index].side == DEBIT_SIDE)
     made: dict[int, JournalRow] = {}
-    for place in places:
-        leg, key = legs[place], keys[place]
+    for index in order:
+        leg, key = legs[index], keys[index]
         state = moved.get(key) or batch.accounts[key]
         if not is_reversal:
             _judge(leg, state, leg.amount, reference)
         kind = _REVERSE if is_reversal else _POST
-        moved[key], made[place] = move(
+        moved[key], made[index] = move(
             store_id, leg, state, at_us, leg.side, leg.amount, reference, kind=kind, reversal_of=leg.reversal_of
         )
     first = made[0]
     named = {"idempotency_key": "", "transaction_account": first.account_id, "transaction_seq": first.seq}
-    return [first, *(msgspec.structs.replace(made[place], **named) for place in range(1, len(legs)))]
+    return [first, *(msgspec.structs.replace(made[index], **named) for index in range(1, len(legs)))]
 
 
 def _judge_whole(legs: list[Leg], states: list[AccountState], reference: str | None) -> None:

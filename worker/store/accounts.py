@@ -55,7 +55,7 @@ class AccountCache:
                 self._versions[lane] = version
 
     def note_own_writes(self, versions: Mapping[int, LaneVersion]) -> None:
-        """Take note that this store's own transaction, just committed, has reached into these lanes of its worker.
+        """Take note that this store's own transaction, just committed, has written to these lanes of its worker.
 
         They were locked at these versions. What it moved there must be dropped as well; the rest is still true.
         """
@@ -67,7 +67,7 @@ class AccountCache:
         """Return those of the accounts that are remembered, and which of them are not."""
         remembered = self._states.get
         found = {account: remembered(account) for account in accounts}
-        # One look-up an account, however the others are told: this is done for every command.
+        # One look-up an account: this is done for every command.
         unknown = {account for account, state in found.items() if state is None}
         for account in unknown:
             del found[account]

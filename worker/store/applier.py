@@ -1,4 +1,4 @@
-"""Gets every request of a batch decided: optimistically, else carefully, else in halves until the culprit is alone.
+"""Gets every request of a batch decided: optimistically, else carefully, else bisected down to the one at fault.
 
 A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well.
 """
@@ -30,14 +30,14 @@ CAREFUL_BATCHES = 2
 #: Times that a careful batch may meet a key which another lane is just committing.
 MAX_COLLISIONS = 5
 
-#: What is told of a command on a lane that is not its account's.
+#: Why a command is dead-lettered that is on a lane that is not its account's.
 WRONG_LANE = (
     "it stands on a lane that is not its account's: who sent it has another number of partitions. Start that process "
     "anew, without CREDITLANE_PARTITIONS, then replay this dead letter"
 )
 #: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
 #: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
-_CULPABLE_CLASSES = frozenset({"22", "23", "54", "P0"})
+_COMMAND_FAULT_CLASSES = frozenset({"22", "23", "54", "P0"})
 
 #: What Postgres says of work that took too long: a statement, or what this worker did between two of them.
 _TIMEOUTS = (
@@ -93,9 +93,9 @@ class Applier:
         self._careful_batches = CAREFUL_BATCHES
         self._store.forget()
 
-    def take_news(self) -> bool:
+    def take_outbox_written(self) -> bool:
         """Return whether anything was written to the outbox since this was last asked."""
-        return self._store.take_news()
+        return self._store.take_outbox_written()
 
     def apply(self, batch: Batch) -> list[Outcome]:
         """Return the outcomes of the batch's first requests, in order: of as many as fit into one transaction.
@@ -129,7 +129,7 @@ class Applier:
                 return outcomes
 
     def _is_too_big(self, error: Exception, seconds: float) -> bool:
-        """Tell whether an attempt failed because it was too much at once, and not while it waited for others.
+        """Return whether an attempt failed because it was too much at once, and not while it waited for others.
 
         Who waits for a lock, and finds a disk full or a server read-only, is not too big, however long it took.
         """
@@ -172,7 +172,7 @@ class Applier:
             if self._store.is_decided(account, command, _lease_of(request, epochs)):
                 return self._attempt([request], epochs, careful=True)[0]
         reason = f"{_reason(error)}; it did not get through alone either"
-        return self._bury(request, epochs, CommandDeadLettered.code, reason)
+        return self._dead_letter(request, epochs, CommandDeadLettered.code, reason)
 
     def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Outcome]:
         if self._careful_batches == 0:
@@ -181,7 +181,7 @@ class Applier:
             except (psycopg.errors.UniqueViolation, StaleAccount):
                 self.expect_repeats()
             except Exception as error:
-                if not _culpable(error):
+                if not _is_commands_fault(error):
                     raise
                 self.expect_repeats()
         self._careful_batches -= 1
@@ -198,20 +198,20 @@ class Applier:
             try:
                 outcomes = self._attempt(requests, epochs, careful=True)
             except Exception as error:
-                if not _culpable(error):
+                if not _is_commands_fault(error):
                     raise
                 collisions += isinstance(error, psycopg.errors.UniqueViolation | StaleAccount)
                 if collisions in {0, MAX_COLLISIONS}:
-                    return self._split(requests, epochs, error)
+                    return self._bisect(requests, epochs, error)
             else:
                 if any(outcome.replayed for outcome in outcomes):
                     self._careful_batches = CAREFUL_BATCHES
                 return outcomes
 
-    def _split(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
-        """Do the halves one after the other, in order; a request alone is the culprit."""
+    def _bisect(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
+        """Bisect: do the halves one after the other, in order; a request that fails alone is the one at fault."""
         if len(requests) == 1:
-            return [self._bury(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
+            return [self._dead_letter(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
         half = len(requests) // 2
         _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
         outcomes = self._apply_carefully(requests[:half], epochs)
@@ -230,7 +230,7 @@ class Applier:
             return self._attempt_some(requests, epochs, careful=careful)
         if len(commands) < len(requests):
             return self._attempt_some(requests, epochs, careful=careful)
-        return self._store.apply(commands, epochs, careful=careful)
+        return self._store.transact(commands, epochs, careful=careful)
 
     def _addressed(self, requests: Sequence[Request]) -> list[AddressedCommand]:
         """Return the commands with the accounts that they are for, without those that are misplaced.
@@ -261,31 +261,33 @@ class Applier:
             if request.command and request.command.store_id in self._stores and not self._is_misplaced(request)
         ]
         kept = set(map(id, readable))
-        # Before the others, whose outcomes would be repeats if one could not be buried. Burying twice adds nothing.
-        buried = {
-            id(request): self._bury_unreadable(request, epochs) for request in requests if id(request) not in kept
+        # Before the others, whose outcomes would be repeats if one of these could not be stored; twice adds nothing.
+        dead = {
+            id(request): self._dead_letter_unreadable(request, epochs)
+            for request in requests
+            if id(request) not in kept
         }
         decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
-        return [next(decided) if id(request) in kept else buried[id(request)] for request in requests]
+        return [next(decided) if id(request) in kept else dead[id(request)] for request in requests]
 
-    def _bury_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Outcome:
+    def _dead_letter_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Outcome:
         if request.command is None:
-            return self._bury(request, epochs, UndecodableCommand.code, request.flaw or "")
+            return self._dead_letter(request, epochs, UndecodableCommand.code, request.flaw or "")
         if self._is_misplaced(request):
-            return self._bury(request, epochs, "wrong_lane", WRONG_LANE)
+            return self._dead_letter(request, epochs, "wrong_lane", WRONG_LANE)
         reason = f"store_id: there is no store {request.command.store_id!r}; create it, then replay this dead letter"
-        return self._bury(request, epochs, "unknown_store", reason)
+        return self._dead_letter(request, epochs, "unknown_store", reason)
 
     def _is_misplaced(self, request: Request) -> bool:
-        """Tell whether it stands on a lane that is not its account's.
+        """Return whether it stands on a lane that is not its account's.
 
         In order with the account's others it is not there, and who has their lane remembers the account as it was.
         """
         lane_of, command = self._lane_of, request.command
         return lane_of is not None and command is not None and lane_of(command.account_id) != request.partition
 
-    def _bury(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
-        """Move a request to the dead letters, and return what its producer is told."""
+    def _dead_letter(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
+        """Move a request to the dead letters, and return what its producer gets."""
         command = request.command
         letter: tuple[Any, ...] = (
             self._stores.get(command.store_id, 0) if command else 0,
@@ -298,7 +300,7 @@ class Applier:
             reason,
         )
         refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
-        self._store.bury(letter, command, refusal, _lease_of(request, epochs))
+        self._store.dead_letter(letter, command, refusal, _lease_of(request, epochs))
         _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
         return Outcome(None, refusal=refusal)
 
@@ -308,7 +310,7 @@ def _lease_of(request: Request, epochs: Mapping[int, int]) -> dict[int, int]:
 
 
 def _is_cut(error: Exception) -> bool:
-    """Tell whether the connection broke, and not what Postgres answered on it."""
+    """Return whether the connection broke, and not what Postgres answered on it."""
     return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _CUT_CLASSES
 
 
@@ -318,13 +320,13 @@ def _dead_letter_id(request: Request) -> UUID:
     return UUID(bytes=blake2b(seed, digest_size=16, person=b"creditlane-dead").digest())
 
 
-def _culpable(error: Exception) -> bool:
-    """Tell whether a command of the batch may be the cause, so that trying the rest without it makes sense."""
+def _is_commands_fault(error: Exception) -> bool:
+    """Return whether a command of the batch may be the cause, so that trying the rest without it makes sense."""
     if isinstance(error, PartitionsLost | TransactionTooLarge):
         return False
     if isinstance(error, psycopg.Error):
         # A DataError without a state comes from the driver, which could not write a value down.
-        return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in _CULPABLE_CLASSES
+        return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in _COMMAND_FAULT_CLASSES
     return True
 
 

@@ -51,7 +51,7 @@ def lines_of(rows: Sequence[JournalRow]) -> Lines:
             f"{row.balance_after}\t{row.overdraft_limit or _NULL}\t{key or _NULL}\t{reference}\t{moment}"
         )
     if rests:
-        lines = [line + rests.get(place, _NO_REST) for place, line in enumerate(lines)]
+        lines = [line + rests.get(index, _NO_REST) for index, line in enumerate(lines)]
     lines.sort()
     return Lines(lines, are_short=not rests)
 

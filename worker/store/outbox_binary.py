@@ -26,7 +26,7 @@ _ACCOUNT_START = len(ACCOUNT_PREFIX)
 
 
 class OutboxRow(NamedTuple):
-    """What one transaction tells of one store; the three columns are of one length."""
+    """What one transaction writes for one store; the three columns are of one length."""
 
     store_id: int
     accounts: Sequence[str]
@@ -75,6 +75,6 @@ def _bigints(values: Sequence[int]) -> bytes:
     elements = bytearray(count * step)
     elements[_LENGTH_BYTES - 1 :: step] = bytes([_BIGINT_BYTES]) * count
     # Byte by byte of all values at once: a tenth of packing each value with its length.
-    for place in range(_BIGINT_BYTES):
-        elements[_LENGTH_BYTES + place :: step] = packed[place::_BIGINT_BYTES]
+    for index in range(_BIGINT_BYTES):
+        elements[_LENGTH_BYTES + index :: step] = packed[index::_BIGINT_BYTES]
     return _array(_BIGINT, count, elements)

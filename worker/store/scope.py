@@ -1,4 +1,4 @@
-"""What the transactions of a batch reach: the entries that are to be reversed, and accounts on other lanes."""
+"""What the transactions of a batch touch: the entries that are to be reversed, and accounts on other lanes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def scope_of(
     epochs: Mapping[int, int],
     partitions: int,
 ) -> Scope:
-    """Return what the batch's transactions reach. Reads journal rows, which never change, so no lock is needed yet."""
+    """Return what the batch's transactions touch. Reads journal rows, which never change, so no lock is needed yet."""
     transactions = [
         (account, command)
         for account, command in commands
@@ -61,7 +61,7 @@ def scope_of(
         if command.kind == _REVERSE and (position := position_of(cast("Reverse", command).transaction_id))
     }
     originals = _load_entries(connection, wanted)
-    further = {(store, place) for (store, _), row in originals.items() for place in positions_of(row)}
+    further = {(store, position) for (store, _), row in originals.items() for position in positions_of(row)}
     originals |= _load_entries(connection, further - originals.keys())
     accounts: set[AccountKey] = set()
     for account, command in transactions:
@@ -80,15 +80,15 @@ def scope_of(
 
 
 def _load_entries(connection: psycopg.Connection[tuple[Any, ...]], wanted: Iterable[tuple[int, Position]]) -> Originals:
-    places = list(wanted)
-    if not places:
+    positions = list(wanted)
+    if not positions:
         return {}
     records = connection.execute(
         sql.LOAD_ENTRIES,
         {
-            "stores": [store_id for store_id, _ in places],
-            "accounts": [position.account_id[4:] for _, position in places],
-            "seqs": [position.seq for _, position in places],
+            "stores": [store_id for store_id, _ in positions],
+            "accounts": [position.account_id[4:] for _, position in positions],
+            "seqs": [position.seq for _, position in positions],
         },
     )
     return {(row.store_id, Position(row.account_id, row.seq)): row for row in map(row_of, records)}

@@ -19,13 +19,13 @@ from ..lanes.entries import Request
 
 #: Most bytes of one transaction: what stands on the lanes and the rows that are written, as far as it can be told.
 MAX_TRANSACTION_BYTES = 8_000_000
-#: Most rows of a transaction with a post or a reversal in it: all the lanes that it reaches stand still meanwhile.
+#: Most rows of a transaction with a post or a reversal in it: all the lanes that it touches stand still meanwhile.
 MAX_SPANNING_ROWS = 1_000
 #: Rows that a reversal is taken to write. How many entries it undoes is known only when they are read.
 REVERSAL_ROWS = 10
 #: Bytes of a row that is written, before the first has been.
 FIRST_ROW_BYTES = 250
-#: How long a transaction that reaches other lanes should hold them, in seconds.
+#: How long a transaction that touches other lanes should hold them, in seconds.
 SPANNING_SECONDS = 0.1
 #: Rows below which nothing is made smaller because it took long. What so few take is the time of the commit itself,
 #: with a distant standby or a slow disk, which smaller parts would only pay more often. What times out is halved still.
@@ -36,7 +36,7 @@ GROWTH = 1.02
 MAX_LONE_TIMEOUTS = 4
 #: The same where nothing else was there to get through.
 MAX_TIMEOUTS_UNPROVEN = 10
-#: Requests whose time-outs are remembered: those that another worker decides are never told of.
+#: Requests whose time-outs are remembered: nothing is heard of those that another worker decides.
 MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
@@ -71,7 +71,7 @@ class Sizing:
         #: What is longer under way than this is too big.
         self.timeout_seconds: float = lease_seconds / 2
         self._row_bytes = float(FIRST_ROW_BYTES)
-        #: Shares of the bounds that get through in time, without and with transactions that reach other lanes.
+        #: Shares of the bounds that get through in time, without and with transactions that touch other lanes.
         self._shares = {False: 1.0, True: 1.0}
         self._commits = 0
         self._lone: dict[tuple[int, bytes], _Lone] = {}
@@ -152,7 +152,7 @@ class Sizing:
 
 
 def spans_accounts(request: Request) -> bool:
-    """Tell whether the request's command may reach accounts of other lanes."""
+    """Return whether the request's command may touch accounts of other lanes."""
     return request.command is not None and request.command.kind in SPANNING_WORDS
 
 

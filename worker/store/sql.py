@@ -19,7 +19,7 @@ select (select subscriptions_version from installation),
             then set_config('transaction_timeout', '0', true) end
 """
 
-#: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and how often it was reached;
+#: What is read of locked lanes: partition, epoch if the lane is the worker's (else -1), and the count `reached`;
 #: and the one clock of all workers, in microseconds since 1970. Above an aggregate, so that the clock is read when all
 #: the locks are held: whoever moved an account of these lanes before has committed by then, with an earlier time.
 _LOCKED_LANES = """
@@ -39,16 +39,16 @@ with lanes as (
 ){_LOCKED_LANES}
 """  # noqa: S608  # the fragment is the constant above
 
-#: The leases of a batch and of the lanes that its transactions reach into, which stand still until it is committed. In
-#: the same order as above, so that no two batches wait for each other. The count tells the owners of the lanes that are
-#: reached to forget what they remember of the accounts there; what is read is the count before.
+#: The leases of a batch and of the other lanes that its transactions write to, which stand still until it is committed.
+#: In the same order as above, so that no two batches wait for each other. The count `reached` makes the owners of the
+#: other lanes forget what they remember of the accounts there; what is read is the count before.
 LOCK_LANES = f"""
 with lanes as (
     select partition, worker_id, epoch, reached from leases
     where partition = any(%(partitions)s)
     order by partition
     for update
-), told as (
+), counted as (
     update leases set reached = leases.reached + 1 from lanes
     where leases.partition = lanes.partition and leases.partition = any(%(foreign)s)
 ){_LOCKED_LANES}
@@ -97,7 +97,7 @@ join unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seqs)s::bigint[]) as 
 using (store_id, account_id, seq)
 """  # noqa: S608  # the fragment is the constant above
 
-#: Opens accounts whose id and name are free, in one fixed order, and tells which those are.
+#: Opens accounts whose id and name are free, in one fixed order, and returns which those are.
 CLAIM_ACCOUNTS = f"""
 insert into accounts
     (store_id, account_id, customer_id, name, name_key, unit_label, status, overdraft_limit, created_at, updated_at,
@@ -151,7 +151,7 @@ where kind = {StoredEndpointKind.ENDPOINT:d} and status = {StoredEndpointStatus.
 group by store_id
 """  # noqa: S608
 
-#: The news of a transaction, a row a store, as the bytes that `outbox_bytes.copy_bytes` makes.
+#: The outbox rows of a transaction, one a store, as the bytes that `outbox_binary.copy_bytes` makes.
 COPY_OUTBOX = "copy outbox (store_id, accounts, seqs, sequences, callbacks) from stdin (format binary)"
 
 #: A command that cannot be decided. The id is derived from the lane's entry, so a redelivery adds nothing.

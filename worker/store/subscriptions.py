@@ -1,4 +1,4 @@
-"""Which decisions are news: what the endpoints of each store subscribe to, as the worker looks at it."""
+"""Which decisions go to the outbox: what the endpoints of each store subscribe to, as the worker sees it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SITUATIONS: Mapping[EventType, frozenset[tuple[int, int]]] = {
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False):
-    """What the endpoints of one store want to hear of, all together."""
+    """What the endpoints of one store subscribe to, all together."""
 
     everything: bool
     rejections: bool
@@ -31,7 +31,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
     situations: frozenset[tuple[int, int]]
 
     def includes(self, row: JournalRow) -> bool:
-        """Tell whether this row is news."""
+        """Return whether any endpoint subscribes to this row."""
         if row.rejection is not None:
             return self.rejections
         return self.everything or (row.kind, row.side) in self.situations
@@ -52,7 +52,7 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._version: int | None = None
-        #: Of each store that was looked at since; None: nobody of it wants anything.
+        #: Of each store that was looked at since; None: nobody of it subscribes to anything.
         self._wanted: dict[int, Wanted | None] = {}
 
     def of_stores(

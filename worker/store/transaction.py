@@ -107,11 +107,11 @@ class LedgerStore:
         """Forget every remembered account, so that the next batch reads them afresh."""
         self._cache.forget()
 
-    def take_news(self) -> bool:
+    def take_outbox_written(self) -> bool:
         """Return whether anything was written to the outbox since this was last asked."""
-        return self._outbox.take_news()
+        return self._outbox.take_written()
 
-    def apply(
+    def transact(
         self, commands: Sequence[AddressedCommand], epochs: Mapping[int, int], *, careful: bool = False
     ) -> list[Outcome]:
         """Decide the commands in order and store every decision, all in one transaction.
@@ -149,12 +149,12 @@ class LedgerStore:
         self._cache.bound()
         return outcomes
 
-    def bury(
+    def dead_letter(
         self, letter: tuple[Any, ...], command: LaneCommand | None, refusal: Refusal, epochs: Mapping[int, int]
     ) -> None:
         """Store a dead letter, a row of (store, id, partition, lane entry, payload, key, code, reason).
 
-        `refusal` is what is told of the command, if the letter is one of a known store. Raises as `apply` does.
+        `refusal` is what is announced of the command, if the letter is one of a known store. Raises as `transact` does.
         """
         names = ("store", "id", "partition", "lane_entry", "payload", "key", "code", "reason")
         store_id = letter[0]
@@ -169,10 +169,10 @@ class LedgerStore:
             raise
 
     def is_decided(self, account: AccountKey, command: LaneCommand, epochs: Mapping[int, int]) -> bool:
-        """Tell whether the command's key is in the journal, and will stay out of it if it is not.
+        """Return whether the command's key is in the journal, and will stay out of it if it is not.
 
         Every attempt holds its lane until its commit is through, also one whose session hangs there or whose client is
-        gone. So the lane is locked against them before the key is looked up. Raises as `apply` does.
+        gone. So the lane is locked against them before the key is looked up. Raises as `transact` does.
         """
         keys = [command.idempotency_key]
         if command.kind == Kind.REVERSE.word:
@@ -236,7 +236,7 @@ class LedgerStore:
             begun = self._connection.execute(sql.BEGIN_BATCH, self._limits)
         record = begun.fetchone()
         if record is None:
-            raise CreditlaneError("Postgres did not tell the version of subscriptions")
+            raise CreditlaneError("Postgres did not return the version of subscriptions")
         version: int = record[0]
         return version
 
@@ -261,7 +261,7 @@ class LedgerStore:
         self.holds_lanes_since = time.monotonic()
         locked = leases.fetchone()
         if locked is None:
-            raise CreditlaneError("Postgres did not tell the time")
+            raise CreditlaneError("Postgres did not return the time")
         records, now_us = locked
         versions = {partition: LaneVersion(epoch, reached) for partition, epoch, reached in records}
         lost = [p for p, epoch in epochs.items() if p not in versions or versions[p].epoch != epoch]
