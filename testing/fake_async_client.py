@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import wraps
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..producer.client._async.client import AsyncClient
+from ..producer.client._async.webhooks import AsyncWebhooks
 from ..schemas.commands import Command
-from ..schemas.settings import Settings, load_settings
+from ..schemas.settings import Settings
 from ..schemas.webhooks import Delivery
 from .fake_client import FakeClient
 from .fake_ledger import FakeLedger
 from .fake_webhooks import FakeWebhooks
 
 if TYPE_CHECKING:
-    # As `fake_client` has it; the signatures of what is wrapped below are those of AsyncClient.
-    from ..producer.client._async.client import AsyncClient as _AsyncClient
-    from ..producer.client._async.webhooks import AsyncWebhooks as _AsyncWebhooks
     from ..producer.client.tickets import Tickets
-else:
-    from ..producer.client._async.command_methods import AsyncCommandMethods as _AsyncClient
-
-    _AsyncWebhooks = object
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -68,18 +62,16 @@ def _then_raise(commands: list[Command], error: Exception) -> Iterator[Command]:
     raise error
 
 
-class AsyncFakeWebhooks(_AsyncWebhooks):
+class AsyncFakeWebhooks(AsyncWebhooks):
     """`AsyncClient.webhooks` in memory."""
 
     def __init__(self, twin: FakeWebhooks) -> None:
         self._twin = twin
 
     if not TYPE_CHECKING:
-        create = _awaited(FakeWebhooks.create)
         make = _awaited(FakeWebhooks.make)
         list = _awaited(FakeWebhooks.list)
         get = _awaited(FakeWebhooks.get)
-        update = _awaited(FakeWebhooks.update)
         change = _awaited(FakeWebhooks.change)
         delete = _awaited(FakeWebhooks.delete)
         rotate_secret = _awaited(FakeWebhooks.rotate_secret)
@@ -95,8 +87,11 @@ class AsyncFakeWebhooks(_AsyncWebhooks):
         """Hand everything that is pending to a receiver, as `FakeWebhooks.deliver`."""
         return self._twin.deliver(receive)
 
+    async def _run(self, operation: object) -> NoReturn:
+        self._twin._run(operation)  # noqa: SLF001  the twin's
 
-class AsyncFakeClient(_AsyncClient):
+
+class AsyncFakeClient(AsyncClient):
     """An `AsyncClient` over a ledger in memory; `FakeClient` says what that means. Both kinds may share a ledger."""
 
     webhooks: AsyncFakeWebhooks
@@ -107,11 +102,6 @@ class AsyncFakeClient(_AsyncClient):
         self.ledger: FakeLedger = self._twin.ledger
         #: The endpoints that hear of what happens in the store.
         self.webhooks = AsyncFakeWebhooks(self._twin.webhooks)
-
-    @classmethod
-    def from_env(cls, **overrides: object) -> Self:
-        """Return a client with the settings of the environment, over a ledger of its own; as `AsyncClient.from_env`."""
-        return cls(load_settings(**overrides))
 
     if not TYPE_CHECKING:
         ensure_account = _awaited(FakeClient.ensure_account)
@@ -147,17 +137,6 @@ class AsyncFakeClient(_AsyncClient):
         pending = _awaited(FakeClient.pending)
         close = _awaited(FakeClient.close)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._twin.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.settings.store}>"
-
     # What the methods of the commands need of a client; the twin is this one's other face.
     if not TYPE_CHECKING:
         _open = _awaited(FakeClient._open)  # noqa: SLF001
@@ -165,5 +144,5 @@ class AsyncFakeClient(_AsyncClient):
         _decide = _awaited(FakeClient._decide)  # noqa: SLF001
         _touches = _awaited(FakeClient._touches)  # noqa: SLF001
 
-    def _timeout(self, timeout: float | None) -> float:
-        return self._twin._timeout(timeout)  # noqa: SLF001
+    def _session(self) -> NoReturn:
+        self._twin._session()  # noqa: SLF001

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
+from ..producer.client._sync.client import CLOSED, Client
 from ..producer.client.chunks import (
     Chunk,
     chunk_of,
@@ -25,18 +25,12 @@ from ..schemas.commands import Command, OpenAccount
 from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown
 from ..schemas.installation import DEFAULT_PARTITIONS
 from ..schemas.results import Result
-from ..schemas.settings import Settings, load_settings
+from ..schemas.settings import Settings
 from ..schemas.tickets import Ticket
 from . import store_reads
 from .fake_ledger import FakeLedger
 from .fake_webhooks import FakeWebhooks
 from .store_ledger import StoreLedger
-
-if TYPE_CHECKING:
-    # For type checkers it is a Client, so that it can be given to what asks for one; at run time it imports no driver.
-    from ..producer.client._sync.client import Client as _Client
-else:
-    from ..producer.client._sync.command_methods import CommandMethods as _Client
 
 _ItemT = TypeVar("_ItemT")
 
@@ -49,7 +43,7 @@ class _Accepted(NamedTuple):
     entries: list[bytes]
 
 
-class FakeClient(_Client):
+class FakeClient(Client):
     """A `Client` over a ledger in memory: same methods, same rules, same errors, and nothing to connect to.
 
     What is accepted is decided before the call returns, so nothing is ever waited for and every `timeout` is met.
@@ -68,11 +62,6 @@ class FakeClient(_Client):
         self._closed = False
         self._producer_id = new_producer_id()
         self._numbers = CommandNumbers()
-
-    @classmethod
-    def from_env(cls, **overrides: object) -> Self:
-        """Return a client with the settings of the environment, over a ledger of its own; as `Client.from_env`."""
-        return cls(load_settings(**overrides))
 
     def ensure_account(
         self,
@@ -219,16 +208,8 @@ class FakeClient(_Client):
         """Refuse every further call, as a closed `Client` does. What is in the ledger stays there."""
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.settings.store}>"
+    def _session(self) -> NoReturn:
+        raise CreditlaneError("this method of the client has no form without servers")
 
     def _account_of_name(self, customer_id: str, name: str) -> Account | None:
         store = self._store_ledger()
@@ -273,15 +254,12 @@ class FakeClient(_Client):
                 ticket=undecided[0],
             )
 
-    def _timeout(self, timeout: float | None) -> float:
-        return self.settings.wait_timeout_seconds if timeout is None else timeout
-
     def _store_ledger(self) -> StoreLedger:
         return self._open_ledger().store(self.settings.store)
 
     def _open_ledger(self) -> FakeLedger:
         if self._closed:
-            raise CreditlaneError("This client is closed; make a new one.")
+            raise CreditlaneError(CLOSED)
         return self.ledger
 
 

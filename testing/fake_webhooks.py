@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import NoReturn
 from uuid import uuid4
 
+from ..producer.client._sync.webhooks import Webhooks
 from ..producer.operations import webhooks as operations
 from ..producer.operations.webhook_targets import refuse_target
-from ..schemas.errors import WebhookLimitReached
+from ..schemas.errors import CreditlaneError, WebhookLimitReached
 from ..schemas.events import TEST_EVENT, new_secret, public_endpoint_id, public_event_id
 from ..schemas.networks import network_rules
 from ..schemas.settings import Settings
@@ -19,7 +20,6 @@ from ..schemas.webhooks import (
     Delivery,
     DeliveryStatus,
     DeliveryWithBody,
-    EndpointStatus,
     NewWebhook,
     Webhook,
     WebhookChange,
@@ -29,17 +29,11 @@ from .clock import microseconds_of
 from .fake_ledger import FakeLedger
 from .store_webhooks import CALLBACKS, StoreWebhooks
 
-if TYPE_CHECKING:
-    # As `fake_client` has it.
-    from ..producer.client._sync.webhooks import Webhooks as _Webhooks
-else:
-    _Webhooks = object
-
 #: What stays of a delivery's attempts when it is sent again.
 _AGAIN = {"status": "pending", "attempts": 0}
 
 
-class FakeWebhooks(_Webhooks):
+class FakeWebhooks(Webhooks):
     """`Client.webhooks` in memory: endpoints are kept, and deliveries can be read with what would be sent.
 
     Nothing is sent by itself, so a delivery stays pending. `deliver` hands what is pending to a receiver under test.
@@ -49,11 +43,6 @@ class FakeWebhooks(_Webhooks):
         self._networks = network_rules(settings)
         self._store_id = settings.store
         self._open_ledger = ledger
-
-    def create(self, *, url: str, events: Iterable[str] = (), name: str | None = None) -> Webhook:
-        """Make an endpoint and return it with its secret, this once, as `Webhooks.create`."""
-        wanted = operations.checked(NewWebhook, url=url, name=name, events=operations.events_given(events))
-        return self.make(wanted)
 
     def make(self, wanted: NewWebhook) -> Webhook:
         """Make an endpoint; as `create`."""
@@ -84,18 +73,6 @@ class FakeWebhooks(_Webhooks):
     def get(self, webhook_id: str) -> Webhook:
         """Return the endpoint, as `Webhooks.get`."""
         return self._endpoints().endpoint(webhook_id)
-
-    def update(
-        self,
-        webhook_id: str,
-        *,
-        url: str | None = None,
-        events: Iterable[str] | None = None,
-        name: str | None = None,
-        status: EndpointStatus | None = None,
-    ) -> Webhook:
-        """Change what is given and return the endpoint, as `Webhooks.update`."""
-        return self.change(webhook_id, operations.change_of(url=url, events=events, name=name, status=status))
 
     def change(self, webhook_id: str, change: WebhookChange) -> Webhook:
         """Change what is given and return the endpoint; as `update`."""
@@ -222,6 +199,9 @@ class FakeWebhooks(_Webhooks):
             )
             done.append(_without_body(changed))
         return done
+
+    def _run(self, operation: object) -> NoReturn:  # noqa: ARG002  whatever it is
+        raise CreditlaneError("this method of the webhooks has no form without servers")
 
     def _endpoints(self) -> StoreWebhooks:
         return self._open_ledger().webhooks(self._store_id)

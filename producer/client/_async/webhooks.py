@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ....schemas.networks import network_rules
 from ....schemas.settings import Settings
@@ -21,8 +21,9 @@ from ....schemas.webhooks import (
 )
 from ...ledger.statement import Operation
 from ...operations import webhooks as operations
-from ..redis_exchange import ExchangeFailed, wake_calls
-from .session import AsyncSession
+
+if TYPE_CHECKING:
+    from .session import AsyncSession
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +183,8 @@ class AsyncWebhooks:
         return await self._session().reader.run(operation)
 
     async def _wake(self) -> None:
+        from ..redis_exchange import ExchangeFailed, wake_calls
+
         session = self._session()
         try:
             await session.wire.exchange_once(wake_calls(session.keys))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ....lanes.deadlines import deadline_in, rest_of, seconds_until
 from ....lanes.routing import partition_of
@@ -22,13 +22,14 @@ from ...operations import scheduling
 from ...operations.webhooks import low_balance_operation
 from ..chunks import chunk_of, generated_key, make_command, valid_account_id
 from ..collect import ResultCollector
-from ..lane_reads import PendingCount
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
 from .command_methods import CommandMethods
 from .concurrency import Scoped
-from .session import Session
 from .webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from .session import Session
 
 CLOSED = "This client is closed; make a new one."
 
@@ -46,6 +47,9 @@ class Client(CommandMethods):
     """
 
     def __init__(self, settings: Settings) -> None:
+        # The driver comes with it: not for who only takes the class for a base, as the one without servers does.
+        from .session import Session
+
         self.settings = settings
         #: The endpoints that hear of what happens in the store.
         self.webhooks = Webhooks(settings, self._session)
@@ -284,6 +288,8 @@ class Client(CommandMethods):
 
     def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""
+        from ..lane_reads import PendingCount
+
         session, deadline = self._session(), deadline_in(self.settings.wait_timeout_seconds)
         lane = session.keys.lane(partition_of(valid_account_id(account_id), session.partitions(deadline)))
         pending = PendingCount(lane, self.settings.store, account_id)

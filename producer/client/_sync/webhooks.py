@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ....schemas.networks import network_rules
 from ....schemas.settings import Settings
@@ -22,8 +22,9 @@ from ....schemas.webhooks import (
 )
 from ...ledger.statement import Operation
 from ...operations import webhooks as operations
-from ..redis_exchange import ExchangeFailed, wake_calls
-from .session import Session
+
+if TYPE_CHECKING:
+    from .session import Session
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +181,8 @@ class Webhooks:
         return self._session().reader.run(operation)
 
     def _wake(self) -> None:
+        from ..redis_exchange import ExchangeFailed, wake_calls
+
         session = self._session()
         try:
             session.wire.exchange_once(wake_calls(session.keys))
