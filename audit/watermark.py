@@ -4,7 +4,7 @@ A batch takes Postgres's clock when it has locked its lanes, so as long as it ma
 table `leases`, from before that clock on. Everybody sees who holds such locks, whatever their roles. Whoever begins
 after this has looked takes a later clock; whoever held a lock then either is visible here, and began no later than its
 clock, or is of another role that `pg_stat_activity` hides, and is waited for. What is read afterwards, by another
-statement, has every row from before the horizon.
+statement, has every row from before the watermark.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Writers(NamedTuple):
     unseen: list[str]
 
     @property
-    def horizon(self) -> datetime:
+    def watermark(self) -> datetime:
         """Before this, nothing changes any more; once the unseen ones are over."""
         return self.moment if self.first_began is None else min(self.moment, self.first_began)
 

@@ -1,4 +1,4 @@
-"""What this worker process counts: a few additions a batch, written to Postgres with its sign of life."""
+"""What this worker process counts: a few additions a batch, written to Postgres with its heartbeat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..schemas.worker_metrics import StageTrouble, WorkerNumbers
 from .ledger.state import Outcome
 
 
-class Counting:
+class Metrics:
     """The numbers of one worker process. Shared by its threads; no I/O."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

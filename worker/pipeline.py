@@ -31,7 +31,7 @@ from .lanes.reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .lanes.redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
 from .lanes.shared_turn import SharedTurn
 from .ledger.state import Outcome
-from .metrics import Counting
+from .metrics import Metrics
 from .pipe import Pipe
 from .progress import Progress
 from .store.applier import Applier, CommandTimedOut
@@ -90,7 +90,7 @@ class ReadingStage:
         worker_id: str,
         ownership: Ownership,
         pipes: Pipes,
-        counting: Counting,
+        metrics: Metrics,
         progress: Progress,
         faults: RedisFaults,
         *,
@@ -119,7 +119,7 @@ class ReadingStage:
             keys,
             ownership,
             Fences(self._session.client, keys, raiser),
-            counting,
+            metrics,
             batch_limit=settings.batch_limit,
         )
 
@@ -222,14 +222,14 @@ class ApplyingStage:
         worker_id: str,
         ownership: Ownership,
         pipes: Pipes,
-        counting: Counting,
+        metrics: Metrics,
         progress: Progress,
         *,
         stopping: Event,
         after_step: StepListener,
     ) -> None:
         self._settings = settings
-        self._counting = counting
+        self._metrics = metrics
         self._worker_id = worker_id
         self._partitions = 0
         self._ownership = ownership
@@ -264,7 +264,7 @@ class ApplyingStage:
             left, decided = self._commit_next(left)
             if decided is not None:
                 self._work.end()
-                self._counting.note_batch(len(decided.outcomes), time.perf_counter() - started)
+                self._metrics.note_batch(len(decided.outcomes), time.perf_counter() - started)
                 self._after_step("commit")
                 self._pipes.decided.put(decided)
         self._work.end()
@@ -353,7 +353,7 @@ class AnnouncingStage:
         settings: Settings,
         ownership: Ownership,
         pipes: Pipes,
-        counting: Counting,
+        metrics: Metrics,
         progress: Progress,
         faults: RedisFaults,
         *,
@@ -362,12 +362,12 @@ class AnnouncingStage:
     ) -> None:
         answer_seconds = answer_seconds_within(settings.lease_seconds)
         self._ownership = ownership
-        self._counting = counting
+        self._metrics = metrics
         self._work = progress.announcer
         self._decided = pipes.decided
         self._after_step = after_step
         # Below the lease: a stage that is at one piece of work for longer loses the lanes.
-        self._patience_seconds = settings.lease_seconds / 2
+        self._refused_seconds = settings.lease_seconds / 2
         self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(settings.require_redis_url(), faults, answer_seconds=answer_seconds)
         keys = Keys(settings.redis_prefix)
@@ -405,7 +405,7 @@ class AnnouncingStage:
         self._ownership.lose(lost, batch.epochs)
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p in lost})
         self._ownership.finish({p: epoch for p, epoch in batch.epochs.items() if p not in lost}, deleted=True)
-        self._counting.note_outcomes(decided.outcomes)
+        self._metrics.note_outcomes(decided.outcomes)
         return True
 
     def _announce(self, decided: Decided) -> bool:
@@ -414,7 +414,7 @@ class AnnouncingStage:
             self._announcer.announce, decided.batch, decided.outcomes, has_outbox_rows=decided.has_outbox_rows
         )
         try:
-            return self._until_done(announce, refused_seconds=self._patience_seconds)
+            return self._until_done(announce, refused_seconds=self._refused_seconds)
         except redis.ResponseError:
             return False
 

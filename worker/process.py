@@ -37,7 +37,7 @@ from .lanes.leases import LeaseKeeper
 from .lanes.ownership import Ownership
 from .lanes.redis_check import check_redis
 from .lanes.redis_session import RedisFault, RedisFaults, answer_seconds_within
-from .metrics import Counting
+from .metrics import Metrics
 from .pipeline import AnnouncingStage, ApplyingStage, Pipes, ReadingStage, StepListener
 from .progress import Progress
 
@@ -66,13 +66,13 @@ class Worker:
         self._drained = threading.Event()
         self._failure: BaseException | None = None
         self._pipes = pipes = Pipes()
-        ownership, counting, faults = Ownership(), Counting(), RedisFaults()
+        ownership, metrics, faults = Ownership(), Metrics(), RedisFaults()
         self._progress = progress = Progress(self._stopping)
         self._keeper = LeaseKeeper(
             self._database_url,
             self.worker_id,
             ownership,
-            counting,
+            metrics,
             progress,
             self._drained,
             lease_seconds=settings.lease_seconds,
@@ -87,7 +87,7 @@ class Worker:
             self.worker_id,
             ownership,
             pipes,
-            counting,
+            metrics,
             progress,
             faults,
             stopping=self._stopping,
@@ -98,13 +98,13 @@ class Worker:
             self.worker_id,
             ownership,
             pipes,
-            counting,
+            metrics,
             progress,
             stopping=self._stopping,
             after_step=after_step,
         )
         self._announcing = AnnouncingStage(
-            settings, ownership, pipes, counting, progress, faults, stopping=self._stopping, after_step=after_step
+            settings, ownership, pipes, metrics, progress, faults, stopping=self._stopping, after_step=after_step
         )
 
     def stop(self) -> None:

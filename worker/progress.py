@@ -1,6 +1,6 @@
 """Whether the stages of a worker get on: what each is at, since when, and what keeps it. Shared by threads; no I/O.
 
-A sign of life says nothing about work: a process whose lease keeper runs on holds lanes on which nothing happens for as
+A heartbeat says nothing about work: a process whose lease keeper runs on holds lanes on which nothing happens for as
 long as another of its threads waits. So each stage notes when it begins and ends a piece of work, all attempts at it
 included, and a worker of which one stage does not get on within its lease gives the lanes to others.
 """

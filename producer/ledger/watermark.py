@@ -57,7 +57,7 @@ class Horizon:
         if writers.moment < self._complete:
             self._complete = _BEFORE_ALL
         if (yield from self._are_over(writers.unseen)):
-            self._note(writers.horizon)
+            self._note(writers.watermark)
         self._looked_at = time.monotonic()
         return writers
 

@@ -97,10 +97,10 @@ def test_a_worker_alone_gets_on_within_its_lease_when_a_connection_goes_silent(
             # When the connection of one of its threads goes silent
             wait_for(lambda: ways.silence(thread), "a connection of this thread")
             shown = renewals(brief)
-            # Then every lane flows again, and it shows life again
+            # Then every lane flows again, and it sends heartbeats again
             seconds = wait_until_all_flows(producer, history, LEASE_SECONDS + AFTER_LEASE_SECONDS + BUSY_SECONDS)
             log.info("every lane flowed again after %.2f s", seconds)
-            wait_for(lambda: renewals(brief) > shown, "a sign of life")
+            wait_for(lambda: renewals(brief) > shown, "a heartbeat")
         history.check(producer)
     assert not worker.has_ended
 

@@ -32,7 +32,7 @@ BUSY_SECONDS = 0.0 if LONG else 2.0
 LOCKED_SECONDS = 0.1
 BATCHES_AT_ONCE = 2
 AN_HOUR_AHEAD = "update workers set expires_at = expires_at + interval '1 hour'"
-#: What every sign of life says becomes what it would be if the clock had just jumped ahead.
+#: What every heartbeat says becomes what it would be if the clock had just jumped ahead.
 AN_HOUR_LATER = "update workers set expires_at = expires_at - interval '1 hour' where expires_at > now()"
 
 
@@ -156,7 +156,7 @@ def test_lanes_that_others_keep_locked_are_taken_in_one_step_too(
 def test_a_worker_killed_while_the_clock_was_wrong_keeps_its_lanes_no_longer_than_its_lease(
     shared_settings: Settings, producer: Producer, start_worker: StartWorker
 ) -> None:
-    # Given two workers that showed life while the clock was an hour ahead
+    # Given two workers that sent heartbeats while the clock was an hour ahead
     killed, other = start_worker(shared_settings), start_worker(shared_settings)
     wait_for(lambda: owned_by(shared_settings) == {killed.pid: 4, other.pid: 4}, "an equal share each")
     # When the clock is right again, and one is killed before it shows more

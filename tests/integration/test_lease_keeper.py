@@ -12,7 +12,7 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.connections import connect_postgres
 from creditlane.worker.lanes.leases import LeaseKeeper
 from creditlane.worker.lanes.ownership import Ownership
-from creditlane.worker.metrics import Counting
+from creditlane.worker.metrics import Metrics
 from creditlane.worker.progress import Progress
 
 from ..faults.worker_processes import wait_for
@@ -20,12 +20,12 @@ from ..faults.worker_processes import wait_for
 ME = "me"
 OTHER = "the other"
 LEASE_SECONDS = 2.0
-#: Another worker that showed life now, for so long. Nobody shows it again in these tests.
+#: Another worker with a heartbeat now, for so long. Nobody sends another in these tests.
 SHOW_LIFE = """
 insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
 values (%s, 'elsewhere', 1, clock_timestamp() + make_interval(secs => %s), '{}', %s, %s)
 """
-REPLACING = "ending the sessions of workers that show no life or do not get on"
+REPLACING = "ending the sessions of workers that send no heartbeats or do not get on"
 LOCK_LEASES = "select 1 from leases where partition = any(%s) order by partition for update"
 
 
@@ -48,7 +48,7 @@ def keeping(settings: Settings, *, is_stuck: bool) -> Iterator[None]:
         progress.applier.begin()
         time.now = 2 * LEASE_SECONDS
     keeper = LeaseKeeper(
-        settings.require_database_url(), ME, Ownership(), Counting(), progress, stopping, lease_seconds=LEASE_SECONDS
+        settings.require_database_url(), ME, Ownership(), Metrics(), progress, stopping, lease_seconds=LEASE_SECONDS
     )
     thread = Thread(target=keeper.run)
     thread.start()

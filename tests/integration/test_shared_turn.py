@@ -68,7 +68,7 @@ def test_a_worker_that_dies_in_its_turn_is_not_waited_for(
 
 def test_a_turn_that_never_ends_is_passed_over(client: redis.Redis, keys: Keys) -> None:
     """Given something under the turn's name that does not expire, then a worker waits for a while, and goes at last."""
-    moments = iter((0.0, 1.0, shared_turn.PATIENCE_SECONDS, shared_turn.PATIENCE_SECONDS + 0.1, 9.0))
+    moments = iter((0.0, 1.0, shared_turn.MAX_WAIT_SECONDS, shared_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     client.set(keys.held_turn, "for ever")
     worker = SharedTurn(client, keys, lambda: next(moments))
 
@@ -116,7 +116,7 @@ def test_whatever_stands_under_the_names_of_turns_stops_no_worker(
     client: redis.Redis, lanes: redis.Redis, keys: Keys
 ) -> None:
     """Given keys of another type by hand, then others count as at work, the turn is taken at last, and ended."""
-    moments = iter((0.0, shared_turn.PATIENCE_SECONDS + 0.1, 9.0))
+    moments = iter((0.0, shared_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     for key in (keys.others_at_work, keys.held_turn):
         lanes.rpush(key, "by hand")
     worker = SharedTurn(client, keys, lambda: next(moments))

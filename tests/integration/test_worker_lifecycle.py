@@ -222,7 +222,7 @@ def test_a_wrong_number_of_partitions_does_not_stay_in_redis(settings: Settings,
         wait_for(lambda: client.get(key) == right, "the mirror")
         client.set(key, '{"partitions":4}')
         wait_for(lambda: client.get(key) == right, "its correction")
-        worker.wait_for_log("producers were told a wrong number of partitions, start those anew that have it")
+        worker.wait_for_log("producers could read a wrong number of partitions, start those again that did")
         client.delete(key)
         client.lpush(key, "of another type")
         wait_for(lambda: client.type(key) == b"string" and client.get(key) == right, "its correction")

@@ -26,7 +26,7 @@ from creditlane.worker.lanes.reader import (
     LaneReader,
 )
 from creditlane.worker.lanes.redis_session import AnswerTooLong
-from creditlane.worker.metrics import Counting
+from creditlane.worker.metrics import Metrics
 
 from .moved_clock import MovedClock
 
@@ -147,8 +147,8 @@ def fences() -> Fences:
 
 
 @pytest.fixture
-def counting() -> Counting:
-    return Counting()
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def clock() -> MovedClock:
 
 @pytest.fixture
 def make_reader(
-    streams: Streams, ownership: Ownership, fences: Fences, counting: Counting, clock: MovedClock
+    streams: Streams, ownership: Ownership, fences: Fences, metrics: Metrics, clock: MovedClock
 ) -> Callable[[int], LaneReader]:
     """Makes a reader with a batch limit."""
     return lambda batch_limit: LaneReader(
@@ -166,7 +166,7 @@ def make_reader(
         KEYS,
         ownership,
         cast("worker_fences.Fences", fences),
-        counting,
+        metrics,
         batch_limit=batch_limit,
         clock=clock,
     )
@@ -301,7 +301,7 @@ def test_reading_on_under_load_without_lower_ids_never_waits(
 
 
 def test_one_lane_of_another_type_holds_up_no_other_and_is_named(
-    reader: LaneReader, streams: Streams, counting: Counting, clock: MovedClock
+    reader: LaneReader, streams: Streams, metrics: Metrics, clock: MovedClock
 ) -> None:
     """Given a string where a lane should be, when the lanes are read, then the others are, it is named as long as it
     is there, and read again soon after it is gone."""
@@ -310,23 +310,23 @@ def test_one_lane_of_another_type_holds_up_no_other_and_is_named(
 
     reader.read({2: 5, 3: 5})
     assert entries_of(reader.read({2: 5, 3: 5})) == [(3, 2)]
-    assert json.loads(counting.encoded())["lane_faults"] == {"2": "its key cannot be read: Redis answers WRONGTYPE"}
+    assert json.loads(metrics.encoded())["lane_faults"] == {"2": "its key cannot be read: Redis answers WRONGTYPE"}
 
     streams.spoilt = set()
     clock.now += RECHECK_SECONDS
     assert (2, 1) in entries_of(reader.read({2: 5, 3: 5}))
-    assert json.loads(counting.encoded())["lane_faults"] == {}
+    assert json.loads(metrics.encoded())["lane_faults"] == {}
 
 
 def test_what_is_said_of_a_lane_names_nobody_whom_redis_names(
-    reader: LaneReader, streams: Streams, counting: Counting
+    reader: LaneReader, streams: Streams, metrics: Metrics
 ) -> None:
     streams.lanes = {lane(2): [1], lane(3): [2]}
     refusal = redis.exceptions.NoPermissionError("User worker-7 has no permissions to access the key 'lane'")
     with patch.object(Answers, "xlen", lambda answers, _lane: answers._answers.append(refusal)):
         reader._faults.find(refusal, [2])
 
-    assert json.loads(counting.encoded())["lane_faults"] == {
+    assert json.loads(metrics.encoded())["lane_faults"] == {
         "2": "its key cannot be read: Redis answers NoPermissionError"
     }
 
@@ -341,20 +341,20 @@ def test_an_error_that_is_about_no_lane_in_particular_is_the_callers(reader: Lan
 
 
 def test_a_lane_read_again_without_progress_is_noticed_until_it_gets_on(
-    reader: LaneReader, streams: Streams, ownership: Ownership, counting: Counting
+    reader: LaneReader, streams: Streams, ownership: Ownership, metrics: Metrics
 ) -> None:
     """Given entries that are decided and never deleted, when they are read again and again, then that is counted and
     told, and no more once the lane gets on."""
     streams.lanes = {lane(2): [1, 2]}
     for _ in range(MAX_SAME_HEADS + 1):
         ownership.finish(reader.read({2: 5}).epochs)
-    numbers = json.loads(counting.encoded())
+    numbers = json.loads(metrics.encoded())
     assert numbers["lanes_read_again"] == MAX_SAME_HEADS
     assert "not deleted" in numbers["lane_faults"]["2"]
 
     streams.lanes = {}
     reader.read({2: 5})
-    assert json.loads(counting.encoded())["lane_faults"] == {}
+    assert json.loads(metrics.encoded())["lane_faults"] == {}
 
 
 def test_a_read_that_fails_leaves_nothing_under_way(reader: LaneReader, streams: Streams, ownership: Ownership) -> None:
@@ -452,7 +452,7 @@ def test_after_an_answer_that_is_too_long_fewer_entries_are_asked_for(
 
 
 def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
-    streams: Streams, make_reader: Callable[[int], LaneReader], counting: Counting, clock: MovedClock
+    streams: Streams, make_reader: Callable[[int], LaneReader], metrics: Metrics, clock: MovedClock
 ) -> None:
     """Given one entry that is longer than any answer may be, when the lanes are read, then after some answers that are
     broken off all others are read, and no answer is broken off any more; it is looked at now and then, and the lane
@@ -467,7 +467,7 @@ def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
         with suppress(AnswerTooLong):
             read |= {partition for partition, _ in entries_of(reader.read(epochs))}
     assert read == set(range(64)) - {40}
-    assert list(json.loads(counting.encoded())["lane_faults"]) == ["40"]
+    assert list(json.loads(metrics.encoded())["lane_faults"]) == ["40"]
     assert [reader.read(epochs).requests for _ in range(9)] == [[]] * 9
 
     clock.now += RECHECK_TOO_LONG_SECONDS
@@ -477,11 +477,11 @@ def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
     streams.lanes[lane(40)] = [99]
     clock.now += RECHECK_TOO_LONG_SECONDS
     assert entries_of(reader.read(epochs)) == [(40, 99)]
-    assert json.loads(counting.encoded())["lane_faults"] == {}
+    assert json.loads(metrics.encoded())["lane_faults"] == {}
 
 
 def test_an_entry_too_long_to_be_read_behind_others_lets_those_be_read(
-    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, metrics: Metrics
 ) -> None:
     """Given a lane with such an entry in the middle, then what stands before it is read, and nothing behind it."""
     reader = make_reader(8_000)
@@ -499,7 +499,7 @@ def test_an_entry_too_long_to_be_read_behind_others_lets_those_be_read(
                 streams.lanes[lane(partition)].remove(number)
 
     assert sorted(read) == [*((2, number) for number in range(1, 20)), (3, 50)]
-    assert list(json.loads(counting.encoded())["lane_faults"]) == ["2"]
+    assert list(json.loads(metrics.encoded())["lane_faults"]) == ["2"]
 
 
 @pytest.mark.parametrize("fault", [OSError("reset"), redis.InvalidResponse("?")])
@@ -516,20 +516,20 @@ def test_a_read_that_breaks_off_by_any_fault_keeps_what_it_had(
 
 
 def test_a_lane_that_was_not_asked_does_not_count_as_one_that_gets_on(
-    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, counting: Counting
+    streams: Streams, make_reader: Callable[[int], LaneReader], ownership: Ownership, metrics: Metrics
 ) -> None:
     """Given a lane that does not get on, when a read ends before its turn, then it is still named."""
     reader, epochs = make_reader(4), dict.fromkeys(range(20), 1)
     streams.lanes = {lane(15): [1]}
     for _ in range(MAX_SAME_HEADS + 1):
         ownership.finish(reader.read({15: 1}).epochs)
-    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+    assert list(json.loads(metrics.encoded())["lane_faults"]) == ["15"]
 
     streams.lanes |= {lane(partition): list(range(1, 100)) for partition in range(15)}
     reader._entries, reader._last_turn = 1, -1
     reader.read(epochs)
 
-    assert list(json.loads(counting.encoded())["lane_faults"]) == ["15"]
+    assert list(json.loads(metrics.encoded())["lane_faults"]) == ["15"]
 
 
 def test_lanes_that_are_read_by_turns_all_have_their_turn(

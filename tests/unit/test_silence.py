@@ -25,7 +25,7 @@ class Watched(NamedTuple):
 
     def look(self, *signs: Sign, after: float = 0.0) -> None:
         self.time.now += after
-        self.watch.look(signs)
+        self.watch.observe(signs)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_a_worker_whose_time_is_over_by_the_clock_and_by_the_wait_is_silent(watc
 
 
 def test_a_time_that_lies_hours_ahead_ends_with_the_lease_that_was_waited(watched: Watched) -> None:
-    """Given a worker that showed life while the clock was an hour ahead, when it shows nothing more, then its lease is
-    over when it would have been."""
+    """Given a worker that sent heartbeats while the clock was an hour ahead, when it sends none any more, then its
+    lease is over when it would have been."""
     watched.look(sign(1, 3_610.0))
     for _ in range(5):
         watched.look(sign(1, 3_600.0), after=2)

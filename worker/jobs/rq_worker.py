@@ -1,4 +1,4 @@
-"""RQ's worker, made to stay: it works in its own process, shows life during a job, and stops between two."""
+"""RQ's worker, made to stay: it works in its own process, sends heartbeats during a job, and stops between two."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ...lanes.postgres.errors import without_rows
 from ..webhooks.shutdown import stop_soon
 from .checked_jobs import CheckedJob, CheckedQueue, is_somebody_elses
 
-#: How long a process that shows no life counts as alive, and its job as started, in seconds.
+#: How long a process without heartbeats counts as alive, and its job as started, in seconds.
 LIFE_SECONDS = 90
-#: How often it shows life during a job, in seconds.
+#: How often it sends a heartbeat during a job, in seconds.
 BEAT_SECONDS = 15.0
 #: How long one wait for a job takes, in seconds: so long does an idle process take to stop.
 WAIT_SECONDS = 1
-#: How often it looks for jobs whose process died, in seconds.
+#: How often it searches for jobs whose process died, in seconds.
 MAINTENANCE_SECONDS = 60
 
 _log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ def _nothing() -> None:
 class JobsWorker(SimpleWorker):
     """Works on one queue until told to stop; the job under way is finished first.
 
-    RQ's own SimpleWorker shows no life during a job, so that it claims in advance to live for as long as a job may
+    RQ's own SimpleWorker sends no heartbeat during a job, so it claims in advance to live for as long as a job may
     take, and a signal may cut it short just after it took a job off the queue.
     """
 
@@ -82,7 +82,7 @@ class JobsWorker(SimpleWorker):
         return WAIT_SECONDS
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002  # RQ's signature
-        """Return how long the job counts as started without another sign of life, in seconds."""
+        """Return how long the job counts as started without another heartbeat, in seconds."""
         return LIFE_SECONDS
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002  # a signal handler
@@ -138,10 +138,10 @@ class JobsWorker(SimpleWorker):
         return found
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Do the job in this process, showing life meanwhile.
+        """Do the job in this process, with heartbeats meanwhile.
 
         Raises:
-            StopRequested: Redis was not told how it went; RQ puts the job back that shows no life.
+            StopRequested: Redis does not know how it went; RQ puts back the job, which has no heartbeats.
         """
         try:
             execution = self.prepare_execution(job)

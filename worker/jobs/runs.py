@@ -1,8 +1,8 @@
 """Runs: one row a job and due time, done once, by whoever owns the row.
 
-The owner holds a lease and shows life; when it dies, another process takes the run and goes on where it was. What a run
-brings about is committed together with the mark that it is done, by the owner alone, so a process that was taken for
-dead brings about nothing.
+The owner holds a lease and sends heartbeats; when it dies, another process takes the run and goes on where it was. What
+a run brings about is committed together with the mark that it is done, by the owner alone, so a process that was taken
+for dead brings about nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from . import sql
 from .database import AWAY, Connection, connect
 from .registry import KINDS, SCHEDULED
 
-#: How long a process that shows no life owns a run, in seconds.
+#: How long a process without heartbeats owns a run, in seconds.
 LEASE_SECONDS = 30.0
-#: How often it shows life, in seconds, and how long Postgres may take to take note.
+#: How often it sends a heartbeat, in seconds, and how long Postgres may take to take note.
 BEAT_SECONDS = 5.0
 BEAT_SILENCE_SECONDS = 10.0
 #: How many processes may die under a run, or lose Postgres, before it counts as failed.
@@ -142,7 +142,7 @@ class Run:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Show life for as long as the context lasts."""
+        """Send heartbeats for as long as the context lasts."""
         done = threading.Event()
         if isinstance(self.connection, PostgresSession):
             # A statement may take as long as it wants, while it is this process's to wait for it.

@@ -30,9 +30,9 @@ from .queues import job_id, open_queue, put_back_if_abandoned
 from .registry import KINDS, SCHEDULED, next_due
 from .scheduled_commands import DueCommands
 
-#: How often the scheduler looks, in seconds.
-LOOK_SECONDS = 1.0
-#: How long a run that is due is trusted to have its job in RQ before that is looked at again, in seconds.
+#: How often the scheduler asks Postgres, in seconds.
+POLL_SECONDS = 1.0
+#: How long a run that is due is trusted to have its job in RQ before that is checked again, in seconds.
 SEEN_SECONDS = 30.0
 #: Most runs that are seen to in one transaction.
 MAX_RUNS = 100
@@ -54,7 +54,7 @@ def _no_listener(_step: str) -> None:
 
 
 class Scheduler:
-    """Looks what is due, every second."""
+    """Makes runs of what is due, every second."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Scheduler:
         self._due_commands = DueCommands(settings)
 
     def run(self) -> None:
-        """Look every second until told to stop."""
+        """Make them until the process stops."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
@@ -87,7 +87,7 @@ class Scheduler:
     def _look(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:
         queue = open_queue(self._settings, JOBS, client)
         self.sync(connection)
-        while not self._stopping.wait(LOOK_SECONDS):
+        while not self._stopping.wait(POLL_SECONDS):
             self.tick(connection, queue)
             self._due_commands.put_on_lanes(connection, client)
             backoff.reset()
@@ -107,7 +107,7 @@ class Scheduler:
                 self._decide(connection, name, schedule)
         self._after_step("runs made")
         for name, run_id in connection.execute(sql.FREE_LAPSED).fetchall():
-            _log.warning("the owner of a run shows no life, the run is due again", run=name, number=run_id)
+            _log.warning("the owner of a run sends no heartbeats, the run is due again", run=name, number=run_id)
         see_to_runs(connection, self._settings, queue, self._after_step)
 
     def _decide(self, connection: Connection, name: str, schedule: str) -> None:

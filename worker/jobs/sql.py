@@ -39,7 +39,7 @@ REQUEST_RUN = """
 insert into job_runs (name, due_at, arguments) values (%(name)s, clock_timestamp(), %(arguments)s) returning run_id
 """
 
-#: Runs whose owner shows no life are due again, by another job in RQ: the one they had may count as started for long.
+#: Runs whose owner sends no heartbeats are due again, by another job in RQ: theirs may count as started for long.
 FREE_LAPSED = f"""
 update job_runs set status = {_DUE}, owner = null, owner_until = null, enqueued_at = null, enqueues = enqueues + 1
 where status = {_RUNNING} and owner_until < clock_timestamp()
@@ -59,8 +59,8 @@ NOTE_SEEN = """
 update job_runs set enqueued_at = clock_timestamp(), enqueues = %(enqueues)s where run_id = %(run_id)s
 """
 
-#: Takes a run that is due, whose owner shows no life, or that failed and was requeued; of a scheduled job only while no
-#: other run of it is under way.
+#: Takes a run that is due, whose owner sends no heartbeats, or that failed and was requeued; of a scheduled job only
+#: while no other run of it is under way.
 CLAIM = f"""
 update job_runs set status = {_RUNNING}, owner = %(owner)s,
     owner_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),

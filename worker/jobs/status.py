@@ -73,7 +73,7 @@ class JobLook(BaseModel):
 
 
 class ProcessLook(BaseModel):
-    """A process on RQ that has shown life lately."""
+    """A process on RQ with a recent heartbeat."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -129,7 +129,7 @@ def read_run(connection: Connection, run_id: int) -> RunLook | None:
 
 
 def living_processes(settings: Settings, queue: QueueName) -> list[ProcessLook]:
-    """Return the processes that have shown life on the queue lately.
+    """Return the processes on the queue with a recent heartbeat.
 
     Raises:
         Unavailable: Redis cannot be reached.

@@ -1,6 +1,6 @@
 """Sees to it that somebody delivers when there is something to deliver.
 
-Whoever makes deliveries due leaves a hint in Redis. Hints may be lost; a look at Postgres every second needs none.
+Whoever makes deliveries due leaves a hint in Redis. Hints may be lost; Postgres is asked every second without any.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .queues import job_id, open_queue, put_back_if_abandoned
 
 #: How long a round may take before it counts as hung, in seconds.
 ROUND_TIMEOUT_SECONDS = 180
-#: How long to wait for a hint before looking without one, in seconds.
-LOOK_SECONDS = 1
-#: Two looks are at least so far apart, in seconds: a hint comes with every commit, and a round takes all there is.
+#: How long to wait for a hint before Postgres is asked without one, in seconds.
+POLL_SECONDS = 1
+#: It is asked at most so often, in seconds: a hint comes with every commit, and a round takes all there is.
 REST_SECONDS = 0.05
 #: Jobs at the head of the queue that may be a round that waits. Others are few: deliveries that are given another try.
 HEAD_JOBS = 1_000
 
 #: Whether there is anything to do that nobody does: events to fan out, or an endpoint without a sender. By the time of
 #: the statement, not of each row: with that no index could be used.
-LOOK = f"""
+FIND_WORK = f"""
 select exists (select from outbox) or exists (
     select from webhook_endpoints as endpoint
     where status = {StoredEndpointStatus.ENABLED:d} and coalesce(paused_until, '-infinity') <= statement_timestamp()
@@ -63,7 +63,7 @@ class Waker:
         self._round_prefix = job_id(settings, "round", "")
 
     def run(self) -> None:
-        """Wait for hints and look, until told to stop."""
+        """Wait for hints and ask Postgres, until the process stops."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
@@ -76,15 +76,15 @@ class Waker:
     def _watch(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:
         queue = open_queue(self._settings, DELIVERIES, client)
         while not self._stopping.is_set():
-            self.look(connection, queue)
+            self.poll(connection, queue)
             backoff.reset()
-            looked = time.monotonic()
-            client.blpop([self._hints], timeout=LOOK_SECONDS)
-            self._stopping.wait(max(0.0, REST_SECONDS - (time.monotonic() - looked)))
+            polled = time.monotonic()
+            client.blpop([self._hints], timeout=POLL_SECONDS)
+            self._stopping.wait(max(0.0, REST_SECONDS - (time.monotonic() - polled)))
 
-    def look(self, connection: Connection, queue: Queue) -> bool:
-        """Put a round on the queue if one is needed, and tell whether one was."""
-        row = connection.execute(LOOK).fetchone()
+    def poll(self, connection: Connection, queue: Queue) -> bool:
+        """Put a round on the queue if one is needed, and return whether one was."""
+        row = connection.execute(FIND_WORK).fetchone()
         if row is None or not row[0] or self._is_round_waiting(queue):
             return False
         queue.enqueue(

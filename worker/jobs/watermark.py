@@ -10,28 +10,28 @@ import psycopg
 from ...audit.watermark import FIND_UNFINISHED, READ_WRITERS, writers_of
 from .database import Connection
 
-#: The horizon lags behind the clock by so much at least, in seconds: a clock that is put right may go back a little.
+#: The watermark lags behind the clock by so much at least, in seconds: a clock that is put right may go back a little.
 LAG_SECONDS = 5
-#: How long to wait for writers whose beginning cannot be seen, and how often to look, in seconds.
-PATIENCE_SECONDS = 60.0
-LOOK_SECONDS = 0.05
+#: How long to wait for writers whose beginning cannot be seen, and how often to ask, in seconds.
+MAX_WAIT_SECONDS = 60.0
+POLL_SECONDS = 0.05
 
 
-def read_horizon(connection: Connection) -> datetime:
+def read_watermark(connection: Connection) -> datetime:
     """Return the moment before which every journal row is there to be read.
 
     Raises:
         psycopg.OperationalError: a writer of a role that cannot be seen into does not come to its end.
     """
     writers = writers_of(connection.execute(READ_WRITERS).fetchall())
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + MAX_WAIT_SECONDS
     while writers.unseen and _is_any_unfinished(connection, writers.unseen):
         if time.monotonic() >= until:
             raise psycopg.OperationalError(
-                f"a transaction that may write the journal goes on for more than {PATIENCE_SECONDS:g} s"
+                f"a transaction that may write the journal goes on for more than {MAX_WAIT_SECONDS:g} s"
             )
-        time.sleep(LOOK_SECONDS)
-    return min(writers.horizon, writers.moment - timedelta(seconds=LAG_SECONDS))
+        time.sleep(POLL_SECONDS)
+    return min(writers.watermark, writers.moment - timedelta(seconds=LAG_SECONDS))
 
 
 def _is_any_unfinished(connection: Connection, transactions: list[str]) -> bool:

@@ -9,7 +9,7 @@ import redis
 import structlog
 
 from ...lanes.keys import Keys
-from ..metrics import Counting
+from ..metrics import Metrics
 from ..progress import cause_of
 from .redis_session import is_of_wrong_type
 
@@ -28,15 +28,15 @@ class LaneFaults:
         self,
         client: redis.Redis,
         keys: Keys,
-        counting: Counting,
+        metrics: Metrics,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._keys = keys
-        self._counting = counting
+        self._metrics = metrics
         self._clock = clock
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         #: Why a lane cannot be read, and why one does not get on, by partition.
         self._unreadable: dict[int, str] = {}
         self._standing: dict[int, str] = {}
@@ -59,7 +59,7 @@ class LaneFaults:
             redis.RedisError: Redis cannot be used now.
         """
         self._keep(partitions)
-        if self._unreadable and self._clock() - self._looked_at >= RECHECK_SECONDS:
+        if self._unreadable and self._clock() - self._checked_at >= RECHECK_SECONDS:
             self._look(list(self._unreadable))
         set_aside = {partition for partition, until in self._too_long.items() if self._clock() < until}
         self.suspects |= self._too_long.keys() - set_aside
@@ -101,7 +101,7 @@ class LaneFaults:
             self._tell()
 
     def _look(self, partitions: list[int]) -> None:
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         pipeline = self._client.pipeline(transaction=False)
         for partition in partitions:
             pipeline.xlen(self._keys.lane(partition))
@@ -122,7 +122,7 @@ class LaneFaults:
 
     def _tell(self) -> None:
         too_long = dict.fromkeys(self._too_long, "its next entry is too long to be read; it gets on without that")
-        self._counting.note_lane_faults(self._standing | too_long | self._unreadable)
+        self._metrics.note_lane_faults(self._standing | too_long | self._unreadable)
 
 
 def _is_of_one_key(answer: object) -> bool:

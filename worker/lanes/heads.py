@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-from ..metrics import Counting
+from ..metrics import Metrics
 from .entry_ids import order_of
 from .ownership import Ownership
 
@@ -27,9 +27,9 @@ _log = structlog.get_logger(__name__)
 class LaneHeads:
     """Remembers the first entry of every read, by lane: a partition and the epoch it is owned under."""
 
-    def __init__(self, ownership: Ownership, counting: Counting, note: Callable[[int, str | None], None]) -> None:
+    def __init__(self, ownership: Ownership, metrics: Metrics, note: Callable[[int, str | None], None]) -> None:
         self._ownership = ownership
-        self._counting = counting
+        self._metrics = metrics
         self._note = note
         #: First ids of the batches that are under way, the oldest first.
         self._firsts: dict[Lane, deque[bytes]] = {}
@@ -74,7 +74,7 @@ class LaneHeads:
             return
         count += 1
         self._repeats[partition] = first, count
-        self._counting.note_read_again()
+        self._metrics.note_read_again()
         # Less and less often, since the cause lasts.
         if count >= MAX_SAME_HEADS and count & (count - 1) == 0:
             self._standing.add(partition)

@@ -18,8 +18,8 @@ from ...lanes.keys import Keys
 from ...schemas.installation import Installation
 from .redis_session import is_of_wrong_type, is_out_of_memory
 
-#: How often it is looked at, in seconds.
-LOOK_SECONDS = 2.0
+#: How often it is checked, in seconds.
+CHECK_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -38,22 +38,22 @@ class Mirror:
         self._key = keys.installation
         self._value = msgspec.json.encode(installation)
         self._clock = clock
-        self._looked_at = -math.inf
+        self._checked_at = -math.inf
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look."""
-        return self._clock() - self._looked_at >= LOOK_SECONDS
+        """Whether it is time to check it."""
+        return self._clock() - self._checked_at >= CHECK_SECONDS
 
     def put_right(self) -> None:
         """Have it say what it should, or nothing where Redis is full."""
-        self._looked_at = self._clock()
+        self._checked_at = self._clock()
         found = self._found()
         if found == self._value:
             return
         if found is not None:
             _log.error(
-                "producers were told a wrong number of partitions, start those anew that have it",
+                "producers could read a wrong number of partitions, start those again that did",
                 key=self._key,
                 found=found[: 2 * len(self._value)].decode(errors="backslashreplace"),
                 right=self._value.decode(),

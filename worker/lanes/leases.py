@@ -57,7 +57,7 @@ from ...lanes.backoff import LONGEST_PAUSE_SECONDS, Backoff
 from ...lanes.postgres.errors import error_text
 from ...schemas.worker_metrics import StageTrouble
 from ..connections import connect_postgres, session_name
-from ..metrics import Counting
+from ..metrics import Metrics
 from ..progress import Progress
 from ..store import sql
 from .ownership import Ownership
@@ -65,8 +65,8 @@ from .silence import Sign, Watch
 
 #: How often a lease is renewed while it lasts.
 RENEWALS_PER_LEASE = 5
-#: How often the keeper looks whether the stages of its own process get on, in seconds.
-LOOK_SECONDS = 0.1
+#: How often the keeper asks whether the stages of its own process get on, in seconds.
+POLL_SECONDS = 0.1
 #: How long it waits before it tries again to take or give back lanes that were locked, in seconds.
 RETRY_SECONDS = 0.1
 #: How long it waits for a lock, in seconds. Whoever holds one for longer is asked again.
@@ -90,7 +90,7 @@ class LeaseKeeper:
         database_url: str,
         worker_id: str,
         ownership: Ownership,
-        counting: Counting,
+        metrics: Metrics,
         progress: Progress,
         stopping: Event,
         *,
@@ -101,7 +101,7 @@ class LeaseKeeper:
         self._database_url = database_url
         self._worker_id = worker_id
         self._ownership = ownership
-        self._counting = counting
+        self._metrics = metrics
         self._progress = progress
         self._stopping = stopping
         self._lease_seconds = lease_seconds
@@ -157,19 +157,19 @@ class LeaseKeeper:
         self._connected().execute(sql.FORGET_WORKERS, {"worker_id": self._worker_id})
 
     def _wait(self, seconds: float) -> None:
-        """Wait until it is time for the next sign of life, or until a stage begins or ceases to be stuck."""
+        """Wait until it is time for the next heartbeat, or until a stage begins or ceases to be stuck."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._stopping.wait(min(left, LOOK_SECONDS)):
+        while (left := end - time.monotonic()) > 0 and not self._stopping.wait(min(left, POLL_SECONDS)):
             if bool(self._progress.stuck(self._lease_seconds)) != self._was_stuck:
                 return
 
     def _tick(self) -> float:
-        """Show life and own what is due. Returns how long to wait until the next time, in seconds."""
+        """Send a heartbeat and own what is due. Returns how long to wait until the next time, in seconds."""
         stuck = self._progress.stuck(self._lease_seconds)
         self._tell(stuck)
         self._show_life(is_stuck=bool(stuck))
         partitions, nobodys, held = self._read_shares()
-        self._watch.look(map(Sign._make, self._connected().execute(sql.READ_OTHERS, {"worker_id": self._worker_id})))
+        self._watch.observe(map(Sign._make, self._connected().execute(sql.READ_OTHERS, {"worker_id": self._worker_id})))
         if stuck:
             return self._step_back(held)
         alive = self._watch.alive() + 1
@@ -182,9 +182,9 @@ class LeaseKeeper:
             held |= taken
         gained, lost = self._ownership.replace(held)
         if gained or lost:
-            self._counting.note_lanes(len(gained), len(lost))
+            self._metrics.note_lanes(len(gained), len(lost))
             _log.info("partitions changed", owned=len(held), gained=sorted(gained), lost=sorted(lost), workers=alive)
-        pause = min(self._renewal_seconds, self._watch.next_silence_seconds() + LOOK_SECONDS / 2)
+        pause = min(self._renewal_seconds, self._watch.next_silence_seconds() + POLL_SECONDS / 2)
         return pause if done else RETRY_SECONDS
 
     def _tell(self, stuck: Mapping[str, StageTrouble]) -> None:
@@ -208,7 +208,7 @@ class LeaseKeeper:
         self._told_standing = set(standing)
 
     def _show_life(self, *, is_stuck: bool) -> None:
-        numbers = self._counting.encoded(
+        numbers = self._metrics.encoded(
             troubles=self._progress.troubles(self._lease_seconds / 2),
             standing_lanes=self._ownership.standing(self._lease_seconds),
         )
@@ -233,8 +233,8 @@ class LeaseKeeper:
     def _step_back(self, held: dict[int, int]) -> float:
         """Give everything back at once, since a stage does not get on. Others need not wait for it."""
         _, lost = self._ownership.replace({})
-        self._counting.note_lanes(0, len(lost))
-        # What it waits for may be locked by one that shows no life, and there may be nobody else to see to that.
+        self._metrics.note_lanes(0, len(lost))
+        # What it waits for may be locked by one without heartbeats, and there may be nobody else to see to that.
         self._end_silent(self._watch.to_replace())
         if self._release(held):
             return self._renewal_seconds
@@ -279,7 +279,7 @@ class LeaseKeeper:
         kept = dict(sorted(held.items())[: len(held) - surplus])
         released = held.keys() - kept.keys()
         _, lost = self._ownership.replace(kept)
-        self._counting.note_lanes(0, len(lost))
+        self._metrics.note_lanes(0, len(lost))
         if lost:
             _log.info("giving up partitions", owned=len(kept), lost=sorted(released))
         # Not finishing in time is no danger: the new epoch keeps what is under way from being committed.
@@ -308,7 +308,7 @@ class LeaseKeeper:
     def _end_silent(self, silent: Iterable[Sign]) -> None:
         names = [sign.worker_id for sign in silent]
         if names:
-            _log.warning("ending the sessions of workers that show no life or do not get on", workers=names)
+            _log.warning("ending the sessions of workers that send no heartbeats or do not get on", workers=names)
             self._end_sessions(names)
 
     def _end_sessions(self, worker_ids: Iterable[str]) -> None:

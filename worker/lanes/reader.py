@@ -12,7 +12,7 @@ import redis
 import structlog
 
 from ...lanes.keys import Keys
-from ..metrics import Counting
+from ..metrics import Metrics
 from .entries import Batch, Request, parse_request
 from .entry_ids import is_lower
 from .faults import LaneFaults
@@ -63,7 +63,7 @@ class LaneReader:
         keys: Keys,
         ownership: Ownership,
         fences: Fences,
-        counting: Counting,
+        metrics: Metrics,
         *,
         batch_limit: int,
         clock: Callable[[], float] = time.monotonic,
@@ -74,8 +74,8 @@ class LaneReader:
         self._fences = fences
         self._batch_limit = batch_limit
         self._clock = clock
-        self._faults = LaneFaults(client, keys, counting, clock=clock)
-        self._heads = LaneHeads(ownership, counting, self._faults.note)
+        self._faults = LaneFaults(client, keys, metrics, clock=clock)
+        self._heads = LaneHeads(ownership, metrics, self._faults.note)
         self._heads_checked_at = clock()
         #: Number of the Redis session that is read in.
         self._session = 0

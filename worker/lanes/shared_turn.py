@@ -20,7 +20,7 @@ from .redis_session import is_out_of_memory
 #: How long a turn lasts that nobody ends, in milliseconds.
 TURN_MS = 2_000
 #: How long a worker waits for its turn before it goes without, in seconds: whatever stands in Redis stops nobody.
-PATIENCE_SECONDS = 2 * TURN_MS / 1_000
+MAX_WAIT_SECONDS = 2 * TURN_MS / 1_000
 #: How long it counts that somebody has something else to do, in milliseconds, and how often that is said, in seconds.
 OTHERS_MS, TELL_SECONDS = 10_000, 2.0
 
@@ -56,7 +56,7 @@ class SharedTurn:
         is_mine = self._note(self._keys.held_turn, TURN_MS, nx=True)
         if self._waits_since is None:
             self._waits_since = now
-        if is_mine or now - self._waits_since > PATIENCE_SECONDS:
+        if is_mine or now - self._waits_since > MAX_WAIT_SECONDS:
             self._waits_since = None
             return True
         return False

@@ -1,6 +1,6 @@
-"""Which of the other workers show no life, judged by how long this one has watched them itself. No I/O.
+"""Which of the other workers send no heartbeats, judged by how long this one has watched them itself. No I/O.
 
-What a worker shows is the time until which it counts as alive, by Postgres's clock, and every sign of life changes it.
+What a worker shows is the time until which it counts as alive, by Postgres's clock, and every heartbeat changes it.
 The clock alone is not believed: while it was wrong for a moment, workers may have written a time that is hours away,
 and after a jump all of them seem to be over at once.
 """
@@ -25,7 +25,7 @@ class Sign(NamedTuple):
     """What another worker has shown, a row of `sql.READ_OTHERS`."""
 
     worker_id: str
-    #: Changes with every sign of life; None where there never was one.
+    #: Changes with every heartbeat; None where there never was one.
     expires_at_us: int | None
     #: What is left of that by Postgres's clock.
     remaining_seconds: float | None
@@ -44,18 +44,18 @@ class Watch:
         self._signs: dict[str, Sign] = {}
         #: When the latest sign of each was seen first.
         self._since: dict[str, float] = {}
-        self._looked_at = clock()
+        self._observed_at = clock()
 
     def forget(self) -> None:
         """Watch all of them from now on only: nobody's sign could be seen for a while."""
         self._signs.clear()
         self._since.clear()
 
-    def look(self, signs: Iterable[Sign]) -> None:
+    def observe(self, signs: Iterable[Sign]) -> None:
         """Take note of what the others show now."""
         now = self._clock()
-        unwatched = max(0.0, now - self._looked_at - MAX_WATCHED_LEASES * self._lease_seconds)
-        self._looked_at = now
+        unwatched = max(0.0, now - self._observed_at - MAX_WATCHED_LEASES * self._lease_seconds)
+        self._observed_at = now
         before, self._signs = self._signs, {sign.worker_id: sign for sign in signs}
         since, self._since = self._since, dict.fromkeys(self._signs, now)
         for worker_id, sign in self._signs.items():
@@ -81,7 +81,7 @@ class Watch:
         """Return in how many seconds the worker counts as silent; 0 or less if it does now."""
         if sign.expires_at_us is None or sign.remaining_seconds is None:
             return 0.0
-        waited = self._clock() - self._looked_at
+        waited = self._clock() - self._observed_at
         remaining = sign.remaining_seconds - waited
         if remaining <= 0 and not sign.owns_lanes:
             return 0.0

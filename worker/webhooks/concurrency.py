@@ -21,7 +21,7 @@ MAX_CONCURRENCY = 32
 #: Most requests of each class at once; each holds a socket.
 MAX_OF_CLASS = 220
 #: A request that takes longer than this gives its place back to those that are quick, in seconds.
-PATIENCE_SECONDS = 1.0
+SLOW_SECONDS = 1.0
 #: An endpoint that keeps failing is left alone for this part of the time since it last worked, and so long at most.
 PAUSE_SHARE = 0.5
 MAX_PAUSE_SECONDS = 15.0
@@ -94,7 +94,7 @@ class Places:
         """Count those that take long as slow, also beyond the number of those: they are there already."""
         for kind in (RequestClass.QUICK, RequestClass.NEW):
             places = self._began[kind]
-            slow = {place: began for place, began in places.items() if now - began[0] >= PATIENCE_SECONDS}
+            slow = {place: began for place, began in places.items() if now - began[0] >= SLOW_SECONDS}
             for place, (_, store_id) in slow.items():
                 del places[place]
                 self._forget(kind, store_id)
@@ -103,7 +103,7 @@ class Places:
 
     def has_slow(self, now: float) -> bool:
         """Tell whether one of them takes long."""
-        return any(now - began >= PATIENCE_SECONDS for places in self._began.values() for began, _ in places.values())
+        return any(now - began >= SLOW_SECONDS for places in self._began.values() for began, _ in places.values())
 
     def _forget(self, kind: RequestClass, store_id: int) -> None:
         of_stores = self._of_stores[kind]

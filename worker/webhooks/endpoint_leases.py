@@ -21,7 +21,7 @@ from . import sql
 from .concurrency import Pace
 from .signing import Signer
 
-#: How long an endpoint stays this process's without a sign of life, in seconds.
+#: How long an endpoint stays this process's without a heartbeat, in seconds.
 LEASE_SECONDS = 30.0
 #: How often the leases are renewed, in seconds.
 RENEW_SECONDS = 8.0

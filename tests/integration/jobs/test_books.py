@@ -15,10 +15,10 @@ from creditlane.audit.recent import RECENT_CHECKS, verify_period
 from creditlane.audit.whole import verify
 from creditlane.cli.app import app
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs import watermark as horizon
+from creditlane.worker.jobs import watermark
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.scheduler import Scheduler
-from creditlane.worker.jobs.watermark import read_horizon
+from creditlane.worker.jobs.watermark import read_watermark
 
 from .ledger_rows import LATELY, add_entries, run_now
 
@@ -217,15 +217,15 @@ def test_a_row_in_the_future_is_told_once_a_proof(connection: Connection) -> Non
     assert reconciliations(connection) == [(1, 5, 1)]
 
 
-def test_a_transaction_under_way_holds_the_horizon_back(database_url: str, connection: Connection) -> None:
+def test_a_transaction_under_way_holds_the_watermark_back(database_url: str, connection: Connection) -> None:
     """Given a worker in the middle of a batch, then nothing after its beginning counts as settled."""
     with psycopg.connect(database_url, application_name="creditlane-worker x") as batch:
         (begun,) = batch.execute("select now() from leases for share").fetchone() or (None,)
         assert isinstance(begun, datetime)
-        held = [read_horizon(connection) for _ in range(3)]
+        held = [read_watermark(connection) for _ in range(3)]
 
         assert max(held) <= begun
-    assert read_horizon(connection) > begun - timedelta(seconds=horizon.LAG_SECONDS + 1)
+    assert read_watermark(connection) > begun - timedelta(seconds=watermark.LAG_SECONDS + 1)
 
 
 @pytest.mark.usefixtures("old_installation")
@@ -382,4 +382,4 @@ def test_status_shows_the_stores_with_their_age(
     (store,) = report["statistics"]
     # Accounts of a store may be in units that cannot be added up.
     assert "balance" not in store
-    assert horizon.LAG_SECONDS <= store["age_seconds"] < 120
+    assert watermark.LAG_SECONDS <= store["age_seconds"] < 120

@@ -206,7 +206,7 @@ def test_a_job_whose_process_died_is_put_back_and_one_that_raised_is_not(jobs_qu
     worker.register_birth()
     for job in (dead, bad):
         jobs_queue.remove(job)
-    # Taken, started, and then no sign of life.
+    # Taken, started, and then no heartbeat.
     execution = worker.prepare_execution(dead)
     worker.prepare_job_execution(dead)
     jobs_queue.connection.zadd(jobs_queue.started_job_registry.key, {execution.composite_key: 1})
@@ -252,9 +252,9 @@ def test_news_are_found_without_a_hint(
     queue = open_queue(settings, "deliveries", client_of_redis)
     waker = Waker(settings, threading.Event())
 
-    before = waker.look(connection, queue)
+    before = waker.poll(connection, queue)
     add_news(connection)
-    after, again = waker.look(connection, queue), waker.look(connection, queue)
+    after, again = waker.poll(connection, queue), waker.poll(connection, queue)
 
     assert (before, after, again, queue.count) == (False, True, False, 1)
 
@@ -299,7 +299,7 @@ def test_a_round_is_needed_when_an_endpoint_without_a_sender_has_something_due(
         if change:
             connection.execute(f"update {table} set {change}".encode())
 
-    assert Waker(settings, threading.Event()).look(connection, queue) is is_due
+    assert Waker(settings, threading.Event()).poll(connection, queue) is is_due
 
 
 def test_the_two_queues_have_names_of_the_installation(settings: Settings) -> None:

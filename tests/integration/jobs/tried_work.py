@@ -112,7 +112,7 @@ def main() -> None:
     """Run one RQ process with the tests' kinds."""
     queue, *failpoint = sys.argv[1:]
     install(lambda place, name, value: place.__setitem__(name, value))
-    vars(scheduler)["LOOK_SECONDS"] = 0.05
+    vars(scheduler)["POLL_SECONDS"] = 0.05
     if failpoint:
         kill_at(failpoint[1], int(failpoint[2]))
     process.run_jobs_process(load_settings(), queue)  # type: ignore[arg-type]  # as the tests say

@@ -25,7 +25,7 @@ from ....schemas.kinds import SIDE_NAMES
 from ....schemas.settings import Settings
 from ..database import Connection, connect
 from ..runs import Outcome, Run
-from ..watermark import read_horizon
+from ..watermark import read_watermark
 from .export_files import Files, Row, open_files
 
 #: Rows of one read from the server and of one write.
@@ -117,7 +117,7 @@ def start_export(connection: Connection, request: ExportRequest) -> Started:
     store = connection.execute(FIND_STORE, {"store": request.store}).fetchone()
     if store is None:
         raise ConfigurationError(f"There is no store {request.store}; `creditlane stores list` shows them.")
-    if request.until > read_horizon(connection):
+    if request.until > read_watermark(connection):
         raise ConfigurationError(f"The period must have ended some seconds ago, and {request.until:%FT%TZ} has not.")
     if os.path.lexists(target := request.target):
         raise ConfigurationError(f"{target} is there already; remove it, or export into another directory.")

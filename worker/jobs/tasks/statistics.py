@@ -12,7 +12,7 @@ from ....schemas.kinds import Kind
 from ....schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
 from ..database import Connection
 from ..runs import Outcome, Run
-from ..watermark import read_horizon
+from ..watermark import read_watermark
 
 #: Before every row.
 BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
@@ -98,8 +98,8 @@ def perform(run: Run) -> Outcome:
 
 
 def counted(connection: Connection) -> Count:
-    """Return the totals up to the horizon: the latest ones and what is new, or all of it counted anew."""
-    until = read_horizon(connection)
+    """Return the totals up to the watermark: the latest ones and what is new, or all of it counted anew."""
+    until = read_watermark(connection)
     rows = connection.execute(READ_LATEST).fetchall()
     if not rows or until - rows[0][2] >= RECOUNT_AFTER:
         return Count(until, until, _count(connection, None, until))

@@ -13,7 +13,7 @@ from ....audit.recent import PeriodReport, verify_period
 from ....schemas.statuses import StoredProofKind
 from ..database import Connection
 from ..runs import Outcome, Run
-from ..watermark import read_horizon
+from ..watermark import read_watermark
 
 #: How much time one piece covers; one without rows is followed by one twice as long.
 PIECE = timedelta(minutes=10)
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 def perform(run: Run) -> Outcome:
-    """Prove every row from the last mark to the horizon, and set the mark there."""
+    """Prove every row from the last mark to the watermark, and set the mark there."""
     since, until = _period(run)
     tally = Tally(run.progress)
     mark = datetime.fromisoformat(run.progress["mark"]) if run.progress else since
@@ -62,7 +62,7 @@ def _period(run: Run) -> tuple[datetime, datetime]:
         return datetime.fromisoformat(run.progress["since"]), datetime.fromisoformat(run.progress["until"])
     (since,) = run.connection.execute(READ_MARK).fetchone() or (None,)
     # A clock that went back takes the mark back with it: rows that are made now are before the old one.
-    return since, read_horizon(run.connection)
+    return since, read_watermark(run.connection)
 
 
 class Tally:

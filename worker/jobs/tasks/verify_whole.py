@@ -7,7 +7,7 @@ import time
 from ....audit.whole import verify
 from ....schemas.statuses import StoredProofKind
 from ..runs import Outcome, Run
-from ..watermark import read_horizon
+from ..watermark import read_watermark
 from .verify_recent import Tally, reconcile, told
 
 #: How often the progress is noted, in seconds.
@@ -16,7 +16,7 @@ NOTE_SECONDS = 2.0
 
 def perform(run: Run) -> Outcome:
     """Prove the whole ledger as it stands now."""
-    until = read_horizon(run.connection)
+    until = read_watermark(run.connection)
     report = verify(
         run.settings.require_database_url(), _Progress(run).note, is_overdue=lambda _silent_seconds: run.is_lost
     )
