@@ -28,7 +28,7 @@ def api_command(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 for any that is free.")] = 8_000,
 ) -> None:
-    """Serve the HTTP API until told to stop: SIGTERM or Ctrl-C lets it finish the requests under way.
+    """Serve the HTTP API until stopped: SIGTERM or Ctrl-C lets it finish the requests under way.
 
     Run as many as you like, behind any proxy: none keeps anything that another needs. Needs CREDITLANE_REDIS_URL and
     CREDITLANE_DATABASE_URL.

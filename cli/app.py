@@ -30,17 +30,17 @@ COMMANDS = {
     "worker": Deferred(
         ".worker",
         "worker_app",
-        "Apply commands until told to stop: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.",
+        "Apply commands until stopped: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.",
     ),
     "api": Deferred(
         ".api",
         "api_command",
-        "Serve the HTTP API until told to stop: SIGTERM or Ctrl-C lets it finish the requests under way.",
+        "Serve the HTTP API until stopped: SIGTERM or Ctrl-C lets it finish the requests under way.",
     ),
     "migrate": Deferred(
         ".migrate",
         "migrate_command",
-        "Bring the database to the schema of this version. Safe to repeat, and to run from several places at once.",
+        "Bring the database to the schema of this version. Safe to repeat, and to run from several hosts at once.",
     ),
     "redis-users": Deferred(
         ".redis_users",

@@ -38,7 +38,7 @@ def work_command(
     queue: Queue,
     processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="Number of processes.")] = 1,
 ) -> None:
-    """Do the jobs of one queue until told to stop: SIGTERM or Ctrl-C lets it finish the job under way.
+    """Do the jobs of one queue until stopped: SIGTERM or Ctrl-C lets it finish the job under way.
 
     Run one of each queue at least, and as many as you like, on any number of hosts. Each also looks after what is due.
     `rq info` shows them. Needs CREDITLANE_REDIS_URL and CREDITLANE_DATABASE_URL.
@@ -97,7 +97,7 @@ def run_command(
 
 @jobs_app.command("alive")
 def alive_command(queue: Queue) -> None:
-    """Tell whether a process of this host shows life on the queue: ends with 0 if so, with 1 if not.
+    """Say whether a process of this host is alive on the queue: ends with 0 if so, with 1 if not.
 
     Example:  creditlane jobs alive --queue jobs
     """

@@ -8,7 +8,7 @@ from .end_with_parent import end_with_starter
 
 
 def main() -> int:
-    """Run one RQ process on the queue of the arguments until told to stop or its starter is gone; the exit code."""
+    """Run one RQ process on the queue of the arguments until stopped or its parent is gone; the exit code."""
     end_with_starter()
     from ..worker.jobs.__main__ import main as run
 

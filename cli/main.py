@@ -26,9 +26,9 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     if sys.argv[1:] == ["worker", "alive"]:
         # Asked for every few seconds, beside a worker that has work to do: without a parser of options.
-        from .worker_alive import tell_life
+        from .worker_alive import report_alive
 
-        sys.exit(tell_life())
+        sys.exit(report_alive())
     # First of all: to a container's first process, a signal without a handler is none.
     with _interrupted_by_sigterm() as received:
         _write_what_the_terminal_can_show()

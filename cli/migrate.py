@@ -36,7 +36,7 @@ def migrate_command(
         Path | None, typer.Option("--password-file", help="With --roles: lines like worker=PASSWORD.")
     ] = None,
 ) -> None:
-    """Bring the database to the schema of this version. Safe to repeat, and to run from several places at once.
+    """Bring the database to the schema of this version. Safe to repeat, and to run from several hosts at once.
 
     With --roles, each kind of process has a role of its own from then on, of the least rights that it needs:
     creditlane_owner, _worker, _api, _jobs and _client, or as CREDITLANE_ROLE_PREFIX names them. Their passwords, where

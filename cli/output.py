@@ -36,7 +36,7 @@ def print_json(report: BaseModel) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str | None = None) -> None:
     """Print a table; nothing but the cells are aligned where nobody watches."""
-    numeric = [_is_numeric([row[place] for row in rows]) for place in range(len(columns))]
+    numeric = [_is_numeric([row[column] for row in rows]) for column in range(len(columns))]
     if not sys.stdout.isatty():
         _print_plain(columns, rows, numeric)
         return
@@ -94,7 +94,7 @@ def _shown(cell: Cell, *, grouped: bool) -> str:
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: Sequence[bool]) -> None:
     lines = [list(columns), *([_shown(cell, grouped=False) for cell in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     for line in lines:
         cells = zip(line, widths, numeric, strict=True)
         print_line(

@@ -70,7 +70,7 @@ def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) 
     lag = "none" if report.lag_seconds is None else f"{report.lag_seconds:.3f} s"
     alive = sum(worker.alive for worker in report.workers)
     print_line(f"lanes         {_about_lanes(report)}")
-    print_line(f"workers       {alive} alive, {len(report.workers) - alive} gone without a word")
+    print_line(f"workers       {alive} alive, {len(report.workers) - alive} expired")
     print_line(f"backlog       {report.backlog:,} commands, the oldest waiting {lag}")
     print_line(f"dead letters  {report.dead_letters:,}")
     print_line(f"books         {_about_books(books)}")
@@ -85,23 +85,23 @@ def _print_report(report: LanesReport, books: BooksReport, *, every_lane: bool) 
 
 
 def _about_lanes(report: LanesReport) -> str:
-    told = f"{len(report.lanes)}, {len(report.without_owner)} of them without an owner"
+    lanes = f"{len(report.lanes)}, {len(report.without_owner)} of them without an owner"
     between = sum(lane.between_workers for lane in report.lanes)
-    return f"{told}, {between} between workers" if between else told
+    return f"{lanes}, {between} between workers" if between else lanes
 
 
 def _about_books(books: BooksReport) -> str:
-    """Tell how the latest proofs went."""
-    told = [
+    """Return how the latest proofs went."""
+    proofs = [
         f"{proof.discrepancies:,} discrepancies in {proof.rows:,} rows, {name} {_age(proof.age_seconds)} ago"
         for proof in books.reconciliations
         for name in ["new since then" if proof.kind == "recent" else "the whole ledger"]
     ]
-    return "; ".join(told) or f"not proven yet: {_about_next_proof(books.next_proof)}"
+    return "; ".join(proofs) or f"not proven yet: {_about_next_proof(books.next_proof)}"
 
 
 def _about_next_proof(proof: NextProof | None) -> str:
-    """Tell what a ledger that was never proven waits for."""
+    """Return what a ledger that was never proven waits for."""
     if proof is None:
         return "no process of `creditlane jobs work` has run"
     due = f"{proof.due_at:%F %T} UTC"
@@ -132,7 +132,7 @@ def _age(seconds: float) -> str:
 
 
 def _print_statistics(books: BooksReport) -> None:
-    columns = ["store", "accounts", "entries", "last hour", "last day", "news", "pending", "failed"]
+    columns = ["store", "accounts", "entries", "last hour", "last day", "outbox", "pending", "failed"]
     rows = [
         (
             store.store_id,
@@ -163,7 +163,7 @@ def _print_workers(report: LanesReport) -> None:
 
 def _state_of(worker: WorkerStatus) -> str:
     if not worker.alive:
-        return "gone"
+        return "expired"
     return "stuck" if worker.stuck else "alive"
 
 

@@ -30,7 +30,7 @@ webhooks_app: typer.Typer = typer.Typer(
 
 #: How often it is asked what became of a test event, in seconds.
 POLL_SECONDS = 0.2
-#: What stands in the place of an endpoint's id for the URLs that came with commands.
+#: What stands for an endpoint's id of the URLs that came with commands.
 CALLBACKS = "callbacks"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -10,7 +10,7 @@ import typer
 from ..schemas.settings import load_settings
 from .process_pool import WorkerPool, print_log_line
 from .stop_signals import StopSignals
-from .worker_alive import tell_life
+from .worker_alive import report_alive
 
 worker_app: typer.Typer = typer.Typer(name="worker", invoke_without_command=True)
 
@@ -20,7 +20,7 @@ def worker_command(
     context: typer.Context,
     processes: Annotated[int, typer.Option("--processes", min=1, max=256, help="Number of worker processes.")] = 1,
 ) -> None:
-    """Apply commands until told to stop: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.
+    """Apply commands until stopped: SIGTERM or Ctrl-C lets it finish its batch and give its partitions back.
 
     Run as many as you like, on any number of hosts: they share the partitions. Needs CREDITLANE_REDIS_URL and
     CREDITLANE_DATABASE_URL.
@@ -43,11 +43,11 @@ def worker_command(
 
 @worker_app.command("alive")
 def alive_command() -> None:
-    """Tell whether the worker processes of this machine, user and CREDITLANE_REDIS_PREFIX show life, for health checks.
+    """Say whether the worker processes of this machine, user and CREDITLANE_REDIS_PREFIX are alive, for health checks.
 
     Ends with 1 if there is none, or if one has shown no life for two leases. It asks no server: a worker that waits for
-    one is alive. `creditlane status --check` tells whether every lane has a worker.
+    one is alive. `creditlane status --check` says whether every lane has a worker.
 
     Example:  creditlane worker alive
     """
-    raise typer.Exit(tell_life())
+    raise typer.Exit(report_alive())

@@ -1,4 +1,4 @@
-"""`creditlane worker alive`: whether the workers of this machine show life. Imports next to nothing."""
+"""`creditlane worker alive`: whether the workers of this machine are alive. Imports next to nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..lanes.heartbeats import heartbeat_directory, read_signs
 DEFAULT_PREFIX = "creditlane"
 
 
-def tell_life() -> int:
-    """Say how the workers of this user, machine and prefix are doing. Returns the exit code: 0 if all show life."""
+def report_alive() -> int:
+    """Say how the workers of this user, machine and prefix are doing. Returns the exit code: 0 if all are alive."""
     directory = heartbeat_directory(os.environ.get("CREDITLANE_RUNTIME_DIR"))
     prefix = os.environ.get("CREDITLANE_REDIS_PREFIX") or DEFAULT_PREFIX
     try:
@@ -24,8 +24,10 @@ def tell_life() -> int:
     if not signs:
         sys.stderr.write(f"creditlane: no worker with the prefix {prefix} runs here as this user ({directory})\n")
     for sign in silent:
-        sys.stderr.write(f"creditlane: worker process {sign.process_id} shows no life for {sign.age_seconds:.0f} s\n")
+        sys.stderr.write(
+            f"creditlane: worker process {sign.process_id} has had no heartbeat for {sign.age_seconds:.0f} s\n"
+        )
     if silent or not signs:
         return 1
-    sys.stdout.write(f"Worker processes of this machine that show life: {len(signs)}\n")
+    sys.stdout.write(f"{len(signs)} alive, 0 expired\n")
     return 0

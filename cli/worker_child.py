@@ -8,7 +8,7 @@ from .end_with_parent import end_with_starter
 
 
 def main() -> int:
-    """Run one worker until it is told to stop or its starter is gone. Returns the exit code."""
+    """Run one worker until it is stopped or its parent is gone. Returns the exit code."""
     end_with_starter()
     from ..worker.__main__ import main as run
 

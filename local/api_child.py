@@ -15,7 +15,7 @@ from ..schemas.settings import load_settings
 
 
 def main() -> int:
-    """Serve on the socket of the descriptor in the first argument until told to stop. Returns the exit code."""
+    """Serve on the socket of the descriptor in the first argument until stopped. Returns the exit code."""
     end_with_starter()
     from ..producer.api.serving import serve
 

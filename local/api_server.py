@@ -20,7 +20,7 @@ from ..schemas.settings import Settings
 #: The development key stands here, for its owner alone.
 KEY_FILE = "api-key"
 KEY_NAME = "development"
-#: The port of the latest start stands here: whoever was told the address finds it there after the next one.
+#: The port of the latest start stands here: whoever has the address finds it there after the next one.
 PORT_FILE = "api-port"
 #: The first start's, if it is free.
 PREFERRED_PORT = 8_000

@@ -116,8 +116,8 @@ def _print_busiest(plan: Plan, accounts: dict[str, str], balances: dict[str, int
 def _print_answers(answers: Answers, *, is_unchanged: bool) -> None:
     unchanged = ", no balance changed" if is_unchanged else ""
     counts = {"applied": answers.applied, "replayed": answers.replayed, "rejected": answers.refused.total()}
-    told = [f"{count:,} {name}" for name, count in counts.items() if count]
-    print_line(", ".join(told) + unchanged)
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    print_line(", ".join(parts) + unchanged)
     for code, count in answers.refused.most_common():
         print_line(f"    {count:,} {code}")
     rate = answers.count / answers.seconds if answers.seconds else 0.0

@@ -98,7 +98,7 @@ class EmbeddedPostgres:
         self.data_dir: Path = self._place.resolve()
         self.log_path: Path = self._place.with_name(f"{given.name}.log")
         self._lock_path = self._place.with_name(f"{given.name}.lock")
-        #: What whoever started the server should be told of where it is; None: nothing.
+        #: What whoever started the server should know of where it is; None: nothing.
         self.remark: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None
@@ -328,8 +328,8 @@ def _check_version(data_dir: Path, written_by: str, binaries: Path) -> None:
     Raises:
         ConfigurationError: another major version wrote it. Nothing has been changed.
     """
-    told = subprocess.run([binaries / "postgres", "--version"], capture_output=True, check=False, text=True).stdout
-    found = re.search(r"\) (\d+)", told)
+    version = subprocess.run([binaries / "postgres", "--version"], capture_output=True, check=False, text=True).stdout
+    found = re.search(r"\) (\d+)", version)
     if found is not None and found[1] != written_by:
         raise ConfigurationError(
             f"data in {data_dir} were written by Postgres {written_by}, and the server here is {found[1]}; nothing "

@@ -1,4 +1,4 @@
-"""Places that the user of a server can reach, when root starts it and its folder is private.
+"""Folders that the user of a server can reach, when root starts it and its folder is private.
 
 No permission of a folder that is there is ever changed: Postgres's data, and if need be its programs, go to where
 everybody may pass through and only root makes names.
@@ -30,7 +30,7 @@ NO_PLACE = (
     "Postgres runs as user {uid}, who cannot pass through {barrier}, and {shared} cannot be used instead ({reason}): "
     "take a folder that everybody may pass through, --data-dir, or run as a normal user"
 )
-MOVED = "Postgres's data are in {place}: its user cannot pass through {barrier}, which stays private"
+MOVED = "Postgres's data are in {folder}: its user cannot pass through {barrier}, which stays private"
 
 
 def barrier_to(path: Path, user: ServerUser) -> Path | None:
@@ -55,16 +55,16 @@ def place_for_data(data_dir: Path, user: ServerUser) -> tuple[Path, str | None]:
             EXISTING_DATA.format(uid=user.uid, barrier=barrier, shared=SHARED_DIRECTORY, data=data_dir)
         )
     try:
-        place = Path(tempfile.mkdtemp(prefix=f"{data_dir.name}-", dir=_shared_directory(user)))
-        place.chmod(0o711)
-        target = place / data_dir.name
+        folder = Path(tempfile.mkdtemp(prefix=f"{data_dir.name}-", dir=_shared_directory(user)))
+        folder.chmod(0o711)
+        target = folder / data_dir.name
         data_dir.symlink_to(target)
     except OSError as error:
         reason = error.strerror
         raise ConfigurationError(
             NO_PLACE.format(uid=user.uid, barrier=barrier, shared=SHARED_DIRECTORY, reason=reason)
         ) from error
-    return target, MOVED.format(place=target, barrier=barrier)
+    return target, MOVED.format(folder=target, barrier=barrier)
 
 
 def programs_for(user: ServerUser, packages: list[Path], program: Path) -> Path:
@@ -79,15 +79,15 @@ def programs_for(user: ServerUser, packages: list[Path], program: Path) -> Path:
     status = program.stat()
     identity = f"{program}:{status.st_size}:{status.st_mtime_ns}".encode()
     try:
-        place = _shared_directory(user) / f"programs-{hashlib.sha256(identity).hexdigest()[:12]}"
-        if not place.exists():
-            _copy(packages, place)
+        folder = _shared_directory(user) / f"programs-{hashlib.sha256(identity).hexdigest()[:12]}"
+        if not folder.exists():
+            _copy(packages, folder)
     except OSError as error:
         shared, reason = SHARED_DIRECTORY, error.strerror
         raise ConfigurationError(
             NO_PLACE.format(uid=user.uid, barrier=barrier or program, shared=shared, reason=reason)
         ) from error
-    return place / program.relative_to(packages[0].parent)
+    return folder / program.relative_to(packages[0].parent)
 
 
 def _may(status: os.stat_result, user: ServerUser, permission: int) -> bool:
@@ -110,9 +110,9 @@ def _shared_directory(user: ServerUser) -> Path:
     return SHARED_DIRECTORY
 
 
-def _copy(packages: list[Path], place: Path) -> None:
+def _copy(packages: list[Path], folder: Path) -> None:
     """Copy the packages whole or not at all; others may be doing the same."""
-    draft = Path(tempfile.mkdtemp(prefix="programs-", suffix=".new", dir=place.parent))
+    draft = Path(tempfile.mkdtemp(prefix="programs-", suffix=".new", dir=folder.parent))
     try:
         for package in packages:
             if package.exists():
@@ -122,6 +122,6 @@ def _copy(packages: list[Path], place: Path) -> None:
                 mode = stat.S_IMODE(path.stat().st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH)
                 path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
         with suppress(FileExistsError):
-            draft.rename(place)
+            draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

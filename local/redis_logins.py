@@ -26,7 +26,7 @@ class RedisLogins:
 
     @property
     def acl(self) -> list[str]:
-        """What the server is told of them."""
+        """The lines of the server's configuration that make them."""
         return acl_lines(self._prefix, {user: hashed(password) for user, password in self._passwords.items()})
 
     def settings_of_parts(self, settings: Mapping[Part, Settings], server: object) -> dict[Part, Settings]:

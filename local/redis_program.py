@@ -135,14 +135,14 @@ def _paths() -> Iterator[Path]:
 def _program(path: Path) -> Program | None:
     """Return what the program says that it is; None for one that does not run here, or says nothing."""
     try:
-        told = subprocess.run([path, "--version"], capture_output=True, check=False, text=True)
+        version = subprocess.run([path, "--version"], capture_output=True, check=False, text=True)
     except OSError:
         # Made for another system: another processor, or another C library.
         return None
-    found = re.search(r"\bv=(\d+)\.(\d+)", told.stdout)
+    found = re.search(r"\bv=(\d+)\.(\d+)", version.stdout)
     if found is None:
         return None
-    family = "Valkey" if told.stdout.startswith("Valkey") else "Redis"
+    family = "Valkey" if version.stdout.startswith("Valkey") else "Redis"
     return Program(path, family, (int(found[1]), int(found[2])))
 
 

@@ -98,9 +98,9 @@ def running_stack(
             api = stack.enter_context(
                 served_api(data_dir, as_part["owner"], environments["api"], worker_log, say=say, port=api_port)
             )
-        told = {name: environments["client"][name] for name in ALLOWED_NETWORKS}
+        allowed = {name: environments["client"][name] for name in ALLOWED_NETWORKS}
         reach = reaching(as_part["client"], as_part["owner"])
-        stack.enter_context(recorded(data_dir, processes, {**reach, **told, **(api.environment if api else {})}))
+        stack.enter_context(recorded(data_dir, processes, {**reach, **allowed, **(api.environment if api else {})}))
         stack.callback(signals.ignore)
         yield Stack(as_part["client"], workers, servers, api)
 
@@ -129,10 +129,10 @@ def _migrated(settings: Settings, *, makes_roles: bool = False) -> str:
 
 
 def _urls_of(servers: Mapping[str, object], as_part: Mapping[Part, Settings]) -> frozenset[str]:
-    """Return the URLs under which the embedded servers are told to other processes."""
-    told = [as_part["client"], as_part["owner"]]
-    databases = {settings.require_database_url() for settings in told if "Postgres" in servers}
-    return frozenset(databases | {settings.require_redis_url() for settings in told if "Redis" in servers})
+    """Return the URLs under which the embedded servers are given to other processes."""
+    given = [as_part["client"], as_part["owner"]]
+    databases = {settings.require_database_url() for settings in given if "Postgres" in servers}
+    return frozenset(databases | {settings.require_redis_url() for settings in given if "Redis" in servers})
 
 
 def _settings_of_parts(settings: Settings, servers: Mapping[str, object]) -> dict[Part, Settings]:

@@ -15,11 +15,11 @@ from ..schemas.settings import Settings
 from .processes import is_free, try_lock, wait_until
 from .trusted_paths import open_trusted, trusted_directory
 
-#: Where a stack keeps its data unless told otherwise.
+#: Where a stack keeps its data by default.
 DATA_DIRECTORY = Path(".creditlane")
 RECORD_NAME = "stack.json"
 LOCK_NAME = "stack.lock"
-#: What other processes may be told by a record; whatever else stands in one is not repeated.
+#: What other processes may learn from a record; whatever else stands in one is not repeated.
 KNOWN_SETTINGS = frozenset(
     {*(f"CREDITLANE_{name.upper()}" for name in Settings.model_fields), "CREDITLANE_API_URL", "CREDITLANE_API_KEY"}
 )
@@ -103,7 +103,7 @@ def find_running(data_dir: Path | None) -> StackRecord | None:
         UntrustedPath: somebody else may have written what is there.
     """
     for directory in [data_dir] if data_dir else _upwards():
-        # Also a link that leads nowhere, to be told of it.
+        # Also a link that leads nowhere, to be named.
         if os.path.lexists(directory / LOCK_NAME):
             return _running_in(directory)
     return None

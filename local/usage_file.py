@@ -48,7 +48,7 @@ class _Form(NamedTuple):
 
 
 class BadCell(Exception):
-    """A cell that cannot be understood; `UsageFile` adds the place."""
+    """A cell that cannot be understood; `UsageFile` adds the line."""
 
     def __init__(self, column: str, message: str) -> None:
         super().__init__(message)

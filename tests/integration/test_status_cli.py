@@ -81,7 +81,7 @@ def test_a_worker_owns_every_lane_and_empties_it(
     assert {lane["owner"] for lane in report["lanes"]} == {worker["worker_id"]}
     assert run("status").stdout.splitlines()[:4] == [
         "lanes         8, 0 of them without an owner",
-        "workers       1 alive, 0 gone without a word",
+        "workers       1 alive, 0 expired",
         "backlog       0 commands, the oldest waiting none",
         "dead letters  0",
     ]
@@ -101,7 +101,7 @@ def test_a_killed_worker_owns_nothing_once_its_lease_is_over(
 
     assert {lane["owner"] for lane in report["lanes"]} == {None}
     assert [worker["alive"] for worker in report["workers"]] == [False]
-    assert "0 alive, 1 gone without a word" in run("status").stdout
+    assert "0 alive, 1 expired" in run("status").stdout
 
 
 def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settings, database_url: str) -> None:

@@ -54,15 +54,15 @@ def heartbeat(directory: Path) -> Heartbeat:
 
 
 def test_a_heart_that_beats_is_seen_until_it_ends(heartbeat: Heartbeat, directory: Path) -> None:
-    assert worker_alive.tell_life() == 1
+    assert worker_alive.report_alive() == 1
     heartbeat.beat()
     (sign,) = read_signs(directory, PREFIX)
     assert (sign.process_id, sign.is_alive) == (os.getpid(), True)
-    assert worker_alive.tell_life() == 0
+    assert worker_alive.report_alive() == 0
 
     heartbeat.end()
     assert (read_signs(directory, PREFIX), list(directory.iterdir())) == ([], [])
-    assert worker_alive.tell_life() == 1
+    assert worker_alive.report_alive() == 1
 
 
 def test_one_that_has_not_beaten_for_two_leases_is_dead_until_it_does(
@@ -70,13 +70,13 @@ def test_one_that_has_not_beaten_for_two_leases_is_dead_until_it_does(
 ) -> None:
     heartbeat.beat()
     later(2 * LEASE_SECONDS)
-    assert worker_alive.tell_life() == 0
+    assert worker_alive.report_alive() == 0
     later(2 * LEASE_SECONDS + SLACK_SECONDS + 1)
-    assert worker_alive.tell_life() == 1
-    assert f"worker process {os.getpid()} shows no life for 24 s" in capsys.readouterr().err
+    assert worker_alive.report_alive() == 1
+    assert f"worker process {os.getpid()} has had no heartbeat for 24 s" in capsys.readouterr().err
 
     heartbeat.beat()
-    assert worker_alive.tell_life() == 0
+    assert worker_alive.report_alive() == 0
 
 
 def test_one_silent_process_beside_another_is_told(
@@ -86,9 +86,9 @@ def test_one_silent_process_beside_another_is_told(
     later(100)
     other = Heartbeat(directory, PREFIX, LEASE_SECONDS)
     other.beat()
-    assert worker_alive.tell_life() == 1
+    assert worker_alive.report_alive() == 1
     heartbeat.end()
-    assert worker_alive.tell_life() == 0
+    assert worker_alive.report_alive() == 0
 
 
 def test_workers_of_another_prefix_are_not_meant(directory: Path) -> None:
@@ -138,7 +138,7 @@ def test_nothing_in_a_shared_folder_is_believed_that_others_may_have_written(
 
     with pytest.raises(PermissionError, match="CREDITLANE_RUNTIME_DIR"):
         Heartbeat(directory, PREFIX, LEASE_SECONDS).beat()
-    assert worker_alive.tell_life() == 1
+    assert worker_alive.report_alive() == 1
     assert "is not a folder of this user alone" in capsys.readouterr().err
 
 

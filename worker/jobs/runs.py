@@ -207,11 +207,16 @@ def perform_run(run_id: int) -> dict[str, Any]:
     try:
         with connect(settings) as connection:
             run = _claimed(settings, connection, run_id)
-            return _perform(run) if run else {"run": run_id, "passed over": "it is done, or somebody else does it"}
+            return _perform(run) if run else _ended(run_id, "skipped", "it is done, or somebody else does it")
     except AWAY as error:
         # The lease lapses, and the scheduler puts the run on the queue again once Postgres is back.
         _log.warning("Postgres is away, the run is done later", run=run_id, error=error_text(error))
-        return {"run": run_id, "put off": "Postgres is away"}
+        return _ended(run_id, "postponed", "Postgres is away")
+
+
+def _ended(run_id: int, status: str, reason: str) -> dict[str, Any]:
+    """Return what RQ keeps as the result of a job that did not do its run."""
+    return {"run": run_id, "status": status, "reason": reason}
 
 
 def _claimed(settings: Settings, connection: Connection, run_id: int) -> Run | None:
@@ -232,7 +237,7 @@ def _perform(run: Run) -> dict[str, Any]:
             run.finish(outcome)
     except RunLost:
         log.warning("this run was taken over by another process")
-        return {"run": run.run_id, "taken over": "by another process"}
+        return _ended(run.run_id, "lost", "another process has taken it over")
     except AWAY:
         raise
     except BaseException as error:

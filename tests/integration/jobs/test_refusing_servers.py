@@ -125,7 +125,7 @@ def test_a_run_that_meets_a_read_only_postgres_is_done_later(
         patched.setattr(runs, "connect", read_only)
         put_off = runs.perform_run(run_id)
 
-    assert put_off == {"run": run_id, "put off": "Postgres is away"}
+    assert put_off == {"run": run_id, "status": "postponed", "reason": "Postgres is away"}
     assert connection.execute(DONE, [run_id]).fetchone() == (1,)
     runs.perform_run(run_id)
     assert connection.execute(DONE, [run_id]).fetchone() == (3,)

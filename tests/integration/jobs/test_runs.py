@@ -124,7 +124,7 @@ def test_a_run_that_is_done_is_not_done_again(connection: Connection, effects: E
 
     first, second = perform_run(run_id), perform_run(run_id)
 
-    assert (first, "passed over" in second, len(effects())) == ({"run": run_id, "attempts": 1}, True, 1)
+    assert (first, second["status"] == "skipped", len(effects())) == ({"run": run_id, "attempts": 1}, True, 1)
 
 
 def test_whoever_takes_over_goes_on_where_the_other_was(connection: Connection, settings: Settings) -> None:
@@ -199,7 +199,7 @@ def test_a_run_is_put_off_while_postgres_is_away(
         away.setenv("CREDITLANE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
         put_off = perform_run(run_id)
 
-    assert put_off == {"run": run_id, "put off": "Postgres is away"}
+    assert put_off == {"run": run_id, "status": "postponed", "reason": "Postgres is away"}
     assert (perform_run(run_id)["attempts"], len(effects())) == (1, 1)
 
 
