@@ -1,6 +1,6 @@
 """The heartbeat of a worker on its own machine: a file that it holds locked and writes to, for who checks its health.
 
-No server is asked and hardly anything imported, so that it may be looked at every few seconds. What the lease keeper
+No server is asked and hardly anything imported, so that it may be asked every few seconds. What the lease keeper
 shows in Postgres is for the other workers.
 """
 
@@ -42,7 +42,7 @@ class Heartbeat:
         self._descriptor: int | None = None
 
     def beat(self) -> None:
-        """Show life.
+        """Write the heartbeat.
 
         Raises:
             OSError: it cannot be written there.
@@ -72,7 +72,7 @@ class Heartbeat:
         except FileNotFoundError:
             # Another worker has just left and taken the folder along.
             descriptor = self._made()
-        # Waits for who is just looking whether somebody holds it.
+        # Waits for who is just finding out whether somebody holds it.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
 
@@ -92,7 +92,7 @@ def heartbeat_directory(configured: str | None) -> Path:
 
 
 def check_private(directory: Path) -> None:
-    """Make sure that nobody but this user can have written what is in the directory, if it is in a shared place.
+    """Make sure that nobody but this user can have written what is in the directory, if others may write there, too.
 
     Raises:
         OSError: somebody else can have.

@@ -6,7 +6,7 @@
     <prefix>:{p17}:fence                string  epoch of the lane's latest owner; an older owner cannot delete
     <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
-    <prefix>:wake:deliveries            list    at most one element: there are news in the outbox; a hint, no more
+    <prefix>:wake:deliveries            list    at most one element: there are rows in the outbox; a hint, no more
     <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
     <prefix>:rate:<store>               string  when the store's bucket of requests is full, in microseconds; expires
     <prefix>:asking                     string  the stores that asked the HTTP API last, and when; expires
@@ -64,7 +64,7 @@ class Keys:
 
     @property
     def wake_deliveries(self) -> str:
-        """Name of the list on which whoever delivers news waits for a hint that there are some."""
+        """Name of the list on which whoever delivers webhooks waits for a hint that there are some to send."""
         return f"{self.prefix}:wake:deliveries"
 
     @property

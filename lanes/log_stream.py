@@ -30,7 +30,7 @@ PIPE_BYTES = select.PIPE_BUF
 class LogStream(io.TextIOBase):
     """Text to a descriptor without a buffer, of which nothing would be left to be written when the process ends.
 
-    Lines that are lost are counted, and their number is told when one can be written again.
+    Lines that are lost are counted, and how many is written when one can be again.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -40,7 +40,7 @@ class LogStream(io.TextIOBase):
         #: A signal's handler may log while its thread does.
         self._lock = threading.RLock()
         self._lost = 0
-        self._patience = WAIT_SECONDS
+        self._wait_seconds = WAIT_SECONDS
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # what is written is text of any kind
@@ -93,15 +93,15 @@ class LogStream(io.TextIOBase):
         return True
 
     def _put_bytes(self, descriptor: int, data: bytes) -> bool:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._wait_seconds
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         while data:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1_000):
-                self._patience = 0.0
+                self._wait_seconds = 0.0
                 return False
             data = data[os.write(descriptor, data[:PIPE_BYTES]) :]
-        self._patience = WAIT_SECONDS
+        self._wait_seconds = WAIT_SECONDS
         return True
 
 

@@ -27,7 +27,7 @@ def available_of(balance: int, overdraft_limit: int, held: int) -> int:
 class AccountState(msgspec.Struct, frozen=True, gc=False):
     """An account as the ledger sees it between two commands.
 
-    The threshold of `balance.low` is no part of it: it is set beside the ledger, without a place among the commands.
+    The threshold of `balance.low` is no part of it: it is set beside the ledger, in no order with the commands.
     """
 
     #: A `Status`, or 0 of an id under which no account was opened.
@@ -70,7 +70,7 @@ class Account(BaseModel):
     updated_at: datetime
     #: What was attached when it was opened.
     metadata: dict[str, str] | None = None
-    #: Falling below it is told to webhooks as `balance.low`; None: never.
+    #: Falling below it is sent to webhooks as `balance.low`; None: never.
     low_balance: int | None = None
 
 

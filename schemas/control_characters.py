@@ -12,7 +12,7 @@ _ALLOWED = re.compile(r"(\n|\t|\x1b\[[0-9;]*m)")
 
 
 def visible(text: str) -> str:
-    """Return the text with an escape in the place of everything that is not printable, ends of lines among it."""
+    """Return the text with an escape instead of everything that is not printable, ends of lines among it."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -24,4 +24,4 @@ def visible_lines(text: str) -> str:
         return text
     # The pattern is a group, so every second part is what it found.
     parts = _ALLOWED.split(text)
-    return "".join(part if place % 2 else visible(part) for place, part in enumerate(parts))
+    return "".join(part if index % 2 else visible(part) for index, part in enumerate(parts))

@@ -25,7 +25,7 @@ EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 #: Sent on request, to any endpoint.
 TEST_EVENT = "webhook.test"
-#: Sent to the URL that came with a command; a rejected one is told as `command.rejected`.
+#: Sent to the URL that came with a command; a rejected one is sent as `command.rejected`.
 COMMAND_APPLIED = "command.applied"
 COMMAND_REJECTED = "command.rejected"
 COMMAND_DEAD_LETTERED = "command.dead_lettered"
@@ -47,7 +47,7 @@ def event_id(store_id: int, account_id: str, seq: int, event_type: str) -> UUID:
 
 
 def callback_event_id(store_id: int, account_id: str, idempotency_key: str, url: str) -> UUID:
-    """Return the id under which the result of this command is told to this URL."""
+    """Return the id under which the result of this command is sent to this URL."""
     seed = f"{store_id}\0{account_id}\0{idempotency_key}\0{url}".encode()
     return UUID(bytes=hashlib.blake2b(seed, digest_size=16, person=b"creditlane-call").digest())
 

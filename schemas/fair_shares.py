@@ -8,5 +8,5 @@ SHARE_OF_FREE = 3
 
 
 def share_of(most: int, taken: int) -> int:
-    """Return how many of so many places one store may have, given how many all stores have; never less than one."""
+    """Return how many of so many slots one store may have, given how many all stores have; never less than one."""
     return max(1, SHARE_OF_FREE * (most - taken))

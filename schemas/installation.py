@@ -19,7 +19,7 @@ SCHEMA_REVISION = "0007"
 #: The oldest version that this code works with. Code that cannot do without what a migration adds raises it to that.
 OLDEST_REVISION = "0007"
 
-#: Partitions of a new database, unless told otherwise. Fixed from then on.
+#: Partitions of a new database, unless another number is given. Fixed from then on.
 DEFAULT_PARTITIONS = 64
 #: More lanes than this gain nothing and cost every read of all lanes.
 MAX_PARTITIONS = 1_024
@@ -79,7 +79,7 @@ class Installation(msgspec.Struct, frozen=True):
     partitions: Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTITIONS)]
 
 
-def check_place(is_ours: bool, versions_table: str | None, in_the_way: list[str], schema: str | None) -> None:
+def check_others(is_ours: bool, versions_table: str | None, in_the_way: list[str], schema: str | None) -> None:
     """Judge the row of `FIND_OTHERS`.
 
     Raises:
@@ -133,7 +133,7 @@ def check_revision(name: str) -> None:
     if found is not None and found.since > _NEWEST_KNOWN:
         raise NotMigrated(
             f"The database has schema {found.number:04}, and only code of schema {found.since:04} and later works with "
-            f"it; this version of Creditlane knows {SCHEMA_REVISION}: start a newer one in its place."
+            f"it; this version of Creditlane knows {SCHEMA_REVISION}: start a newer one instead."
         )
     if found is None or found.number < _OLDEST_USABLE:
         raise NotMigrated(

@@ -2,7 +2,7 @@
 
 The order is that of the fields of `JournalRow`, which is the form of announcements as well and so is only ever appended
 to. What SELECT gives, what reads it and what COPY is given follow from it; tests hold the table and the text of COPY to
-it. A new column is appended there, gets its place in `_AS_SELECTED` and `_READ` where it is not taken as it is, and in
+it. A new column is appended there, gets its entry in `_AS_SELECTED` and `_READ` where it is not taken as it is, and in
 `_RARE` or in the line of `journal_rows.lines_of`.
 """
 
@@ -64,7 +64,7 @@ def select_list(table: str = "journal", columns: Sequence[str] = COLUMNS, **else
     A column may be found elsewhere: as an expression by its name.
     """
     found = [elsewhere.get(name, f"{table}.{name}") for name in columns]
-    return ", ".join(_AS_SELECTED.get(name, "{}").format(place) for name, place in zip(columns, found, strict=True))
+    return ", ".join(_AS_SELECTED.get(name, "{}").format(source) for name, source in zip(columns, found, strict=True))
 
 
 def row_of(record: Sequence[Any]) -> JournalRow:

@@ -83,7 +83,7 @@ def _content_of_post(row: JournalRow) -> Content:
 
 
 def _content_of_reversal(row: JournalRow) -> Content:
-    # The key of a reversal names the transaction; the row of an unknown one has no other place for it.
+    # The key of a reversal names the transaction; the row of an unknown one has no other column for it.
     return {"transaction_id": reversal_key(row.idempotency_key).removeprefix(REVERSAL_KEY_PREFIX)}
 
 
@@ -93,7 +93,7 @@ class KindRecord(NamedTuple):
     model: type[Command]
     #: The events that an applied row makes, by its side; so the keys are the sides that it can have. A row without a
     #: side is a decision that moves nothing, any other is an entry; there may be both. A rejection is always a
-    #: decision, told as `command.rejected`.
+    #: decision, sent as `command.rejected`.
     events: Mapping[int, tuple[EventType, ...]]
     #: Why its rule may reject it. A key that belongs to another request is refused whatever the kind.
     rejections: tuple[type[Rejected], ...]
@@ -221,7 +221,7 @@ def checked(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
     """Return the kinds by their words, if every record is whole.
 
     Raises:
-        TypeError: a model is called otherwise than its kind, or a rejection has no code that callers are told.
+        TypeError: a model is called otherwise than its kind, or a rejection has no code for callers.
     """
     for kind in kinds:
         if kind.word != kind.name.lower():

@@ -1,6 +1,6 @@
 """Passwords in text: taken out before anybody sees it, whatever has put them there.
 
-The one place for it. Errors and log streams send their text through `redacted`. It knows the forms in which URLs and
+Done here alone. Errors and log streams send their text through `redacted`. It knows the forms in which URLs and
 key=value strings hold passwords, and the secrets that this process was given, so that a part of one is found, too:
 drivers repeat the piece of a URL that they stumble over.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
 REDACTED = "***"
-#: Shorter pieces of a password are too common in other text to be looked for.
+#: Shorter pieces of a password are too common in other text to be searched for.
 LEAST_CHARACTERS = 4
 #: What the variables are called whose whole value is secret, and those whose value is a URL that may hold a secret.
 _SECRET_NAME = re.compile(r"CREDITLANE_[A-Z_]*(?:KEYS?|SECRETS?|PASSWORDS?|TOKENS?)")

@@ -59,8 +59,8 @@ def readable_redis_url(url: str) -> Iterator[None]:
 
 def _is_redis_url(url: str) -> bool:
     scheme, _, rest = url.partition("://")
-    place, _, _ = rest.partition("?")
-    authority, slash, path = place.partition("/")
+    target, _, _ = rest.partition("?")
+    authority, slash, path = target.partition("/")
     userinfo, at, address = authority.rpartition("@")
     if "#" in url or "@" in path or (at and not userinfo):
         return False

@@ -13,7 +13,7 @@ from .identifiers import transaction_id
 from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
 from .kinds import SIDE_NAMES, Kind
 
-#: What is told of the account that does not cover its part of a transaction.
+#: What a refusal says of the account that does not cover its part of a transaction.
 _SHORTFALL = ("account_id", "needed", "available")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,13 +114,13 @@ def result_of_refusal(refusal: Refusal, account_id: str, idempotency_key: str) -
     )
 
 
-def result_of_announcement(news: Announcement, account_id: str, idempotency_key: str) -> Result:
+def result_of_announcement(announcement: Announcement, account_id: str, idempotency_key: str) -> Result:
     """Return the result that was announced for the command of this account and key."""
-    if news.refusal is not None:
-        return result_of_refusal(news.refusal, account_id, idempotency_key)
-    if news.row is None:
+    if announcement.refusal is not None:
+        return result_of_refusal(announcement.refusal, account_id, idempotency_key)
+    if announcement.row is None:
         raise CreditlaneError("an announcement has neither a row nor a refusal")
-    return result_of_row(news.row, replayed=news.replayed)
+    return result_of_row(announcement.row, replayed=announcement.replayed)
 
 
 def _error_of(row: JournalRow) -> ErrorDetail:

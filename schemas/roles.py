@@ -112,10 +112,10 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
 FIND_MISSING = """
 select name, privilege, column_name
 from unnest(%(tables)s::text[], %(privileges)s::text[], %(columns)s::text[])
-     with ordinality as wanted (name, privilege, column_name, place)
+     with ordinality as wanted (name, privilege, column_name, number)
 where not case when column_name is null then has_table_privilege(to_regclass(name), privilege)
                else has_column_privilege(to_regclass(name), column_name, privilege) end
-order by place
+order by number
 """
 
 _PRIVILEGE = re.compile(r"(select|insert|update|delete)(?: \(([a-z_, ]+)\))?")

@@ -1,6 +1,6 @@
 """What a Postgres and a Redis must be for Creditlane, judged from what they tell of themselves. Pure.
 
-The one place for it: every process asks at its start, `creditlane status` and `/readyz` whenever they are asked. What
+Judged here alone: every process asks at its start, `creditlane status` and `/readyz` whenever they are asked. What
 cannot work is refused; a warning is of what works until the servers are full or are started anew. Either is one line
 that says what to do.
 """
@@ -49,11 +49,11 @@ def check_redis(info: Mapping[str, object]) -> list[str]:
     Raises:
         ConfigurationError: it cannot have the lanes.
     """
-    told = {name: str(value) for name, value in info.items()}
-    refusal = _version_problem(told) or _cluster_problem(told)
+    reported = {name: str(value) for name, value in info.items()}
+    refusal = _version_problem(reported) or _cluster_problem(reported)
     if refusal is not None:
         raise ConfigurationError(f"Redis {refusal}")
-    problems = (_eviction_problem(told), _memory_problem(told), _persistence_problem(told))
+    problems = (_eviction_problem(reported), _memory_problem(reported), _persistence_problem(reported))
     return [problem for problem in problems if problem is not None]
 
 
@@ -63,15 +63,15 @@ def fields_of(info: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def _version_problem(told: Mapping[str, str]) -> str | None:
-    version = _VERSION.match(told.get("redis_version", ""))
+def _version_problem(reported: Mapping[str, str]) -> str | None:
+    version = _VERSION.match(reported.get("redis_version", ""))
     if version is None or (int(version[1]), int(version[2])) >= FIRST_REDIS:
         return None
-    return f"is version {told['redis_version']}, and Creditlane needs {'.'.join(map(str, FIRST_REDIS))} or later"
+    return f"is version {reported['redis_version']}, and Creditlane needs {'.'.join(map(str, FIRST_REDIS))} or later"
 
 
-def _cluster_problem(told: Mapping[str, str]) -> str | None:
-    if told.get("redis_mode") != "cluster" and told.get("cluster_enabled", "0") == "0":
+def _cluster_problem(reported: Mapping[str, str]) -> str | None:
+    if reported.get("redis_mode") != "cluster" and reported.get("cluster_enabled", "0") == "0":
         return None
     return (
         "runs in cluster mode, in which one command cannot reach all lanes; take one without cluster mode, "
@@ -79,9 +79,9 @@ def _cluster_problem(told: Mapping[str, str]) -> str | None:
     )
 
 
-def _eviction_problem(told: Mapping[str, str]) -> str | None:
-    policy = told.get("maxmemory_policy", "")
-    if told.get("maxmemory", "0") == "0" or not policy.startswith(_REACHES_LANES):
+def _eviction_problem(reported: Mapping[str, str]) -> str | None:
+    policy = reported.get("maxmemory_policy", "")
+    if reported.get("maxmemory", "0") == "0" or not policy.startswith(_REACHES_LANES):
         return None
     return (
         f"evicts accepted commands without a word when its memory is full (maxmemory-policy {policy}); "
@@ -89,8 +89,8 @@ def _eviction_problem(told: Mapping[str, str]) -> str | None:
     )
 
 
-def _memory_problem(told: Mapping[str, str]) -> str | None:
-    limit = int(told.get("maxmemory", "0"))
+def _memory_problem(reported: Mapping[str, str]) -> str | None:
+    limit = int(reported.get("maxmemory", "0"))
     if limit == 0 or limit >= MIN_MEMORY_BYTES:
         return None
     return (
@@ -99,7 +99,7 @@ def _memory_problem(told: Mapping[str, str]) -> str | None:
     )
 
 
-def _persistence_problem(told: Mapping[str, str]) -> str | None:
-    if told.get("aof_enabled", "1") != "0":
+def _persistence_problem(reported: Mapping[str, str]) -> str | None:
+    if reported.get("aof_enabled", "1") != "0":
         return None
     return "forgets accepted commands when it is started anew (appendonly no); set appendonly to yes"

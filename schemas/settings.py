@@ -135,7 +135,7 @@ def load_settings(**values: object) -> Settings:
     Raises:
         ConfigurationError: a value is not allowed; the message names its variable, and does not repeat it.
     """
-    # Before anything is read of it: what cannot be read may be told, too.
+    # Before anything is read of it: what cannot be read may be in a message, too.
     keep_environment_secret(os.environ)
     try:
         settings = Settings(**values)  # type: ignore[arg-type]  # validated right here
@@ -161,7 +161,7 @@ def load_operator_settings(**values: object) -> Settings:
 
 
 def _wrong_settings(error: ValidationError, given: Mapping[str, object]) -> str:
-    """Return one line that names each variable, or what was given in its place, and what it allows; not its value."""
+    """Return one line that names each variable, or what was given for it, and what it allows; not its value."""
     rules = {".".join(str(part) for part in item["loc"]): item["msg"] for item in error.errors(include_input=False)}
     return "; ".join(f"{name if name in given else PREFIX + name.upper()}: {rule}" for name, rule in rules.items())
 

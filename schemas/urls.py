@@ -20,7 +20,7 @@ URL_PATTERN = (
     rf"(?:[/?]{_REST}*)?$"
 )
 
-#: What a URL of another form is told.
+#: What is said of a URL of another form.
 URL_FORM = (
     "must be an absolute http or https URL with a host and without userinfo and fragment, in ASCII: "
     "a host like xn--… and everything else percent-encoded"

@@ -1,4 +1,4 @@
-"""Webhook endpoints, their deliveries and the news they carry, as callers give and read them."""
+"""Webhook endpoints, their deliveries and the events they carry, as callers give and read them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class WebhookChange(BaseModel):
 
 
 class LowBalance(BaseModel):
-    """Below which balance an account is told to be low."""
+    """Below which balance of an account `balance.low` is sent."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""What a worker process counts. It writes the numbers beside its sign of life; `/metrics` shows them."""
+"""What a worker process counts. It writes them beside its heartbeat; `/metrics` shows them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StageTrouble(msgspec.Struct, frozen=True):
     failures: int
 
 
-class WorkerNumbers(msgspec.Struct):
+class WorkerMetrics(msgspec.Struct):
     """What one worker process has counted since it started, and how it is getting on."""
 
     #: Commands decided, by `applied`, `replayed`, or the code of the rejection or dead letter.

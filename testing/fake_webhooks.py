@@ -131,7 +131,7 @@ class FakeWebhooks(Webhooks):
         webhook_id: str | None,
         *,
         status: DeliveryStatus | None,
-        after: operations.Place | None,
+        after: operations.DeliveryCursor | None,
         count: int | None,
     ) -> Sequence[Delivery]:
         """Return some deliveries, newest first, from a place on; None: all of them."""
@@ -140,9 +140,9 @@ class FakeWebhooks(Webhooks):
             for (endpoint, _), delivery in self._endpoints().deliveries.items()
             if endpoint == webhook_id
             and status in {None, delivery.status}
-            and (after is None or operations.place_of(delivery) < after)
+            and (after is None or operations.cursor_of(delivery) < after)
         ]
-        found.sort(key=operations.place_of, reverse=True)
+        found.sort(key=operations.cursor_of, reverse=True)
         return found if count is None else found[: max(0, count)]
 
     def delivery(self, webhook_id: str | None, event_id: str) -> DeliveryWithBody:

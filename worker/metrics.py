@@ -9,7 +9,7 @@ from threading import Lock
 
 import msgspec
 
-from ..schemas.worker_metrics import StageTrouble, WorkerNumbers
+from ..schemas.worker_metrics import StageTrouble, WorkerMetrics
 from .ledger.state import Outcome
 
 
@@ -18,7 +18,7 @@ class Metrics:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = Lock()
-        self._numbers = WorkerNumbers()
+        self._numbers = WorkerMetrics()
         self._clock = clock
         #: When something was committed last, or lanes were gained after that.
         self._committed_at: float | None = None

@@ -32,8 +32,8 @@ def error_text(error: BaseException) -> str:
         # A data exception quotes the value behind a colon: invalid input syntax for type numeric: "…".
         message = message.partition(": ")[0]
     named = {"table": diagnosis.table_name, "column": diagnosis.column_name, "constraint": diagnosis.constraint_name}
-    places = ", ".join(f"{name} {value}" for name, value in named.items() if value)
-    return f"{error.sqlstate}: {message}{f' ({places})' if places else ''}"[:MAX_CHARACTERS]
+    objects = ", ".join(f"{name} {value}" for name, value in named.items() if value)
+    return f"{error.sqlstate}: {message}{f' ({objects})' if objects else ''}"[:MAX_CHARACTERS]
 
 
 def without_rows(error: BaseException) -> BaseException:

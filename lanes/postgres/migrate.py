@@ -21,8 +21,8 @@ from ...schemas.installation import (
     DEFAULT_PARTITIONS,
     FIND_OTHERS,
     Installation,
+    check_others,
     check_partitions,
-    check_place,
     is_ahead,
 )
 from ...schemas.roles import GRANTS, denied
@@ -40,13 +40,13 @@ LOCK_WAIT_SECONDS = 0.5
 #: The pause before it tries again, in which they get on, in seconds.
 PAUSE_SECONDS = 2.0
 #: How long it tries in all, in seconds. A proof of a large ledger reads all of it in one transaction.
-PATIENCE_SECONDS = 600.0
+MAX_WAIT_SECONDS = 600.0
 
 
 def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetup | None = None) -> str:
     """Bring the database to the current schema and return that schema's revision.
 
-    Safe to run again and at the same time from several places. On an empty database, `partitions` (64 unless given)
+    Safe to run again and at the same time by several. On an empty database, `partitions` (64 unless given)
     is fixed for ever. With `roles`, these are made, own the ledger and have their rights from now on; without, roles
     that were made before get what is new. A schema that a newer version has made, and that this one works with, stays
     as it is, and so do the rights to it: processes of this version may go on, and be started again.
@@ -80,7 +80,7 @@ def migrate(database_url: str, *, partitions: int | None = None, roles: RoleSetu
 
 def _migrate_between_others(engine: Engine, partitions: int | None, roles: RoleSetup | None) -> str:
     """Do all of it in one transaction, begun anew whenever somebody keeps what it needs."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + MAX_WAIT_SECONDS
     while True:
         try:
             with engine.begin() as connection:
@@ -91,7 +91,7 @@ def _migrate_between_others(engine: Engine, partitions: int | None, roles: RoleS
                 raise
             if time.monotonic() >= until:
                 raise Unavailable(
-                    f"A transaction has kept a table for {PATIENCE_SECONDS:g} s that must be changed ({reason}). "
+                    f"A transaction has kept a table for {MAX_WAIT_SECONDS:g} s that must be changed ({reason}). "
                     "Nothing was changed; run it again when that transaction is over."
                 ) from error
         time.sleep(PAUSE_SECONDS)
@@ -104,7 +104,7 @@ def _migrate(connection: Connection, partitions: int | None, roles: RoleSetup | 
     connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     # Whoever waits for a table lets nobody else have it.
     connection.exec_driver_sql(f"select set_config('lock_timeout', '{LOCK_WAIT_SECONDS * 1_000:.0f}', true)")
-    check_place(*driver.execute(FIND_OTHERS, {"names": list(GRANTS)}).fetchall()[0])
+    check_others(*driver.execute(FIND_OTHERS, {"names": list(GRANTS)}).fetchall()[0])
     if roles is not None:
         make_roles(driver, roles)
     act_as_owner(driver, roles)

@@ -214,7 +214,7 @@ def _keep_from_making(session: PostgresSession, names: Mapping[Part, str], setup
 
 
 def _let_see_sessions(session: PostgresSession, setup: RoleSetup) -> None:
-    """Let those see into others' sessions who look what is complete; without it they wait for those to end."""
+    """Let those see into others' sessions who read the watermark; without it they wait for those to end."""
     for part in READERS_OF_SESSIONS:
         name = role_name(part, setup.prefix)
         if _value(session, "select pg_has_role(%s, %s, 'MEMBER')", name, SESSIONS_ROLE):

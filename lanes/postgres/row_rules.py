@@ -1,7 +1,7 @@
 """Which rows a role's right is for, where it is not for all of a table: rules that Postgres holds the roles to.
 
 RQ processes have origins of callbacks to make and to forget. They could otherwise delete an endpoint and put one of
-another URL, or with another secret, in its place. The owner of the tables is held to nothing.
+another URL, or with another secret, instead. The owner of the tables is held to nothing.
 """
 
 from __future__ import annotations

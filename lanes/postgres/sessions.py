@@ -38,7 +38,7 @@ FORMATS = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings":
 GRACE_SECONDS = 1.0
 #: The first version that limits whole transactions.
 _TRANSACTION_TIMEOUT_VERSION = 170_000
-#: How often a wait looks whether its time is over, in seconds.
+#: How often a wait asks whether its time is over, in seconds.
 _INTERVAL_SECONDS = 0.1
 
 #: How long Postgres may be silent in the middle of a statement, where nothing else is said, in seconds.
@@ -84,7 +84,7 @@ class Attempts:
 
 
 def session_options(url: str, name: str) -> dict[str, Any]:
-    """Return what the driver is told for a session called like this, beside the URL.
+    """Return the driver's options for a session called like this, beside the URL.
 
     Raises:
         ConfigurationError: it is no URL of Postgres.
@@ -375,9 +375,9 @@ AnySession = PostgresSession | AsyncPostgresSession
 
 
 def missing_formats(session: AnySession) -> dict[str, str]:
-    """Return the formats that the session has not, as Postgres has told when it began."""
-    told = {name: session.info.parameter_status(name) or "" for name in FORMATS}
-    return {name: value for name, value in FORMATS.items() if told[name].split(",")[0].upper() != value.upper()}
+    """Return the formats that the session has not, as Postgres reported when it began."""
+    reported = {name: session.info.parameter_status(name) or "" for name in FORMATS}
+    return {name: value for name, value in FORMATS.items() if reported[name].split(",")[0].upper() != value.upper()}
 
 
 def check_session(session: AnySession) -> None:

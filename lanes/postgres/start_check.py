@@ -18,7 +18,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def check_ledger(connection: Connection, partitions: int | None, part: Part | None = None) -> Installation:
-    """Return what is fixed for the ledger, after a look whether it is this version's, and all that this part needs.
+    """Return what is fixed for the ledger, if it is this version's and lets this part do all that it needs.
 
     Without a part nothing is asked of the rights: a command finds out at its work which it lacks.
 

@@ -1,4 +1,4 @@
-"""How every connection to Redis is made, whoever makes it: what the driver is told beside the URL."""
+"""How every connection to Redis is made, whoever makes it: the driver's options beside the URL."""
 
 from __future__ import annotations
 

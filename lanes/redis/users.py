@@ -1,4 +1,4 @@
-"""The users of Redis: what each part of Creditlane may do there, and no more. The one place from which they are made.
+"""The users of Redis: what each part of Creditlane may do there, and no more. They are made from here alone.
 
     producer    clients and the HTTP API: put commands on the lanes, read their results
     worker      workers: read and clear the lanes, announce results; cannot put a command on a lane

@@ -15,7 +15,7 @@ from ...schemas.settings import Settings
 from ...schemas.webhook_secrets import secret_keys
 from ..client._async.ledger_pool import AsyncLedgerPool
 from ..ledger.read_limits import read_until
-from ..ledger.watermark import Horizon
+from ..ledger.watermark import Watermark
 from .fair_session import FairSession
 from .known_accounts import KnownAccounts
 from .read_deadline import UNREAD
@@ -38,7 +38,7 @@ class Connections:
         secret_keys(settings)
         network_rules(settings)
         self.known_accounts: KnownAccounts = KnownAccounts(self.read)
-        self.horizon: Horizon = Horizon()
+        self.watermark: Watermark = Watermark()
         #: Sends commands and hears their results, whichever store they are of: one reply stream a process.
         self.session: FairSession = FairSession(settings)
         self.pool: AsyncLedgerPool = AsyncLedgerPool(

@@ -40,7 +40,7 @@ class Reads:
     def __init__(self, connections: Connections, store: Store, read_time: ReadTime) -> None:
         self._read = connections.read
         self._known = connections.known_accounts
-        self._horizon = connections.horizon
+        self._watermark = connections.watermark
         self._store = store
         self._read_time = read_time
 
@@ -109,7 +109,7 @@ class Reads:
         if await self.missing_accounts([account_id]):
             return None
         with self._read_time.taken() as until:
-            settled = await perform_async(self._horizon.settled(at), lambda query: self._read(*query, until))
+            settled = await perform_async(self._watermark.settled(at), lambda query: self._read(*query, until))
         balance, as_of = await self._perform(ledger_reads.balance_of_settled(account_id, at, settled))
         return BalanceBody(balance=balance, as_of=moment_text(as_of))
 

@@ -64,7 +64,7 @@ def journal_row(row: Sequence[Any]) -> JournalRow:
     return row_of(row[:-1])
 
 
-def time_told(rows: Sequence[Sequence[Any]]) -> float:
+def postgres_time(rows: Sequence[Sequence[Any]]) -> float:
     """Return the time of Postgres, in seconds since 1970, that stands beside the rows of `FIND_DECISIONS`."""
     return float(rows[-1][-1] / 1_000_000)
 

@@ -1,6 +1,6 @@
 """What clients and the API ask Postgres of accounts, entries and transactions, in one store; see `ledger_rows`.
 
-Only reads, only by ranges of indexes. Lists are read by keyset: a page starts at the place of its cursor, however far
+Only reads, only by ranges of indexes. Lists are read by keyset: a page starts at its cursor, however far
 down that is. `%(store)s` is the store's number; `of_named_store` is for whoever knows its public id only.
 """
 
@@ -50,7 +50,7 @@ join lateral (
 ) found on true
 """
 
-#: When these accounts were opened: the place of a cursor.
+#: When these accounts were opened: the position of a cursor.
 FIND_ACCOUNT_CURSORS = """
 select account_id, created_at from accounts
 where store_id = %(store)s and account_id = any(%(accounts)s::uuid[])
@@ -91,13 +91,13 @@ select {_ENTRY_COLUMNS} from journal j
 where j.store_id = %(store)s and j.account_id = %(account)s::uuid and j.seq = %(seq)s
 """  # noqa: S608
 
-#: Several entries by their places, each one descent of the primary key.
+#: Several entries by their positions, each one descent of the primary key.
 READ_ENTRIES = f"""
 select {_ENTRY_COLUMNS}
-from unnest(%(accounts)s::uuid[], %(seqs)s::bigint[]) as place (account_id, seq)
+from unnest(%(accounts)s::uuid[], %(seqs)s::bigint[]) as wanted (account_id, seq)
 join lateral (
     select * from journal k
-    where k.store_id = %(store)s and k.account_id = place.account_id and k.seq = place.seq
+    where k.store_id = %(store)s and k.account_id = wanted.account_id and k.seq = wanted.seq
     limit 1
 ) j on true
 """  # noqa: S608

@@ -13,7 +13,7 @@ from ...schemas.results import moment_of
 from . import queries
 from .read_steps import Query, Reading
 from .rows import AccountRow, EntryRow, TransactionRows, account_row, entry_row
-from .watermark import RESOLUTION, Horizon, whole
+from .watermark import RESOLUTION, Watermark, whole
 
 #: Items that one page of a client holds.
 PAGE_ITEMS = 500
@@ -184,15 +184,15 @@ def first_entry(identifier: str) -> Reading[EntryRow | None]:
 def with_all_entries(firsts: Sequence[EntryRow]) -> Reading[list[TransactionRows]]:
     """Return the transactions with all their entries; what is missing is read at once for all of them."""
     known = {first.position: first for first in firsts}
-    missing = [place for first in firsts for place in first.positions() if place not in known]
+    missing = [position for first in firsts for position in first.positions() if position not in known]
     if missing:
-        accounts, seqs = [place.account_id[4:] for place in missing], [place.seq for place in missing]
+        accounts, seqs = [each.account_id[4:] for each in missing], [each.seq for each in missing]
         rows = yield Query(queries.READ_ENTRIES, {"accounts": accounts, "seqs": seqs})
         known |= {row.position: row for row in map(entry_row, rows)}
-    return [TransactionRows(first, [known[place] for place in first.positions()]) for first in firsts]
+    return [TransactionRows(first, [known[position] for position in first.positions()]) for first in firsts]
 
 
-def balance_at(account_id: str, at: datetime, horizon: Horizon) -> Reading[tuple[int, datetime]]:
+def balance_at(account_id: str, at: datetime, watermark: Watermark) -> Reading[tuple[int, datetime]]:
     """Return the balance after everything up to and including this moment, and the moment that it is of.
 
     Raises:
@@ -200,7 +200,7 @@ def balance_at(account_id: str, at: datetime, horizon: Horizon) -> Reading[tuple
         Unavailable: nothing is known not to change any more.
     """
     yield from account(account_id)
-    settled = yield from horizon.settled(at)
+    settled = yield from watermark.settled(at)
     balance, as_of = yield from balance_of_settled(account_id, at, settled)
     return int(balance), as_of.astimezone(UTC)
 
@@ -215,7 +215,7 @@ def balance_of_settled(account_id: str, at: datetime, settled: datetime) -> Read
     if whole(at) > settled:
         for balance, ahead in (yield Query(queries.LATEST_AHEAD, {"account": account_hex, "at": at})):
             return balance, whole(ahead)
-    # By a statement of its own: what the horizon covers is there for whoever begins to read after it was found.
+    # By a statement of its own: what the watermark covers is there for whoever begins to read after it was found.
     before = settled + RESOLUTION
     ((balance,),) = yield Query(queries.BALANCE_BEFORE, {"account": account_hex, "before": before})
     return balance, settled

@@ -1,1 +1,1 @@
-"""What operators do and look after: lanes, books, dead letters, stores, keys, webhooks, scheduled commands."""
+"""What operators do and watch: lanes, proofs, dead letters, stores, keys, webhooks, scheduled commands."""

@@ -1,4 +1,4 @@
-"""What the scheduled jobs have found out of late: each store's numbers, and whether the books are right."""
+"""What the scheduled jobs have found out of late: each store's totals, and whether the ledger is right."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from proof
 """  # noqa: S608
 
 #: How it stands with the job that proves new rows: its latest run, unless that is over, or when it is due next. No row
-#: where no process has ever looked what is due.
+#: where no process has ever asked what is due.
 READ_NEXT_PROOF = f"""
 select case when run.status in {_NOT_DONE} then run.due_at else schedule.next_due_at end as due_at,
     case when run.status = {_RUNNING} then 'running' when run.status = {_FAILED} then 'failed'
@@ -74,7 +74,7 @@ class StoreStatistics(BaseModel):
     entries: int
     entries_last_hour: int
     entries_last_day: int
-    #: What is not told yet: batches of news, and deliveries.
+    #: What is not sent yet: rows of the outbox, and deliveries.
     outbox_rows: int
     pending_deliveries: int
     #: Deliveries whose attempts are used up.
@@ -86,7 +86,7 @@ class StoreStatistics(BaseModel):
 
 
 class Reconciliation(BaseModel):
-    """Proofs of the books that ran by themselves: the latest of the whole ledger, or all of new rows since then."""
+    """Proofs of the ledger that ran by themselves: the latest of the whole ledger, or all of new rows since then."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -110,7 +110,7 @@ class NextProof(BaseModel):
 
 
 class BooksReport(BaseModel):
-    """What is known of the books; empty while no jobs have run."""
+    """What is known of the whole ledger; empty while no jobs have run."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -118,7 +118,7 @@ class BooksReport(BaseModel):
     reconciliations: list[Reconciliation]
     #: None: no process of the jobs has ever run.
     next_proof: NextProof | None
-    #: How the signing secrets of webhooks are kept; None: the role may not look at them, or there are too many.
+    #: How the signing secrets of webhooks are kept; None: the role may not read them, or there are too many.
     webhook_secrets: SecretCount | None
 
 

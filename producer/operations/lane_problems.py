@@ -1,6 +1,6 @@
 """What keeps the lanes from getting on, as far as Postgres, Redis and the workers' own reports tell. Pure.
 
-A worker's sign of life is no proof that it works. So here are judged: what each worker reports of its stages and lanes,
+A worker's heartbeat is no proof that it works. So here are judged: what each worker reports of its stages and lanes,
 commands that wait while their owner commits nothing, keys of another type, and times that a wrong clock has written.
 And which lanes without an owner are on their way from one living worker to another, as when one joins or leaves.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ...schemas.worker_metrics import WorkerNumbers
+from ...schemas.worker_metrics import WorkerMetrics
 
 #: What makes a worker alive. Its time is not over, and lies no further ahead than its lease reaches: what lies further
 #: ahead was written while the clock was wrong, and says nothing.
@@ -90,7 +90,7 @@ class WorkerRecord(NamedTuple):
     #: How much longer its time is than its lease: less than 0, unless the clock was wrong.
     ahead_seconds: float
     lanes: int
-    numbers_text: str
+    metrics_text: str
 
     @property
     def public_id(self) -> str:
@@ -98,43 +98,43 @@ class WorkerRecord(NamedTuple):
         return "-".join(self.worker_id.rsplit("-", 2)[-2:])
 
     @property
-    def numbers(self) -> WorkerNumbers:
+    def metrics(self) -> WorkerMetrics:
         """What it has counted and reported."""
-        return msgspec.json.decode(self.numbers_text, type=WorkerNumbers)
+        return msgspec.json.decode(self.metrics_text, type=WorkerMetrics)
 
 
 def handover_seconds(workers: Iterable[WorkerRecord]) -> float | None:
     """Return how long a lane may be on its way between workers; None where no worker is there to take it.
 
-    Who takes a lane sees at its next sign of life that it is nobody's, and there are several in a lease. So after a
-    lease nobody is going to, as nobody shows life any more who has not for that long.
+    Who takes a lane sees at its next heartbeat that it is nobody's, and there are several in a lease. So after a
+    lease nobody is going to, as nobody has a heartbeat any more who has had none for that long.
     """
     return max((worker.lease_seconds for worker in workers if worker.is_alive and not worker.is_stuck), default=None)
 
 
 class LanesWithoutOwner:
-    """Since when each lane has been seen without an owner, by the clock of who looks. For one process that looks on."""
+    """Since when each lane has been seen without an owner, by one process that asks again and again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         #: By partition and epoch, which tells two hand-overs from one that lasts.
         self._since: dict[tuple[int, int], float] = {}
 
-    def look(self, leases: Iterable[LeaseRecord], workers: Iterable[WorkerRecord]) -> list[int]:
+    def observe(self, leases: Iterable[LeaseRecord], workers: Iterable[WorkerRecord]) -> list[int]:
         """Return the lanes that nobody applies now, without those that are being handed over.
 
         One that was not being handed over, since its owner was dead or no worker was there, is none of these again
         before it has an owner.
         """
-        now, patience = self._clock(), handover_seconds(workers)
+        now, handover = self._clock(), handover_seconds(workers)
         self._since = {
             (lease.partition, lease.epoch): self._since.get((lease.partition, lease.epoch), now)
-            if lease.is_nobodys and patience is not None
+            if lease.is_nobodys and handover is not None
             else float("-inf")
             for lease in leases
             if lease.owner is None
         }
-        return [partition for (partition, _), since in self._since.items() if now - since > (patience or 0.0)]
+        return [partition for (partition, _), since in self._since.items() if now - since > (handover or 0.0)]
 
 
 def problems_of_worker(worker: WorkerRecord) -> list[str]:
@@ -145,7 +145,7 @@ def problems_of_worker(worker: WorkerRecord) -> list[str]:
     if worker.is_alive:
         problems += [
             f"{stage} has not got on for {trouble.seconds:.0f} s, {trouble.failures} attempts failed: {trouble.cause}"
-            for stage, trouble in worker.numbers.troubles.items()
+            for stage, trouble in worker.metrics.troubles.items()
             if worker.is_stuck or trouble.seconds > worker.lease_seconds
         ]
         if worker.is_stuck:
@@ -159,7 +159,7 @@ def problems_of_lanes(
     contents: Mapping[int, LaneContent],
 ) -> dict[int, str]:
     """Return why lanes do not get on, of those that have a living owner, or can have none, or cannot be read."""
-    reports = {worker.worker_id: (worker.lease_seconds, worker.numbers) for worker in workers if worker.is_alive}
+    reports = {worker.worker_id: (worker.lease_seconds, worker.metrics) for worker in workers if worker.is_alive}
     problems: dict[int, str] = {}
     for partition, epoch, owner, _ in leases:
         content = contents.get(partition, LaneContent(0, None))
@@ -172,16 +172,16 @@ def problems_of_lanes(
     return problems
 
 
-def _standing(partition: int, content: LaneContent, lease_seconds: float, numbers: WorkerNumbers) -> str | None:
-    fault = numbers.lane_faults.get(str(partition))
+def _standing(partition: int, content: LaneContent, lease_seconds: float, metrics: WorkerMetrics) -> str | None:
+    fault = metrics.lane_faults.get(str(partition))
     if fault is not None:
         return fault
-    patience = STANDING_LEASES * lease_seconds
-    standing = numbers.standing_lanes.get(partition, 0.0)
-    if standing > patience:
+    most_seconds = STANDING_LEASES * lease_seconds
+    standing = metrics.standing_lanes.get(partition, 0.0)
+    if standing > most_seconds:
         return f"what was read of it is not done with since {standing:.0f} s"
-    idle, lag = numbers.seconds_since_commit, content.lag_seconds
-    if lag is not None and idle is not None and min(lag, idle) > patience:
+    idle, lag = metrics.seconds_since_commit, content.lag_seconds
+    if lag is not None and idle is not None and min(lag, idle) > most_seconds:
         return f"a command waits for {lag:.0f} s, and its owner has committed nothing for {idle:.0f} s"
     return None
 

@@ -1,4 +1,4 @@
-"""How the lanes are doing: who owns them, how much waits on each and for how long. Looks at Postgres and Redis once."""
+"""How the lanes are doing: who owns them, how much waits on each and for how long. Asks Postgres and Redis once."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LaneStatus(BaseModel):
     partition: int
     #: The living worker that applies this lane's commands; None: nobody does.
     owner: str | None
-    #: It has no owner because one has given it back, and there are living workers to take it. One look cannot tell for
-    #: how long; more than a lease is too long.
+    #: It has no owner because one has given it back, and there are living workers to take it. For how
+    #: long is not known from one answer; more than a lease is too long.
     between_workers: bool
     #: Grows with every change of owner.
     epoch: int
@@ -77,7 +77,7 @@ class WorkerStatus(BaseModel):
     host: str
     process_id: int
     started_at: datetime
-    #: It has shown life lately.
+    #: It has had a heartbeat lately.
     alive: bool
     #: Number of lanes that it owns.
     lanes: int
@@ -121,11 +121,11 @@ class LanesReport(BaseModel):
     def faults(self) -> list[str]:
         """What keeps commands from being applied: what else is wrong with workers or times does not."""
         unowned = [str(lane.partition) for lane in self.lanes if lane.owner is None]
-        told = [] if self.redis_problem is None else [f"redis: {self.redis_problem}"]
+        faults = [] if self.redis_problem is None else [f"redis: {self.redis_problem}"]
         if unowned:
             lanes = f"{len(unowned)} of {len(self.lanes)} lanes have no living worker ({', '.join(unowned)})"
-            told.append(f"{lanes}; start `creditlane worker`")
-        return [*told, *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None)]
+            faults.append(f"{lanes}; start `creditlane worker`")
+        return [*faults, *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None)]
 
     @property
     def without_owner(self) -> list[LaneStatus]:
@@ -228,8 +228,8 @@ def warnings_of(answers: Sequence[Any]) -> list[str]:
     Raises:
         ConfigurationError: it cannot have the lanes.
     """
-    (told,) = answers
-    return check_redis(fields_of(told)) if isinstance(told, bytes) else []
+    (info,) = answers
+    return check_redis(fields_of(info)) if isinstance(info, bytes) else []
 
 
 def content_calls(keys: Keys, partitions: Sequence[int]) -> list[Call]:

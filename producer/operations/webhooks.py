@@ -56,7 +56,7 @@ PAGE_DELIVERIES = 100
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
-class Place(NamedTuple):
+class DeliveryCursor(NamedTuple):
     """Where a delivery stands among those of its endpoint."""
 
     at: datetime
@@ -67,7 +67,7 @@ class ResentSlice(NamedTuple):
     """How many were sent again, and where to go on; None: there are no more."""
 
     resent: int
-    last: Place | None
+    last: DeliveryCursor | None
 
 
 def checked(model: type[_ModelT], **fields: Any) -> _ModelT:
@@ -86,7 +86,7 @@ def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretK
     """Make an endpoint, whose secret is kept sealed if there is a key.
 
     Raises:
-        InvalidCommand: news may not go to this URL.
+        InvalidCommand: webhooks may not go to this URL.
     """
     refuse_target(wanted.url, networks)
     secret = new_secret()
@@ -127,7 +127,7 @@ def update(store: str, webhook_id: str, change: WebhookChange, networks: Network
     """Change what is given.
 
     Raises:
-        InvalidCommand: news may not go to this URL.
+        InvalidCommand: webhooks may not go to this URL.
     """
     given = change.model_fields_set
     if "url" in given:
@@ -198,9 +198,9 @@ def send_test(store: str, webhook_id: str) -> Operation[str]:
 
 
 def list_deliveries(
-    store: str, webhook_id: str | None, *, status: DeliveryStatus | None, after: Place | None, count: int
+    store: str, webhook_id: str | None, *, status: DeliveryStatus | None, after: DeliveryCursor | None, count: int
 ) -> Operation[list[Delivery]]:
-    """Return some deliveries of the endpoint, or of all callbacks, newest first, from a place on."""
+    """Return some deliveries of the endpoint, or of all callbacks, newest first, from a cursor on."""
     number = None if status is None else StoredDeliveryStatus[status.upper()]
     statement = sql.list_deliveries(of_callbacks=webhook_id is None, status=number, after=after is not None)
     values = {**_of(store, webhook_id), "count": count}
@@ -223,7 +223,7 @@ def resend(store: str, webhook_id: str | None, event_id: str) -> Operation[Deliv
 
 @contextmanager
 def begun(what_is_done: str | None) -> Iterator[None]:
-    """Let nobody hear that nothing was done, where an operation of several steps ends after some; None: after none.
+    """Let nobody read that nothing was done, where an operation of several steps ends after some; None: after none.
 
     Raises:
         OutcomeUnknown: instead of Unavailable.
@@ -238,19 +238,19 @@ def begun(what_is_done: str | None) -> Iterator[None]:
         raise OutcomeUnknown(f"{what_is_done}: {error_text(error)}") from error
 
 
-def resend_failed(store: str, webhook_id: str, after: Place) -> Operation[ResentSlice]:
-    """Send some of the failed ones after a place again, oldest first."""
+def resend_failed(store: str, webhook_id: str, after: DeliveryCursor) -> Operation[ResentSlice]:
+    """Send some of the failed ones after a cursor again, oldest first."""
     values = {**_of(store, webhook_id), "after_at": after.at, "after": after.event, "count": SLICE_DELIVERIES}
 
     def outcome(rows: Rows) -> ResentSlice:
         ((count, at, event),) = rows
-        return ResentSlice(count, Place(at, event) if count == SLICE_DELIVERIES else None)
+        return ResentSlice(count, DeliveryCursor(at, event) if count == SLICE_DELIVERIES else None)
 
     return Operation((sql.RESEND_FAILED,), values, outcome)
 
 
 def low_balance_operation(store: str, account_id: str, threshold: int | str | None) -> Operation[None]:
-    """Set the balance below which an account is told to be low; None: never.
+    """Set the balance below which `balance.low` is sent; None: never.
 
     Raises:
         InvalidCommand: the threshold is no whole number from 0.
@@ -267,14 +267,14 @@ def low_balance_operation(store: str, account_id: str, threshold: int | str | No
     return Operation((sql.SET_LOW_BALANCE,), values, outcome)
 
 
-def place_before(since: datetime) -> Place:
-    """Return the place before everything from this moment on."""
-    return Place(since, UUID(int=0))
+def cursor_before(since: datetime) -> DeliveryCursor:
+    """Return the cursor before everything from this moment on."""
+    return DeliveryCursor(since, UUID(int=0))
 
 
-def place_of(delivery: Delivery) -> Place:
+def cursor_of(delivery: Delivery) -> DeliveryCursor:
     """Return where the delivery stands."""
-    return Place(delivery.created_at, UUID(delivery.event_id.removeprefix(EVENT_PREFIX)))
+    return DeliveryCursor(delivery.created_at, UUID(delivery.event_id.removeprefix(EVENT_PREFIX)))
 
 
 def require_enabled(webhook: Webhook) -> None:

@@ -16,7 +16,7 @@ _THIS = f"store_id = {_STORE} and endpoint_id = %(endpoint)s and kind = {_ENDPOI
 #: Columns of an endpoint.
 _ENDPOINT = "endpoint_id, name, url, status, events, created_at, updated_at, disabled_reason, failing_since"
 
-#: Workers compare this number before every batch: an event after the answer to a change is told as the change wants it.
+#: Workers compare this number before every batch: an event after the answer to a change is sent as the change wants it.
 _COUNT_ON = """
 counted as (
     update installation set subscriptions_version = subscriptions_version + 1 where exists (select from changed)
@@ -29,7 +29,7 @@ LOCK_STORE = "select pg_advisory_xact_lock(1903, store_id) from stores where pub
 
 #: How many endpoints there were, and the new one if there is room for it.
 CREATE = f"""
-with place as (
+with owner as (
     select store_id, (
         select count(*) from webhook_endpoints as e
         where e.store_id = stores.store_id and e.kind = {_ENDPOINT_KIND} and e.status <> {_DELETED}
@@ -39,11 +39,11 @@ with place as (
 changed as (
     insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, name, events, secret)
     select store_id, %(endpoint)s, {_ENDPOINT_KIND}, {_ENABLED}, %(url)s, %(name)s, %(events)s::text[], %(secret)s
-    from place where taken < {MAX_ENDPOINTS}
+    from owner where taken < {MAX_ENDPOINTS}
     returning *
 ),
 {_COUNT_ON}
-select {_ENDPOINT} from place left join changed using (store_id)
+select {_ENDPOINT} from owner left join changed using (store_id)
 """  # noqa: S608  # constants only
 
 #: Oldest first. There are never more than a store may have.
@@ -205,7 +205,7 @@ origins as (
 select {_DELIVERY} from changed d {_EVENT}
 """  # noqa: S608
 
-#: Some of the failed ones after a place, oldest first, are sent again; tells how many, and the place of the last one.
+#: Some of the failed ones after a cursor, oldest first, are sent again; gives how many, and the cursor of the last one.
 RESEND_FAILED = f"""
 with failed as (
     select store_id, endpoint_id, event_id, created_at from deliveries

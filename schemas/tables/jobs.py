@@ -1,6 +1,6 @@
 """The tables of the work beside the lanes: schedules and their runs, commands with a due time, and what the work finds.
 
-`ledger.py` has the ledger's, `webhooks.py` those of the news.
+`ledger.py` has the ledger's, `webhooks.py` those of the webhooks.
 """
 
 from __future__ import annotations

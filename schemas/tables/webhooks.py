@@ -1,4 +1,4 @@
-"""The tables of news: endpoints, the outbox, events and their deliveries. `ledger.py` has the ledger's."""
+"""The tables of webhooks: endpoints, the outbox, events and their deliveries. `ledger.py` has the ledger's."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ def test_a_moment_at_which_something_can_still_come_is_not_answered(
 
     The role of a client does not see when the sessions of workers began, so it can only wait for their end.
     """
-    monkeypatch.setattr(watermark, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watermark, "MAX_WAIT_SECONDS", 0.2)
     monkeypatch.setattr(watermark, "REMEMBERED_SECONDS", 0.0)
     applied(books, opening(1))
     client, late = make_client(settings), make_client(settings)

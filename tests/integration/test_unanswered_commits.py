@@ -133,7 +133,7 @@ def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
     made = far_client.webhooks.create(url="https://example.com/hook")
     resend_failed, begun = webhook_operations.resend_failed, []
 
-    def in_parts(store: str, webhook_id: str, after: webhook_operations.Place) -> Operation[Any]:
+    def in_parts(store: str, webhook_id: str, after: webhook_operations.DeliveryCursor) -> Operation[Any]:
         begun.append(after)
         if len(begun) <= parts_done:
             return Operation(["select"], {}, lambda _: webhook_operations.ResentSlice(1, after))

@@ -19,7 +19,7 @@ class Observer:
 
     def after(self, seconds: float, leases: list[LeaseRecord], workers: list[WorkerRecord]) -> list[int]:
         self.now += seconds
-        return self._lanes.look(leases, workers)
+        return self._lanes.observe(leases, workers)
 
 
 def worker(

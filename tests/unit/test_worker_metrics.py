@@ -3,7 +3,7 @@
 import msgspec
 
 from creditlane.schemas.journal import JournalRow, Refusal
-from creditlane.schemas.worker_metrics import Distribution, StageTrouble, WorkerNumbers
+from creditlane.schemas.worker_metrics import Distribution, StageTrouble, WorkerMetrics
 from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.metrics import Metrics
 
@@ -12,8 +12,8 @@ def row(rejection: str | None = None) -> JournalRow:
     return JournalRow(1, "cca_" + "0" * 32, 1, 2, 1, 5, 5, 0, "k", "r", None, 0, rejection, None)
 
 
-def read_back(metrics: Metrics) -> WorkerNumbers:
-    return msgspec.json.decode(metrics.encoded(), type=WorkerNumbers)
+def read_back(metrics: Metrics) -> WorkerMetrics:
+    return msgspec.json.decode(metrics.encoded(), type=WorkerMetrics)
 
 
 def test_every_command_counts_as_what_became_of_it() -> None:
@@ -50,7 +50,7 @@ def test_a_value_on_a_bound_is_within_it() -> None:
 
 
 def test_a_worker_that_counted_nothing_can_be_read() -> None:
-    assert msgspec.json.decode("{}", type=WorkerNumbers) == WorkerNumbers()
+    assert msgspec.json.decode("{}", type=WorkerMetrics) == WorkerMetrics()
 
 
 def test_how_long_nothing_was_committed_begins_with_a_commit_or_with_lanes() -> None:
@@ -73,7 +73,7 @@ def test_what_does_not_get_on_is_read_back() -> None:
     trouble = StageTrouble("Redis is away", 12.5, 3)
 
     numbers = msgspec.json.decode(
-        metrics.encoded(troubles={"reader": trouble}, standing_lanes={7: 21.0}), type=WorkerNumbers
+        metrics.encoded(troubles={"reader": trouble}, standing_lanes={7: 21.0}), type=WorkerMetrics
     )
 
     assert (numbers.troubles, numbers.standing_lanes) == ({"reader": trouble}, {7: 21.0})

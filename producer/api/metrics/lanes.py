@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from ....schemas.errors import CreditlaneError
-from ....schemas.worker_metrics import STAGES, Distribution, WorkerNumbers
+from ....schemas.worker_metrics import STAGES, Distribution, WorkerMetrics
 from ...operations.lane_problems import (
     READ_ENTRIES_AHEAD,
     READ_LEASES,
@@ -108,7 +108,7 @@ class _Snapshot:
             )
         # A worker's series end with it, as those of any process do.
         alive = [worker for worker in self._lanes.workers if worker.is_alive]
-        yield from _of_workers({worker.public_id: worker.numbers for worker in alive})
+        yield from _of_workers({worker.public_id: worker.metrics for worker in alive})
         yield from _of_trouble(alive)
 
 
@@ -138,7 +138,7 @@ def _of_lanes(lanes: Lanes) -> Iterator[Metric]:
     yield from (owned, epochs, backlog, lag, standing)
 
 
-def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
+def _of_workers(workers: dict[str, WorkerMetrics]) -> Iterator[Metric]:
     outcomes = CounterMetricFamily(
         "creditlane_commands", "Commands decided, by what became of them.", labels=["worker", "outcome"]
     )
@@ -150,14 +150,14 @@ def _of_workers(workers: dict[str, WorkerNumbers]) -> Iterator[Metric]:
     )
     sizes = HistogramMetricFamily("creditlane_batch_commands", "Commands in a batch.", labels=["worker"])
     times = HistogramMetricFamily("creditlane_batch_seconds", "Time of a batch in Postgres.", labels=["worker"])
-    for worker, numbers in workers.items():
-        for outcome, count in numbers.outcomes.items():
+    for worker, metrics in workers.items():
+        for outcome, count in metrics.outcomes.items():
             outcomes.add_metric([worker, outcome], count)
-        changes.add_metric([worker, "gained"], numbers.lanes_gained)
-        changes.add_metric([worker, "lost"], numbers.lanes_lost)
-        again.add_metric([worker], numbers.lanes_read_again)
-        _add(sizes, worker, numbers.batch_commands)
-        _add(times, worker, numbers.batch_seconds)
+        changes.add_metric([worker, "gained"], metrics.lanes_gained)
+        changes.add_metric([worker, "lost"], metrics.lanes_lost)
+        again.add_metric([worker], metrics.lanes_read_again)
+        _add(sizes, worker, metrics.batch_commands)
+        _add(times, worker, metrics.batch_seconds)
     yield from (outcomes, changes, again, sizes, times)
 
 
@@ -174,11 +174,11 @@ def _of_trouble(workers: Iterable[WorkerRecord]) -> Iterator[Metric]:
         labels=["worker", "stage"],
     )
     for worker in workers:
-        numbers = worker.numbers
+        metrics = worker.metrics
         stuck.add_metric([worker.public_id], worker.is_stuck)
-        idle.add_metric([worker.public_id], numbers.seconds_since_commit or 0.0)
+        idle.add_metric([worker.public_id], metrics.seconds_since_commit or 0.0)
         for stage in STAGES:
-            known = numbers.troubles.get(stage)
+            known = metrics.troubles.get(stage)
             trouble.add_metric([worker.public_id, stage], known.seconds if known else 0.0)
     yield from (stuck, idle, trouble)
 

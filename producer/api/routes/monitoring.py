@@ -173,7 +173,7 @@ class Watch:
         lanes = await read_lanes(connections, CHECK_SECONDS / 2)
         if lanes.leases is None:
             return LanesSeen(lanes, [])
-        return LanesSeen(lanes, self._lanes_without_owner.look(lanes.leases, lanes.workers))
+        return LanesSeen(lanes, self._lanes_without_owner.observe(lanes.leases, lanes.workers))
 
 
 async def _problem(check: Awaitable[str | None]) -> str | None:

@@ -234,8 +234,8 @@ async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: R
 async def _deliveries(
     webhooks: RequestWebhooks, webhook_id: str | None, status: DeliveryStatus | None, limit: int, cursor: str | None
 ) -> DeliveryList:
-    place = None if cursor is None else operations.place_of(await _cursor(webhooks, webhook_id, cursor))
-    found = await webhooks.page(webhook_id, status=status, after=place, count=limit + 1)
+    after = None if cursor is None else operations.cursor_of(await _cursor(webhooks, webhook_id, cursor))
+    found = await webhooks.page(webhook_id, status=status, after=after, count=limit + 1)
     return DeliveryList(data=[DeliveryBody.of(each) for each in found[:limit]], has_more=len(found) > limit)
 
 

@@ -21,7 +21,7 @@ from ...ledger.read_limits import MAX_CONNECTIONS, read_until
 from ...ledger.read_steps import Query, Reading, perform_async
 from ...ledger.rows import account_of, entry_of, transaction_of
 from ...ledger.statement import Operation, Rows
-from ...ledger.watermark import Horizon
+from ...ledger.watermark import Watermark
 from ..clocks import Clocks
 from ..resolve import keys_of, resolve_all
 
@@ -44,7 +44,7 @@ class AsyncLedgerReader:
     def __init__(self, settings: Settings, clocks: Clocks | None = None) -> None:
         self._settings = settings
         self._clocks = clocks or Clocks()
-        self._horizon = Horizon()
+        self._watermark = Watermark()
         self._lock = Lock()
         self._pool: AsyncLedgerPool | None = None
 
@@ -62,7 +62,7 @@ class AsyncLedgerReader:
         asked = time.monotonic()
         rows = await self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         if rows:
-            self._clocks.note_postgres(statements.time_told(rows), asked)
+            self._clocks.note_postgres(statements.postgres_time(rows), asked)
         known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
@@ -86,7 +86,7 @@ class AsyncLedgerReader:
 
     async def balance_at(self, account_id: str, at: datetime, timeout_seconds: float | None = None) -> BalanceAt:
         """Return the account's balance at the moment, or raise AccountNotFound."""
-        reading = ledger_reads.balance_at(account_id, at, self._horizon)
+        reading = ledger_reads.balance_at(account_id, at, self._watermark)
         balance, as_of = await self._perform(reading, timeout_seconds)
         return BalanceAt(balance=balance, as_of=as_of)
 

@@ -127,11 +127,16 @@ class Webhooks:
             yield from page
             if len(page) < count:
                 return
-            position = operations.place_of(page[-1])
+            position = operations.cursor_of(page[-1])
             wanted = None if wanted is None else wanted - count
 
     def page(
-        self, webhook_id: str | None, *, status: DeliveryStatus | None, after: operations.Place | None, count: int
+        self,
+        webhook_id: str | None,
+        *,
+        status: DeliveryStatus | None,
+        after: operations.DeliveryCursor | None,
+        count: int,
     ) -> Sequence[Delivery]:
         """Return some deliveries of an endpoint, or of callbacks where it is None, newest first, from a position on."""
         return self._run(operations.list_deliveries(self._store, webhook_id, status=status, after=after, count=count))
@@ -161,7 +166,7 @@ class Webhooks:
             WebhookDisabled: nothing is sent to the endpoint.
         """
         operations.require_enabled(self.get(webhook_id))
-        position: operations.Place | None = operations.place_before(since)
+        position: operations.DeliveryCursor | None = operations.cursor_before(since)
         count = 0
         while position is not None and (at_most is None or count < at_most):
             with operations.begun(f"{count} are sent again, and maybe not all" if count else None):

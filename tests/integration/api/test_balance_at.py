@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.ledger import watermark as horizon
+from creditlane.producer.ledger import watermark
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.worker.store import transaction as worker_store
 
@@ -111,9 +111,9 @@ def test_a_batch_of_a_role_that_cannot_be_seen_into_is_waited_for(
 ) -> None:
     """Given no sight of when the batch began, and nothing known from before, then nothing is told until it is over."""
     monkeypatch.setattr(
-        horizon, "READ_WRITERS", horizon.READ_WRITERS.replace("session.xact_start", "null::timestamptz")
+        watermark, "READ_WRITERS", watermark.READ_WRITERS.replace("session.xact_start", "null::timestamptz")
     )
-    monkeypatch.setattr(horizon, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watermark, "MAX_WAIT_SECONDS", 0.2)
     now = after(datetime.now(UTC), database_url)
 
     answer = api.get(BALANCE_OF_ANN, params={"at": now.isoformat()})
@@ -150,7 +150,7 @@ def test_the_future_of_an_account_that_stands_there_is_its_current_balance(api: 
     assert api.get(BALANCE_OF_ANN).json()["balance"] == "15"
     for at in (ahead + timedelta(days=1), ahead, now + timedelta(minutes=10)):
         balance, as_of = told(api, at)
-        assert (balance, as_of) == ("15", horizon.whole(ahead))
+        assert (balance, as_of) == ("15", watermark.whole(ahead))
     balance, as_of = told(api, now)
     assert (balance, as_of < ahead) == ("10", True)
 
@@ -163,10 +163,10 @@ def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient) -> No
 @pytest.mark.usefixtures("ann")
 def test_a_clock_that_goes_back_is_not_believed(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a server that was an hour ahead for a while, then what was complete then says nothing of now."""
-    ahead = horizon.READ_WRITERS.replace("statement_timestamp()", "statement_timestamp() + interval '1 hour'")
-    monkeypatch.setattr(horizon, "REMEMBERED_SECONDS", 0.0)
+    ahead = watermark.READ_WRITERS.replace("statement_timestamp()", "statement_timestamp() + interval '1 hour'")
+    monkeypatch.setattr(watermark, "REMEMBERED_SECONDS", 0.0)
     with monkeypatch.context() as wrong:
-        wrong.setattr(horizon, "READ_WRITERS", ahead)
+        wrong.setattr(watermark, "READ_WRITERS", ahead)
         told(api, datetime.now(UTC))
 
     assert told(api, datetime.now(UTC) + timedelta(minutes=30))[1] <= datetime.now(UTC)
