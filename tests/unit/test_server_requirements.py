@@ -2,7 +2,7 @@
 
 import pytest
 
-from creditlane.producer.client.redis_exchange import refusal_told
+from creditlane.producer.client.redis_exchange import refusal_meaning
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.server_requirements import check_postgres, check_redis, fields_of
 
@@ -97,4 +97,4 @@ def test_an_answer_as_it_is_sent_is_read() -> None:
     ],
 )
 def test_an_answer_of_a_cluster_is_told_as_that(answer: str) -> None:
-    assert refusal_told(f"Redis refuses: {answer}") == "runs in cluster mode; take one without"
+    assert refusal_meaning(f"Redis refuses: {answer}") == "runs in cluster mode; take one without"
