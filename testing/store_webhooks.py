@@ -15,7 +15,7 @@ from ..schemas.journal import JournalRow
 from ..schemas.results import moment_of
 from ..schemas.webhooks import DeliveryWithBody, Webhook
 from ..worker.ledger.state import Outcome
-from ..worker.webhooks.event_bodies import Event, News, callback_event, events_of
+from ..worker.webhooks.event_bodies import Event, OutboxItem, callback_event, events_of
 from .store_ledger import StoreLedger
 
 #: Under which the deliveries by callbacks are kept, which belong to no endpoint.
@@ -69,7 +69,7 @@ class StoreWebhooks:
         if not outcome.replayed:
             rows = [] if outcome.row is None else [outcome.row, *outcome.further]
             for row in rows if self.endpoints else ():
-                for event in events_of(_news_of(ledger, row), EVENT_TYPES):
+                for event in events_of(_item_of(ledger, row), EVENT_TYPES):
                     for endpoint in self._who_want(event.event_type):
                         self.add(endpoint.id, event, at)
         told = outcome.row or outcome.refusal
@@ -114,13 +114,13 @@ class StoreWebhooks:
                 yield endpoint
 
 
-def _news_of(ledger: StoreLedger, row: JournalRow) -> News:
+def _item_of(ledger: StoreLedger, row: JournalRow) -> OutboxItem:
     account, state = ledger.accounts.get(row.account_id), ledger.state(row.account_id)
     # The newest row of its account, so nothing was decided on it since.
     sequence = state.entries + state.decisions
     if account is None:
-        return News(row, sequence, ledger.store_id, None, None, None, None, None)
-    return News(
+        return OutboxItem(row, sequence, ledger.store_id, None, None, None, None, None)
+    return OutboxItem(
         row,
         sequence - (state.entries - row.seq if row.seq > 0 else 0),
         ledger.store_id,

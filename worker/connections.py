@@ -50,7 +50,7 @@ def connect_postgres(
 async def connect_postgres_async(
     database_url: str, *, sender_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
 ) -> AsyncPostgresSession:
-    """Return a new connection of a sender of news, for an event loop; Postgres may be silent on it for so long."""
+    """Return a new connection of a sender of webhooks, for an event loop; Postgres may be silent on it for so long."""
     session = await postgres_sessions.connect_async(
         database_url, name=sender_session_name(sender_id), limits=UNLIMITED, autocommit=autocommit
     )

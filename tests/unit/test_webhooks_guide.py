@@ -20,7 +20,7 @@ from creditlane.schemas.events import (
 )
 from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, NO_SIDE, Kind
-from creditlane.worker.webhooks.event_bodies import News, callback_event, events_of
+from creditlane.worker.webhooks.event_bodies import OutboxItem, callback_event, events_of
 from creditlane.worker.webhooks.signing import Signer
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
@@ -44,7 +44,9 @@ def made() -> dict[str, Any]:
         row(Kind.FREEZE, NO_SIDE, -1),
         row(Kind.DEBIT, DEBIT_SIDE, -1, rejection="insufficient_balance"),
     ]
-    events = [event for each in rows for event in events_of(News(each, 1, "s", "c", "n", "u", 0, 50), EVENT_TYPES)]
+    events = [
+        event for each in rows for event in events_of(OutboxItem(each, 1, "s", "c", "n", "u", 0, 50), EVENT_TYPES)
+    ]
     told = callback_event(1, ANN, "k", "https://example.com", rows[0], sequence=1, written_at_us=0)
     return {event.event_type: json.loads(event.body) for event in (*events, told)}
 

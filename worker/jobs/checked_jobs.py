@@ -189,18 +189,18 @@ class CheckedQueue(Queue):
 
 
 def is_somebody_elses(error: object) -> bool:
-    """Tell whether Redis has something else where a job should be, or what its user may not touch."""
+    """Return whether Redis has something else where a job should be, or what its user may not touch."""
     # Of what RQ sends as one, the message alone says it.
     return isinstance(error, redis.ResponseError) and ("WRONGTYPE" in str(error) or is_denied(error))
 
 
 def is_denied(error: redis.ResponseError) -> bool:
-    """Tell whether the user of Redis may not do it, with this key or at all."""
+    """Return whether the user of Redis may not do it, with this key or at all."""
     return isinstance(error, redis.exceptions.NoPermissionError) or "No permissions" in str(error)
 
 
 def _may_be_read(connection: redis.Redis, identifier: str) -> bool:
-    """Tell whether it is the id of a job, and of one that this user of Redis may read, as those of our prefix."""
+    """Return whether it is the id of a job, and of one that this user of Redis may read, as those of our prefix."""
     if not JOB_ID_PATTERN.fullmatch(identifier):
         return False
     try:

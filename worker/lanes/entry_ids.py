@@ -13,7 +13,7 @@ def order_of(entry_id: bytes) -> tuple[int, int]:
 
 
 def is_lower(one: bytes, other: bytes) -> bool:
-    """Tell whether an id comes before another."""
+    """Return whether an id comes before another."""
     return order_of(one) < order_of(other)
 
 

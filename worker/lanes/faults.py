@@ -126,5 +126,5 @@ class LaneFaults:
 
 
 def _is_of_one_key(answer: object) -> bool:
-    """Tell whether it is an error about one key, which does not say about which."""
+    """Return whether it is an error about one key, which does not say about which."""
     return isinstance(answer, redis.exceptions.NoPermissionError) or is_of_wrong_type(answer)

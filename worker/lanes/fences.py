@@ -168,7 +168,7 @@ class Fences:
 
 
 def _is_forged(standing: bytes, epoch: int) -> bool:
-    """Tell whether it is nothing that an owner can have written."""
+    """Return whether it is nothing that an owner can have written."""
     if not standing.isdigit() or len(standing) > MAX_EPOCH_DIGITS:
         return True
     return int(standing) > epoch + MAX_EPOCH_LEAP

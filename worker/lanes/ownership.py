@@ -106,7 +106,7 @@ class Ownership:
         return {partition: waited for partition, waited in waiting.items() if waited > seconds}
 
     def is_under_way(self, partition: int, epoch: int) -> bool:
-        """Tell whether something of the lane was read under this epoch and is not done with."""
+        """Return whether something of the lane was read under this epoch and is not done with."""
         with self._changed:
             return (partition, epoch) in self._under_way
 

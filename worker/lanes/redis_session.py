@@ -35,7 +35,7 @@ def answer_seconds_within(lease_seconds: float) -> float:
 
 
 def is_out_of_memory(error: object) -> bool:
-    """Tell whether Redis refused to take more: what frees memory works all the same."""
+    """Return whether Redis refused to take more: what frees memory works all the same."""
     # What a script meets is told as the script's error.
     return isinstance(error, redis.OutOfMemoryError) or (
         isinstance(error, redis.ResponseError) and "OOM command not allowed" in str(error)
@@ -43,7 +43,7 @@ def is_out_of_memory(error: object) -> bool:
 
 
 def is_of_wrong_type(error: object) -> bool:
-    """Tell whether Redis says that a key, without saying which, holds something of another type."""
+    """Return whether Redis says that a key, without saying which, holds something of another type."""
     # What a script meets comes after the script's name.
     return isinstance(error, redis.ResponseError) and "WRONGTYPE Operation" in str(error)
 

@@ -47,7 +47,7 @@ class SharedTurn:
             self._note(self._keys.others_at_work, OTHERS_MS)
 
     def others_are_at_work(self) -> bool:
-        """Tell whether any worker had something else to do lately."""
+        """Return whether any worker had something else to do lately."""
         return bool(self._client.exists(self._keys.others_at_work))
 
     def take(self) -> bool:

@@ -1,6 +1,6 @@
 """A round of deliveries: a slice of time in which one process fans out, sends, and writes down how it went.
 
-    outbox --fan-out--> deliveries --lease, refill--> at hand --pace, places--> sent --results--> Postgres
+    outbox --fan-out--> deliveries --lease, refill--> at hand --pace, slots--> sent --results--> Postgres
 
 It ends soon when there is nothing to do. Within it an endpoint that hangs holds one request and nothing else, and the
 last part of a round begins nothing at endpoints that fail, so that they cannot hold up its end. A process that is
@@ -29,7 +29,7 @@ from ...schemas.webhook_secrets import secret_keys
 from ..connections import connect_postgres_async
 from .attempt import Sender
 from .attempts import Results
-from .concurrency import Places, RequestClass
+from .concurrency import RequestClass, Slots
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted
 from .fan_out import FanOut
@@ -109,8 +109,8 @@ class Round:
         self._sender = sender
         self._connection = connection
         self._request_seconds = request_seconds
-        self._places = Places()
-        #: Endpoints that wait for a place of a class, by it and their store.
+        self._slots = Slots()
+        #: Endpoints that wait for a slot of a class, by it and their store.
         self._queues: defaultdict[tuple[RequestClass, int], deque[Endpoint]] = defaultdict(deque)
         self._requests: set[asyncio.Task[None]] = set()
         self._something_new = asyncio.Event()
@@ -143,12 +143,12 @@ class Round:
 
     def _is_over(self) -> bool:
         now = time.monotonic()
-        if self._places.taken or len(self._results) or self._is_fanning_out:
+        if self._slots.taken or len(self._results) or self._is_fanning_out:
             self._worked_at = now
         elif now - self._worked_at >= IDLE_SECONDS:
             return True
         # Beyond the slice, endpoints that work are still served while others are waited for.
-        is_late = now >= self._slice_until and (now >= self._latest or not self._places.has_slow(now))
+        is_late = now >= self._slice_until and (now >= self._latest or not self._slots.has_slow(now))
         self._is_closing = is_late or is_stopping()
         return self._is_closing
 
@@ -166,7 +166,7 @@ class Round:
             self._worked_at = now
         if taken:
             await self._leases.refill()
-        self._places.move_slow(now)
+        self._slots.move_slow(now)
         for endpoint in self._leases.held.values():
             self._send_next(endpoint)
 
@@ -191,23 +191,23 @@ class Round:
                 await asyncio.sleep(OUTBOX_SECONDS)
 
     def _send_next(self, endpoint: Endpoint) -> None:
-        """Begin as many requests to the endpoint as its pace and the places allow."""
+        """Begin as many requests to the endpoint as its pace and the slots allow."""
         if self._is_closing or (endpoint.failing_since is not None and time.monotonic() >= self._probing_until):
             return
         while endpoint.waiting and endpoint.sending < endpoint.pace.limit:
             kind = _class_of(endpoint)
-            place = self._places.take(kind, time.monotonic(), endpoint.key[0])
-            if place is None:
+            slot = self._slots.take(kind, time.monotonic(), endpoint.key[0])
+            if slot is None:
                 if not endpoint.is_queued:
                     endpoint.is_queued = True
                     self._queues[kind, endpoint.key[0]].append(endpoint)
                 return
             endpoint.sending += 1
-            request = asyncio.create_task(self._send(endpoint, endpoint.waiting.popleft(), place))
+            request = asyncio.create_task(self._send(endpoint, endpoint.waiting.popleft(), slot))
             self._requests.add(request)
             request.add_done_callback(self._requests.discard)
 
-    async def _send(self, endpoint: Endpoint, due: Due, place: int) -> None:
+    async def _send(self, endpoint: Endpoint, due: Due, slot: int) -> None:
         try:
             if due.body is None:
                 self._results.add_lost(endpoint, due)
@@ -217,13 +217,13 @@ class Round:
                 self._results.add(endpoint, due, outcome)
         finally:
             endpoint.sending -= 1
-            kind = self._places.give_back(place)
+            kind = self._slots.give_back(slot)
         self._pass_on(endpoint, self._queues[kind, endpoint.key[0]])
         if len(self._results) >= MANY_RESULTS or not endpoint.waiting:
             self._something_new.set()
 
     def _pass_on(self, endpoint: Endpoint, queue: deque[Endpoint]) -> None:
-        """Give a place that came free to who of the store has waited longest for one, or else to the same endpoint."""
+        """Give a slot that came free to who of the store has waited longest for one, or else to the same endpoint."""
         if queue:
             longest = queue.popleft()
             longest.is_queued = False

@@ -88,7 +88,7 @@ class Endpoint:
         self.failing_since: float | None = None if failing_seconds is None else time.monotonic() - failing_seconds
         #: Until when the endpoint asked to be left alone, by this process's clock.
         self.put_off_until: float = 0.0
-        #: It has deliveries at hand and waits for a place.
+        #: It has deliveries at hand and waits for a slot.
         self.is_queued = False
         #: It is left alone: nothing more is sent under this lease.
         self.is_stopped: bool = False
@@ -105,7 +105,7 @@ class Endpoint:
         return not self.held and (self.is_stopped or time.monotonic() < self._ask_at)
 
     @property
-    def places(self) -> int:
+    def room(self) -> int:
         """How many deliveries to get at once."""
         return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.pace.limit)
 
@@ -199,7 +199,7 @@ class EndpointLeases:
             return 0
         values = {
             **_columns([endpoint.key for endpoint in hungry]),
-            "limits": [endpoint.places for endpoint in hungry],
+            "limits": [endpoint.room for endpoint in hungry],
             "held": [f"{{{','.join(map(str, endpoint.held))}}}" for endpoint in hungry],
             "sender": self._sender,
         }
@@ -210,7 +210,7 @@ class EndpointLeases:
             if self._has_signer(self.held[key], (secret, previous_secret)):
                 found.setdefault(key, []).append(Due(*due))
         for endpoint in hungry:
-            endpoint.add(found.get(endpoint.key, ()), endpoint.places)
+            endpoint.add(found.get(endpoint.key, ()), endpoint.room)
         return len(records)
 
     def _has_signer(self, endpoint: Endpoint, kept: Secrets) -> bool:

@@ -1,4 +1,4 @@
-"""What is told of a journal row: which events it makes, and the body of each. Pure.
+"""What events say of a journal row: which it makes, and the body of each. Pure.
 
 Amounts and balances are strings of digits, moments ISO 8601 in UTC, as everywhere in the API.
 """
@@ -46,8 +46,8 @@ class Event(NamedTuple):
     body: str
 
 
-class News(NamedTuple):
-    """A journal row that is news, with the account it is about."""
+class OutboxItem(NamedTuple):
+    """A journal row that the outbox points at, with the account it is about."""
 
     row: JournalRow
     #: How many decisions its account had by then.
@@ -67,24 +67,24 @@ def _moment(microseconds: int) -> str:
     return moment_text(moment_of(microseconds))
 
 
-def event_types_of(news: News) -> Iterator[str]:
-    """Yield what this row tells."""
-    row = news.row
+def event_types_of(item: OutboxItem) -> Iterator[str]:
+    """Yield the types of the events that this row makes."""
+    row = item.row
     if row.rejection is not None:
         yield COMMAND_REJECTED
         return
     for event_type in Kind(row.kind).record.events.get(row.side, ()):
-        if event_type != LOW_BALANCE or _has_fallen_low(news):
+        if event_type != LOW_BALANCE or _has_fallen_low(item):
             yield event_type
 
 
-def events_of(news: News, wanted: Container[str]) -> Iterator[Event]:
+def events_of(item: OutboxItem, wanted: Container[str]) -> Iterator[Event]:
     """Yield the events of this row that somebody wants."""
-    row = news.row
-    for event_type in event_types_of(news):
+    row = item.row
+    for event_type in event_types_of(item):
         if event_type in wanted:
             identifier = event_id(row.store_id, row.account_id, row.seq, event_type)
-            body = _envelope(identifier, event_type, row.created_at_us, news.sequence, _object_of(news, event_type))
+            body = _envelope(identifier, event_type, row.created_at_us, item.sequence, _object_of(item, event_type))
             yield Event(row.store_id, identifier, event_type, moment_of(row.created_at_us), body)
 
 
@@ -93,19 +93,19 @@ def callback_event(
     account_id: str,
     idempotency_key: str,
     url: str,
-    told: JournalRow | Refusal,
+    decided: JournalRow | Refusal,
     *,
     sequence: int | None,
     written_at_us: int,
 ) -> Event:
-    """Return the event that tells this URL what became of its command."""
-    if isinstance(told, JournalRow):
-        result, at_us, decided_at = result_of_row(told), told.created_at_us, _moment(told.created_at_us)
+    """Return the event with which this URL learns what became of its command."""
+    if isinstance(decided, JournalRow):
+        result, at_us, decided_at = result_of_row(decided), decided.created_at_us, _moment(decided.created_at_us)
         identifier = callback_event_id(store_id, account_id, idempotency_key, url)
     else:
-        result, at_us, decided_at = result_of_refusal(told, account_id, idempotency_key), written_at_us, None
+        result, at_us, decided_at = result_of_refusal(decided, account_id, idempotency_key), written_at_us, None
         # The same command can become a dead letter, be replayed and then be applied: that is more than one event.
-        identifier = callback_event_id(store_id, account_id, f"{idempotency_key}\0{told.code}", url)
+        identifier = callback_event_id(store_id, account_id, f"{idempotency_key}\0{decided.code}", url)
     event_type = {
         "applied": COMMAND_APPLIED,
         "dead_lettered": COMMAND_DEAD_LETTERED,
@@ -116,93 +116,93 @@ def callback_event(
     return Event(store_id, identifier, event_type, moment_of(at_us), body)
 
 
-def _envelope(identifier: UUID, event_type: str, at_us: int, sequence: int | None, told: dict[str, Any]) -> str:
+def _envelope(identifier: UUID, event_type: str, at_us: int, sequence: int | None, content: dict[str, Any]) -> str:
     return _encode(
         {
             "id": public_event_id(identifier),
             "eventType": event_type,
             "created_at": at_us // 1_000,
             "sequence": sequence,
-            "object": told,
+            "object": content,
         }
     ).decode()
 
 
-def _object_of(news: News, event_type: str) -> dict[str, Any]:
+def _object_of(item: OutboxItem, event_type: str) -> dict[str, Any]:
     if event_type in _OBJECTS:
-        return _movement(news, event_type)
+        return _movement(item, event_type)
     if event_type == LOW_BALANCE:
-        return _low_balance(news)
+        return _low_balance(item)
     if event_type == COMMAND_REJECTED:
-        return _rejected_command(news)
+        return _rejected_command(item)
     return {
-        "id": news.row.account_id,
+        "id": item.row.account_id,
         "object": "customer_credits_account",
-        "store_id": news.store,
-        "customer_id": news.customer_id,
-        "name": news.name,
-        "unit_label": news.unit_label,
-        "status": _status_after(news.row),
-        "balance": str(news.row.balance_after),
-        "created_at": _moment(news.opened_at_us or news.row.created_at_us),
-        "occurred_at": _moment(news.row.created_at_us),
-        "sequence": news.sequence,
+        "store_id": item.store,
+        "customer_id": item.customer_id,
+        "name": item.name,
+        "unit_label": item.unit_label,
+        "status": _status_after(item.row),
+        "balance": str(item.row.balance_after),
+        "created_at": _moment(item.opened_at_us or item.row.created_at_us),
+        "occurred_at": _moment(item.row.created_at_us),
+        "sequence": item.sequence,
     }
 
 
-def _movement(news: News, event_type: str) -> dict[str, Any]:
-    row = news.row
-    told = {
+def _movement(item: OutboxItem, event_type: str) -> dict[str, Any]:
+    row = item.row
+    content = {
         "id": row.transaction_id,
         "object": _OBJECTS[event_type],
-        **_account_fields(news),
+        **_account_fields(item),
         "amount_minor_units": str(row.amount),
         "balance_after_minor_units": str(row.balance_after),
         "reference": row.reference or "",
         "occurred_at": _moment(row.created_at_us),
-        "sequence": news.sequence,
+        "sequence": item.sequence,
     }
     if event_type == REVERSED:
-        told["side"] = SIDE_NAMES[row.side]
+        content["side"] = SIDE_NAMES[row.side]
         # The key of a reversal names the transaction that it undoes.
-        told["reversal_of"] = row.idempotency_key.removeprefix(REVERSAL_KEY_PREFIX)
-    return told
+        content["reversal_of"] = row.idempotency_key.removeprefix(REVERSAL_KEY_PREFIX)
+    return content
 
 
-def _low_balance(news: News) -> dict[str, Any]:
+def _low_balance(item: OutboxItem) -> dict[str, Any]:
     return {
         "object": "customer_credits_balance",
-        **_account_fields(news),
-        "balance_minor_units": str(news.row.balance_after),
-        "threshold_minor_units": str(news.low_balance),
-        "occurred_at": _moment(news.row.created_at_us),
-        "sequence": news.sequence,
+        **_account_fields(item),
+        "balance_minor_units": str(item.row.balance_after),
+        "threshold_minor_units": str(item.low_balance),
+        "occurred_at": _moment(item.row.created_at_us),
+        "sequence": item.sequence,
     }
 
 
-def _account_fields(news: News) -> dict[str, Any]:
+def _account_fields(item: OutboxItem) -> dict[str, Any]:
     return {
-        "customer_id": news.customer_id,
-        "account_id": news.row.account_id,
-        "bucket_name": news.name,
-        "unit_label": news.unit_label,
+        "customer_id": item.customer_id,
+        "account_id": item.row.account_id,
+        "bucket_name": item.name,
+        "unit_label": item.unit_label,
     }
 
 
-def _rejected_command(news: News) -> dict[str, Any]:
-    row = news.row
+def _rejected_command(item: OutboxItem) -> dict[str, Any]:
+    row = item.row
     error = result_of_row(row).error
     return {
         "object": "command",
         "idempotency_key": row.idempotency_key,
         "kind": Kind(row.kind).word,
         "account_id": row.account_id,
-        "customer_id": news.customer_id,
+        "customer_id": item.customer_id,
         "reference": row.reference,
         "amount_minor_units": None if row.amount is None else str(row.amount),
         "error": error.model_dump() if error else None,
         "occurred_at": _moment(row.created_at_us),
-        "sequence": news.sequence,
+        "sequence": item.sequence,
     }
 
 
@@ -230,7 +230,7 @@ def _status_after(row: JournalRow) -> str:
     return status.name.lower()
 
 
-def _has_fallen_low(news: News) -> bool:
-    row = news.row
+def _has_fallen_low(item: OutboxItem) -> bool:
+    row = item.row
     balance_before = row.balance_after - row.side * (row.amount or 0)
-    return news.low_balance is not None and balance_before >= news.low_balance > row.balance_after
+    return item.low_balance is not None and balance_before >= item.low_balance > row.balance_after

@@ -1,7 +1,7 @@
 """From the outbox to deliveries: who wants to know of what the ledger's workers have written.
 
 One part of the outbox is turned into events and deliveries in one transaction that also deletes it, and the ids are
-derived from the journal. So a part is fanned out once, and news that stand in the outbox twice are told once.
+derived from the journal. So a part is fanned out once, and what stands in the outbox twice is one event.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ...schemas.journal import Refusal
 from ...schemas.journal_columns import row_of
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .event_bodies import Event, News, callback_event, events_of
+from .event_bodies import Event, OutboxItem, callback_event, events_of
 
-#: Rows of the outbox that are looked at together, and about how much news of them is told in one transaction.
+#: Rows of the outbox that are read together, and about how many items of them are fanned out in one transaction.
 PART_ROWS = 200
-PART_NEWS = 1_000
-#: News whose bodies are made in one go: what is being sent meanwhile waits for it.
+PART_ITEMS = 1_000
+#: Items whose bodies are made in one go: what is being sent meanwhile waits for it.
 BODIES_AT_ONCE = 200
 #: Lines that a store's callbacks to any further origins share.
 SHARED_LINES = 16
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 #: A row of the outbox: its store and its id.
-Place = tuple[int, int]
+OutboxKey = tuple[int, int]
 
 
 class FanOut:
@@ -51,7 +51,7 @@ class FanOut:
     async def next_part(self) -> int:
         """Fan out a part of the outbox, of each store its oldest rows; return how many of its rows that was.
 
-        By turns the stores with the fewest news come first, and those that wait longest: so neither starves. None are
+        By turns the stores with the fewest items come first, and those that wait longest: so neither starves. None are
         done when there are none, or when another process is at it.
 
         Raises:
@@ -67,11 +67,11 @@ class FanOut:
             if locked is None or not locked[0]:
                 return 0
             values = {"limit": PART_ROWS, "fewest_first": self._fewest_first}
-            places = _first_part(await (await connection.execute(sql.READ_OUTBOX, values)).fetchall())
-            if places:
-                await _fan_out(connection, self._keys, places, self._most_origins)
-                await connection.execute(sql.DELETE_OUTBOX, _columns(places))
-        return len(places)
+            rows = _first_part(await (await connection.execute(sql.READ_OUTBOX, values)).fetchall())
+            if rows:
+                await _fan_out(connection, self._keys, rows, self._most_origins)
+                await connection.execute(sql.DELETE_OUTBOX, _columns(rows))
+        return len(rows)
 
 
 def origin_of(url: str) -> str:
@@ -85,43 +85,43 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme.lower()}://{f'[{host}]' if ':' in host else host}{port}"
 
 
-def _first_part(records: Iterable[Sequence[Any]]) -> list[Place]:
-    places: list[Place] = []
-    news = 0
+def _first_part(records: Iterable[Sequence[Any]]) -> list[OutboxKey]:
+    rows: list[OutboxKey] = []
+    items = 0
     for store_id, outbox_id, count in records:
-        if places and news + count > PART_NEWS:
+        if rows and items + count > PART_ITEMS:
             break
-        places.append((store_id, outbox_id))
-        news += count
-    return places
+        rows.append((store_id, outbox_id))
+        items += count
+    return rows
 
 
-def _columns(places: Sequence[Place]) -> dict[str, list[int]]:
-    return {"stores": [store_id for store_id, _ in places], "ids": [outbox_id for _, outbox_id in places]}
+def _columns(rows: Sequence[OutboxKey]) -> dict[str, list[int]]:
+    return {"stores": [store_id for store_id, _ in rows], "ids": [outbox_id for _, outbox_id in rows]}
 
 
-async def _fan_out(connection: Connection, keys: SecretKeys, places: Sequence[Place], most_origins: int) -> None:
-    columns = _columns(places)
+async def _fan_out(connection: Connection, keys: SecretKeys, rows: Sequence[OutboxKey], most_origins: int) -> None:
+    columns = _columns(rows)
     wanted = _wanted_types(await (await connection.execute(sql.READ_WANTED, columns)).fetchall())
     if wanted:
-        records = await (await connection.execute(sql.READ_NEWS, columns)).fetchall()
-        await _store_news(connection, await _events_of_records(records, wanted))
+        records = await (await connection.execute(sql.READ_ITEMS, columns)).fetchall()
+        await _store_items(connection, await _events_of_records(records, wanted))
     records = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
     callbacks = [record for record in records if _tells_something(record)]
     if callbacks:
         await _store_callbacks(connection, keys, callbacks, most_origins)
 
 
-def _wanted_types(records: Iterable[Sequence[Any]]) -> dict[Place, frozenset[str]]:
+def _wanted_types(records: Iterable[Sequence[Any]]) -> dict[OutboxKey, frozenset[str]]:
     """Return for each row of the outbox what somebody wants of it; an endpoint that names nothing wants all."""
-    wanted: defaultdict[Place, frozenset[str]] = defaultdict(frozenset)
+    wanted: defaultdict[OutboxKey, frozenset[str]] = defaultdict(frozenset)
     for store_id, outbox_id, events in records:
         wanted[store_id, outbox_id] |= frozenset(events or EVENT_TYPES)
     return dict(wanted)
 
 
 async def _events_of_records(
-    records: Sequence[Sequence[Any]], wanted: dict[Place, frozenset[str]]
+    records: Sequence[Sequence[Any]], wanted: dict[OutboxKey, frozenset[str]]
 ) -> list[tuple[int, Event]]:
     """Return the events with the row of the outbox that each is from."""
     made: list[tuple[int, Event]] = []
@@ -129,18 +129,18 @@ async def _events_of_records(
         for store_id, outbox_id, *record in records[start : start + BODIES_AT_ONCE]:
             types = wanted.get((store_id, outbox_id), ())
             if types:
-                made += [(outbox_id, event) for event in events_of(_news_of(record), types)]
+                made += [(outbox_id, event) for event in events_of(_item_of(record), types)]
         await asyncio.sleep(0)
     return made
 
 
-def _news_of(record: Sequence[Any]) -> News:
+def _item_of(record: Sequence[Any]) -> OutboxItem:
     sequence, store, customer_id, name, unit_label, opened_at_us, low_balance, *row = record
     low = None if low_balance is None else int(low_balance)
-    return News(row_of(row), sequence, store, customer_id, name, unit_label, opened_at_us, low)
+    return OutboxItem(row_of(row), sequence, store, customer_id, name, unit_label, opened_at_us, low)
 
 
-async def _store_news(connection: Connection, made: Sequence[tuple[int, Event]]) -> None:
+async def _store_items(connection: Connection, made: Sequence[tuple[int, Event]]) -> None:
     if not made:
         return
     events = [event for _, event in made]
@@ -206,7 +206,7 @@ async def _lines_of(
 
 
 def _tells_something(record: Sequence[Any]) -> bool:
-    """Tell whether there is a row or a refusal; one without either must not hold up all others for ever."""
+    """Return whether there is a row or a refusal; one without either must not hold up all others for ever."""
     store_id, _, _, _, account_id, sequence, refusal, row_store, *_ = record
     if row_store is None and refusal in {None, "null"}:
         _log.error("a callback tells of nothing", store=store_id, account=account_id, sequence=sequence)

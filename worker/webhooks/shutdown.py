@@ -13,5 +13,5 @@ def stop_soon() -> None:
 
 
 def is_stopping() -> bool:
-    """Tell whether `stop_soon` was called."""
+    """Return whether `stop_soon` was called."""
     return _stopping.is_set()

@@ -19,7 +19,7 @@ _ENDPOINT, _CALLBACKS = int(StoredEndpointKind.ENDPOINT), int(StoredEndpointKind
 #: Whether there is anything to fan out.
 ANY_OUTBOX = "select exists (select from outbox)"
 
-#: One fan-out at a time, in the order in which the news were written. Held until the transaction ends; a process that
+#: One fan-out at a time, in the order in which the rows were written. Held until the transaction ends; a process that
 #: is stopped within it must not hold up the others.
 LOCK_FAN_OUT = """
 select pg_try_advisory_xact_lock(hashtext('creditlane fan-out')),
@@ -28,8 +28,8 @@ select pg_try_advisory_xact_lock(hashtext('creditlane fan-out')),
 """
 
 #: The oldest rows of the outbox of each store, those of all stores in turn: first each one's oldest, of which those
-#: with the fewest news come first if wanted, so that a store with few does not wait for one with many. Each store's are
-#: found by one descent of the key.
+#: with the fewest items come first if wanted, so that a store with few does not wait for one with many. Each store's
+#: are found by one descent of the key.
 READ_OUTBOX = """
 with recursive waiting (store_id) as (
     (select store_id from outbox order by store_id limit 1)
@@ -37,13 +37,13 @@ with recursive waiting (store_id) as (
     select (select store_id from outbox where store_id > waiting.store_id order by store_id limit 1)
     from waiting where waiting.store_id is not null
 )
-select found.store_id, found.outbox_id, found.news
+select found.store_id, found.outbox_id, found.items
 from waiting cross join lateral (
-    select store_id, outbox_id, cardinality(accounts) + coalesce(jsonb_array_length(callbacks), 0) as news,
+    select store_id, outbox_id, cardinality(accounts) + coalesce(jsonb_array_length(callbacks), 0) as items,
            row_number() over (order by outbox_id) as turn
     from outbox where outbox.store_id = waiting.store_id order by outbox_id limit %(limit)s
 ) as found
-order by found.turn, case when %(fewest_first)s then found.news else 0 end, found.outbox_id
+order by found.turn, case when %(fewest_first)s then found.items else 0 end, found.outbox_id
 limit %(limit)s
 """
 
@@ -57,11 +57,11 @@ coalesce(journal.idempotency_key, (
 ))"""
 )
 
-#: What the outbox points at: the place in it, the journal row and its account. Each is the first that is not before its
-#: key, which only the primary key can find: where Postgres last counted when a store had few rows, it would take any
-#: other index, and read all of the store's rows for each that is wanted.
-READ_NEWS = f"""
-select outbox.store_id, outbox.outbox_id, news.sequence, stores.public_id,
+#: The items of rows of the outbox: the row, the journal row that it points at, and its account. Each is the first that
+#: is not before its key, which only the primary key can find: where Postgres last counted when a store had few rows, it
+#: would take any other index, and read all of the store's rows for each that is wanted.
+READ_ITEMS = f"""
+select outbox.store_id, outbox.outbox_id, item.sequence, stores.public_id,
        accounts.customer_id, accounts.name, accounts.unit_label,
        (extract(epoch from accounts.created_at) * 1000000)::bigint,
        case when accounts.low_balance_since < journal.created_at then accounts.low_balance::text end,
@@ -70,19 +70,19 @@ from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbo
 join outbox using (store_id, outbox_id)
 join stores on stores.store_id = outbox.store_id
 cross join lateral unnest(outbox.accounts, outbox.seqs, outbox.sequences) with ordinality
-    as news (account_id, seq, sequence, place)
+    as item (account_id, seq, sequence, position)
 cross join lateral (
-    select * from journal as told
-    where (told.store_id, told.account_id, told.seq) >= (outbox.store_id, news.account_id, news.seq)
-    order by told.store_id, told.account_id, told.seq limit 1
+    select * from journal as decided
+    where (decided.store_id, decided.account_id, decided.seq) >= (outbox.store_id, item.account_id, item.seq)
+    order by decided.store_id, decided.account_id, decided.seq limit 1
 ) as journal
 left join lateral (
     select * from accounts as moved
-    where (moved.store_id, moved.account_id) >= (outbox.store_id, news.account_id)
+    where (moved.store_id, moved.account_id) >= (outbox.store_id, item.account_id)
     order by moved.store_id, moved.account_id limit 1
-) as accounts on accounts.store_id = outbox.store_id and accounts.account_id = news.account_id
-where journal.store_id = outbox.store_id and journal.account_id = news.account_id and journal.seq = news.seq
-order by outbox.outbox_id, news.place
+) as accounts on accounts.store_id = outbox.store_id and accounts.account_id = item.account_id
+where journal.store_id = outbox.store_id and journal.account_id = item.account_id and journal.seq = item.seq
+order by outbox.outbox_id, item.position
 """  # noqa: S608  # the fragment is the constant above
 
 #: How many decisions the account had with the row. Each decision that moved nothing names the entries before it, so
@@ -112,23 +112,24 @@ when journal.seq > 0 then journal.seq + (
 ) end
 """
 
-#: Results that are to be told to a URL; the journal's columns are null where there is no row. The batch that decided
-#: the row knew its place in the account's history; one that found it decided before did not.
+#: Results that are to be sent to a URL; the journal's columns are null where there is no row. The batch that decided
+#: the row knew its number in the account's history; one that found it decided before did not.
 READ_CALLBACKS = f"""
 select outbox.store_id, (extract(epoch from outbox.created_at) * 1000000)::bigint,
-       told.url, told.idempotency_key, told.account_id, coalesce(told.sequence, {_SEQUENCE}), told.refusal::text,
+       callback.url, callback.idempotency_key, callback.account_id, coalesce(callback.sequence, {_SEQUENCE}),
+       callback.refusal::text,
        {_JOURNAL}
 from unnest(%(stores)s::integer[], %(ids)s::bigint[]) as wanted (store_id, outbox_id)
 join outbox using (store_id, outbox_id)
 cross join lateral jsonb_to_recordset(outbox.callbacks)
-    as told (url text, idempotency_key text, account_id text, seq bigint, sequence bigint, refusal jsonb)
+    as callback (url text, idempotency_key text, account_id text, seq bigint, sequence bigint, refusal jsonb)
 left join lateral (
     select * from journal as decided
     where (decided.store_id, decided.account_id, decided.seq)
-        >= (outbox.store_id, substr(told.account_id, 5)::uuid, told.seq)
+        >= (outbox.store_id, substr(callback.account_id, 5)::uuid, callback.seq)
     order by decided.store_id, decided.account_id, decided.seq limit 1
 ) as journal on journal.store_id = outbox.store_id
-    and journal.account_id = substr(told.account_id, 5)::uuid and journal.seq = told.seq
+    and journal.account_id = substr(callback.account_id, 5)::uuid and journal.seq = callback.seq
 where outbox.callbacks is not null
 order by outbox.outbox_id
 """  # noqa: S608  # the fragment is the constant above
@@ -142,7 +143,7 @@ join webhook_endpoints as endpoints on endpoints.store_id = outbox.store_id
     and endpoints.kind = {_ENDPOINT} and endpoints.status = {_ENABLED} and endpoints.created_at <= outbox.created_at
 """  # noqa: S608
 
-#: What happened; an event that is there was told before.
+#: What happened; an event that is there was made before.
 INSERT_EVENTS = """
 insert into events (store_id, event_id, event_type, created_at, body)
 select * from unnest(%(stores)s::integer[], %(events)b::uuid[], %(types)b::text[], %(moments)b::timestamptz[],
@@ -153,14 +154,14 @@ on conflict do nothing
 #: One delivery for each endpoint that wants the event. Sorted so that what one endpoint gets lies together.
 INSERT_DELIVERIES = f"""
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at)
-select news.store_id, endpoints.endpoint_id, news.event_id, {_PENDING}, now(), now()
+select made.store_id, endpoints.endpoint_id, made.event_id, {_PENDING}, now(), now()
 from unnest(%(stores)s::integer[], %(events)b::uuid[], %(types)b::text[], %(ids)s::bigint[]) with ordinality
-    as news (store_id, event_id, event_type, outbox_id, place)
-join outbox on outbox.store_id = news.store_id and outbox.outbox_id = news.outbox_id
-join webhook_endpoints as endpoints on endpoints.store_id = news.store_id
+    as made (store_id, event_id, event_type, outbox_id, position)
+join outbox on outbox.store_id = made.store_id and outbox.outbox_id = made.outbox_id
+join webhook_endpoints as endpoints on endpoints.store_id = made.store_id
     and endpoints.kind = {_ENDPOINT} and endpoints.status = {_ENABLED} and endpoints.created_at <= outbox.created_at
-    and (endpoints.events = '{{}}' or news.event_type = any(endpoints.events))
-order by endpoints.endpoint_id, news.place
+    and (endpoints.events = '{{}}' or made.event_type = any(endpoints.events))
+order by endpoints.endpoint_id, made.position
 on conflict do nothing
 """  # noqa: S608
 
@@ -194,12 +195,12 @@ where webhook_endpoints.status <> {_ENABLED}
 
 INSERT_CALLBACKS = f"""
 insert into deliveries (store_id, endpoint_id, event_id, status, created_at, next_attempt_at, url)
-select told.store_id, endpoints.endpoint_id, told.event_id, {_PENDING}, now(), now(), told.url
+select made.store_id, endpoints.endpoint_id, made.event_id, {_PENDING}, now(), now(), made.url
 from unnest(%(stores)s::integer[], %(events)b::uuid[], %(origins)b::text[], %(urls)b::text[]) with ordinality
-    as told (store_id, event_id, origin, url, place)
+    as made (store_id, event_id, origin, url, position)
 join webhook_endpoints as endpoints
-    on endpoints.store_id = told.store_id and endpoints.url = told.origin and endpoints.kind = {_CALLBACKS}
-order by endpoints.endpoint_id, told.place
+    on endpoints.store_id = made.store_id and endpoints.url = made.origin and endpoints.kind = {_CALLBACKS}
+order by endpoints.endpoint_id, made.position
 on conflict do nothing
 """  # noqa: S608
 
@@ -284,7 +285,7 @@ READ_DUE = f"""
 select wanted.store_id, wanted.endpoint_id, {_SECRETS},
        due.event_id, due.attempts, coalesce(due.url, endpoints.url), events.body
 from unnest(%(stores)s::integer[], %(endpoints)b::uuid[], %(limits)s::integer[], %(held)s::text[])
-    as wanted (store_id, endpoint_id, places, held)
+    as wanted (store_id, endpoint_id, room, held)
 join webhook_endpoints as endpoints
     on endpoints.store_id = wanted.store_id and endpoints.endpoint_id = wanted.endpoint_id
     and endpoints.status = {_ENABLED} and endpoints.sender = %(sender)s
@@ -295,7 +296,7 @@ cross join lateral (
       and deliveries.status = {_PENDING} and deliveries.next_attempt_at <= now()
       and deliveries.event_id <> all(wanted.held::uuid[])
     order by deliveries.next_attempt_at
-    limit wanted.places
+    limit wanted.room
 ) as due
 left join lateral (
     select body from events where events.store_id = wanted.store_id and events.event_id = due.event_id limit 1
@@ -347,7 +348,7 @@ where endpoints.store_id = seen.store_id and endpoints.endpoint_id = seen.endpoi
 returning endpoints.store_id, endpoints.endpoint_id, endpoints.kind, endpoints.status, endpoints.disabled_reason
 """  # noqa: S608
 
-#: Tells the ledger's workers that somebody subscribes to less than before.
+#: Lets the ledger's workers know that somebody subscribes to less than before.
 BUMP_SUBSCRIPTIONS = "update installation set subscriptions_version = subscriptions_version + 1"
 
 #: Gives deliveries whose attempts are used up the whole schedule again.

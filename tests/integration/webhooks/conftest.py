@@ -1,4 +1,4 @@
-"""A ledger with news, a receiver, and rounds of deliveries that may reach loopback."""
+"""A ledger whose changes are published, a receiver, and rounds of deliveries that may reach loopback."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import delivery_round as rounds
 
 from ...described_events import assert_described
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver
 
 #: Events of one type that came to one receiver and are held to the document.
@@ -18,9 +18,9 @@ EXAMINED_EVENTS = 10
 
 
 @pytest.fixture
-def newsroom(database_url: str) -> Iterator[Newsroom]:
-    with Newsroom(database_url) as newsroom:
-        yield newsroom
+def publisher(database_url: str) -> Iterator[Publisher]:
+    with Publisher(database_url) as publisher:
+        yield publisher
 
 
 def few_of_each_type(receiver: Receiver) -> list[dict[str, Any]]:

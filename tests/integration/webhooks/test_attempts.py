@@ -14,7 +14,7 @@ from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import attempt as sending_module
 from creditlane.worker.webhooks.delivery_round import deliver_round
 
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver, hang, plain
 
 Deliver = Callable[[], dict[str, int]]
@@ -26,48 +26,48 @@ PAUSES = [(27, 33), (270, 330), (1_620, 1_980), (19_440, 23_760)]
 
 
 @pytest.fixture
-def endpoint(newsroom: Newsroom, receiver: Receiver) -> UUID:
+def endpoint(publisher: Publisher, receiver: Receiver) -> UUID:
     """An endpoint with one delivery due."""
-    endpoint = newsroom.add_endpoint(receiver.url("/hook"))
-    newsroom.happen(OPEN_BOB)
+    endpoint = publisher.add_endpoint(receiver.url("/hook"))
+    publisher.happen(OPEN_BOB)
     return endpoint
 
 
-def delivery(newsroom: Newsroom, endpoint: UUID) -> dict[str, Any]:
-    (row,) = newsroom.deliveries(endpoint)
+def delivery(publisher: Publisher, endpoint: UUID) -> dict[str, Any]:
+    (row,) = publisher.deliveries(endpoint)
     return row
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_any_2xx_is_success(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
 ) -> None:
     receiver.answer("/hook", plain(status, b""))
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["attempts"], row["response_status"], row["next_attempt_at"]) == (2, 1, status, None)
     assert (row["error"], row["response_body"]) == (None, None)
     assert row["latency_ms"] < 1_000
-    assert newsroom.endpoint(endpoint)["failing_since"] is None
+    assert publisher.endpoint(endpoint)["failing_since"] is None
 
 
 def test_failures_are_retried_by_the_schedule_and_then_no_more(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", plain(500, b"broken"))
 
     for attempt, (least, most) in enumerate(PAUSES, start=1):
         deliver()
-        row = delivery(newsroom, endpoint)
+        row = delivery(publisher, endpoint)
         assert (row["status"], row["attempts"], row["response_status"]) == (1, attempt, 500)
         assert least <= row["pause"].total_seconds() <= most
         assert deliver()["failed"] == 0, "it was sent before its time"
-        newsroom.make_due(endpoint)
+        publisher.make_due(endpoint)
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["attempts"], row["next_attempt_at"], row["response_body"]) == (3, 5, None, "broken")
     assert len({each.webhook_id for each in receiver.received}) == 1
     assert len({each.body for each in receiver.received}) == 1
@@ -75,42 +75,42 @@ def test_failures_are_retried_by_the_schedule_and_then_no_more(
 
 
 def test_a_success_after_failures_is_a_success(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", plain(500), plain(200, b"thanks"))
     deliver()
-    assert newsroom.endpoint(endpoint)["failing_since"] is not None
+    assert publisher.endpoint(endpoint)["failing_since"] is not None
 
-    newsroom.make_due(endpoint)
+    publisher.make_due(endpoint)
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["attempts"], row["response_status"], row["response_body"]) == (2, 2, 200, "thanks")
-    after = newsroom.endpoint(endpoint)
+    after = publisher.endpoint(endpoint)
     assert (after["failing_since"], after["paused_until"], after["sender"]) == (None, None, None)
 
 
 def test_an_endpoint_that_does_not_answer_in_time_has_failed(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, sending: Settings, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", hang)
 
     deliver_round(sending.model_copy(update={"webhook_timeout_seconds": 1.0}))
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["attempts"], row["response_status"]) == (1, 1, None)
     assert "no answer in time" in row["error"]
     assert 900 <= row["latency_ms"] <= 3_000
     assert 27 <= row["pause"].total_seconds() <= 33
 
 
-def test_an_endpoint_that_is_not_there_has_failed(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    endpoint = newsroom.add_endpoint("http://127.0.0.1:1/")
-    newsroom.happen(OPEN_BOB)
+def test_an_endpoint_that_is_not_there_has_failed(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    endpoint = publisher.add_endpoint("http://127.0.0.1:1/")
+    publisher.happen(OPEN_BOB)
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["attempts"], row["response_status"]) == (1, 1, None)
     assert row["error"] == "Connection refused"
     assert receiver.received == []
@@ -118,64 +118,64 @@ def test_an_endpoint_that_is_not_there_has_failed(newsroom: Newsroom, receiver: 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_and_is_not_followed(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
 ) -> None:
     receiver.answer("/hook", plain(status, b"", location=receiver.url("/secret")))
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["response_status"]) == (1, status)
     assert "redirect" in row["error"]
     assert receiver.at("/secret") == []
 
 
 def test_retry_after_in_seconds_is_honoured_when_it_is_later(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", plain(500, retry_after="120"), plain(500, retry_after="1"))
 
     deliver()
-    assert 119 <= delivery(newsroom, endpoint)["pause"].total_seconds() <= 121
-    newsroom.make_due(endpoint)
+    assert 119 <= delivery(publisher, endpoint)["pause"].total_seconds() <= 121
+    publisher.make_due(endpoint)
     deliver()
 
-    assert 270 <= delivery(newsroom, endpoint)["pause"].total_seconds() <= 330
+    assert 270 <= delivery(publisher, endpoint)["pause"].total_seconds() <= 330
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_an_endpoint_that_asks_for_it_is_left_alone_with_everything(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID, status: int
 ) -> None:
     until = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
     receiver.answer("/hook", plain(status, b"", retry_after=until), plain(200))
     deliver()
 
-    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
+    publisher.happen(Freeze(account_id=BOB, idempotency_key="f"))
     deliver()
 
     assert len(receiver.received) == 1
-    assert 590 <= newsroom.endpoint(endpoint)["pause"].total_seconds() <= 600
-    assert 590 <= newsroom.deliveries(endpoint)[0]["pause"].total_seconds() <= 601
-    newsroom.make_due(endpoint)
+    assert 590 <= publisher.endpoint(endpoint)["pause"].total_seconds() <= 600
+    assert 590 <= publisher.deliveries(endpoint)[0]["pause"].total_seconds() <= 601
+    publisher.make_due(endpoint)
     assert deliver()["delivered"] == 2
-    assert newsroom.endpoint(endpoint)["paused_until"] is None
+    assert publisher.endpoint(endpoint)["paused_until"] is None
 
 
-def test_gone_disables_at_once(newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID) -> None:
-    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
+def test_gone_disables_at_once(publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID) -> None:
+    publisher.happen(Freeze(account_id=BOB, idempotency_key="f"))
     receiver.answer("/hook", plain(410))
 
     deliver()
 
-    after = newsroom.endpoint(endpoint)
+    after = publisher.endpoint(endpoint)
     assert (after["status"], after["disabled_reason"]) == (2, "the endpoint answered 410 Gone")
-    assert sorted(row["status"] for row in newsroom.deliveries(endpoint)) == [1, 3]
+    assert sorted(row["status"] for row in publisher.deliveries(endpoint)) == [1, 3]
     assert len(receiver.received) == 1
-    assert newsroom.database.execute("select subscriptions_version from installation").fetchone() == (2,)
+    assert publisher.database.execute("select subscriptions_version from installation").fetchone() == (2,)
 
 
-def test_a_huge_body_is_cut_off(newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID) -> None:
+def test_a_huge_body_is_cut_off(publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID) -> None:
     sent = 0
 
     async def endless(writer: asyncio.StreamWriter) -> None:
@@ -190,13 +190,13 @@ def test_a_huge_body_is_cut_off(newsroom: Newsroom, receiver: Receiver, deliver:
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["response_body"]) == (2, "x" * 500)
     assert sent < 16_000_000
 
 
 def test_a_body_that_never_ends_does_not_undo_a_success(
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     deliver: Deliver,
     endpoint: UUID,
@@ -212,7 +212,7 @@ def test_a_body_that_never_ends_does_not_undo_a_success(
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], row["response_body"]) == (2, "almost \ufffd\ufffd")
 
 
@@ -230,43 +230,43 @@ def test_a_body_that_never_ends_does_not_undo_a_success(
     ids=["nothing", "bytes", "length", "status", "long header", "many headers", "mail"],
 )
 def test_an_answer_that_is_no_answer_is_a_failure_of_that_endpoint_only(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID, answer: bytes
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID, answer: bytes
 ) -> None:
     async def nonsense(writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         writer.close()
 
     receiver.answer("/hook", nonsense)
-    other = newsroom.add_endpoint(receiver.url("/other"))
-    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
+    other = publisher.add_endpoint(receiver.url("/other"))
+    publisher.happen(Freeze(account_id=BOB, idempotency_key="f"))
 
     deliver()
 
-    assert {row["status"] for row in newsroom.deliveries(endpoint)} == {1}
-    assert {row["status"] for row in newsroom.deliveries(other)} == {2}
+    assert {row["status"] for row in publisher.deliveries(endpoint)} == {1}
+    assert {row["status"] for row in publisher.deliveries(other)} == {2}
 
 
 def test_a_compressed_body_is_not_unpacked(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", plain(200, b"\x1f\x8b" + b"\0" * 50, content_encoding="gzip"))
 
     deliver()
 
-    row = delivery(newsroom, endpoint)
+    row = delivery(publisher, endpoint)
     assert (row["status"], len(row["response_body"])) == (2, 52)
 
 
 def test_an_event_that_is_not_kept_any_more_is_given_up(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, endpoint: UUID
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, endpoint: UUID
 ) -> None:
     receiver.answer("/hook", plain(500))
     deliver()
-    newsroom.database.execute("delete from events")
-    newsroom.make_due(endpoint)
+    publisher.database.execute("delete from events")
+    publisher.make_due(endpoint)
 
     deliver()
 
-    row = newsroom.database.execute("select status, error from deliveries").fetchone()
+    row = publisher.database.execute("select status, error from deliveries").fetchone()
     assert row == (3, "the event is not kept any more")
     assert len(receiver.received) == 1

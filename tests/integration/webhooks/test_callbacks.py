@@ -12,7 +12,7 @@ from creditlane.worker.webhooks.fan_out import origin_of
 from creditlane.worker.webhooks.sql import READ_CALLBACKS
 
 from ...query_plans import nodes_of
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver, plain
 
 Deliver = Callable[[], dict[str, int]]
@@ -27,9 +27,9 @@ def events(receiver: Receiver) -> list[dict[str, Any]]:
     return [each.event for each in receiver.received]
 
 
-def test_an_applied_command_is_told_with_its_result(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.happen(OPEN_BOB)
-    (credit,) = newsroom.happen(CREDIT, callback_url=receiver.url("/told?by=me"))
+def test_an_applied_command_is_told_with_its_result(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.happen(OPEN_BOB)
+    (credit,) = publisher.happen(CREDIT, callback_url=receiver.url("/told?by=me"))
 
     deliver()
 
@@ -55,9 +55,9 @@ def test_an_applied_command_is_told_with_its_result(newsroom: Newsroom, receiver
     }
 
 
-def test_a_rejected_command_is_told_with_its_error(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.happen(OPEN_BOB, CREDIT)
-    (refused,) = newsroom.happen(TOO_MUCH, callback_url=receiver.url())
+def test_a_rejected_command_is_told_with_its_error(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.happen(OPEN_BOB, CREDIT)
+    (refused,) = publisher.happen(TOO_MUCH, callback_url=receiver.url())
 
     deliver()
 
@@ -68,11 +68,11 @@ def test_a_rejected_command_is_told_with_its_error(newsroom: Newsroom, receiver:
 
 
 def test_a_reversal_is_told_under_the_key_that_was_sent(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    _, credit = newsroom.happen(OPEN_BOB, CREDIT)
+    _, credit = publisher.happen(OPEN_BOB, CREDIT)
     reverse = Reverse(account_id=BOB, transaction_id=str(credit.transaction_id))
-    newsroom.happen(reverse, callback_url=receiver.url())
+    publisher.happen(reverse, callback_url=receiver.url())
 
     deliver()
 
@@ -82,15 +82,15 @@ def test_a_reversal_is_told_under_the_key_that_was_sent(
 
 
 def test_a_dead_letter_is_told_and_so_is_what_becomes_of_it(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a command that became a dead letter, was replayed and then applied, then both are told, each once."""
     refusal = {"code": "dead_lettered", "message": "It could not be decided.", "details": {}}
     callback = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": None, "sequence": None}
-    newsroom.happen(OPEN_BOB)
-    newsroom.tell([], [{**callback, "refusal": refusal}])
-    newsroom.tell([], [{**callback, "refusal": refusal}])
-    newsroom.happen(CREDIT, callback_url=receiver.url())
+    publisher.happen(OPEN_BOB)
+    publisher.tell([], [{**callback, "refusal": refusal}])
+    publisher.tell([], [{**callback, "refusal": refusal}])
+    publisher.happen(CREDIT, callback_url=receiver.url())
 
     deliver()
 
@@ -102,12 +102,12 @@ def test_a_dead_letter_is_told_and_so_is_what_becomes_of_it(
     assert dead["object"]["idempotency_key"] == "credit"
 
 
-def test_a_repeated_command_is_told_once(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.happen(OPEN_BOB, CREDIT, callback_url=receiver.url())
+def test_a_repeated_command_is_told_once(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.happen(OPEN_BOB, CREDIT, callback_url=receiver.url())
     again = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": 1, "sequence": 2}
-    newsroom.tell([], [{**again, "refusal": None}])
+    publisher.tell([], [{**again, "refusal": None}])
     deliver()
-    newsroom.tell([], [{**again, "refusal": None}])
+    publisher.tell([], [{**again, "refusal": None}])
     deliver()
 
     assert [event["object"]["idempotency_key"] for event in events(receiver)].count("credit") == 1
@@ -130,9 +130,9 @@ HISTORY: list[Command] = [
 PLACES = {each.idempotency_key: place for place, each in enumerate(HISTORY, start=1)}
 
 
-def tell_again(newsroom: Newsroom, url: str) -> None:
+def tell_again(publisher: Publisher, url: str) -> None:
     for command in HISTORY:
-        newsroom.store.apply(command.model_copy(update={"callback_url": url}), careful=True)
+        publisher.store.apply(command.model_copy(update={"callback_url": url}), careful=True)
 
 
 def places_told(receiver: Receiver) -> dict[str, int | None]:
@@ -140,12 +140,12 @@ def places_told(receiver: Receiver) -> dict[str, int | None]:
 
 
 def test_what_was_decided_before_is_told_with_its_place(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a history in one batch that nobody was told of, when each of its commands is sent again with a callback,
     then each is told with the number it has among all decisions of the account."""
-    newsroom.store.apply(*HISTORY)
-    tell_again(newsroom, receiver.url())
+    publisher.store.apply(*HISTORY)
+    tell_again(publisher, receiver.url())
 
     deliver()
 
@@ -153,13 +153,13 @@ def test_what_was_decided_before_is_told_with_its_place(
 
 
 def test_an_entry_among_decisions_that_have_no_place_is_told_by_their_times(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given decisions from before places were written down, when an entry is told of, then their times are compared."""
-    newsroom.happen(*HISTORY)
-    newsroom.database.execute("alter table journal disable trigger user")
-    newsroom.database.execute("update journal set entries_before = null")
-    tell_again(newsroom, receiver.url())
+    publisher.happen(*HISTORY)
+    publisher.database.execute("alter table journal disable trigger user")
+    publisher.database.execute("update journal set entries_before = null")
+    tell_again(publisher, receiver.url())
 
     deliver()
 
@@ -169,24 +169,24 @@ def test_an_entry_among_decisions_that_have_no_place_is_told_by_their_times(
     }
 
 
-def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(newsroom: Newsroom) -> None:
+def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(publisher: Publisher) -> None:
     """Given thousands of refusals after an entry, when its place is asked for, then few of them are looked at."""
     refusals = 20_000
-    newsroom.happen(OPEN_BOB, CREDIT)
-    newsroom.database.execute(
+    publisher.happen(OPEN_BOB, CREDIT)
+    publisher.database.execute(
         "insert into journal (store_id, kind, side, seq, created_at, account_id, amount, balance_after, "
         "idempotency_key, rejection, entries_before) "
         "select 1, 3, -1, -n, now(), %s, 1, 0, 'refused ' || n, 'insufficient_balance', 1 "
         "from generate_series(2, %s) as n",
         [BOB[4:], refusals],
     )
-    newsroom.database.execute("vacuum analyze journal")
-    newsroom.tell([], [{"url": "https://example.com", "idempotency_key": "credit", "account_id": BOB, "seq": 1}])
-    (outbox_id,) = newsroom.database.execute("select outbox_id from outbox").fetchone() or (0,)
+    publisher.database.execute("vacuum analyze journal")
+    publisher.tell([], [{"url": "https://example.com", "idempotency_key": "credit", "account_id": BOB, "seq": 1}])
+    (outbox_id,) = publisher.database.execute("select outbox_id from outbox").fetchone() or (0,)
     values = {"stores": [1], "ids": [outbox_id]}
 
-    (record,) = newsroom.database.execute(READ_CALLBACKS, values).fetchall()
-    (explained,) = newsroom.database.execute(f"explain (analyze, format json) {READ_CALLBACKS}".encode(), values)
+    (record,) = publisher.database.execute(READ_CALLBACKS, values).fetchall()
+    (explained,) = publisher.database.execute(f"explain (analyze, format json) {READ_CALLBACKS}".encode(), values)
 
     assert record[5] == 2
     reads = [node for node in nodes_of(explained[0][0]["Plan"]) if node.get("Relation Name") == "journal"]
@@ -195,22 +195,22 @@ def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(newsroom: N
 
 
 def test_callbacks_to_several_origins_fare_on_their_own(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given callbacks to two origins, one of which fails, then each has an endpoint of its own, with one secret."""
     with Receiver() as second:
         second.answer("/x", plain(500))
-        newsroom.happen(OPEN_BOB, callback_url=receiver.url("/a"))
-        newsroom.happen(CREDIT, callback_url=receiver.url("/b"))
-        newsroom.happen(TOO_MUCH, callback_url=second.url("/x"))
+        publisher.happen(OPEN_BOB, callback_url=receiver.url("/a"))
+        publisher.happen(CREDIT, callback_url=receiver.url("/b"))
+        publisher.happen(TOO_MUCH, callback_url=second.url("/x"))
 
         deliver()
 
-        origins = newsroom.database.execute(
+        origins = publisher.database.execute(
             "select url, kind, failing_since is not null from webhook_endpoints order by url = %s", [second.url("")]
         ).fetchall()
         assert origins == [(receiver.url(""), 2, False), (second.url(""), 2, True)]
-        secret = newsroom.database.execute("select secret from callback_secrets").fetchone()
+        secret = publisher.database.execute("select secret from callback_secrets").fetchone()
         assert secret is not None
         for request in (*receiver.received, *second.received):
             assert Webhook(secret[0]).verify(request.body, request.headers)
@@ -219,16 +219,16 @@ def test_callbacks_to_several_origins_fare_on_their_own(
 
 
 def test_callbacks_are_signed_with_the_secret_of_today(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url())
+    publisher.happen(OPEN_BOB, callback_url=receiver.url())
     deliver()
     new, old = new_secret(), new_secret()
-    newsroom.database.execute(
+    publisher.database.execute(
         "update callback_secrets set secret = %s, previous_secret = %s, previous_secret_until = now() + '1 day'",
         [new, old],
     )
-    newsroom.happen(CREDIT, callback_url=receiver.url())
+    publisher.happen(CREDIT, callback_url=receiver.url())
 
     deliver()
 
@@ -238,46 +238,46 @@ def test_callbacks_are_signed_with_the_secret_of_today(
 
 
 def test_an_origin_that_was_given_up_gets_another_chance_with_the_next_callback(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     receiver.answer("/a", plain(500), plain(500), plain(200))
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/a"))
+    publisher.happen(OPEN_BOB, callback_url=receiver.url("/a"))
     deliver()
-    newsroom.database.execute(
+    publisher.database.execute(
         "update webhook_endpoints set failing_since = now() - interval '25 hours', paused_until = null"
     )
-    newsroom.database.execute("update deliveries set next_attempt_at = now()")
+    publisher.database.execute("update deliveries set next_attempt_at = now()")
     deliver()
-    assert newsroom.database.execute("select status from webhook_endpoints").fetchone() == (2,)
+    assert publisher.database.execute("select status from webhook_endpoints").fetchone() == (2,)
 
-    newsroom.happen(CREDIT, callback_url=receiver.url("/a"))
-    newsroom.database.execute("update webhook_endpoints set paused_until = null")
+    publisher.happen(CREDIT, callback_url=receiver.url("/a"))
+    publisher.database.execute("update webhook_endpoints set paused_until = null")
     deliver()
 
-    assert newsroom.database.execute("select status, disabled_reason from webhook_endpoints").fetchone() == (1, None)
+    assert publisher.database.execute("select status, disabled_reason from webhook_endpoints").fetchone() == (1, None)
     assert receiver.received[-1].event["object"]["idempotency_key"] == "credit"
 
 
 def test_a_callback_url_that_is_gone_is_not_the_end_of_its_origin(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     receiver.answer("/gone", plain(410))
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/gone"))
+    publisher.happen(OPEN_BOB, callback_url=receiver.url("/gone"))
     deliver()
-    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"), callback_url=receiver.url("/there"))
+    publisher.happen(Freeze(account_id=BOB, idempotency_key="f"), callback_url=receiver.url("/there"))
 
     deliver()
 
-    statuses = newsroom.database.execute("select url, status from deliveries order by status").fetchall()
+    statuses = publisher.database.execute("select url, status from deliveries order by status").fetchall()
     assert statuses == [(receiver.url("/there"), 2), (receiver.url("/gone"), 3)]
 
 
 def test_a_callback_of_nothing_does_not_hold_up_the_others(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     nothing = {"url": receiver.url(), "idempotency_key": "k", "account_id": BOB, "seq": 99, "sequence": 99}
-    newsroom.tell([], [{**nothing, "refusal": None}])
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url())
+    publisher.tell([], [{**nothing, "refusal": None}])
+    publisher.happen(OPEN_BOB, callback_url=receiver.url())
 
     deliver()
 

@@ -23,7 +23,7 @@ from creditlane.schemas.commands import (
 from creditlane.schemas.events import EVENT_TYPES, event_id, new_secret, public_event_id
 from creditlane.schemas.results import Result
 
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver
 
 Deliver = Callable[[], dict[str, int]]
@@ -116,11 +116,11 @@ def rejection_body(refused: Result) -> dict[str, Any]:
     }
 
 
-def test_every_event_has_the_promised_body(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    endpoint = newsroom.add_endpoint(receiver.url())
-    opened, _ = newsroom.happen(OPEN_ANN, OPEN_BOB)
-    newsroom.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
-    debit, refused, reversal, freeze, unfreeze, close = newsroom.happen(
+def test_every_event_has_the_promised_body(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    endpoint = publisher.add_endpoint(receiver.url())
+    opened, _ = publisher.happen(OPEN_ANN, OPEN_BOB)
+    publisher.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
+    debit, refused, reversal, freeze, unfreeze, close = publisher.happen(
         Debit(account_id=ANN, idempotency_key="debit", amount=BIG - 10, reference="job"),
         Debit(account_id=ANN, idempotency_key="too much", amount=600, reference="job 2"),
         Reverse(account_id=ANN, transaction_id=f"cct_{ANN[4:]}2"),
@@ -152,14 +152,14 @@ def test_every_event_has_the_promised_body(newsroom: Newsroom, receiver: Receive
         assert (kind, sequence, what) in found
     assert len(found) == len(expected)
     assert done == {"fanned_out": 8, "delivered": 10, "failed": 0, "unfinished": 0}
-    assert {row["status"] for row in newsroom.deliveries(endpoint)} == {2}
-    assert newsroom.database.execute("select count(*) from outbox").fetchone() == (0,)
+    assert {row["status"] for row in publisher.deliveries(endpoint)} == {2}
+    assert publisher.database.execute("select count(*) from outbox").fetchone() == (0,)
 
 
-def test_the_envelope_and_the_headers(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
+def test_the_envelope_and_the_headers(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     secret = new_secret()
-    newsroom.add_endpoint(receiver.url("/hook?from=credits"), secret=secret, events=("credits.granted",))
-    opened, _ = newsroom.happen(OPEN_ANN, OPEN_BOB)
+    publisher.add_endpoint(receiver.url("/hook?from=credits"), secret=secret, events=("credits.granted",))
+    opened, _ = publisher.happen(OPEN_ANN, OPEN_BOB)
 
     deliver()
 
@@ -178,18 +178,18 @@ def test_the_envelope_and_the_headers(newsroom: Newsroom, receiver: Receiver, de
 
 
 def test_each_entry_of_a_transaction_is_told_on_its_account(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a post over two accounts and its reversal, then each account's part has the ids of the transactions."""
-    newsroom.happen(OPEN_ANN, OPEN_BOB)
-    newsroom.database.execute("delete from outbox")
-    newsroom.add_endpoint(receiver.url())
+    publisher.happen(OPEN_ANN, OPEN_BOB)
+    publisher.database.execute("delete from outbox")
+    publisher.add_endpoint(receiver.url())
     entries = (
         PostEntry(account_id=ANN, side="debit", amount=30),
         PostEntry(account_id=BOB, side="credit", amount=30),
     )
-    (post,) = newsroom.happen(Post(idempotency_key="post", reference="gift", entries=entries))
-    (reversal,) = newsroom.happen(Reverse(account_id=ANN, transaction_id=str(post.transaction_id)))
+    (post,) = publisher.happen(Post(idempotency_key="post", reference="gift", entries=entries))
+    (reversal,) = publisher.happen(Reverse(account_id=ANN, transaction_id=str(post.transaction_id)))
 
     deliver()
 
@@ -216,10 +216,10 @@ def test_each_entry_of_a_transaction_is_told_on_its_account(
     ids=["debit", "reverse", "freeze"],
 )
 def test_a_command_for_an_unknown_account_is_told_as_rejected(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, command: Command
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, command: Command
 ) -> None:
-    newsroom.add_endpoint(receiver.url())
-    newsroom.happen(command)
+    publisher.add_endpoint(receiver.url())
+    publisher.happen(command)
 
     deliver()
 
@@ -229,18 +229,18 @@ def test_a_command_for_an_unknown_account_is_told_as_rejected(
 
 
 def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    newsroom.add_endpoint(receiver.url(), events=("balance.low",))
-    newsroom.happen(OPEN_BOB, Credit(account_id=BOB, idempotency_key="1", amount=100, reference="r"))
-    newsroom.happen(Debit(account_id=BOB, idempotency_key="2", amount=100, reference="before it was set"))
-    newsroom.happen(Credit(account_id=BOB, idempotency_key="3", amount=100, reference="r"))
-    newsroom.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
+    publisher.add_endpoint(receiver.url(), events=("balance.low",))
+    publisher.happen(OPEN_BOB, Credit(account_id=BOB, idempotency_key="1", amount=100, reference="r"))
+    publisher.happen(Debit(account_id=BOB, idempotency_key="2", amount=100, reference="before it was set"))
+    publisher.happen(Credit(account_id=BOB, idempotency_key="3", amount=100, reference="r"))
+    publisher.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
 
     def debit(key: str, amount: int) -> Command:
         return Debit(account_id=BOB, idempotency_key=key, amount=amount, reference="r")
 
-    newsroom.happen(
+    publisher.happen(
         debit("to the threshold", 50),
         debit("below it", 1),
         debit("further below", 9),
@@ -257,11 +257,11 @@ def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
     assert told(receiver)[0][2]["customer_id"] == BOBS["customer_id"]
 
 
-def test_an_endpoint_gets_what_it_asked_for(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.add_endpoint(receiver.url("/all"))
-    newsroom.add_endpoint(receiver.url("/some"), events=("account.created", "credits.consumed"))
-    newsroom.add_endpoint(receiver.url("/none"), events=("account.closed",))
-    newsroom.happen(OPEN_ANN, Debit(account_id=ANN, idempotency_key="d", amount=1, reference="r"))
+def test_an_endpoint_gets_what_it_asked_for(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.add_endpoint(receiver.url("/all"))
+    publisher.add_endpoint(receiver.url("/some"), events=("account.created", "credits.consumed"))
+    publisher.add_endpoint(receiver.url("/none"), events=("account.closed",))
+    publisher.happen(OPEN_ANN, Debit(account_id=ANN, idempotency_key="d", amount=1, reference="r"))
 
     deliver()
 
@@ -273,11 +273,11 @@ def test_an_endpoint_gets_what_it_asked_for(newsroom: Newsroom, receiver: Receiv
     }
 
 
-def test_a_store_is_not_told_of_another(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.database.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
-    newsroom.add_endpoint(receiver.url("/other"), store_id=2)
-    newsroom.add_endpoint(receiver.url("/own"))
-    newsroom.happen(OPEN_BOB)
+def test_a_store_is_not_told_of_another(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.database.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
+    publisher.add_endpoint(receiver.url("/other"), store_id=2)
+    publisher.add_endpoint(receiver.url("/own"))
+    publisher.happen(OPEN_BOB)
 
     deliver()
 
@@ -285,14 +285,14 @@ def test_a_store_is_not_told_of_another(newsroom: Newsroom, receiver: Receiver, 
 
 
 def test_an_endpoint_hears_nothing_from_before_it_was_there(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given an event that another endpoint wants and that waits to be fanned out, when an endpoint is added, it gets
     what happens from then on."""
-    newsroom.add_endpoint(receiver.url("/first"))
-    newsroom.happen(OPEN_BOB)
-    newsroom.add_endpoint(receiver.url("/later"))
-    newsroom.happen(Freeze(account_id=BOB, idempotency_key="f"))
+    publisher.add_endpoint(receiver.url("/first"))
+    publisher.happen(OPEN_BOB)
+    publisher.add_endpoint(receiver.url("/later"))
+    publisher.happen(Freeze(account_id=BOB, idempotency_key="f"))
 
     deliver()
 
@@ -301,25 +301,25 @@ def test_an_endpoint_hears_nothing_from_before_it_was_there(
 
 
 def test_news_that_stand_in_the_outbox_twice_are_told_once(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    endpoint = newsroom.add_endpoint(receiver.url())
-    newsroom.happen(OPEN_BOB)
-    newsroom.tell([(UUID(BOB[4:]), -1, 1)])
+    endpoint = publisher.add_endpoint(receiver.url())
+    publisher.happen(OPEN_BOB)
+    publisher.tell([(UUID(BOB[4:]), -1, 1)])
     deliver()
-    newsroom.tell([(UUID(BOB[4:]), -1, 1)])
+    publisher.tell([(UUID(BOB[4:]), -1, 1)])
     deliver()
 
-    assert len(receiver.received) == len(newsroom.deliveries(endpoint)) == 1
+    assert len(receiver.received) == len(publisher.deliveries(endpoint)) == 1
 
 
-def test_a_large_batch_is_told_whole(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    """Given a batch with more news than one part has, and many small ones after it, then all are told."""
-    newsroom.add_endpoint(receiver.url(), events=("credits.granted",))
+def test_a_large_batch_is_told_whole(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    """Given a batch with more items than one part has, and many small ones after it, then all are sent."""
+    publisher.add_endpoint(receiver.url(), events=("credits.granted",))
     commands = [Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]
-    newsroom.store.apply(OPEN_BOB)
-    newsroom.store.apply(*commands[:1_200])
-    newsroom.happen(*commands[1_200:])
+    publisher.store.apply(OPEN_BOB)
+    publisher.store.apply(*commands[:1_200])
+    publisher.happen(*commands[1_200:])
 
     done = deliver()
 

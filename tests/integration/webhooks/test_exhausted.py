@@ -14,7 +14,7 @@ from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.queues import open_queue
 
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver, plain
 
 Deliver = Callable[[], dict[str, int]]
@@ -39,12 +39,12 @@ def queue(sending: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_used_up_deliveries_are_failed_jobs_that_can_be_requeued(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, queue: Queue
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, queue: Queue
 ) -> None:
     receiver.answer("/hook", plain(500), plain(200))
-    endpoint = newsroom.add_endpoint(receiver.url("/hook"))
-    newsroom.happen(OPEN_BOB)
-    deliver_fifth(newsroom, deliver)
+    endpoint = publisher.add_endpoint(receiver.url("/hook"))
+    publisher.happen(OPEN_BOB)
+    deliver_fifth(publisher, deliver)
     assert queue.count == 1
 
     work(queue)
@@ -58,30 +58,30 @@ def test_used_up_deliveries_are_failed_jobs_that_can_be_requeued(
     registry.requeue(identifier)
     work(queue)
     assert registry.get_job_ids() == []
-    (row,) = newsroom.deliveries(endpoint)
+    (row,) = publisher.deliveries(endpoint)
     assert (row["status"], row["attempts"]) == (1, 0)
-    newsroom.make_due(endpoint)
+    publisher.make_due(endpoint)
     assert deliver()["delivered"] == 1
     assert len({each.webhook_id for each in receiver.received}) == 1
 
 
-def deliver_fifth(newsroom: Newsroom, deliver: Deliver) -> None:
+def deliver_fifth(publisher: Publisher, deliver: Deliver) -> None:
     """Let the first attempt be the fifth."""
-    newsroom.database.execute(
+    publisher.database.execute(
         "create function fifth() returns trigger language plpgsql as $$ begin new.attempts := 4; return new; end $$"
     )
-    newsroom.database.execute("create trigger fifth before insert on deliveries for each row execute function fifth()")
+    publisher.database.execute("create trigger fifth before insert on deliveries for each row execute function fifth()")
     deliver()
 
 
 def test_without_redis_postgres_still_has_them(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, sending: Settings, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, sending: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sending.__dict__, "redis_url", "redis://127.0.0.1:1/0")
     receiver.answer("/hook", plain(500))
-    endpoint = newsroom.add_endpoint(receiver.url("/hook"))
-    newsroom.happen(OPEN_BOB)
+    endpoint = publisher.add_endpoint(receiver.url("/hook"))
+    publisher.happen(OPEN_BOB)
 
-    deliver_fifth(newsroom, deliver)
+    deliver_fifth(publisher, deliver)
 
-    assert [row["status"] for row in newsroom.deliveries(endpoint)] == [3]
+    assert [row["status"] for row in publisher.deliveries(endpoint)] == [3]

@@ -66,7 +66,7 @@ STATEMENTS = {
         {"deliveries_due_idx"},
         ENDPOINTS,
     ),
-    "news": (sql.READ_NEWS, {"stores": [1], "ids": [1]}, {"journal_pkey", "accounts_pkey"}, WANTED),
+    "items": (sql.READ_ITEMS, {"stores": [1], "ids": [1]}, {"journal_pkey", "accounts_pkey"}, WANTED),
     "callbacks": (sql.READ_CALLBACKS, {"stores": [1], "ids": [1]}, {"journal_pkey"}, WANTED),
 }
 RELATIONS = {"deliveries", "events", "journal", "accounts"}

@@ -20,7 +20,7 @@ from creditlane.worker.webhooks import endpoint_leases
 from creditlane.worker.webhooks import shutdown as stopping
 from creditlane.worker.webhooks.concurrency import MAX_CONCURRENCY
 
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver, plain
 
 Deliver = Callable[[], dict[str, int]]
@@ -37,47 +37,47 @@ def side() -> Iterator[Callable[[Deliver], "Future[dict[str, int]]"]]:
         yield threads.submit
 
 
-def credit(newsroom: Newsroom, count: int, first: int = 0) -> None:
+def credit(publisher: Publisher, count: int, first: int = 0) -> None:
     """Let so many credits happen, a hundred in a transaction, to endpoints that want to know of nothing else."""
     if first == 0:
-        newsroom.database.execute("update webhook_endpoints set events = '{credits.granted}'")
-        newsroom.store.apply(OPEN_BOB)
+        publisher.database.execute("update webhook_endpoints set events = '{credits.granted}'")
+        publisher.store.apply(OPEN_BOB)
     for start in range(first, first + count, 100):
         keys = range(start, min(start + 100, first + count))
-        newsroom.store.apply(
+        publisher.store.apply(
             *[Credit(account_id=BOB, idempotency_key=f"c{key}", amount=1, reference="r") for key in keys]
         )
 
 
 def test_an_endpoint_that_hangs_does_not_delay_another(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, side: Callable[[Deliver], "Future[dict[str, int]]"]
+    publisher: Publisher, receiver: Receiver, sending: Settings, side: Callable[[Deliver], "Future[dict[str, int]]"]
 ) -> None:
     """Given an endpoint that does not answer, when there are many events, then another has got all of them while the
     first request is still open, and also those that happen meanwhile."""
-    hanging = newsroom.add_endpoint(receiver.url("/hanging"))
-    newsroom.add_endpoint(receiver.url("/healthy"))
+    hanging = publisher.add_endpoint(receiver.url("/hanging"))
+    publisher.add_endpoint(receiver.url("/healthy"))
     receiver.answer("/hanging", receiver.hold)
-    credit(newsroom, 300)
+    credit(publisher, 300)
 
     done = side(lambda: rounds.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.at("/healthy")) == 300)
-    credit(newsroom, 100, first=300)
+    credit(publisher, 100, first=300)
     receiver.wait_for(lambda: len(receiver.at("/healthy")) == 400)
 
     assert len(receiver.at("/hanging")) == 1
-    assert {row["attempts"] for row in newsroom.deliveries(hanging)} == {0}
+    assert {row["attempts"] for row in publisher.deliveries(hanging)} == {0}
     receiver.let_go()
     assert done.result()["delivered"] == 800
     assert len({each.webhook_id for each in receiver.at("/hanging")}) == 400
 
 
 def test_two_rounds_at_once_deliver_each_event_once(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, side: Callable[[Deliver], "Future[dict[str, int]]"]
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, side: Callable[[Deliver], "Future[dict[str, int]]"]
 ) -> None:
     paths = [f"/{number}" for number in range(8)]
     for path in paths:
-        newsroom.add_endpoint(receiver.url(path))
-    credit(newsroom, 200)
+        publisher.add_endpoint(receiver.url(path))
+    credit(publisher, 200)
 
     both = [side(deliver), side(deliver)]
     delivered = [each.result()["delivered"] for each in both]
@@ -89,7 +89,7 @@ def test_two_rounds_at_once_deliver_each_event_once(
 
 
 def test_what_a_killed_process_was_sending_is_sent_again_under_the_same_id(
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     deliver: Deliver,
     sending: Settings,
@@ -97,9 +97,9 @@ def test_what_a_killed_process_was_sending_is_sent_again_under_the_same_id(
 ) -> None:
     """Given a process that is killed while an answer is awaited, when its lease has run out, then another process sends
     everything, and only what was under way is sent twice."""
-    newsroom.add_endpoint(receiver.url("/hook"))
+    publisher.add_endpoint(receiver.url("/hook"))
     receiver.answer("/hook", *[plain(200)] * 50, receiver.hold)
-    credit(newsroom, 200)
+    credit(publisher, 200)
     process = subprocess.Popen([sys.executable, "-c", ROUND], env=environment_of(sending))
     receiver.wait_for(lambda: len(receiver.received) > 50)
     process.send_signal(signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_what_a_killed_process_was_sending_is_sent_again_under_the_same_id(
     receiver.answer("/hook", plain(200))
 
     assert deliver()["delivered"] == 0, "the lease still stands"
-    newsroom.database.execute("update webhook_endpoints set sender_until = now()")
+    publisher.database.execute("update webhook_endpoints set sender_until = now()")
     deliver()
 
     counts = Counter(each.webhook_id for each in receiver.received)
@@ -116,19 +116,19 @@ def test_what_a_killed_process_was_sending_is_sent_again_under_the_same_id(
     assert all(each.body == bodies[each.webhook_id] for each in receiver.received)
     # Those that were under way, and those whose results were not yet written.
     assert sum(counts.values()) <= 200 + 50 + MAX_CONCURRENCY
-    assert newsroom.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
+    assert publisher.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
 
 
 def test_a_slice_ends_with_work_left_and_gives_everything_back(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, receiver: Receiver, sending: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At endpoints that do not fail, a slice goes on for as long again as a request may take: 0.3 s are left of it.
     monkeypatch.setattr(rounds, "SLICE_SECONDS", 0.3 - sending.webhook_timeout_seconds)
-    newsroom.add_endpoint(receiver.url())
-    credit(newsroom, 2_000)
+    publisher.add_endpoint(receiver.url())
+    credit(publisher, 2_000)
 
     first = rounds.deliver_round(sending)
-    held = newsroom.database.execute("select sender from webhook_endpoints").fetchone()
+    held = publisher.database.execute("select sender from webhook_endpoints").fetchone()
     monkeypatch.undo()
     second = rounds.deliver_round(sending)
 
@@ -140,13 +140,13 @@ def test_a_slice_ends_with_work_left_and_gives_everything_back(
 
 
 def test_the_last_part_of_a_round_begins_nothing_at_endpoints_that_fail(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given an endpoint that fails and could hold up the end of the round, then it waits for the next one."""
-    failing = newsroom.add_endpoint(receiver.url("/failing"))
-    newsroom.add_endpoint(receiver.url("/healthy"))
-    newsroom.database.execute("update webhook_endpoints set failing_since = now() where endpoint_id = %s", [failing])
-    credit(newsroom, 10)
+    failing = publisher.add_endpoint(receiver.url("/failing"))
+    publisher.add_endpoint(receiver.url("/healthy"))
+    publisher.database.execute("update webhook_endpoints set failing_since = now() where endpoint_id = %s", [failing])
+    credit(publisher, 10)
 
     with monkeypatch.context() as late:
         late.setattr(rounds, "SLICE_SECONDS", 0.0)
@@ -158,11 +158,11 @@ def test_the_last_part_of_a_round_begins_nothing_at_endpoints_that_fail(
 
 
 def test_a_process_that_is_to_end_begins_nothing_more(
-    newsroom: Newsroom, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "_stopping", threading.Event())
-    newsroom.add_endpoint(receiver.url())
-    credit(newsroom, 10)
+    publisher.add_endpoint(receiver.url())
+    credit(publisher, 10)
 
     stopping.stop_soon()
     done = deliver()
@@ -171,89 +171,89 @@ def test_a_process_that_is_to_end_begins_nothing_more(
 
 
 def test_a_cut_connection_to_postgres_ends_the_round_and_loses_nothing(
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     deliver: Deliver,
     sending: Settings,
     side: Callable[[Deliver], "Future[dict[str, int]]"],
 ) -> None:
-    newsroom.add_endpoint(receiver.url("/hook"))
+    publisher.add_endpoint(receiver.url("/hook"))
     receiver.answer("/hook", plain(200), receiver.hold)
-    credit(newsroom, 20)
+    credit(publisher, 20)
     done = side(lambda: rounds.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) > 1)
 
-    newsroom.database.execute(
+    publisher.database.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity "
         "where datname = current_database() and application_name like 'creditlane-jobs%'"
     )
     done.result()
     receiver.let_go()
-    newsroom.database.execute("update webhook_endpoints set sender_until = now()")
+    publisher.database.execute("update webhook_endpoints set sender_until = now()")
     deliver()
 
     assert len({each.webhook_id for each in receiver.received}) == 20
-    assert newsroom.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
+    assert publisher.database.execute("select count(*) from deliveries where status <> 2").fetchone() == (0,)
 
 
 def test_who_changes_an_endpoint_sees_it_in_what_happens_next(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, side: Callable[[Deliver], "Future[dict[str, int]]"]
+    publisher: Publisher, receiver: Receiver, sending: Settings, side: Callable[[Deliver], "Future[dict[str, int]]"]
 ) -> None:
     """Given a process that is sending to an endpoint, when its secret and URL are changed, then what happens after that
     goes to the new URL, signed with both; and when it is disabled, nothing does."""
-    endpoint = newsroom.add_endpoint(receiver.url("/old"))
+    endpoint = publisher.add_endpoint(receiver.url("/old"))
     receiver.answer("/old", receiver.hold)
-    credit(newsroom, 1)
+    credit(publisher, 1)
     done = side(lambda: rounds.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) == 1)
 
     new = new_secret()
-    newsroom.database.execute(
+    publisher.database.execute(
         "update webhook_endpoints set url = %s, previous_secret = secret, secret = %s, "
         "previous_secret_until = now() + interval '1 day'",
         [receiver.url("/new"), new],
     )
-    credit(newsroom, 1, first=1)
+    credit(publisher, 1, first=1)
     receiver.let_go()
     receiver.wait_for(lambda: len(receiver.at("/new")) == 1)
-    newsroom.database.execute("update webhook_endpoints set status = 2")
-    credit(newsroom, 1, first=2)
+    publisher.database.execute("update webhook_endpoints set status = 2")
+    credit(publisher, 1, first=2)
     done.result()
 
     (request,) = receiver.at("/new")
     assert Webhook(new).verify(request.body, request.headers)
     assert "creem-signature-previous" in request.headers
     assert len(receiver.received) == 2
-    assert len(newsroom.deliveries(endpoint)) == 2
+    assert len(publisher.deliveries(endpoint)) == 2
 
 
 def test_a_process_whose_lease_was_taken_sends_nothing_more(
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     sending: Settings,
     side: Callable[[Deliver], "Future[dict[str, int]]"],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(endpoint_leases, "RENEW_SECONDS", 0.05)
-    newsroom.add_endpoint(receiver.url("/hook"))
+    publisher.add_endpoint(receiver.url("/hook"))
     receiver.answer("/hook", receiver.hold)
-    credit(newsroom, 20)
+    credit(publisher, 20)
     done = side(lambda: rounds.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) == 1)
 
-    newsroom.database.execute(
+    publisher.database.execute(
         "update webhook_endpoints set sender = 'another', sender_until = now() + interval '1 hour'"
     )
-    newsroom.database.execute("select pg_sleep(0.3)")
+    publisher.database.execute("select pg_sleep(0.3)")
     receiver.let_go()
 
     assert done.result()["delivered"] == 1
-    assert newsroom.database.execute("select sender from webhook_endpoints").fetchone() == ("another",)
+    assert publisher.database.execute("select sender from webhook_endpoints").fetchone() == ("another",)
 
 
-def test_a_round_is_a_job_of_json_alone(newsroom: Newsroom, receiver: Receiver, deliver: Deliver) -> None:
-    newsroom.add_endpoint(receiver.url())
-    newsroom.happen(OPEN_BOB, Freeze(account_id=BOB, idempotency_key="f"))
+def test_a_round_is_a_job_of_json_alone(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    publisher.add_endpoint(receiver.url())
+    publisher.happen(OPEN_BOB, Freeze(account_id=BOB, idempotency_key="f"))
 
     done = deliver()
 

@@ -20,7 +20,7 @@ from creditlane.schemas.webhook_secrets import SEALED_PREFIX, SETTING, SecretKey
 from creditlane.worker.jobs.process import JobsProcess
 from creditlane.worker.webhooks.delivery_round import deliver_round
 
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver
 
 OLD, NEW = new_key(), new_key()
@@ -44,8 +44,8 @@ def run(settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
     return invoke
 
 
-def kept(newsroom: Newsroom) -> list[tuple[str, str | None]]:
-    return newsroom.database.execute(
+def kept(publisher: Publisher) -> list[tuple[str, str | None]]:
+    return publisher.database.execute(
         "select secret, previous_secret from webhook_endpoints union all "
         "select secret, previous_secret from callback_secrets"
     ).fetchall()
@@ -59,7 +59,7 @@ def is_signed_with(receiver: Receiver, secret: str) -> bool:
 
 @pytest.mark.usefixtures("deliver")
 def test_what_a_client_makes_with_a_key_is_sealed_and_signs(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+    publisher: Publisher, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
 ) -> None:
     """Given a client and a sender with a key, when an endpoint is made and its secret replaced, then Postgres has no
     secret in the clear, and what is sent is signed with those that the client was shown."""
@@ -67,50 +67,50 @@ def test_what_a_client_makes_with_a_key_is_sealed_and_signs(
     client = make_client(settings)
     made = client.webhooks.create(url=receiver.url("/hook"))
     rotated = client.webhooks.rotate_secret(made.id)
-    newsroom.happen(OPEN_BOB)
+    publisher.happen(OPEN_BOB)
 
     deliver_round(settings)
 
-    assert all(str(secret).startswith(SEALED_PREFIX) for row in kept(newsroom) for secret in row)
+    assert all(str(secret).startswith(SEALED_PREFIX) for row in kept(publisher) for secret in row)
     assert is_signed_with(receiver, rotated.secret)
     assert is_signed_with(receiver, made.secret)
 
 
 @pytest.mark.usefixtures("deliver")
 def test_callbacks_are_signed_with_a_sealed_secret(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+    publisher: Publisher, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
 ) -> None:
     """Given callbacks whose secret the fan-out has made, when it is replaced, then both are sealed and both sign."""
     settings = with_keys(sending, NEW)
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/call"))
+    publisher.happen(OPEN_BOB, callback_url=receiver.url("/call"))
     deliver_round(settings)
-    first = SecretKeys(NEW).open(kept(newsroom)[-1][0])
+    first = SecretKeys(NEW).open(kept(publisher)[-1][0])
     assert is_signed_with(receiver, first)
     second = make_client(settings).webhooks.rotate_callback_secret()
     another = OPEN_BOB.model_copy(update={"account_id": "cca_" + "c" * 32, "idempotency_key": "open carol"})
-    newsroom.happen(another, callback_url=receiver.url("/call"))
+    publisher.happen(another, callback_url=receiver.url("/call"))
 
     deliver_round(settings)
 
     assert is_signed_with(receiver, first)
     assert is_signed_with(receiver, second)
-    assert all(secret is None or secret.startswith(SEALED_PREFIX) for row in kept(newsroom) for secret in row)
+    assert all(secret is None or secret.startswith(SEALED_PREFIX) for row in kept(publisher) for secret in row)
 
 
 @pytest.mark.usefixtures("deliver")
 @pytest.mark.parametrize("keys", [(), (OLD,)], ids=["no key", "another key"])
 def test_without_its_key_an_endpoint_gets_nothing_and_the_others_do(
     keys: tuple[str, ...],
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     sending: Settings,
 ) -> None:
     """Given an endpoint whose key a process lacks, then its event waits without a failed attempt and the log names the
     setting; once the key is there, it is sent."""
     secret = new_secret()
-    sealed = newsroom.add_endpoint(receiver.url("/sealed"), secret=SecretKeys(NEW).seal(secret))
-    newsroom.add_endpoint(receiver.url("/clear"))
-    newsroom.happen(OPEN_BOB)
+    sealed = publisher.add_endpoint(receiver.url("/sealed"), secret=SecretKeys(NEW).seal(secret))
+    publisher.add_endpoint(receiver.url("/clear"))
+    publisher.happen(OPEN_BOB)
 
     with structlog.testing.capture_logs() as lines:
         done = deliver_round(with_keys(sending, *keys))
@@ -118,9 +118,9 @@ def test_without_its_key_an_endpoint_gets_nothing_and_the_others_do(
     (line,) = [line for line in lines if line["event"] == "endpoints get nothing"]
     assert SETTING in line["error"]
     assert (done["delivered"], [each.path for each in receiver.received]) == (1, ["/clear"])
-    (row,) = newsroom.deliveries(sealed)
+    (row,) = publisher.deliveries(sealed)
     assert (row["status"], row["attempts"], row["error"]) == (1, 0, None)
-    newsroom.database.execute("update webhook_endpoints set sender = null, sender_until = null")
+    publisher.database.execute("update webhook_endpoints set sender = null, sender_until = null")
     assert deliver_round(with_keys(sending, NEW))["delivered"] == 1
     assert is_signed_with(receiver, secret)
 
@@ -128,17 +128,17 @@ def test_without_its_key_an_endpoint_gets_nothing_and_the_others_do(
 @pytest.mark.usefixtures("deliver")
 @pytest.mark.parametrize("key", ["", NEW], ids=["in the clear", "under a new key"])
 def test_a_secret_whose_key_is_lost_is_replaced_at_once(
-    key: str, newsroom: Newsroom, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
+    key: str, publisher: Publisher, receiver: Receiver, sending: Settings, make_client: Callable[[Settings], Any]
 ) -> None:
     """Given secrets of an endpoint and of callbacks whose key is lost, when they are replaced, then the new ones sign,
     though those before them, which sign for a day, cannot be read."""
     lost, settings = SecretKeys(OLD).seal(new_secret()), with_keys(sending, key)
-    newsroom.add_endpoint(receiver.url("/hook"), secret=lost)
-    newsroom.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [lost])
+    publisher.add_endpoint(receiver.url("/hook"), secret=lost)
+    publisher.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [lost])
     client = make_client(settings)
     hook = client.webhooks.rotate_secret(client.webhooks.list()[0].id).secret
     call = client.webhooks.rotate_callback_secret()
-    newsroom.happen(OPEN_BOB, callback_url=receiver.url("/call"))
+    publisher.happen(OPEN_BOB, callback_url=receiver.url("/call"))
 
     done = deliver_round(settings)
 
@@ -153,13 +153,13 @@ def test_a_secret_whose_key_is_lost_is_replaced_at_once(
     "kept_secret", ["whsec_", "whsec_a", "whsec_%%", "whsec_\u00e9", SEALED_PREFIX, SEALED_PREFIX + "\u00e9"], ids=ascii
 )
 def test_what_is_no_secret_holds_up_no_other_endpoint(
-    kept_secret: str, newsroom: Newsroom, receiver: Receiver, sending: Settings
+    kept_secret: str, publisher: Publisher, receiver: Receiver, sending: Settings
 ) -> None:
     """Given an endpoint whose secret somebody wrote by hand, then nothing is sent to it, the log says so, and others
     get theirs in the same round."""
-    newsroom.add_endpoint(receiver.url("/by hand"), secret=kept_secret)
-    newsroom.add_endpoint(receiver.url("/right"))
-    newsroom.happen(OPEN_BOB)
+    publisher.add_endpoint(receiver.url("/by hand"), secret=kept_secret)
+    publisher.add_endpoint(receiver.url("/right"))
+    publisher.happen(OPEN_BOB)
 
     with structlog.testing.capture_logs() as lines:
         done = deliver_round(with_keys(sending, NEW))
@@ -170,15 +170,15 @@ def test_what_is_no_secret_holds_up_no_other_endpoint(
 
 @pytest.mark.usefixtures("deliver")
 def test_seal_brings_everything_under_the_first_key(
-    newsroom: Newsroom, receiver: Receiver, sending: Settings, run: Run
+    publisher: Publisher, receiver: Receiver, sending: Settings, run: Run
 ) -> None:
     """Given secrets in the clear and under an old key, when they are sealed, then the new key alone opens them, and
     doing it again changes nothing."""
     clear, old, before = new_secret(), new_secret(), new_secret()
-    newsroom.add_endpoint(receiver.url("/clear"), secret=clear, previous_secret=before)
-    newsroom.add_endpoint(receiver.url("/old"), secret=SecretKeys(OLD).seal(old))
-    newsroom.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [clear])
-    newsroom.happen(OPEN_BOB)
+    publisher.add_endpoint(receiver.url("/clear"), secret=clear, previous_secret=before)
+    publisher.add_endpoint(receiver.url("/old"), secret=SecretKeys(OLD).seal(old))
+    publisher.database.execute("insert into callback_secrets (store_id, secret) values (1, %s)", [clear])
+    publisher.happen(OPEN_BOB)
 
     first = json.loads(run("webhooks", "seal", "--json", keys=f"{NEW},{OLD}").stdout)
     second = run("webhooks", "seal", keys=f"{NEW},{OLD}")
@@ -187,44 +187,44 @@ def test_seal_brings_everything_under_the_first_key(
     assert first == {"sealed": 4, "in_the_clear": 0, "changed": 3, "unreadable": 0}
     assert (second.exit_code, second.stdout) == (0, "0 changed, 0 under a key that is not here\n")
     keys = SecretKeys(NEW)
-    opened = {None if secret is None else keys.open(secret) for row in kept(newsroom) for secret in row}
+    opened = {None if secret is None else keys.open(secret) for row in kept(publisher) for secret in row}
     assert opened == {clear, old, before, None}
     assert {each.path for each in receiver.received} == {"/clear", "/old"}
 
 
-def test_what_no_key_opens_is_left_and_told(newsroom: Newsroom, run: Run) -> None:
+def test_what_no_key_opens_is_left_and_told(publisher: Publisher, run: Run) -> None:
     lost = SecretKeys(OLD).seal(new_secret())
-    newsroom.add_endpoint("https://example.com", secret=lost)
-    newsroom.add_endpoint("https://example.org")
+    publisher.add_endpoint("https://example.com", secret=lost)
+    publisher.add_endpoint("https://example.org")
 
     done = run("webhooks", "seal", keys=NEW)
 
     assert (done.exit_code, done.stdout) == (1, "1 changed, 1 under a key that is not here\n")
-    assert lost in {secret for secret, _ in kept(newsroom)}
+    assert lost in {secret for secret, _ in kept(publisher)}
 
 
-def test_seal_does_what_it_can_of_a_row(newsroom: Newsroom, run: Run) -> None:
+def test_seal_does_what_it_can_of_a_row(publisher: Publisher, run: Run) -> None:
     """Given a secret in the clear after one whose key is lost, then that is sealed, and the other left and told."""
     secret, lost = new_secret(), SecretKeys(OLD).seal(new_secret())
-    newsroom.add_endpoint("https://example.com", secret=secret, previous_secret=lost)
+    publisher.add_endpoint("https://example.com", secret=secret, previous_secret=lost)
 
     done = run("webhooks", "seal", keys=NEW)
 
     assert (done.exit_code, done.stdout) == (1, "1 changed, 1 under a key that is not here\n")
-    ((sealed, previous),) = kept(newsroom)
+    ((sealed, previous),) = kept(publisher)
     assert (SecretKeys(NEW).open(sealed), previous) == (secret, lost)
 
 
-def test_seal_forgets_secrets_that_sign_no_more(newsroom: Newsroom, run: Run) -> None:
+def test_seal_forgets_secrets_that_sign_no_more(publisher: Publisher, run: Run) -> None:
     """Given secrets that were replaced longer than a day ago, in the clear and under a lost key, then they are gone."""
     for number, old in enumerate((new_secret(), SecretKeys(OLD).seal(new_secret()))):
         until = {"previous_secret": old, "previous_secret_until": datetime(2026, 1, 1, tzinfo=UTC)}
-        newsroom.add_endpoint(f"https://{number}.example.com", secret=SecretKeys(NEW).seal(new_secret()), **until)
+        publisher.add_endpoint(f"https://{number}.example.com", secret=SecretKeys(NEW).seal(new_secret()), **until)
 
     done = run("webhooks", "seal", keys=NEW)
 
     assert (done.exit_code, done.stdout) == (0, "2 changed, 0 under a key that is not here\n")
-    assert [previous for _, previous in kept(newsroom)] == [None, None]
+    assert [previous for _, previous in kept(publisher)] == [None, None]
 
 
 def test_seal_without_a_key_says_what_to_do(run: Run) -> None:
@@ -234,9 +234,9 @@ def test_seal_without_a_key_says_what_to_do(run: Run) -> None:
     assert SETTING in str(refused.exception)
 
 
-def test_status_says_how_secrets_are_kept(newsroom: Newsroom, run: Run) -> None:
-    newsroom.add_endpoint("https://example.com", secret=SecretKeys(NEW).seal(new_secret()))
-    newsroom.add_endpoint("https://example.org")
+def test_status_says_how_secrets_are_kept(publisher: Publisher, run: Run) -> None:
+    publisher.add_endpoint("https://example.com", secret=SecretKeys(NEW).seal(new_secret()))
+    publisher.add_endpoint("https://example.org")
 
     shown = run("status").stdout
     report = json.loads(run("status", "--json").stdout)
@@ -246,17 +246,17 @@ def test_status_says_how_secrets_are_kept(newsroom: Newsroom, run: Run) -> None:
 
 
 def test_a_secret_that_is_changed_while_all_are_sealed_is_left_as_it_is(
-    newsroom: Newsroom, database_url: str, monkeypatch: pytest.MonkeyPatch
+    publisher: Publisher, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a secret that is replaced between the read and the change, then the new one stands."""
     from creditlane.producer.operations import webhook_sealing
 
-    newsroom.add_endpoint("https://example.com")
+    publisher.add_endpoint("https://example.com")
     replaced = SecretKeys(NEW).seal(new_secret())
     seal = webhook_sealing._sealed
 
     def replacing(keys: SecretKeys, secret: str | None) -> str | None:
-        newsroom.database.execute("update webhook_endpoints set secret = %s", [replaced])
+        publisher.database.execute("update webhook_endpoints set secret = %s", [replaced])
         return seal(keys, secret)
 
     monkeypatch.setattr(webhook_sealing, "_sealed", replacing)
@@ -264,7 +264,7 @@ def test_a_secret_that_is_changed_while_all_are_sealed_is_left_as_it_is(
         report = webhook_sealing.seal_all(connection, SecretKeys(NEW))
 
     assert report.changed == 0
-    assert kept(newsroom) == [(replaced, None)]
+    assert kept(publisher) == [(replaced, None)]
 
 
 def test_a_deliveries_process_with_a_key_that_is_none_does_not_start(sending: Settings) -> None:

@@ -16,7 +16,7 @@ from creditlane.worker.webhooks.endpoint_leases import EndpointLeases
 from creditlane.worker.webhooks.fan_out import FanOut
 
 from ..direct_store import add_store
-from .news import Newsroom
+from .publisher import Publisher
 from .receiver import Receiver, plain
 
 Side = Callable[[Callable[[], dict[str, int]]], "Future[dict[str, int]]"]
@@ -34,12 +34,12 @@ def side() -> Iterator[Side]:
 
 
 @pytest.fixture
-def other(newsroom: Newsroom, receiver: Receiver, database_url: str) -> Newsroom:
+def other(publisher: Publisher, receiver: Receiver, database_url: str) -> Publisher:
     """A second store, whose endpoint was delivered to lately and works."""
     add_store(database_url, OTHER)
-    newsroom.add_endpoint(receiver.url("/other"), events=("account.created",), store_id=OTHER_ID)
-    newsroom.database.execute("update webhook_endpoints set sender_until = now()")
-    return newsroom
+    publisher.add_endpoint(receiver.url("/other"), events=("account.created",), store_id=OTHER_ID)
+    publisher.database.execute("update webhook_endpoints set sender_until = now()")
+    return publisher
 
 
 def refusing(number: int) -> str:
@@ -47,7 +47,7 @@ def refusing(number: int) -> str:
     return f"http://127.{1 + number // 65_536}.{number // 256 % 256}.{number % 256}:1/hook"
 
 
-def tell_callbacks(newsroom: Newsroom, urls: list[str]) -> None:
+def tell_callbacks(publisher: Publisher, urls: list[str]) -> None:
     """Write one row of the outbox, with a result for each of these URLs."""
     told = [
         {
@@ -60,19 +60,19 @@ def tell_callbacks(newsroom: Newsroom, urls: list[str]) -> None:
         }
         for number, url in enumerate(urls)
     ]
-    newsroom.tell([], told)
+    publisher.tell([], told)
 
 
-def tell_other(newsroom: Newsroom, number: int = 0) -> None:
+def tell_other(publisher: Publisher, number: int = 0) -> None:
     """Let one thing happen in the second store."""
     account = f"cca_{number:032x}"
-    newsroom.store.apply(
+    publisher.store.apply(
         OpenAccount(account_id=account, idempotency_key=f"open {number}", customer_id="c"), store=OTHER
     )
 
 
-def counted(newsroom: Newsroom, condition: str) -> int:
-    row = newsroom.database.execute(f"select count(*) from deliveries where {condition}".encode()).fetchone()
+def counted(publisher: Publisher, condition: str) -> int:
+    row = publisher.database.execute(f"select count(*) from deliveries where {condition}".encode()).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -85,14 +85,14 @@ async def fan_out_parts(database_url: str, parts: int) -> list[int]:
 
 
 async def test_new_origins_that_refuse_do_not_delay_another_store(
-    other: Newsroom,
+    other: Publisher,
     receiver: Receiver,
     sending: Settings,
     side: Side,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Given callbacks to many new origins that refuse, when another store has news after them, then its endpoint has
+    """Given callbacks to many new origins that refuse, when another store has events after them, then its endpoint has
     them while nearly all the others are yet to be tried, and these are taken more and more at once, until all are."""
     attempted: list[int] = []
     taken: list[int] = []
@@ -129,8 +129,8 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
     assert len(taken) < ORIGINS / 4 / 3, "taken four at a time"
 
 
-async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: Newsroom, database_url: str) -> None:
-    """Given rows of one store with many news, and then one of another with a single one, then that is fanned out with
+async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: Publisher, database_url: str) -> None:
+    """Given rows of one store with many items, and then one of another with a single one, then that is fanned out with
     the first part, and the first store's oldest with the second."""
     for start in range(0, 8_000, 800):
         tell_callbacks(other, [refusing(start) + f"?{number}" for number in range(800)])
@@ -142,7 +142,7 @@ async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: N
     assert counted(other, "store_id = 1") == 1_600
 
 
-def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Newsroom) -> None:
+def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Publisher) -> None:
     accounts = [f"cca_{number:032x}" for number in range(1_200)]
     other.store.apply(
         *[OpenAccount(account_id=each, idempotency_key=each, customer_id=each) for each in accounts], store=OTHER
@@ -155,7 +155,7 @@ def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Newsroom) -> N
 
 
 def test_origins_beyond_the_limit_share_a_few_lines(
-    newsroom: Newsroom,
+    publisher: Publisher,
     receiver: Receiver,
     sending: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,17 +167,17 @@ def test_origins_beyond_the_limit_share_a_few_lines(
     origins = [f"http://127.0.0.{number}:{receiver.port}" for number in range(1, 9)]
     # The receiver listens on one address only; the others refuse.
     told = [receiver.url("/first"), refusing(1), refusing(2), receiver.url("/again"), *[f"{o}/x" for o in origins[1:3]]]
-    tell_callbacks(newsroom, told)
+    tell_callbacks(publisher, told)
     rounds.deliver_round(few)
 
     busy = receiver.url("/busy").replace("127.0.0.1", "localhost")
     receiver.answer("/busy", plain(503, Retry_After="3600"))
-    tell_callbacks(newsroom, [busy])
+    tell_callbacks(publisher, [busy])
     rounds.deliver_round(few)
-    tell_callbacks(newsroom, [receiver.url("/later").replace("127.0.0.1", "localhost")])
+    tell_callbacks(publisher, [receiver.url("/later").replace("127.0.0.1", "localhost")])
     rounds.deliver_round(few)
 
-    lines = newsroom.database.execute("select url from webhook_endpoints where kind = 2 order by created_at, url")
+    lines = publisher.database.execute("select url from webhook_endpoints where kind = 2 order by created_at, url")
     urls = [url for (url,) in lines]
     assert sorted(urls) == sorted(
         [f"http://127.0.0.1:{receiver.port}", refusing(1).removesuffix("/hook"), "further origins 0"]

@@ -152,7 +152,7 @@ def perform(run: Run) -> Outcome:
     gone["origins"] = retention.clear(DELETE_ORIGINS, LOCK_FAN_OUT)
     gone |= {name: retention.clear(statement) for name, statement in SLICED.items()}
     if gone["outbox_rows"]:
-        _log.warning("news were dropped that nobody has fanned out", outbox_rows=gone["outbox_rows"])
+        _log.warning("outbox rows were dropped that nobody has fanned out", outbox_rows=gone["outbox_rows"])
     return Outcome(gone)
 
 

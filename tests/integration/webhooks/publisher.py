@@ -1,4 +1,4 @@
-"""Commands that are news, and the endpoints that want to know of them."""
+"""Commands that make events, and the endpoints that want them."""
 
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -13,7 +13,7 @@ from creditlane.schemas.results import Result
 from ..direct_store import DirectStore
 
 
-class Newsroom:
+class Publisher:
     """A ledger and its outbox, with endpoints that want to know."""
 
     def __init__(self, database_url: str) -> None:
@@ -47,7 +47,7 @@ class Newsroom:
         return endpoint
 
     def happen(self, *commands: Command, callback_url: str | None = None) -> list[Result]:
-        """Apply the commands, each in a transaction of its own, which writes its news."""
+        """Apply the commands, each in a transaction of its own, which writes its outbox row."""
         told = {} if callback_url is None else {"callback_url": callback_url}
         return [self.store.apply(command.model_copy(update=told))[0] for command in commands]
 
