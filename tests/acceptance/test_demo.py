@@ -12,7 +12,6 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Place
 
-StartUp = Callable[[], "subprocess.Popen[str]"]
 ReadLines = Callable[["subprocess.Popen[str]", str], list[str]]
 
 
@@ -65,33 +64,6 @@ def expected_of_trace(rows: int, accounts: int) -> list[tuple[str, str, str]]:
         totals[row % accounts][0] += 1
         totals[row % accounts][1] += row * 37 % 4_800 + row % 11
     return [(f"customer_{number:03d}", str(debits), str(units)) for number, (debits, units) in enumerate(totals)]
-
-
-def test_it_uses_a_stack_that_runs_and_leaves_it_running(place: "Place", start_up: StartUp) -> None:
-    (place.directory / "usage.csv").write_text(usage(rows=50))
-    up = start_up()
-    servers = place.servers()
-
-    result = place.run("demo", "--input", "usage.csv")
-
-    assert result.returncode == 0
-    assert f"Using the stack of process {up.pid}" in result.stdout
-    assert "50 applied" in result.stdout.splitlines()
-    assert up.poll() is None
-    assert place.servers() == servers
-
-
-def test_another_file_is_no_replay(place: "Place", start_up: StartUp) -> None:
-    start_up()
-    path = place.directory / "usage.csv"
-    path.write_text(usage(rows=20))
-    place.run("demo", "--input", path)
-    path.write_text(usage(rows=21))
-
-    result = place.run("demo", "--input", path)
-
-    assert result.returncode == 0
-    assert "21 applied" in result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -119,18 +119,6 @@ def test_a_server_of_the_environment_that_is_away_is_told_as_such(
     assert place.servers() == [None, None]
 
 
-def test_a_second_one_on_the_same_data_says_so(place: "Place", start_up: StartUp) -> None:
-    up = start_up()
-
-    second = place.run("up")
-
-    assert second.returncode == 1
-    assert f"is already running by process {up.pid}" in second.stderr
-    assert second.stderr.count("\n") == 1
-    assert up.poll() is None
-    assert use(place) == "7\n"
-
-
 def test_its_workers_end_when_it_is_killed_and_the_next_one_takes_the_servers_over(
     place: "Place", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
 ) -> None:
