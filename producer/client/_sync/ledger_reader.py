@@ -15,7 +15,7 @@ from ....schemas.installation import READ_INSTALLATION, Installation, check_inst
 from ....schemas.results import Result
 from ....schemas.settings import Settings
 from ....schemas.tickets import Ticket
-from ...ledger import command_reads as statements
+from ...ledger import command_reads
 from ...ledger import reads as ledger_reads
 from ...ledger.queries import of_named_store
 from ...ledger.read_limits import MAX_CONNECTIONS, read_until
@@ -61,14 +61,14 @@ class LedgerReader:
         until = read_until(timeout_seconds)
         store, keys = tickets[0].store_id, [key for ticket in tickets for key in keys_of(ticket)]
         asked = time.monotonic()
-        rows = self._read(statements.FIND_DECISIONS, {"store": store, "keys": keys}, until)
+        rows = self._read(command_reads.FIND_DECISIONS, {"store": store, "keys": keys}, until)
         if rows:
-            self._clocks.note_postgres(statements.postgres_time(rows), asked)
-        known = {row.idempotency_key: row for row in map(statements.journal_row, rows)}
+            self._clocks.note_postgres(command_reads.postgres_time(rows), asked)
+        known = {row.idempotency_key: row for row in map(command_reads.journal_row, rows)}
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
-        letters = self._read(statements.FIND_DEAD_LETTERS, lookup, until) if missing else []
-        return resolve_all(tickets, known, map(statements.DeadLetter._make, letters))
+        letters = self._read(command_reads.FIND_DEAD_LETTERS, lookup, until) if missing else []
+        return resolve_all(tickets, known, map(command_reads.DeadLetter._make, letters))
 
     def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
@@ -107,8 +107,8 @@ class LedgerReader:
 
     def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
-        values = statements.touched_values(transaction_id, account_id)
-        rows = self._read(statements.FIND_TOUCHED, values, read_until(timeout_seconds))
+        values = command_reads.touched_values(transaction_id, account_id)
+        rows = self._read(command_reads.FIND_TOUCHED, values, read_until(timeout_seconds))
         return bool(rows)
 
     def entries(self, account_id: str, limit: int | None) -> Iterator[Entry]:
