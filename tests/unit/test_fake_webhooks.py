@@ -18,14 +18,13 @@ from creditlane import (
 from creditlane.schemas.webhooks import MAX_ENDPOINTS
 from creditlane.testing import AsyncFakeClient, FakeClient, FakeClock, FakeLedger
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 URL = "https://example.com/hook"
-#: The time of a signature is compared with the real one.
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
 def client() -> FakeClient:
-    return FakeClient(ledger=FakeLedger(FakeClock(NOW)))
+    return FakeClient(ledger=FakeLedger(FakeClock(NOON)))
 
 
 def types_of(client: FakeClient, webhook_id: str | None) -> list[str | None]:
@@ -93,6 +92,7 @@ def test_a_callback_tells_what_became_of_its_command_once(client: FakeClient) ->
 
 
 def test_a_receiver_is_handed_what_is_pending_and_can_verify_it(client: FakeClient) -> None:
+    """Given a clock that is far from the real one, then signatures are made now: receivers refuse old ones."""
     made = client.webhooks.create(url=URL)
     client.open_account(customer_id="ann", initial_balance=10)
     client.webhooks.rotate_secret(made.id)
@@ -111,12 +111,12 @@ def test_a_receiver_is_handed_what_is_pending_and_can_verify_it(client: FakeClie
         ("failed", 500, 1),
     ]
     assert client.webhooks.deliver(receive) == []
-    assert client.webhooks.resend_failed(made.id, since=NOW) == 1
+    assert client.webhooks.resend_failed(made.id, since=client.ledger.clock.now()) == 1
     assert len(client.webhooks.deliver(lambda *_: 200)) == 1
     assert {delivery.status for delivery in client.webhooks.deliveries(made.id)} == {"delivered"}
     again = client.webhooks.resend(made.id, done[0].event_id)
     assert (again.status, again.attempts) == ("pending", 0)
-    assert client.webhooks.resend_failed(made.id, since=NOW + timedelta(days=1)) == 0
+    assert client.webhooks.resend_failed(made.id, since=client.ledger.clock.now() + timedelta(days=1)) == 0
 
 
 def test_a_test_event_can_be_delivered_and_callbacks_are_signed_too(client: FakeClient) -> None:
@@ -148,7 +148,7 @@ def test_what_a_deleted_endpoint_has_not_got_fails_and_a_disabled_one_gets_nothi
     with pytest.raises(WebhookDisabled):
         client.webhooks.resend(made.id, event_id)
     with pytest.raises(WebhookDisabled):
-        client.webhooks.resend_failed(made.id, since=NOW)
+        client.webhooks.resend_failed(made.id, since=client.ledger.clock.now())
     client.webhooks.delete(made.id)
 
     failed = client.webhooks.delivery(made.id, event_id)
