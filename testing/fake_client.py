@@ -195,7 +195,7 @@ class FakeClient(Client):
         return _at_most(limit, store_reads.transactions(self._store_ledger(), wanted.reference))
 
     def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
-        """Have webhooks told when the account falls below this balance, as `Client.set_low_balance`."""
+        """Have `balance.low` sent when the account falls below this balance, as `Client.set_low_balance`."""
         store = self._store_ledger()
         store.set_low_balance(valid_account_id(account_id), threshold, self.ledger.now())
         return store_reads.account(store, account_id)

@@ -83,7 +83,7 @@ class StoreLedger:
         return of_account.index(row.seq) + 1
 
     def set_low_balance(self, account_id: str, threshold: int | str | None, now: datetime) -> None:
-        """Set the balance below which the account is told to be low; None: never.
+        """Set the balance below which the account is low for webhooks; None: never.
 
         Raises:
             InvalidCommand: the threshold is no whole number from 0.

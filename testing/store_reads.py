@@ -14,7 +14,7 @@ from ..schemas.journal import JournalRow
 from .clock import microseconds_of
 from .store_ledger import StoreLedger
 
-#: Moments of the past are told in milliseconds, each with all that is in it.
+#: Balances of the past are of whole milliseconds, each with all that is in it.
 _RESOLUTION = timedelta(milliseconds=1)
 
 

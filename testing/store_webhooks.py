@@ -64,7 +64,7 @@ class StoreWebhooks:
         return changed
 
     def publish(self, ledger: StoreLedger, command: LaneCommand, outcome: Outcome, now_us: int) -> None:
-        """Have everybody told of what was decided on the command: endpoints that want it, and its own callback."""
+        """Make the deliveries of what was decided on the command: to endpoints that want it, and by its callback."""
         at = moment_of(now_us)
         if not outcome.replayed:
             rows = [] if outcome.row is None else [outcome.row, *outcome.further]
@@ -72,14 +72,14 @@ class StoreWebhooks:
                 for event in events_of(_item_of(ledger, row), EVENT_TYPES):
                     for endpoint in self._who_want(event.event_type):
                         self.add(endpoint.id, event, at)
-        told = outcome.row or outcome.refusal
-        if command.callback_url is not None and told is not None:
+        decided = outcome.row or outcome.refusal
+        if command.callback_url is not None and decided is not None:
             event = callback_event(
                 ledger.number,
                 command.account_id,
                 command.idempotency_key,
                 command.callback_url,
-                told,
+                decided,
                 sequence=None if outcome.row is None else ledger.sequence_of(outcome.row),
                 written_at_us=now_us,
             )

@@ -211,7 +211,7 @@ def test_entries_have_the_time_of_the_clock_and_balances_of_the_past_go_by_it(
     balances = [client.balance_at(account.id, NOON + timedelta(hours=hours)) for hours in (-1, 23, 24, 999)]
 
     assert (credit.created_at, debit.created_at) == (NOON, NOON + timedelta(days=1))
-    assert [told.balance for told in balances] == [0, 10, 6, 6]
+    assert [read.balance for read in balances] == [0, 10, 6, 6]
     assert balances[-1].as_of == NOON + timedelta(days=2)
     assert balances[1].as_of == NOON + timedelta(hours=23)
 
@@ -264,10 +264,10 @@ def test_what_is_cancelled_in_time_is_not_applied(client: FakeClient, ledger: Fa
     for key in ("kept", "cancelled"):
         client.schedule(debit(account.id, key), at=NOON + timedelta(days=1))
 
-    told = [client.cancel("cancelled"), client.cancel("cancelled"), client.cancel("unknown")]
+    cancelled = [client.cancel("cancelled"), client.cancel("cancelled"), client.cancel("unknown")]
     ledger.clock.advance(days=1)
 
-    assert told == [True, False, False]
+    assert cancelled == [True, False, False]
     assert client.cancel("kept") is False
     assert client.balance(account.id) == 9
 

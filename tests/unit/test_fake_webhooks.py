@@ -76,7 +76,7 @@ def test_sequences_count_every_decision_of_an_account_on(client: FakeClient) -> 
         for delivery in client.webhooks.deliveries(every.id)
     ]
     sequences = sorted(body["sequence"] for body in bodies if ann.id in body["object"].values())
-    # The opening is told as an account and as a grant.
+    # The opening makes two events: of an account, and of a grant.
     assert sequences == [1, 1, 2, 3, 4, 5, 6, 7]
 
 
