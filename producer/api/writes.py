@@ -15,7 +15,7 @@ from ...schemas.commands import Command
 from ...schemas.errors import InvalidCommand, Unavailable
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
-from ..client.chunks import chunk_of, generated_key, make_command
+from ..client.chunks import Chunk, chunk_of, generated_key, make_command
 from ..client.resolve import unread
 from .auth import Store
 from .connections import Connections
@@ -68,9 +68,13 @@ class Writes:
         command = make_command(kind, **fields)
         deadline = self._request.state.read_time.deadline_of_write(self._timeout)
         if self._respond_at_once:
-            return await self._send(command, self._session.numbers.take(), deadline, keep=True)
+            chunk = await self._chunk_of(command, deadline)
+            return await self._session.send(chunk, self._session.numbers.take(), deadline, keep=True)
         with waiting_place(self._request):
-            outcome = await self._send_and_wait(command, deadline)
+            chunk = await self._chunk_of(command, deadline)
+            self._ticket, outcome = await self._session.send_and_wait(
+                chunk, self._timeout, send_by=deadline, wait_until=deadline
+            )
         if outcome.error is not None:
             raise problem_of_rejection(outcome.error, replayed=outcome.replayed)
         return outcome
@@ -89,25 +93,11 @@ class Writes:
                 raise
             raise unread(self._ticket) from error
 
-    async def _send_and_wait(self, command: Command, deadline: float) -> Result:
-        waiting, number = self._session.waiting, self._session.numbers.take()
-        # Before it is sent: the answer may be quicker than the sender.
-        future = waiting.expect(number)
-        try:
-            ticket = await self._send(command, number, deadline, keep=False)
-        except BaseException:
-            waiting.forget(number, future)
-            raise
-        return await waiting.wait_own(ticket, future, deadline, self._timeout)
-
-    async def _send(self, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
+    async def _chunk_of(self, command: Command, deadline: float) -> Chunk:
         chunk = chunk_of(command, self._store.public_id, await self._session.partitions(deadline))
         if len(chunk.encoded[0]) > MAX_COMMAND_BYTES:
             raise InvalidCommand(f"The command is larger than the {MAX_COMMAND_BYTES} bytes that a lane takes.")
-        enqueue = await self._session.sender.send(chunk, number, keep=keep, deadline=deadline)
-        ticket = self._ticket = enqueue.ticket(self._store.public_id, self._session.producer_id)
-        self._session.repeats.note(ticket)
-        return ticket
+        return chunk
 
 
 def _asks_for_no_wait(prefer: str | None) -> bool:

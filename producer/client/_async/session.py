@@ -9,7 +9,10 @@ from ....lanes.deadlines import seconds_until
 from ....lanes.keys import Keys
 from ....schemas.installation import Installation, check_partitions
 from ....schemas.journal import Announcement
+from ....schemas.results import Result
 from ....schemas.settings import Settings
+from ....schemas.tickets import Ticket
+from ..chunks import Chunk
 from ..clocks import Clocks
 from ..identity import CommandNumbers, new_producer_id
 from ..pending_replies import PendingReplies
@@ -55,6 +58,37 @@ class AsyncSession:
         if self._partitions is None:
             self._partitions = (await self._installation(deadline)).partitions
         return self._partitions
+
+    async def send(self, chunk: Chunk, number: int, deadline: float, *, keep: bool) -> Ticket:
+        """Put a chunk of one command on its lane by the deadline, under a number of its own, and return its ticket.
+
+        Raises:
+            LaneFull, Unavailable, OutcomeUnknown: as the sender does.
+        """
+        enqueue = await self.sender.send(chunk, number, keep=keep, deadline=deadline)
+        ticket = enqueue.ticket(chunk.store_id, self.producer_id)
+        self.repeats.note(ticket)
+        return ticket
+
+    async def send_and_wait(
+        self, chunk: Chunk, timeout: float, *, send_by: float, wait_until: float
+    ) -> tuple[Ticket, Result]:
+        """Put a chunk of one command on its lane and return its ticket and what became of it.
+
+        Raises:
+            LaneFull, Unavailable: it was not accepted by then.
+            OutcomeUnknown: it is accepted and has no result by then, which is `timeout` seconds to the caller; or
+                whether it was accepted is not known.
+        """
+        number = self.numbers.take()
+        # Before it is sent: the announcement may be quicker than the answer to what was sent.
+        future = self.waiting.expect(number)
+        try:
+            ticket = await self.send(chunk, number, send_by, keep=False)
+        except BaseException:
+            self.waiting.forget(number, future)
+            raise
+        return ticket, await self.waiting.wait_own(ticket, future, wait_until, timeout)
 
     async def close(self) -> None:
         """End the listener and close every connection."""

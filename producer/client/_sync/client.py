@@ -123,7 +123,8 @@ class Client(CommandMethods):
         """
         session = self._session()
         deadline = deadline_in(self.settings.wait_timeout_seconds)
-        return self._send(session, command, session.numbers.take(), deadline, keep=True)
+        chunk = chunk_of(command, self.settings.store, session.partitions(deadline))
+        return session.send(chunk, session.numbers.take(), deadline, keep=True)
 
     def enqueue_many(
         self,
@@ -348,25 +349,11 @@ class Client(CommandMethods):
         return self._session().reader.touches(transaction_id, account_id, seconds)
 
     def _apply(self, command: Command, seconds: float) -> tuple[Ticket, Result]:
-        session, started = self._session(), time.monotonic()
-        number = session.numbers.take()
-        # Before it is sent: the answer may be quicker than the sender.
-        future = session.waiting.expect(number)
-        try:
-            ticket = self._send(session, command, number, deadline_in(seconds), keep=False)
-        except BaseException:
-            session.waiting.forget(number, future)
-            raise
-        result = session.waiting.wait_own(ticket, future, started + seconds, seconds)
+        session, wait_until, send_by = self._session(), time.monotonic() + seconds, deadline_in(seconds)
+        chunk = chunk_of(command, self.settings.store, session.partitions(send_by))
+        ticket, result = session.send_and_wait(chunk, seconds, send_by=send_by, wait_until=wait_until)
         result.raise_for_rejection()
         return ticket, result
-
-    def _send(self, session: Session, command: Command, number: int, deadline: float, *, keep: bool) -> Ticket:
-        chunk = chunk_of(command, self.settings.store, session.partitions(deadline))
-        enqueue = session.sender.send(chunk, number, keep=keep, deadline=deadline)
-        ticket = enqueue.ticket(self.settings.store, session.producer_id)
-        session.repeats.note(ticket)
-        return ticket
 
     def _timeout(self, timeout: float | None) -> float:
         return self.settings.wait_timeout_seconds if timeout is None else timeout
