@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from creditlane import Settings, Unavailable
 from creditlane.producer.api.reads import Reads
+from creditlane.producer.api.writes import Writes
 
 from .requests_of import (
     ACCOUNTS,
@@ -133,14 +134,15 @@ def test_what_is_applied_and_cannot_be_read_back_is_told_with_where_to_ask(
         posted = overdue(api.post(TRANSACTIONS, json=transfer(ann, bob, "4", "t2")))
     seen = api.get(f"{TRANSACTIONS}/{first['id']}").json()
     with monkeypatch.context() as broken:
-        whole, calls = Reads._perform, []
+        decide = Writes.decide
 
-        async def away_later(reads: Reads, firsts: Any) -> Any:
-            # The look before the reversal works, the one after it does not.
-            calls.append(firsts)
-            return await (whole(reads, firsts) if len(calls) == 1 else away())
+        async def decide_and_go_away(*arguments: Any, **fields: Any) -> Any:
+            # The reads before the reversal work, those after it do not.
+            decided = await decide(*arguments, **fields)
+            broken.setattr(Reads, "_perform", away)
+            return decided
 
-        broken.setattr(Reads, "_perform", away_later)
+        broken.setattr(Writes, "decide", decide_and_go_away)
         undone = overdue(api.post(f"{TRANSACTIONS}/{first['id']}/reverse"))
 
     assert seen == first
