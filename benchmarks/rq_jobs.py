@@ -8,16 +8,16 @@ from typing import Any
 from ..lanes.keys import COMMAND_FIELD
 from ..schemas.settings import load_settings
 from ..worker.connections import connect_postgres
-from ..worker.lanes.entries import Batch, parse_request
+from ..worker.lanes.entries import Batch, parse_entry
 from ..worker.store.applier import Applier
 from ..worker.store.transaction import LedgerStore
 
 
 def apply_command(encoded: str) -> dict[str, Any]:
     """Decide and store one command in a transaction of its own; RQ publishes what is returned."""
-    request = parse_request(0, b"0-0", [COMMAND_FIELD, encoded.encode()])
+    entry = parse_entry(0, b"0-0", [COMMAND_FIELD, encoded.encode()])
     # No leases: RQ's queue has no epoch that could be compared.
-    (outcome,) = connect().apply(Batch([request], {}))
+    (outcome,) = connect().apply(Batch([entry], {}))
     row = outcome.row
     if row is None:
         return {"status": "refused"}

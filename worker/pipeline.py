@@ -22,7 +22,7 @@ from ..schemas.settings import Settings
 from .connections import connect_postgres
 from .lanes.announcer import Announcer
 from .lanes.deleter import Deleter
-from .lanes.entries import Batch, Request
+from .lanes.entries import Batch, LaneEntry
 from .lanes.fences import EpochRaiser, Fences
 from .lanes.held_turns import HeldTurns
 from .lanes.installation_mirror import Mirror
@@ -149,14 +149,14 @@ class ReadingStage:
         self._session.close()
         self._batches.end()
 
-    def _pass_on(self, read: Callable[[], Batch]) -> list[Request]:
+    def _pass_on(self, read: Callable[[], Batch]) -> list[LaneEntry]:
         """Read and put the batch into the pipe. Returns what is in it, if there was one."""
         batch = self._read(read)
-        if batch is None or not batch.requests:
+        if batch is None or not batch.entries:
             return []
         self._after_step("read")
         self._batches.put(batch)
-        return batch.requests
+        return batch.entries
 
     def _read_held(self, epochs: Mapping[int, int]) -> Batch:
         """Return the next part of what is held back, if it is this worker's turn."""
@@ -258,7 +258,7 @@ class ApplyingStage:
         What is left of it at a stop, with Postgres away, stays on the lanes: the next owner applies it.
         """
         left: Batch | None = batch
-        while left is not None and left.requests:
+        while left is not None and left.entries:
             started = time.perf_counter()
             self._work.begin()
             left, decided = self._commit_next(left)
@@ -296,7 +296,7 @@ class ApplyingStage:
             _log.info("batches are applied again", failures=self._backoff.failures)
             self._backoff.reset()
         has_outbox_rows = applier.take_outbox_written()
-        if len(outcomes) == len(batch.requests):
+        if len(outcomes) == len(batch.entries):
             return None, Decided(batch, outcomes, has_outbox_rows)
         first = batch.first(len(outcomes))
         # It is announced on its own, beside what is left: each is noted as under way, and finished, for itself.

@@ -14,7 +14,7 @@ from creditlane.lanes.keys import COMMAND_FIELD
 from creditlane.schemas.commands import Command
 from creditlane.schemas.settings import Settings
 from creditlane.worker.connections import connect_postgres
-from creditlane.worker.lanes.entries import Batch, Request, parse_request
+from creditlane.worker.lanes.entries import Batch, LaneEntry, parse_entry
 from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.store.applier import Applier
 from creditlane.worker.store.transaction import LedgerStore
@@ -32,8 +32,8 @@ MAX_ATTEMPTS = 50
 class ForgedOwner:
     """A consumer that holds no lease and checks none, in a thread of its own."""
 
-    def __init__(self, settings: Settings, batches: Iterable[list[Request]], start: threading.Barrier) -> None:
-        self.outcomes: list[tuple[Request, Outcome]] = []
+    def __init__(self, settings: Settings, batches: Iterable[list[LaneEntry]], start: threading.Barrier) -> None:
+        self.outcomes: list[tuple[LaneEntry, Outcome]] = []
         self._settings = settings
         self._batches = batches
         self._start = start
@@ -52,48 +52,48 @@ class ForgedOwner:
             with connect_postgres(self._settings.require_database_url()) as connection:
                 applier = Applier(LedgerStore(connection, f"forged {uuid.uuid4()}"))
                 self._start.wait(DEADLINE_SECONDS)
-                for requests in self._batches:
-                    self.outcomes += zip(requests, self._apply(applier, requests), strict=True)
+                for entries in self._batches:
+                    self.outcomes += zip(entries, self._apply(applier, entries), strict=True)
         except BaseException as error:  # noqa: BLE001  # it is raised again by join()
             self._failure = error
 
     @staticmethod
-    def _apply(applier: Applier, requests: list[Request]) -> list[Outcome]:
+    def _apply(applier: Applier, entries: list[LaneEntry]) -> list[Outcome]:
         for _ in range(MAX_ATTEMPTS):
             try:
-                return applier.apply(Batch(requests, {}))
+                return applier.apply(Batch(entries, {}))
             except psycopg.errors.DeadlockDetected:
                 applier.expect_repeats()
         raise AssertionError("a batch met nothing but deadlocks")
 
 
 @pytest.fixture
-def commands(settings: Settings, request: pytest.FixtureRequest) -> list[Command]:
+def commands(settings: Settings, entry: pytest.FixtureRequest) -> list[Command]:
     """A history as a producer makes it, on no lane."""
-    producer = Producer(settings, seed=request.getfixturevalue("seed"), accounts=4)
+    producer = Producer(settings, seed=entry.getfixturevalue("seed"), accounts=4)
     producer.open_accounts()
     producer.write(3 * BACKLOG)
     return producer.accepted
 
 
-def requests_of(commands: Iterable[Command], settings: Settings) -> list[Request]:
+def requests_of(commands: Iterable[Command], settings: Settings) -> list[LaneEntry]:
     return [
-        parse_request(0, b"%d-0" % place, [COMMAND_FIELD, encode_command(command, settings.store)])
+        parse_entry(0, b"%d-0" % place, [COMMAND_FIELD, encode_command(command, settings.store)])
         for place, command in enumerate(commands, 1)
     ]
 
 
-def in_batches(requests: list[Request], choose: random.Random) -> list[list[Request]]:
+def in_batches(entries: list[LaneEntry], choose: random.Random) -> list[list[LaneEntry]]:
     """Cut the requests into batches of random sizes."""
     batches, start = [], 0
-    while start < len(requests):
+    while start < len(entries):
         size = choose.randint(1, 40)
-        batches.append(requests[start : start + size])
+        batches.append(entries[start : start + size])
         start += size
     return batches
 
 
-def apply_at_once(settings: Settings, shares: list[list[list[Request]]]) -> list[ForgedOwner]:
+def apply_at_once(settings: Settings, shares: list[list[list[LaneEntry]]]) -> list[ForgedOwner]:
     start = threading.Barrier(len(shares))
     owners = [ForgedOwner(settings, batches, start) for batches in shares]
     for owner in owners:
@@ -105,8 +105,8 @@ def apply_at_once(settings: Settings, shares: list[list[list[Request]]]) -> list
 def test_two_owners_of_the_same_commands_have_one_effect_each_in_order(
     seed: int, settings: Settings, commands: list[Command]
 ) -> None:
-    requests = requests_of(commands, settings)
-    owners = apply_at_once(settings, [in_batches(requests, random.Random(seed + share)) for share in range(3)])
+    entries = requests_of(commands, settings)
+    owners = apply_at_once(settings, [in_batches(entries, random.Random(seed + share)) for share in range(3)])
     expected = {account: sorted(effects) for account, effects in expected_effects(commands).items()}
     assert History(settings).effects() == expected
     # Each of them gave every command the same answer
@@ -122,10 +122,10 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
     seed: int, settings: Settings, commands: list[Command]
 ) -> None:
     # Given two owners of the same accounts, each with half of the commands
-    requests = requests_of(commands, settings)
+    entries = requests_of(commands, settings)
     openings = len({command.account_id for command in commands})
-    apply_at_once(settings, [[requests[:openings]]])
-    movements = requests[openings:]
+    apply_at_once(settings, [[entries[:openings]]])
+    movements = entries[openings:]
     shares = [in_batches(movements[share::2], random.Random(seed + share)) for share in range(2)]
     # When they apply them at once
     owners = apply_at_once(settings, shares)
@@ -134,9 +134,9 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
     assert sorted(effect.idempotency_key for effect in effects) == sorted({c.idempotency_key for c in commands})
     by_key: dict[str, Effect] = {effect.idempotency_key: effect for effect in effects}
     for owner in owners:
-        for request, outcome in owner.outcomes:
-            assert request.command is not None
-            assert effect_of(outcome.row) == by_key[request.command.idempotency_key]
+        for entry, outcome in owner.outcomes:
+            assert entry.command is not None
+            assert effect_of(outcome.row) == by_key[entry.command.idempotency_key]
     assert verify(settings.require_database_url()).failed == []
 
 

@@ -17,7 +17,7 @@ from creditlane.worker.lanes.announcer import (
     MAX_UNREAD_MESSAGES,
     Announcer,
 )
-from creditlane.worker.lanes.entries import Batch, Request
+from creditlane.worker.lanes.entries import Batch, LaneEntry
 from creditlane.worker.ledger.state import Outcome
 from tests import release_0_1_0
 
@@ -38,13 +38,13 @@ def keys(redis_prefix: str) -> Keys:
 
 
 def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Outcome]]:
-    requests, outcomes = [], []
+    entries, outcomes = [], []
     for number in numbers:
         key = f"key {number}"
         command = Movement("debit", "store_default", ACCOUNT, key, 1, "r")
-        requests.append(Request(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
+        entries.append(LaneEntry(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
         outcomes.append(Outcome(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, content)))
-    return Batch(requests, {3: 1}), outcomes
+    return Batch(entries, {3: 1}), outcomes
 
 
 def numbers_announced(connection: redis.Redis, keys: Keys) -> list[int]:
@@ -115,9 +115,9 @@ def test_who_delivers_news_is_woken_once_there_are_some(connection: redis.Redis,
 def test_a_producer_whose_key_is_something_else_holds_up_nobody(connection: redis.Redis, keys: Keys) -> None:
     connection.set(keys.replies("spoilt"), "not a stream")
     batch, outcomes = batch_of(range(1, 3))
-    spoilt = msgspec.structs.replace(batch.requests[0], producer_id="spoilt")
+    spoilt = msgspec.structs.replace(batch.entries[0], producer_id="spoilt")
 
-    Announcer(connection, keys, result_ttl_seconds=60).announce(Batch([spoilt, batch.requests[1]], {3: 1}), outcomes)
+    Announcer(connection, keys, result_ttl_seconds=60).announce(Batch([spoilt, batch.entries[1]], {3: 1}), outcomes)
 
     assert numbers_announced(connection, keys) == [2]
 

@@ -18,7 +18,7 @@ from creditlane.lanes.keys import COMMAND_FIELD, Keys
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.commands import Close, Command, Credit, OpenAccount, Reverse
 from creditlane.schemas.settings import DEFAULT_STORE, Settings
-from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.entries import Batch, parse_entry
 from creditlane.worker.ledger.state import Outcome
 from creditlane.worker.store.applier import Applier, CommandTimedOut
 from creditlane.worker.store.sizing import MAX_LONE_TIMEOUTS, MAX_TIMEOUTS_UNPROVEN, Sizing
@@ -65,17 +65,17 @@ def applier(store: DirectStore) -> Applier:
 
 def batch_of(commands: Sequence[Command]) -> Batch:
     payloads = [encode_command(command, DEFAULT_STORE) for command in commands]
-    requests = [
+    entries = [
         # One lane for each account, as far as trying others first is concerned.
-        parse_request(partition_of(str(command.account_id), 64), b"%d-0" % number, [COMMAND_FIELD, payload])
+        parse_entry(partition_of(str(command.account_id), 64), b"%d-0" % number, [COMMAND_FIELD, payload])
         for number, (command, payload) in enumerate(zip(commands, payloads, strict=True), 1)
     ]
-    return Batch(requests, {})
+    return Batch(entries, {})
 
 
 def apply_all(applier: Applier, batch: Batch) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    while batch.requests:
+    while batch.entries:
         try:
             part = applier.apply(batch)
         except CommandTimedOut as timed_out:

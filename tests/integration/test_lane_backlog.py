@@ -13,7 +13,7 @@ from creditlane.producer.client.chunks import Chunk
 from creditlane.producer.client.enqueue import ChunkEnqueue
 from creditlane.schemas.fair_shares import SHARE_OF_FREE
 from creditlane.worker.lanes.deleter import Deleter
-from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.entries import Batch, parse_entry
 from creditlane.worker.lanes.redis_session import RedisFaults, RedisSession
 
 from ..redis_users import redis_url_of
@@ -79,19 +79,19 @@ def counted(lanes: redis.Redis, keys: Keys) -> dict[str, int]:
 def standing(lanes: redis.Redis, keys: Keys) -> dict[str, int]:
     """Return what the counts must be."""
     counts: dict[str, int] = {}
-    for request in on_lane(lanes, keys).requests:
-        assert request.command is not None
-        store = request.command.store_id
+    for entry in on_lane(lanes, keys).entries:
+        assert entry.command is not None
+        store = entry.command.store_id
         for field in (store, ""):
             counts[field or "/commands"] = counts.get(field or "/commands", 0) + 1
-            counts[f"{field}/bytes"] = counts.get(f"{field}/bytes", 0) + len(request.payload)
+            counts[f"{field}/bytes"] = counts.get(f"{field}/bytes", 0) + len(entry.payload)
     return counts
 
 
 def on_lane(lanes: redis.Redis, keys: Keys, start: int = 0, end: int | None = None) -> Batch:
     entries = lanes.xrange(keys.lane(PARTITION))[start:end]
     raw = [(entry, [part for pair in fields.items() for part in pair]) for entry, fields in entries]
-    return Batch([parse_request(PARTITION, entry, fields) for entry, fields in raw], {PARTITION: EPOCH})
+    return Batch([parse_entry(PARTITION, entry, fields) for entry, fields in raw], {PARTITION: EPOCH})
 
 
 @pytest.mark.parametrize("same_redis", [True, False])
@@ -122,10 +122,10 @@ def test_what_is_deleted_from_between_others_is_counted(
     put(MANY, 2)
     batch = on_lane(lanes, keys, 1, 4)
 
-    deleter.delete(Batch(batch.requests, batch.epochs, gaps=frozenset({PARTITION})), same_redis=True)
+    deleter.delete(Batch(batch.entries, batch.epochs, gaps=frozenset({PARTITION})), same_redis=True)
 
     assert counted(lanes, keys) == standing(lanes, keys)
-    assert len(on_lane(lanes, keys).requests) == 3
+    assert len(on_lane(lanes, keys).entries) == 3
 
 
 def test_a_store_that_fills_a_lane_leaves_room_for_another(put: Put, lanes: redis.Redis, keys: Keys) -> None:

@@ -8,7 +8,7 @@ import redis
 from creditlane.lanes.keys import COMMAND_FIELD, Keys
 from creditlane.schemas.settings import Settings
 from creditlane.worker.lanes.deleter import MAX_ENTRIES_PER_CALL, Deleter
-from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.entries import Batch, parse_entry
 from creditlane.worker.lanes.redis_session import RedisFaults, RedisSession
 
 EPOCH = 5
@@ -44,12 +44,12 @@ def put(client: redis.Redis, keys: Keys, entries: dict[str, str], partition: int
 
 def batch_of(client: redis.Redis, keys: Keys, *partitions: int) -> Batch:
     """Read whole lanes."""
-    requests = [
-        parse_request(partition, entry, fields)
+    entries = [
+        parse_entry(partition, entry, fields)
         for partition in partitions or [PARTITION]
         for entry, fields in client.xrange(keys.lane(partition))
     ]
-    return Batch(requests, dict.fromkeys(partitions or [PARTITION], EPOCH))
+    return Batch(entries, dict.fromkeys(partitions or [PARTITION], EPOCH))
 
 
 def left(client: redis.Redis, keys: Keys, partition: int = PARTITION) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from creditlane.lanes.encoding import LaneCommand, Movement
 from creditlane.schemas.commands import Post, Reverse
 from creditlane.schemas.errors import CommandDeadLettered
 from creditlane.schemas.journal import JournalRow
-from creditlane.worker.lanes.entries import Batch, Request
+from creditlane.worker.lanes.entries import Batch, LaneEntry
 from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store import sizing
 from creditlane.worker.store.applier import Applier, CommandTimedOut
@@ -26,22 +26,22 @@ def account(number: int) -> str:
     return f"cca_{number:032x}"
 
 
-def movement(number: int, *, partition: int = 1, payload: bytes = b"x" * 200) -> Request:
+def movement(number: int, *, partition: int = 1, payload: bytes = b"x" * 200) -> LaneEntry:
     command = Movement("debit", "store_default", account(number), f"key {number}", 1, "r")
-    return Request(partition, b"%d-0" % number, payload, command, None, None, 0, keep=False)
+    return LaneEntry(partition, b"%d-0" % number, payload, command, None, None, 0, keep=False)
 
 
-def post(number: int, entries: int) -> Request:
+def post(number: int, entries: int) -> LaneEntry:
     sides = [
         {"account_id": account(each), "side": ("credit", "debit")[each % 2], "amount": 1} for each in range(entries)
     ]
     command = Post(store_id="store_default", entries=tuple(sides), reference="r", idempotency_key=f"p {number}")  # type: ignore[arg-type]
-    return Request(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
+    return LaneEntry(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
 
 
-def reversal(number: int) -> Request:
+def reversal(number: int) -> LaneEntry:
     command = Reverse(store_id="store_default", account_id=account(1), transaction_id=f"cct_{1:032x}{number + 1:x}")
-    return Request(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
+    return LaneEntry(1, b"%d-0" % number, b"x", cast("LaneCommand", command), None, None, 0, keep=False)
 
 
 def row_of(key: str) -> JournalRow:
@@ -108,7 +108,7 @@ def applier(store: Store, monkeypatch: pytest.MonkeyPatch) -> Applier:
 def apply_all(applier: Applier, batch: Batch) -> list[Outcome]:
     """Apply a batch to its end, as a worker does."""
     outcomes: list[Outcome] = []
-    while batch.requests:
+    while batch.entries:
         part = applier.apply(batch)
         outcomes += part
         batch = batch.after(len(part))
@@ -212,27 +212,27 @@ def test_what_took_long_makes_the_next_smaller_before_it_times_out(
 
 
 @pytest.mark.parametrize(("one", "seconds"), [(post(1, 2), 0.4), (movement(1), LEASE_SECONDS / 2)])
-def test_what_every_commit_takes_makes_the_parts_no_smaller_than_a_hundred_rows(one: Request, seconds: float) -> None:
+def test_what_every_commit_takes_makes_the_parts_no_smaller_than_a_hundred_rows(one: LaneEntry, seconds: float) -> None:
     """Given a standby that is far away, or a slow disk, then not every command pays for a commit of its own."""
     learnt = Sizing(lease_seconds=LEASE_SECONDS)
-    requests = [one] * 1_000
+    entries = [one] * 1_000
 
     for _ in range(100):
-        learnt.note_commit(learnt.first_part(requests), seconds, 0)
+        learnt.note_commit(learnt.first_part(entries), seconds, 0)
 
-    assert learnt.first_part(requests).rows == sizing.FEW_ROWS
+    assert learnt.first_part(entries).rows == sizing.FEW_ROWS
 
 
 def test_parts_that_time_outs_made_small_grow_again_where_every_commit_takes_long() -> None:
     learnt = Sizing(lease_seconds=LEASE_SECONDS)
-    requests = [post(1, 2)] * 1_000
-    while (part := learnt.first_part(requests)).requests > 1:
+    entries = [post(1, 2)] * 1_000
+    while (part := learnt.first_part(entries)).entries > 1:
         learnt.note_too_big(part)
 
     for _ in range(500):
-        learnt.note_commit(learnt.first_part(requests), 0.4, 0)
+        learnt.note_commit(learnt.first_part(entries), 0.4, 0)
 
-    assert learnt.first_part(requests).rows >= sizing.FEW_ROWS - 2
+    assert learnt.first_part(entries).rows >= sizing.FEW_ROWS - 2
 
 
 def test_a_wait_for_lanes_that_times_out_says_nothing_of_the_size(applier: Applier, store: Store) -> None:
@@ -281,7 +281,7 @@ def test_one_that_never_gets_through_alone_is_dead_lettered_while_others_do(appl
 
     tries = 0
     outcomes: list[Outcome] = []
-    while batch.requests:
+    while batch.entries:
         try:
             part = applier.apply(batch)
         except CommandTimedOut as timed_out:
@@ -322,8 +322,8 @@ def test_waiting_for_others_is_no_command_s_fault_however_long_it_took(
     applier = Applier(cast("LedgerStore", store), Sizing(lease_seconds=LEASE_SECONDS))
     store.takes, store.error = 0, error("waiting")
 
-    for requests in (4, 1):
-        batch = Batch([movement(number) for number in range(requests)], {1: 1})
+    for entries in (4, 1):
+        batch = Batch([movement(number) for number in range(entries)], {1: 1})
         for _ in range(sizing.MAX_TIMEOUTS_UNPROVEN + 1):
             with pytest.raises(error):
                 applier.apply(batch)
@@ -360,7 +360,7 @@ def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
 
 def test_nothing_is_committed_before_what_is_unreadable_is_buried(store: Store, applier: Applier) -> None:
     """Given a dead letter that cannot be stored, then the commands beside it are not committed without an answer."""
-    unreadable = Request(1, b"1-0", b"x", None, "no command", None, 0, keep=False)
+    unreadable = LaneEntry(1, b"1-0", b"x", None, "no command", None, 0, keep=False)
     store.dead_letter = Mock(side_effect=psycopg.errors.LockNotAvailable("waiting"))  # type: ignore[method-assign]
 
     with pytest.raises(psycopg.errors.LockNotAvailable):

@@ -13,7 +13,7 @@ from creditlane.lanes.encoding import encode_command
 from creditlane.lanes.keys import Keys
 from creditlane.schemas.commands import Credit
 from creditlane.worker.lanes import fences as worker_fences
-from creditlane.worker.lanes.entries import Batch, parse_request
+from creditlane.worker.lanes.entries import Batch, parse_entry
 from creditlane.worker.lanes.faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
 from creditlane.worker.lanes.heads import MAX_SAME_HEADS
 from creditlane.worker.lanes.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
@@ -183,7 +183,7 @@ def lane(partition: int) -> bytes:
 
 def entries_of(batch: Batch) -> list[tuple[int, int]]:
     """Return what was read as (partition, number of the entry)."""
-    return [(request.partition, int(request.lane_entry.partition(b"-")[0])) for request in batch.requests]
+    return [(entry.partition, int(entry.entry_id.partition(b"-")[0])) for entry in batch.entries]
 
 
 def test_entries_come_lane_by_lane_in_order(reader: LaneReader, streams: Streams) -> None:
@@ -372,7 +372,7 @@ def test_a_read_that_fails_leaves_nothing_under_way(reader: LaneReader, streams:
 def test_nothing_there_is_an_empty_batch(reader: LaneReader, ownership: Ownership) -> None:
     batch = reader.read({2: 5})
 
-    assert (batch.requests, dict(batch.epochs)) == ([], {})
+    assert (batch.entries, dict(batch.epochs)) == ([], {})
     assert not ownership.is_under_way(2, 5)
 
 
@@ -388,8 +388,8 @@ def test_busy_lanes_share_a_batch_evenly(reader: LaneReader, streams: Streams) -
 
     batch = reader.read(dict.fromkeys(range(4), 1))
 
-    assert len(batch.requests) == 100
-    assert {sum(request.partition == partition for request in batch.requests) for partition in range(4)} == {25}
+    assert len(batch.entries) == 100
+    assert {sum(entry.partition == partition for entry in batch.entries) for partition in range(4)} == {25}
 
 
 def test_a_batch_is_no_longer_than_its_limit(streams: Streams, make_reader: Callable[[int], LaneReader]) -> None:
@@ -402,7 +402,7 @@ def test_a_batch_is_no_longer_than_its_limit(streams: Streams, make_reader: Call
     streams.lanes = {lane(partition): list(range(10_000, 10_300)) for partition in epochs}
     streams.lanes[lane(0)] = list(range(10_000, 10_124))
 
-    assert len(reader.read(epochs).requests) == 8_000
+    assert len(reader.read(epochs).entries) == 8_000
 
 
 def test_reads_of_short_entries_ask_for_more_and_more(
@@ -413,7 +413,7 @@ def test_reads_of_short_entries_ask_for_more_and_more(
     reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
     streams.lanes = {lane(partition): list(range(1, 10_000)) for partition in range(64)}
 
-    batches = [len(reader.read(epochs).requests) for _ in range(3)]
+    batches = [len(reader.read(epochs).entries) for _ in range(3)]
 
     assert batches == [8_000] * 3
     assert streams.asked[0] == (FIRST_READ_ENTRIES // 64, 64)
@@ -468,7 +468,7 @@ def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
             read |= {partition for partition, _ in entries_of(reader.read(epochs))}
     assert read == set(range(64)) - {40}
     assert list(json.loads(metrics.encoded())["lane_faults"]) == ["40"]
-    assert [reader.read(epochs).requests for _ in range(9)] == [[]] * 9
+    assert [reader.read(epochs).entries for _ in range(9)] == [[]] * 9
 
     clock.now += RECHECK_TOO_LONG_SECONDS
     with pytest.raises(AnswerTooLong):
@@ -510,7 +510,7 @@ def test_a_read_that_breaks_off_by_any_fault_keeps_what_it_had(
     streams.reads_left = 1
     streams.fault = fault
 
-    assert len(reader.read(dict.fromkeys(range(12), 1)).requests) >= 12
+    assert len(reader.read(dict.fromkeys(range(12), 1)).entries) >= 12
     with pytest.raises(type(fault)):
         reader.read(dict.fromkeys(range(12), 1))
 
@@ -571,7 +571,7 @@ def test_long_entries_fill_a_batch_by_their_bytes(streams: Streams, make_reader:
 
     batch = reader.read({0: 1})
 
-    assert number <= len(batch.requests) < 2 * number
+    assert number <= len(batch.entries) < 2 * number
 
 
 def test_a_read_that_breaks_off_keeps_what_it_had(reader: LaneReader, streams: Streams, ownership: Ownership) -> None:
@@ -630,7 +630,7 @@ def test_what_is_held_back_comes_in_small_parts_lane_by_lane(reader: LaneReader,
     streams.lanes = {lane(2): list(range(1, 10)), lane(3): list(range(11, 20))}
     streams.payloads = dict.fromkeys(range(20), b"x" * (HELD_BYTES - 1000))
     epochs = {2: 1, 3: 1}
-    assert reader.read(epochs).requests == []
+    assert reader.read(epochs).entries == []
 
     parts = []
     while reader.holds_back:
@@ -656,7 +656,7 @@ def test_one_heavy_command_does_not_slow_down_what_its_store_sends_behind_it(
             for number in streams.lanes[lane(partition)]
         }
     while not reader.is_at_end:
-        assert reader.read(epochs).requests == []
+        assert reader.read(epochs).entries == []
 
     parts = []
     while reader.holds_back:
@@ -690,7 +690,7 @@ def test_long_entries_among_what_is_held_back_are_asked_for_few_at_once(
     streams.payloads = {number: command_of("store_a", number, heavy=number == 1) for number in numbers[:1_000]}
     streams.payloads |= dict.fromkeys(numbers[1000:], b'{"store_id":"store_a","x":"' + b"x" * 7900 + b'"}')
     while not reader.is_at_end:
-        assert reader.read({2: 1}).requests == []
+        assert reader.read({2: 1}).entries == []
     streams.asked.clear()
 
     while reader.holds_back:
@@ -710,7 +710,7 @@ def test_with_something_held_back_a_lane_is_read_on_from_its_place(
     streams.payloads = {1: command_of("store_a", 1, heavy=True), 2: command_of("store_b", 2)}
     ownership.finish(reader.read({2: 5}).epochs)
 
-    assert reader.read({2: 5}).requests == []
+    assert reader.read({2: 5}).entries == []
 
 
 def test_what_was_held_back_is_not_taken_for_a_lower_id(
@@ -720,7 +720,7 @@ def test_what_was_held_back_is_not_taken_for_a_lower_id(
     streams.lanes = {lane(2): [1]}
     streams.payloads = {1: command_of("store_a", 1, heavy=True)}
     streams.payloads |= {number: command_of("store_b", number) for number in (2, 3)}
-    assert reader.read({2: 5}).requests == []
+    assert reader.read({2: 5}).entries == []
     streams.lanes[lane(2)].append(2)
     assert entries_of(reader.read({2: 5})) == [(2, 2)]
     assert entries_of(reader.read_held({2: 5})) == [(2, 1)]
@@ -764,9 +764,9 @@ def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
     streams.spoilt, streams.lanes[lane(2)] = set(), [1, 3, 4]
     clock.now += RECHECK_SECONDS
     if is_under_way:
-        assert reader.read(epochs).requests == []
+        assert reader.read(epochs).entries == []
         ownership.finish(batch.epochs)
-    assert reader.read(epochs).requests == []
+    assert reader.read(epochs).entries == []
     assert entries_of(reader.read_held(epochs)) == [(2, 1), (2, 3), (2, 4)]
 
 
@@ -793,7 +793,7 @@ def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReade
     streams.payloads = {1: command_of("store_a", 1, heavy=True)}
     reader.read({2: 5, 3: 1})
 
-    assert reader.read_held({3: 1}).requests == []
+    assert reader.read_held({3: 1}).entries == []
     assert not reader.holds_back
 
 
@@ -821,10 +821,10 @@ def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReade
 )
 def test_only_a_well_formed_reply_field_names_a_producer(field: bytes, producer_id: str | None, number: int) -> None:
     """Given a reply field, when it is not what a producer writes, then nobody is told and no key is made of it."""
-    request = parse_request(3, b"1-0", [b"c", b"{}", b"r", field])
+    entry = parse_entry(3, b"1-0", [b"c", b"{}", b"r", field])
 
-    assert (request.producer_id, request.number) == (producer_id, number)
-    assert request.flaw is not None
+    assert (entry.producer_id, entry.number) == (producer_id, number)
+    assert entry.flaw is not None
 
 
 @pytest.mark.parametrize(
@@ -837,8 +837,8 @@ def test_only_a_well_formed_reply_field_names_a_producer(field: bytes, producer_
     ],
 )
 def test_a_request_without_a_command_keeps_every_byte(fields: list[bytes], payload: bytes, flaw: str) -> None:
-    request = parse_request(3, b"1-0", fields)
+    entry = parse_entry(3, b"1-0", fields)
 
-    assert request.command is None
-    assert request.payload == payload
-    assert flaw in (request.flaw or "")
+    assert entry.command is None
+    assert entry.payload == payload
+    assert flaw in (entry.flaw or "")

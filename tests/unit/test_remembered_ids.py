@@ -6,8 +6,8 @@ from creditlane.lanes import encoding
 from creditlane.lanes.encoding import MAX_COMMAND_BYTES, decode_command, encode_command
 from creditlane.schemas.commands import Debit
 from creditlane.schemas.errors import UndecodableCommand
-from creditlane.worker.lanes import entries as requests
-from creditlane.worker.lanes.entries import parse_request
+from creditlane.worker.lanes import entries
+from creditlane.worker.lanes.entries import parse_entry
 
 ANN = "cca_" + "a" * 32
 LONG = "a" * (MAX_COMMAND_BYTES // 2)
@@ -27,11 +27,11 @@ def test_an_id_that_is_too_long_is_no_more_remembered_than_it_is_one(name: str, 
 
 
 def test_a_producer_with_a_long_name_is_no_more_remembered_than_it_is_told() -> None:
-    parse_request(0, b"1-1", [b"c", GOOD, b"r", b"producer/1"])
-    remembered = requests._producer_id.cache_info
+    parse_entry(0, b"1-1", [b"c", GOOD, b"r", b"producer/1"])
+    remembered = entries._producer_id.cache_info
     before = remembered().currsize
 
-    request = parse_request(0, b"1-1", [b"c", GOOD, b"r", LONG.encode() + b"/1"])
+    entry = parse_entry(0, b"1-1", [b"c", GOOD, b"r", LONG.encode() + b"/1"])
 
-    assert request.producer_id is None
+    assert entry.producer_id is None
     assert remembered().currsize == before > 0

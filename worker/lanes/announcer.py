@@ -17,7 +17,7 @@ from ...schemas.errors import IdempotencyKeyMismatch
 from ...schemas.journal import ANNOUNCEMENT_VERSION, Announcement, Reply, encode_announcements
 from ..ledger.state import Outcome
 from . import scripts
-from .entries import Batch, Request
+from .entries import Batch, LaneEntry
 from .redis_session import is_of_wrong_type, is_out_of_memory
 
 #: Results in one message, so that a bound on messages is a bound on results too, about 200 bytes each.
@@ -56,7 +56,7 @@ class Announcer:
         Raises:
             redis.RedisError: Redis cannot be used now; announce again.
         """
-        decided = list(zip(batch.requests, outcomes, strict=True))
+        decided = list(zip(batch.entries, outcomes, strict=True))
         pipeline = self._client.pipeline(transaction=False)
         self._reply(pipeline, decided)
         self._keep(pipeline, decided)
@@ -81,7 +81,7 @@ class Announcer:
         Raises:
             redis.RedisError: Redis cannot be used now.
         """
-        producers = {request.producer_id for request in batch.requests if request.producer_id is not None}
+        producers = {entry.producer_id for entry in batch.entries if entry.producer_id is not None}
         pipeline = self._client.pipeline(transaction=False)
         for producer_id in producers:
             # Not deleted: what is added later must have higher ids than what was read.
@@ -89,13 +89,11 @@ class Announcer:
         if producers:
             pipeline.execute(raise_on_error=False)
 
-    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Outcome]]) -> None:
+    def _reply(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[LaneEntry, Outcome]]) -> None:
         replies: defaultdict[str, list[Reply]] = defaultdict(list)
-        for request, outcome in decided:
-            if request.producer_id is not None:
-                replies[request.producer_id].append(
-                    Reply(request.number, outcome.row, outcome.replayed, outcome.refusal)
-                )
+        for entry, outcome in decided:
+            if entry.producer_id is not None:
+                replies[entry.producer_id].append(Reply(entry.number, outcome.row, outcome.replayed, outcome.refusal))
         for producer_id, results in replies.items():
             key = self._keys.replies(producer_id)
             for start in range(0, len(results), MAX_RESULTS_PER_MESSAGE):
@@ -108,21 +106,19 @@ class Announcer:
                     )
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
-    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[Request, Outcome]]) -> None:
+    def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[LaneEntry, Outcome]]) -> None:
         kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
         if not self._keep_all_results:
             decided = [pair for pair in decided if pair[0].keep]
-        for request, outcome in decided:
-            command = request.command
+        for entry, outcome in decided:
+            command = entry.command
             if command is None:
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if outcome.refusal is None or outcome.refusal.code != IdempotencyKeyMismatch.code:
-                key = self._keys.result(request.partition, command.store_id, command.idempotency_key)
-                kept_result = Announcement(
-                    0, outcome.row, outcome.replayed, outcome.refusal, request.lane_entry.decode()
-                )
-                kept[request.partition].append((key, encode_announcements([kept_result])))
+                key = self._keys.result(entry.partition, command.store_id, command.idempotency_key)
+                kept_result = Announcement(0, outcome.row, outcome.replayed, outcome.refusal, entry.entry_id.decode())
+                kept[entry.partition].append((key, encode_announcements([kept_result])))
         settings = (self._result_ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
         for results in kept.values():
             for start in range(0, len(results), MAX_KEPT_PER_CALL):

@@ -19,7 +19,7 @@ import structlog
 from ...lanes.backlog import NO_STORE
 from ...lanes.keys import Keys
 from . import scripts
-from .entries import Batch, Request, parse_request
+from .entries import Batch, LaneEntry, parse_entry
 from .entry_ids import after
 from .redis_session import is_of_wrong_type
 
@@ -60,8 +60,8 @@ class Deleter:
         Raises:
             redis.RedisError: Redis cannot be used now; delete again.
         """
-        lanes: defaultdict[int, list[Request]] = defaultdict(list)
-        for partition, part in groupby(batch.requests, attrgetter("partition")):
+        lanes: defaultdict[int, list[LaneEntry]] = defaultdict(list)
+        for partition, part in groupby(batch.entries, attrgetter("partition")):
             # A lane may have been read in several goes.
             lanes[partition] += part
         answers = dict.fromkeys(lanes, _OTHER_HEAD)
@@ -79,7 +79,7 @@ class Deleter:
     def _keys_of(self, partition: int) -> list[str]:
         return [self._keys.lane(partition), self._keys.fence(partition), self._keys.backlog(partition)]
 
-    def _trim(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
+    def _trim(self, lanes: Mapping[int, list[LaneEntry]], epochs: Mapping[int, int]) -> dict[int, int]:
         answers = self._trim_heads(lanes, epochs)
         several = {partition: lanes[partition] for partition, answer in answers.items() if answer == _SEVERAL_STORES}
         if several:
@@ -87,39 +87,39 @@ class Deleter:
             answers |= self._trim_heads(several, epochs)
         return answers
 
-    def _trim_heads(self, lanes: Mapping[int, list[Request]], epochs: Mapping[int, int]) -> dict[int, int]:
+    def _trim_heads(self, lanes: Mapping[int, list[LaneEntry]], epochs: Mapping[int, int]) -> dict[int, int]:
         now = time.monotonic()
         pipeline = self._client.pipeline(transaction=False)
-        for partition, requests in lanes.items():
-            first, last = requests[0], requests[-1]
+        for partition, entries in lanes.items():
+            first, last = entries[0], entries[-1]
             self._delete_head(
                 keys=self._keys_of(partition),
                 args=[
-                    *(epochs[partition], first.lane_entry, last.lane_entry, last.payload, after(last.lane_entry)),
-                    *(_counts_by_store(requests) if self._several_until.get(partition, 0.0) > now else ()),
+                    *(epochs[partition], first.entry_id, last.entry_id, last.payload, after(last.entry_id)),
+                    *(_counts_by_store(entries) if self._several_until.get(partition, 0.0) > now else ()),
                 ],
                 client=pipeline,
             )
         answers = pipeline.execute(raise_on_error=False)
         return {partition: _answer(partition, answer) for partition, answer in zip(lanes, answers, strict=True)}
 
-    def _delete_by_id(self, partition: int, requests: list[Request], epoch: int) -> int:
+    def _delete_by_id(self, partition: int, entries: list[LaneEntry], epoch: int) -> int:
         """Delete entries between which others stand, which were not read with them."""
         keys = self._keys_of(partition)
         pipeline = self._client.pipeline(transaction=False)
-        for start in range(0, len(requests), MAX_ENTRIES_PER_CALL):
-            part = _each(requests[start : start + MAX_ENTRIES_PER_CALL])
+        for start in range(0, len(entries), MAX_ENTRIES_PER_CALL):
+            part = _each(entries[start : start + MAX_ENTRIES_PER_CALL])
             self._delete_entries(keys=keys, args=[epoch, *part], client=pipeline)
         return min([_answer(partition, answer) for answer in pipeline.execute(raise_on_error=False)])
 
-    def _delete_compared(self, partition: int, requests: list[Request], epoch: int, *, has_gaps: bool) -> int:
+    def _delete_compared(self, partition: int, entries: list[LaneEntry], epoch: int, *, has_gaps: bool) -> int:
         """Delete those entries that are still what was decided, by their ids."""
         keys = self._keys_of(partition)
         deleted = others = 0
         try:
-            for entries in self._entries_between(partition, requests[0], requests[-1]):
-                standing = _decided_among(entries, requests)
-                others += 0 if has_gaps else len(entries) - len(standing)
+            for raw in self._entries_between(partition, entries[0], entries[-1]):
+                standing = _decided_among(raw, entries)
+                others += 0 if has_gaps else len(raw) - len(standing)
                 if standing:
                     answer = int(self._delete_entries(keys=keys, args=[epoch, *_each(standing)]))
                     if answer == _FENCED:
@@ -131,44 +131,44 @@ class Deleter:
             _log.warning("Redis has given out ids again, keeping what is new", partition=partition, entries=others)
         return deleted
 
-    def _entries_between(self, partition: int, first: Request, last: Request) -> Iterator[list[StreamEntry]]:
+    def _entries_between(self, partition: int, first: LaneEntry, last: LaneEntry) -> Iterator[list[StreamEntry]]:
         """Yield what the lane has between these two, call by call."""
-        start = first.lane_entry
+        start = first.entry_id
         while True:
-            entries: list[StreamEntry] = self._client.execute_command(  # type: ignore[no-untyped-call]
-                "XRANGE", self._keys.lane(partition), start, last.lane_entry, "COUNT", MAX_ENTRIES_PER_CALL
+            raw: list[StreamEntry] = self._client.execute_command(  # type: ignore[no-untyped-call]
+                "XRANGE", self._keys.lane(partition), start, last.entry_id, "COUNT", MAX_ENTRIES_PER_CALL
             )
-            yield entries
-            if len(entries) < MAX_ENTRIES_PER_CALL:
+            yield raw
+            if len(raw) < MAX_ENTRIES_PER_CALL:
                 return
-            start = after(entries[-1][0])
+            start = after(raw[-1][0])
 
 
-def _decided_among(entries: Iterable[StreamEntry], requests: Iterable[Request]) -> list[Request]:
-    """Return those requests that stand among the entries as they were decided, to the last field."""
-    decided = {request.lane_entry: request for request in requests}
+def _decided_among(raw: Iterable[StreamEntry], entries: Iterable[LaneEntry]) -> list[LaneEntry]:
+    """Return those entries that stand on the lane as they were decided, to the last field."""
+    decided = {entry.entry_id: entry for entry in entries}
     return [
-        decided[entry]
-        for entry, fields in entries
-        if entry in decided and parse_request(decided[entry].partition, entry, fields or []) == decided[entry]
+        decided[entry_id]
+        for entry_id, fields in raw
+        if entry_id in decided and parse_entry(decided[entry_id].partition, entry_id, fields or []) == decided[entry_id]
     ]
 
 
-def _store_of(request: Request) -> str:
-    return NO_STORE if request.command is None else request.command.store_id
+def _store_of(entry: LaneEntry) -> str:
+    return NO_STORE if entry.command is None else entry.command.store_id
 
 
-def _each(requests: Iterable[Request]) -> Iterator[str | bytes | int]:
-    """Yield of each request what DELETE_ENTRIES wants to know."""
-    for request in requests:
-        yield from (request.lane_entry, _store_of(request), len(request.payload))
+def _each(entries: Iterable[LaneEntry]) -> Iterator[str | bytes | int]:
+    """Yield of each entry what DELETE_ENTRIES wants to know."""
+    for entry in entries:
+        yield from (entry.entry_id, _store_of(entry), len(entry.payload))
 
 
-def _counts_by_store(requests: list[Request]) -> Iterator[str | int]:
-    """Yield of each store that has some of the requests what DELETE_HEAD wants to know."""
+def _counts_by_store(entries: list[LaneEntry]) -> Iterator[str | int]:
+    """Yield of each store that has some of the entries what DELETE_HEAD wants to know."""
     lengths: defaultdict[str, list[int]] = defaultdict(list)
-    for request in requests:
-        lengths[_store_of(request)].append(len(request.payload))
+    for entry in entries:
+        lengths[_store_of(entry)].append(len(entry.payload))
     for store, of_store in lengths.items():
         yield from (store, len(of_store), sum(of_store))
 

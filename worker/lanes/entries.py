@@ -1,4 +1,4 @@
-"""What stands on a lane, taken apart: a request to decide, or bytes that are no command."""
+"""What stands on a lane, taken apart: a command to decide, or bytes that are no command."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_NUMBER_DIGITS = 18
 FIELDS_OF_MOST = 4
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class LaneEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a lane."""
 
     partition: int
     #: Id of the entry in the lane's stream.
-    lane_entry: bytes
+    entry_id: bytes
     #: The command as it stood on the lane.
     payload: bytes
     #: None if the payload is no command; `flaw` then says why.
@@ -40,7 +40,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 class Batch(msgspec.Struct, frozen=True):
     """What was read in one go, lane by lane, and the epochs under which the lanes were owned then."""
 
-    requests: list[Request]
+    entries: list[LaneEntry]
     epochs: Mapping[int, int]
     #: Number of the Redis session that it was read in; None if that is not known.
     session: int | None = None
@@ -48,30 +48,30 @@ class Batch(msgspec.Struct, frozen=True):
     gaps: frozenset[int] = frozenset()
 
     def first(self, count: int) -> Batch:
-        """Return its first requests as a batch of their own."""
-        requests = self.requests[:count]
-        partitions = {request.partition for request in requests}
+        """Return its first entries as a batch of their own."""
+        entries = self.entries[:count]
+        partitions = {entry.partition for entry in entries}
         epochs = {p: epoch for p, epoch in self.epochs.items() if p in partitions}
-        return msgspec.structs.replace(self, requests=requests, epochs=epochs)
+        return msgspec.structs.replace(self, entries=entries, epochs=epochs)
 
     def without(self, partitions: Collection[int]) -> Batch:
         """Return what is left of it without these lanes."""
-        requests = [request for request in self.requests if request.partition not in partitions]
+        entries = [entry for entry in self.entries if entry.partition not in partitions]
         epochs = {p: epoch for p, epoch in self.epochs.items() if p not in partitions}
-        return msgspec.structs.replace(self, requests=requests, epochs=epochs)
+        return msgspec.structs.replace(self, entries=entries, epochs=epochs)
 
     def after(self, count: int) -> Batch:
-        """Return what is left of it without its first requests. All its lanes stay noted until that is done."""
-        return msgspec.structs.replace(self, requests=self.requests[count:])
+        """Return what is left of it without its first entries. All its lanes stay noted until that is done."""
+        return msgspec.structs.replace(self, entries=self.entries[count:])
 
     def with_last(self, partition: int) -> Batch:
-        """Return it with the requests of one lane behind all others."""
-        requests = sorted(self.requests, key=lambda request: request.partition == partition)
-        return msgspec.structs.replace(self, requests=requests)
+        """Return it with the entries of one lane behind all others."""
+        entries = sorted(self.entries, key=lambda entry: entry.partition == partition)
+        return msgspec.structs.replace(self, entries=entries)
 
 
-def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Request:
-    """Return the request that a stream entry stands for. Never raises: whatever is wrong is in `flaw`."""
+def parse_entry(partition: int, entry_id: bytes, fields: list[bytes]) -> LaneEntry:
+    """Return what a stream entry stands for. Never raises: whatever is wrong is in `flaw`."""
     payload: bytes | None
     reply: bytes | None
     # As nearly all are written; to look at each field costs a tenth of all that is done here.
@@ -82,12 +82,12 @@ def parse_request(partition: int, lane_entry: bytes, fields: list[bytes]) -> Req
     producer_id, number = _parse_reply(reply)
     if payload is None:
         raw = b" ".join(fields)
-        return Request(partition, lane_entry, raw, None, "the entry has no field c", producer_id, number, keep)
+        return LaneEntry(partition, entry_id, raw, None, "the entry has no field c", producer_id, number, keep)
     try:
         command = decode_command(payload)
     except UndecodableCommand as error:
-        return Request(partition, lane_entry, payload, None, error.message, producer_id, number, keep)
-    return Request(partition, lane_entry, payload, command, None, producer_id, number, keep)
+        return LaneEntry(partition, entry_id, payload, None, error.message, producer_id, number, keep)
+    return LaneEntry(partition, entry_id, payload, command, None, producer_id, number, keep)
 
 
 def _values_of(fields: list[bytes]) -> tuple[bytes | None, bytes | None, bool]:

@@ -13,7 +13,7 @@ import msgspec
 
 from ...lanes.keys import COMMAND_FIELD
 from ..store.sizing import rows_of
-from .entries import Request, parse_request
+from .entries import LaneEntry, parse_entry
 from .entry_ids import before, order_of
 
 #: Bytes above which a command is heavy: a post of some fifty entries, or metadata of some pages.
@@ -32,7 +32,7 @@ MOST_HELD_ENTRIES = 1_536
 MORE_HELD_ENTRIES = 4
 
 #: An entry of a lane as Redis gives it. One that was deleted while it was read has no fields.
-Entry = tuple[bytes, list[bytes] | None]
+StreamEntry = tuple[bytes, list[bytes] | None]
 
 
 class _Sender(msgspec.Struct):
@@ -68,19 +68,19 @@ class HeldBack:
         """The lanes with something held back, the one first whose turn is longest ago."""
         return list(self._lanes)
 
-    def sift(self, partition: int, entries: Iterable[Entry]) -> list[Request]:
+    def sift(self, partition: int, raw: Iterable[StreamEntry]) -> list[LaneEntry]:
         """Return what of these entries is not held back, and note what is."""
         light = []
-        for lane_entry, fields in entries:
+        for entry_id, fields in raw:
             held, store_id = self._lanes.get(partition), _store_of(fields)
             if held is not None and store_id in held.stores:
                 continue
             if (len(fields[1]) if fields else 0) <= HEAVY_BYTES:
-                light.append(parse_request(partition, lane_entry, fields or []))
+                light.append(parse_entry(partition, entry_id, fields or []))
             elif held is None:
-                self._lanes[partition] = _HeldLane({store_id: order_of(lane_entry)}, before(lane_entry))
+                self._lanes[partition] = _HeldLane({store_id: order_of(entry_id)}, before(entry_id))
             else:
-                held.stores[store_id] = order_of(lane_entry)
+                held.stores[store_id] = order_of(entry_id)
         return light
 
     def start_of(self, partition: int) -> bytes:
@@ -92,9 +92,9 @@ class HeldBack:
         return self._lanes[partition].count
 
     def take(
-        self, partition: int, entries: Sequence[Entry], end: bytes, room: int = HELD_BYTES, *, needs_one: bool = True
-    ) -> tuple[list[Request], int]:
-        """Return the next requests that were held back, as many as there is room for, and the room that is left.
+        self, partition: int, raw: Sequence[StreamEntry], end: bytes, room: int = HELD_BYTES, *, needs_one: bool = True
+    ) -> tuple[list[LaneEntry], int]:
+        """Return the next entries that were held back, as many as there is room for, and the room that is left.
 
         At least one, however long it is, if one is needed; without room for the next one, none is left.
 
@@ -102,27 +102,27 @@ class HeldBack:
         was not held back is passed over: that was read when it came.
         """
         held, last, left = self._lanes[partition], order_of(end), room
-        requests: list[Request] = []
-        for lane_entry, fields in entries:
-            position = order_of(lane_entry)
+        entries: list[LaneEntry] = []
+        for entry_id, fields in raw:
+            position = order_of(entry_id)
             if position > last:
                 held.read_to = end
                 break
             first = held.stores.get(_store_of(fields))
             if first is not None and position >= first:
-                request = parse_request(partition, lane_entry, fields or [])
-                left -= len(request.payload) + rows_of(request) * HELD_ROW_BYTES
-                if left < 0 and (requests or not needs_one):
+                entry = parse_entry(partition, entry_id, fields or [])
+                left -= len(entry.payload) + rows_of(entry) * HELD_ROW_BYTES
+                if left < 0 and (entries or not needs_one):
                     break
-                requests.append(request)
-            held.read_to = lane_entry
-        _adapt(held, entries, room, left)
-        if requests or left >= 0:
+                entries.append(entry)
+            held.read_to = entry_id
+        _adapt(held, raw, room, left)
+        if entries or left >= 0:
             # Behind the other lanes, until it is their turn again.
             self._lanes[partition] = self._lanes.pop(partition)
         if order_of(held.read_to) >= last:
             self.release(partition)
-        return requests, max(0, left)
+        return entries, max(0, left)
 
     def release(self, partition: int) -> None:
         """Note that nothing is held back on this lane any more."""
@@ -134,18 +134,18 @@ class HeldBack:
             del self._lanes[partition]
 
 
-def _adapt(held: _HeldLane, entries: Sequence[Entry], room: int, left: int) -> None:
+def _adapt(held: _HeldLane, raw: Sequence[StreamEntry], room: int, left: int) -> None:
     """Ask for more at once where little was found in an answer that was short, and for few after a long one."""
-    length = sum(lengths_of(entries))
+    length = sum(lengths_of(raw))
     if length > max(room, HELD_BYTES):
         held.count = HELD_ENTRIES
-    elif len(entries) >= held.count and max(length, room - left) < room // 2:
+    elif len(raw) >= held.count and max(length, room - left) < room // 2:
         held.count = min(MOST_HELD_ENTRIES, held.count * MORE_HELD_ENTRIES)
 
 
-def lengths_of(entries: Sequence[Entry]) -> list[int]:
+def lengths_of(raw: Sequence[StreamEntry]) -> list[int]:
     """Return how long the command of each of these entries is."""
-    return [len(fields[1]) if fields else 0 for _, fields in entries]
+    return [len(fields[1]) if fields else 0 for _, fields in raw]
 
 
 def _store_of(fields: list[bytes] | None) -> str:

@@ -13,12 +13,12 @@ import structlog
 
 from ...lanes.keys import Keys
 from ..metrics import Metrics
-from .entries import Batch, Request, parse_request
+from .entries import Batch, LaneEntry, parse_entry
 from .entry_ids import is_lower
 from .faults import LaneFaults
 from .fences import Fences
 from .heads import LaneHeads
-from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_ALONE, Entry, HeldBack, lengths_of
+from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_ALONE, HeldBack, StreamEntry, lengths_of
 from .ownership import Ownership
 from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong, RedisFault
 
@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 class _Found(msgspec.Struct):
     """What one read has brought so far."""
 
-    requests: list[Request] = []
+    entries: list[LaneEntry] = []
     #: First entry of each lane that has any.
     firsts: dict[int, bytes] = {}
     #: Lanes that were asked.
@@ -127,7 +127,7 @@ class LaneReader:
             return Batch([], {})
         from_head = {partition for partition, start in starts.items() if start == _FROM_HEAD}
         self._heads.note_empty((found.asked & from_head) - found.firsts.keys())
-        batch = self._begin(found.requests, found.firsts.keys(), epochs)
+        batch = self._begin(found.entries, found.firsts.keys(), epochs)
         for partition, epoch in batch.epochs.items():
             self._heads.note_read((partition, epoch), found.firsts[partition], from_head=partition in from_head)
         return batch
@@ -140,7 +140,7 @@ class LaneReader:
         """
         epochs = self._readable(epochs)
         room = HELD_BYTES_ALONE if alone else HELD_BYTES
-        parts: dict[int, list[Request]] = {}
+        parts: dict[int, list[LaneEntry]] = {}
         to_read = READ_BYTES
         for partition in [partition for partition in self._held.partitions if partition in epochs]:
             # However little of it was held back, what is looked through takes its time as well.
@@ -151,14 +151,14 @@ class LaneReader:
             if not answer:
                 self._held.release(partition)
                 continue
-            entries, end = answer[0][1], self._cursors[partition, epochs[partition]]
-            requests, room = self._held.take(partition, entries, end, room, needs_one=not parts)
-            to_read -= sum(lengths_of(entries))
-            if requests:
-                parts[partition] = requests
-        for partition, requests in parts.items():
-            self._heads.note_read((partition, epochs[partition]), requests[0].lane_entry, from_head=False)
-        found = [request for requests in parts.values() for request in requests]
+            raw, end = answer[0][1], self._cursors[partition, epochs[partition]]
+            entries, room = self._held.take(partition, raw, end, room, needs_one=not parts)
+            to_read -= sum(lengths_of(raw))
+            if entries:
+                parts[partition] = entries
+        for partition, entries in parts.items():
+            self._heads.note_read((partition, epochs[partition]), entries[0].entry_id, from_head=False)
+        found = [entry for entries in parts.values() for entry in entries]
         return self._begin(found, parts.keys(), epochs, gaps=frozenset(parts))
 
     def _read_all(self, starts: Mapping[int, bytes], epochs: Mapping[int, int], block_ms: int, found: _Found) -> bool:
@@ -168,9 +168,9 @@ class LaneReader:
         # After answers that were too long by far not even one entry of every lane is asked for at once.
         if by_turns := step < len(lanes) or bool(suspects):
             lanes = dict(sorted(lanes.items(), key=lambda lane: self._turn_of(lane[0])))
-        while lanes and room > 0 and len(found.requests) < self._batch_limit:
+        while lanes and room > 0 and len(found.entries) < self._batch_limit:
             alone = next(iter(lanes)) in suspects
-            wanted = self._batch_limit - len(found.requests)
+            wanted = self._batch_limit - len(found.entries)
             # No more lanes than entries: what is above the limit would be a transaction of its own.
             at_once = 1 if alone else min(wanted, max(LANES_AT_ONCE, step // ENTRIES_A_LANE))
             group = dict(islice(lanes.items(), at_once)) if found.firsts or by_turns else lanes
@@ -191,14 +191,14 @@ class LaneReader:
                 self._faults.note_read_alone(self._last_turn)
             found.asked |= group.keys()
             number = length = longest = 0
-            for partition, entries in answer:
-                lengths = lengths_of(entries)
+            for partition, raw in answer:
+                lengths = lengths_of(raw)
                 longest = max(longest, *lengths)
-                found.requests += self._requests_of(partition, entries, heavy=max(lengths) > HEAVY_BYTES)
-                found.firsts.setdefault(partition, entries[0][0])
-                last = self._cursors[partition, epochs[partition]] = entries[-1][0]
-                number, length = number + len(entries), length + sum(lengths)
-                if len(entries) == count:
+                found.entries += self._entries_of(partition, raw, heavy=max(lengths) > HEAVY_BYTES)
+                found.firsts.setdefault(partition, raw[0][0])
+                last = self._cursors[partition, epochs[partition]] = raw[-1][0]
+                number, length = number + len(raw), length + sum(lengths)
+                if len(raw) == count:
                     # It may have more, for which it waits until all others have had as much.
                     lanes[partition] = last
             room -= length
@@ -230,7 +230,7 @@ class LaneReader:
 
     def _read_lanes(
         self, starts: Mapping[int, bytes], count: int, block_ms: int = 0
-    ) -> list[tuple[int, Sequence[Entry]]]:
+    ) -> list[tuple[int, Sequence[StreamEntry]]]:
         """Return what stands on each lane behind its start, so many entries of each at most. Empty lanes miss."""
         lanes = {self._keys.lane(partition).encode(): partition for partition in starts}
         arguments: list[bytes | str | int] = ["COUNT", count]
@@ -238,16 +238,16 @@ class LaneReader:
         arguments += ["BLOCK", block_ms] if block_ms else []
         arguments += ["STREAMS", *lanes, *starts.values()]
         response = self._client.execute_command("XREAD", *arguments) or []  # type: ignore[no-untyped-call]
-        return [(lanes[lane], entries) for lane, entries in response]
+        return [(lanes[lane], raw) for lane, raw in response]
 
-    def _requests_of(self, partition: int, entries: Sequence[Entry], *, heavy: bool) -> list[Request]:
+    def _entries_of(self, partition: int, raw: Sequence[StreamEntry], *, heavy: bool) -> list[LaneEntry]:
         if partition in self._held or heavy:
-            return self._held.sift(partition, entries)
-        return [parse_request(partition, lane_entry, fields or []) for lane_entry, fields in entries]
+            return self._held.sift(partition, raw)
+        return [parse_entry(partition, entry_id, fields or []) for entry_id, fields in raw]
 
     def _begin(
         self,
-        requests: list[Request],
+        entries: list[LaneEntry],
         read: AbstractSet[int],
         epochs: Mapping[int, int],
         *,
@@ -255,10 +255,10 @@ class LaneReader:
     ) -> Batch:
         if gaps is None:
             gaps = frozenset(partition for partition in read if partition in self._held)
-        partitions = {request.partition for request in requests} if gaps else read
+        partitions = {entry.partition for entry in entries} if gaps else read
         read_epochs = {partition: epochs[partition] for partition in partitions}
         self._ownership.begin(read_epochs)
-        return Batch(requests, read_epochs, self._session, gaps)
+        return Batch(entries, read_epochs, self._session, gaps)
 
     def _start_of(self, partition: int, epoch: int) -> bytes:
         # With nothing under way everything decided is deleted. Starting from the head then finds entries also if
@@ -315,7 +315,7 @@ class LaneReader:
                 pipeline.execute_command("XRANGE", self._keys.lane(partition), "-", "+", "COUNT", 1)  # type: ignore[no-untyped-call]
             # An error is one that reading meets as well.
             heads += [
-                entries[0][0] if entries and not isinstance(entries, Exception) else None
-                for entries in pipeline.execute(raise_on_error=False)
+                raw[0][0] if raw and not isinstance(raw, Exception) else None
+                for raw in pipeline.execute(raise_on_error=False)
             ]
         return heads

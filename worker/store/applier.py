@@ -1,4 +1,4 @@
-"""Gets every request of a batch decided: optimistically, else carefully, else bisected down to the one at fault.
+"""Gets every entry of a batch decided: optimistically, else carefully, else bisected down to the one at fault.
 
 A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well.
 """
@@ -19,7 +19,7 @@ from ...lanes.postgres.errors import error_text
 from ...lanes.routing import partition_of
 from ...schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
 from ...schemas.journal import Refusal
-from ..lanes.entries import Batch, Request
+from ..lanes.entries import Batch, LaneEntry
 from ..ledger.state import AddressedCommand, Outcome
 from .accounts import MAX_REMEMBERED_ACCOUNTS
 from .sizing import Cost, Sizing
@@ -98,34 +98,34 @@ class Applier:
         return self._store.take_outbox_written()
 
     def apply(self, batch: Batch) -> list[Outcome]:
-        """Return the outcomes of the batch's first requests, in order: of as many as fit into one transaction.
+        """Return the outcomes of the batch's first entries, in order: of as many as fit into one transaction.
 
         All of them are committed. The rest was not tried; it is a batch of its own.
 
         Raises:
             PartitionsLost: some lanes are another worker's now. Nothing was decided that is not stored; drop them and
                 apply the rest again.
-            CommandTimedOut: the first request does not get through. Apply what is on other lanes before it.
+            CommandTimedOut: the first entry does not get through. Apply what is on other lanes before it.
             psycopg.Error: Postgres cannot be used now. Apply the batch again.
         """
         while True:
-            part = self._sizing.first_part(batch.requests)
-            requests = batch.requests[: part.requests]
+            part = self._sizing.first_part(batch.entries)
+            entries = batch.entries[: part.entries]
             began = time.monotonic()
             try:
-                outcomes = self._decide(requests, batch.epochs)
+                outcomes = self._decide(entries, batch.epochs)
             except (psycopg.Error, TransactionTooLarge) as error:
                 if not self._is_too_big(error, time.monotonic() - began):
                     raise
-                self._note_too_big(part, requests[0], error)
-                if part.requests == 1 and self._sizing.note_lone_timeout(requests[0]):
-                    return [self._give_up(requests[0], batch.epochs, error)]
+                self._note_too_big(part, entries[0], error)
+                if part.entries == 1 and self._sizing.note_lone_timeout(entries[0]):
+                    return [self._give_up(entries[0], batch.epochs, error)]
                 if not isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
                     raise
-                if part.requests == 1:
-                    raise CommandTimedOut(requests[0].partition) from error
+                if part.entries == 1:
+                    raise CommandTimedOut(entries[0].partition) from error
             else:
-                self._note_commit(part, requests, outcomes)
+                self._note_commit(part, entries, outcomes)
                 return outcomes
 
     def _is_too_big(self, error: Exception, seconds: float) -> bool:
@@ -139,7 +139,7 @@ class Applier:
         was_cut = _is_cut(error) and seconds >= self._sizing.timeout_seconds
         return self._store.holds_lanes_since is not None and (isinstance(error, _TIMEOUTS) or was_cut)
 
-    def _note_too_big(self, part: Cost, first: Request, error: Exception) -> None:
+    def _note_too_big(self, part: Cost, first: LaneEntry, error: Exception) -> None:
         self._sizing.note_too_big(part)
         if isinstance(error, psycopg.errors.QueryCanceled | TransactionTooLarge):
             self._note_failure(error)
@@ -149,35 +149,35 @@ class Applier:
         self.expect_repeats()
         _log.warning(
             "transaction is too big, trying half of it",
-            requests=part.requests,
+            entries=part.entries,
             rows=part.rows,
             bytes=part.bytes,
             partition=first.partition,
-            lane_entry=first.lane_entry.decode("ascii", "replace"),
+            entry_id=first.entry_id.decode("ascii", "replace"),
             error=_reason(error),
         )
 
-    def _note_commit(self, part: Cost, requests: Sequence[Request], outcomes: Sequence[Outcome]) -> None:
+    def _note_commit(self, part: Cost, entries: Sequence[LaneEntry], outcomes: Sequence[Outcome]) -> None:
         since = self._store.holds_lanes_since
-        if since is not None and len(outcomes) == len(requests):
+        if since is not None and len(outcomes) == len(entries):
             self._sizing.note_commit(part, time.monotonic() - since, self._store.written_characters)
-        if part.requests == 1:
-            self._sizing.forget_lone(requests[0])
+        if part.entries == 1:
+            self._sizing.forget_lone(entries[0])
 
-    def _give_up(self, request: Request, epochs: Mapping[int, int], error: Exception) -> Outcome:
-        """Bury a request that never got through alone, unless an attempt was committed and we did not hear of it."""
-        command = request.command
+    def _give_up(self, entry: LaneEntry, epochs: Mapping[int, int], error: Exception) -> Outcome:
+        """Bury an entry that never got through alone, unless an attempt was committed and we did not hear of it."""
+        command = entry.command
         if command is not None and command.store_id in self._stores:
             account = self._stores[command.store_id], command.account_id
-            if self._store.is_decided(account, command, _lease_of(request, epochs)):
-                return self._attempt([request], epochs, careful=True)[0]
+            if self._store.is_decided(account, command, _lease_of(entry, epochs)):
+                return self._attempt([entry], epochs, careful=True)[0]
         reason = f"{_reason(error)}; it did not get through alone either"
-        return self._dead_letter(request, epochs, CommandDeadLettered.code, reason)
+        return self._dead_letter(entry, epochs, CommandDeadLettered.code, reason)
 
-    def _decide(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Outcome]:
+    def _decide(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int]) -> list[Outcome]:
         if self._careful_batches == 0:
             try:
-                return self._attempt(requests, epochs, careful=False)
+                return self._attempt(entries, epochs, careful=False)
             except (psycopg.errors.UniqueViolation, StaleAccount):
                 self.expect_repeats()
             except Exception as error:
@@ -185,128 +185,124 @@ class Applier:
                     raise
                 self.expect_repeats()
         self._careful_batches -= 1
-        return self._apply_carefully(requests, epochs)
+        return self._apply_carefully(entries, epochs)
 
-    def _learn_stores(self, requests: Sequence[Request]) -> None:
-        unknown = {request.command.store_id for request in requests if request.command} - self._stores.keys()
+    def _learn_stores(self, entries: Sequence[LaneEntry]) -> None:
+        unknown = {entry.command.store_id for entry in entries if entry.command} - self._stores.keys()
         if unknown:
             self._stores.update(self._store.find_stores(unknown))
 
-    def _apply_carefully(self, requests: Sequence[Request], epochs: Mapping[int, int]) -> list[Outcome]:
+    def _apply_carefully(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int]) -> list[Outcome]:
         collisions = 0
         while True:
             try:
-                outcomes = self._attempt(requests, epochs, careful=True)
+                outcomes = self._attempt(entries, epochs, careful=True)
             except Exception as error:
                 if not _is_commands_fault(error):
                     raise
                 collisions += isinstance(error, psycopg.errors.UniqueViolation | StaleAccount)
                 if collisions in {0, MAX_COLLISIONS}:
-                    return self._bisect(requests, epochs, error)
+                    return self._bisect(entries, epochs, error)
             else:
                 if any(outcome.replayed for outcome in outcomes):
                     self._careful_batches = CAREFUL_BATCHES
                 return outcomes
 
-    def _bisect(self, requests: Sequence[Request], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
-        """Bisect: do the halves one after the other, in order; a request that fails alone is the one at fault."""
-        if len(requests) == 1:
-            return [self._dead_letter(requests[0], epochs, CommandDeadLettered.code, _reason(error))]
-        half = len(requests) // 2
-        _log.warning("batch failed, splitting it", requests=len(requests), error=_reason(error))
-        outcomes = self._apply_carefully(requests[:half], epochs)
+    def _bisect(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
+        """Bisect: do the halves one after the other, in order; an entry that fails alone is the one at fault."""
+        if len(entries) == 1:
+            return [self._dead_letter(entries[0], epochs, CommandDeadLettered.code, _reason(error))]
+        half = len(entries) // 2
+        _log.warning("batch failed, splitting it", entries=len(entries), error=_reason(error))
+        outcomes = self._apply_carefully(entries[:half], epochs)
         if len(outcomes) < half:
             return outcomes
         try:
-            return [*outcomes, *self._apply_carefully(requests[half:], epochs)]
+            return [*outcomes, *self._apply_carefully(entries[half:], epochs)]
         except (psycopg.Error, CreditlaneError):
             # The first half is committed whatever became of the second, which meets the same again on its own.
             return outcomes
 
-    def _attempt(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
+    def _attempt(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
         try:
-            commands = self._addressed(requests)
+            commands = self._addressed(entries)
         except (KeyError, AttributeError):
-            return self._attempt_some(requests, epochs, careful=careful)
-        if len(commands) < len(requests):
-            return self._attempt_some(requests, epochs, careful=careful)
+            return self._attempt_some(entries, epochs, careful=careful)
+        if len(commands) < len(entries):
+            return self._attempt_some(entries, epochs, careful=careful)
         return self._store.transact(commands, epochs, careful=careful)
 
-    def _addressed(self, requests: Sequence[Request]) -> list[AddressedCommand]:
+    def _addressed(self, entries: Sequence[LaneEntry]) -> list[AddressedCommand]:
         """Return the commands with the accounts that they are for, without those that are misplaced.
 
         In one pass, for this is done for every command.
 
         Raises:
-            KeyError, AttributeError: a store is not known yet, or a request is unreadable.
+            KeyError, AttributeError: a store is not known yet, or an entry is unreadable.
         """
         stores, lane_of = self._stores, self._lane_of
         if lane_of is None:
             return [
-                ((stores[request.command.store_id], request.command.account_id), request.command)  # type: ignore[union-attr,misc]
-                for request in requests
+                ((stores[entry.command.store_id], entry.command.account_id), entry.command)  # type: ignore[union-attr,misc]
+                for entry in entries
             ]
         return [
             ((stores[command.store_id], command.account_id), command)  # type: ignore[union-attr,misc]
-            for request in requests
-            if lane_of((command := request.command).account_id) == request.partition  # type: ignore[union-attr]
+            for entry in entries
+            if lane_of((command := entry.command).account_id) == entry.partition  # type: ignore[union-attr]
         ]
 
-    def _attempt_some(self, requests: Sequence[Request], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
-        """Do as `_attempt` does, where some requests are unreadable, of a store that is not known yet, or misplaced."""
-        self._learn_stores(requests)
+    def _attempt_some(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int], *, careful: bool) -> list[Outcome]:
+        """Do as `_attempt` does, where some entries are unreadable, of a store that is not known yet, or misplaced."""
+        self._learn_stores(entries)
         readable = [
-            request
-            for request in requests
-            if request.command and request.command.store_id in self._stores and not self._is_misplaced(request)
+            entry
+            for entry in entries
+            if entry.command and entry.command.store_id in self._stores and not self._is_misplaced(entry)
         ]
         kept = set(map(id, readable))
         # Before the others, whose outcomes would be repeats if one of these could not be stored; twice adds nothing.
-        dead = {
-            id(request): self._dead_letter_unreadable(request, epochs)
-            for request in requests
-            if id(request) not in kept
-        }
+        dead = {id(entry): self._dead_letter_unreadable(entry, epochs) for entry in entries if id(entry) not in kept}
         decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
-        return [next(decided) if id(request) in kept else dead[id(request)] for request in requests]
+        return [next(decided) if id(entry) in kept else dead[id(entry)] for entry in entries]
 
-    def _dead_letter_unreadable(self, request: Request, epochs: Mapping[int, int]) -> Outcome:
-        if request.command is None:
-            return self._dead_letter(request, epochs, UndecodableCommand.code, request.flaw or "")
-        if self._is_misplaced(request):
-            return self._dead_letter(request, epochs, "wrong_lane", WRONG_LANE)
-        reason = f"store_id: there is no store {request.command.store_id!r}; create it, then replay this dead letter"
-        return self._dead_letter(request, epochs, "unknown_store", reason)
+    def _dead_letter_unreadable(self, entry: LaneEntry, epochs: Mapping[int, int]) -> Outcome:
+        if entry.command is None:
+            return self._dead_letter(entry, epochs, UndecodableCommand.code, entry.flaw or "")
+        if self._is_misplaced(entry):
+            return self._dead_letter(entry, epochs, "wrong_lane", WRONG_LANE)
+        reason = f"store_id: there is no store {entry.command.store_id!r}; create it, then replay this dead letter"
+        return self._dead_letter(entry, epochs, "unknown_store", reason)
 
-    def _is_misplaced(self, request: Request) -> bool:
+    def _is_misplaced(self, entry: LaneEntry) -> bool:
         """Return whether it stands on a lane that is not its account's.
 
         In order with the account's others it is not there, and who has their lane remembers the account as it was.
         """
-        lane_of, command = self._lane_of, request.command
-        return lane_of is not None and command is not None and lane_of(command.account_id) != request.partition
+        lane_of, command = self._lane_of, entry.command
+        return lane_of is not None and command is not None and lane_of(command.account_id) != entry.partition
 
-    def _dead_letter(self, request: Request, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
-        """Move a request to the dead letters, and return what its producer gets."""
-        command = request.command
+    def _dead_letter(self, entry: LaneEntry, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
+        """Move an entry to the dead letters, and return what its producer gets."""
+        command = entry.command
         letter: tuple[Any, ...] = (
             self._stores.get(command.store_id, 0) if command else 0,
-            _dead_letter_id(request),
-            request.partition,
-            request.lane_entry.decode("ascii", "replace"),
-            request.payload,
+            _dead_letter_id(entry),
+            entry.partition,
+            entry.entry_id.decode("ascii", "replace"),
+            entry.payload,
             command.idempotency_key if command else None,
             code,
             reason,
         )
         refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
-        self._store.dead_letter(letter, command, refusal, _lease_of(request, epochs))
-        _log.error("command dead-lettered", partition=request.partition, id=str(letter[1]), code=code, reason=reason)
+        self._store.dead_letter(letter, command, refusal, _lease_of(entry, epochs))
+        _log.error("command dead-lettered", partition=entry.partition, id=str(letter[1]), code=code, reason=reason)
         return Outcome(None, refusal=refusal)
 
 
-def _lease_of(request: Request, epochs: Mapping[int, int]) -> dict[int, int]:
-    return {request.partition: epochs[request.partition]} if epochs else {}
+def _lease_of(entry: LaneEntry, epochs: Mapping[int, int]) -> dict[int, int]:
+    return {entry.partition: epochs[entry.partition]} if epochs else {}
 
 
 def _is_cut(error: Exception) -> bool:
@@ -314,9 +310,9 @@ def _is_cut(error: Exception) -> bool:
     return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _CUT_CLASSES
 
 
-def _dead_letter_id(request: Request) -> UUID:
+def _dead_letter_id(entry: LaneEntry) -> UUID:
     """Return an id that a redelivery of the same entry gives again."""
-    seed = b"%d\0%b\0%b" % (request.partition, request.lane_entry, request.payload)
+    seed = b"%d\0%b\0%b" % (entry.partition, entry.entry_id, entry.payload)
     return UUID(bytes=blake2b(seed, digest_size=16, person=b"creditlane-dead").digest())
 
 

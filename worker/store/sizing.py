@@ -15,7 +15,7 @@ import msgspec
 from ...lanes.encoding import Movement
 from ...schemas.commands import Post
 from ...schemas.kinds import SPANNING_WORDS, Kind
-from ..lanes.entries import Request
+from ..lanes.entries import LaneEntry
 
 #: Most bytes of one transaction: what stands on the lanes and the rows that are written, as far as it can be told.
 MAX_TRANSACTION_BYTES = 8_000_000
@@ -36,7 +36,7 @@ GROWTH = 1.02
 MAX_LONE_TIMEOUTS = 4
 #: The same where nothing else was there to get through.
 MAX_TIMEOUTS_UNPROVEN = 10
-#: Requests whose time-outs are remembered: nothing is heard of those that another worker decides.
+#: Entries whose time-outs are remembered: nothing is heard of those that another worker decides.
 MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
@@ -46,9 +46,9 @@ _command_of, _payload_of = attrgetter("command"), attrgetter("payload")
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
-    """What some requests are taken to cost together."""
+    """What some entries are taken to cost together."""
 
-    requests: int
+    entries: int
     rows: int
     bytes: int
     #: There is a post or a reversal among them.
@@ -56,7 +56,7 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Lone(msgspec.Struct):
-    """A request that timed out alone."""
+    """An entry that timed out alone."""
 
     timeouts: int
     #: Transactions that were committed before its first time-out.
@@ -76,17 +76,15 @@ class Sizing:
         self._commits = 0
         self._lone: dict[tuple[int, bytes], _Lone] = {}
 
-    def first_part(self, requests: Sequence[Request]) -> Cost:
-        """Return how many of the first requests go into one transaction, at least one, and what they cost."""
-        whole = self._cost_of_plain(requests)
+    def first_part(self, entries: Sequence[LaneEntry]) -> Cost:
+        """Return how many of the first entries go into one transaction, at least one, and what they cost."""
+        whole = self._cost_of_plain(entries)
         if whole is not None and self._filling(whole) <= self._shares[False]:
             return whole
-        part = self._cost_of(requests[0])
-        for request in requests[1:]:
-            one = self._cost_of(request)
-            longer = Cost(
-                part.requests + 1, part.rows + one.rows, part.bytes + one.bytes, spans=part.spans or one.spans
-            )
+        part = self._cost_of(entries[0])
+        for entry in entries[1:]:
+            one = self._cost_of(entry)
+            longer = Cost(part.entries + 1, part.rows + one.rows, part.bytes + one.bytes, spans=part.spans or one.spans)
             if self._filling(longer) > self._shares[longer.spans]:
                 break
             part = longer
@@ -111,54 +109,54 @@ class Sizing:
         self._shrink(part, 0.5)
 
     def _shrink(self, part: Cost, factor: float, *, least: float = 0.0) -> None:
-        # There is nothing smaller than one request, so its own size says nothing of how many would get through.
-        if part.requests > 1:
+        # There is nothing smaller than one entry, so its own size says nothing of how many would get through.
+        if part.entries > 1:
             smaller = min(self._shares[part.spans], self._filling(part)) * factor
             self._shares[part.spans] = max(least, smaller)
 
-    def note_lone_timeout(self, request: Request) -> bool:
-        """Count a time-out of a request that was alone. Returns whether it is to blame, and not the environment."""
-        lone = self._lone.setdefault((request.partition, request.lane_entry), _Lone(0, self._commits))
+    def note_lone_timeout(self, entry: LaneEntry) -> bool:
+        """Count a time-out of an entry that was alone. Returns whether it is to blame, and not the environment."""
+        lone = self._lone.setdefault((entry.partition, entry.entry_id), _Lone(0, self._commits))
         lone.timeouts += 1
         if len(self._lone) > MAX_LONE:
             del self._lone[next(iter(self._lone))]
         others_get_through = self._commits > lone.commits
         return lone.timeouts >= (MAX_LONE_TIMEOUTS if others_get_through else MAX_TIMEOUTS_UNPROVEN)
 
-    def forget_lone(self, request: Request) -> None:
-        """Forget the time-outs of a request that is decided now."""
+    def forget_lone(self, entry: LaneEntry) -> None:
+        """Forget the time-outs of an entry that is decided now."""
         if self._lone:
-            self._lone.pop((request.partition, request.lane_entry), None)
+            self._lone.pop((entry.partition, entry.entry_id), None)
 
-    def _cost_of_plain(self, requests: Sequence[Request]) -> Cost | None:
+    def _cost_of_plain(self, entries: Sequence[LaneEntry]) -> Cost | None:
         """Return the cost of nothing but plain movements, which are nearly all there is: a row for each."""
-        if not set(map(type, map(_command_of, requests))) <= {Movement}:
+        if not set(map(type, map(_command_of, entries))) <= {Movement}:
             return None
-        count = len(requests)
-        length = sum(map(len, map(_payload_of, requests)))
+        count = len(entries)
+        length = sum(map(len, map(_payload_of, entries)))
         return Cost(count, count, length + int(count * self._row_bytes), spans=False)
 
-    def _cost_of(self, request: Request) -> Cost:
-        rows = rows_of(request)
-        return Cost(1, rows, len(request.payload) + int(rows * self._row_bytes), spans=spans_accounts(request))
+    def _cost_of(self, entry: LaneEntry) -> Cost:
+        rows = rows_of(entry)
+        return Cost(1, rows, len(entry.payload) + int(rows * self._row_bytes), spans=spans_accounts(entry))
 
     def _filling(self, part: Cost) -> float:
         """Return which share of its bounds a part fills; above 1 it is too much."""
         most_rows = self._most_rows(spans=part.spans)
-        return max(part.requests / self._batch_limit, part.rows / most_rows, part.bytes / MAX_TRANSACTION_BYTES)
+        return max(part.entries / self._batch_limit, part.rows / most_rows, part.bytes / MAX_TRANSACTION_BYTES)
 
     def _most_rows(self, *, spans: bool) -> int:
         return MAX_SPANNING_ROWS if spans else self._batch_limit
 
 
-def spans_accounts(request: Request) -> bool:
-    """Return whether the request's command may touch accounts of other lanes."""
-    return request.command is not None and request.command.kind in SPANNING_WORDS
+def spans_accounts(entry: LaneEntry) -> bool:
+    """Return whether the entry's command may touch accounts of other lanes."""
+    return entry.command is not None and entry.command.kind in SPANNING_WORDS
 
 
-def rows_of(request: Request) -> int:
-    """Return how many rows the request is taken to write."""
-    command = request.command
+def rows_of(entry: LaneEntry) -> int:
+    """Return how many rows the entry is taken to write."""
+    command = entry.command
     if command is None or type(command) is Movement:
         return 1
     if command.kind == _POST:
