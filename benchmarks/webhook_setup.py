@@ -57,8 +57,8 @@ class Children:
         self._logs: list[IO[bytes]] = []
         self.senders: list[subprocess.Popen[bytes]] = []
         self.receiver: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
-        self.received_path = directory / "received.log"
+        self.port: int = _free_port()
+        self.received_path: Path = directory / "received.log"
 
     def __enter__(self) -> Self:
         return self

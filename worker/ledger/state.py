@@ -43,7 +43,7 @@ class BatchState:
 
     def __init__(self, accounts: Mapping[AccountKey, AccountState]) -> None:
         #: At least every account that the batch names, `UNOPENED` where there is none. Brought up to date.
-        self.accounts = dict(accounts)
+        self.accounts: dict[AccountKey, AccountState] = dict(accounts)
         #: The rows that hold an idempotency key of the batch already. Brought up to date.
         self.known: dict[IdempotencyKey, JournalRow] = {}
         #: Entries of transactions that the batch wants to reverse, where they exist. Brought up to date.

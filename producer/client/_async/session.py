@@ -31,20 +31,22 @@ class AsyncSession:
     """The parts of the asyncio client, put together. Connects to nothing by itself."""
 
     def __init__(self, settings: Settings) -> None:
-        self.producer_id = new_producer_id()
-        self.keys = Keys(settings.redis_prefix)
-        self.numbers = CommandNumbers()
-        self.clocks = Clocks()
-        self.repeats = Repeats(self.clocks)
-        self.wire = AsyncRedisWire(settings.require_redis_url())
-        self.reader = AsyncLedgerReader(settings, self.clocks)
+        self.producer_id: str = new_producer_id()
+        self.keys: Keys = Keys(settings.redis_prefix)
+        self.numbers: CommandNumbers = CommandNumbers()
+        self.clocks: Clocks = Clocks()
+        self.repeats: Repeats = Repeats(self.clocks)
+        self.wire: AsyncRedisWire = AsyncRedisWire(settings.require_redis_url())
+        self.reader: AsyncLedgerReader = AsyncLedgerReader(settings, self.clocks)
         pending: PendingReplies[Future[Announcement]] = PendingReplies(new_future)
-        self.listener = AsyncListener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), pending)
-        self.sender = AsyncSender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
-        self.waiting = AsyncWaiting(
+        self.listener: AsyncListener = AsyncListener(
+            self.wire, ReplyStream(self.keys.replies(self.producer_id)), pending
+        )
+        self.sender: AsyncSender = AsyncSender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
+        self.waiting: AsyncWaiting = AsyncWaiting(
             self.wire, self.reader, pending, self.listener, self.keys, self.repeats, self.partitions
         )
-        self.settings = settings
+        self.settings: Settings = settings
         self._partitions: int | None = None
 
     async def partitions(self, deadline: float) -> int:

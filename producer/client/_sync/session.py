@@ -32,18 +32,20 @@ class Session:
     """The parts of the blocking client, put together. Connects to nothing by itself."""
 
     def __init__(self, settings: Settings) -> None:
-        self.producer_id = new_producer_id()
-        self.keys = Keys(settings.redis_prefix)
-        self.numbers = CommandNumbers()
-        self.clocks = Clocks()
-        self.repeats = Repeats(self.clocks)
-        self.wire = RedisWire(settings.require_redis_url())
-        self.reader = LedgerReader(settings, self.clocks)
+        self.producer_id: str = new_producer_id()
+        self.keys: Keys = Keys(settings.redis_prefix)
+        self.numbers: CommandNumbers = CommandNumbers()
+        self.clocks: Clocks = Clocks()
+        self.repeats: Repeats = Repeats(self.clocks)
+        self.wire: RedisWire = RedisWire(settings.require_redis_url())
+        self.reader: LedgerReader = LedgerReader(settings, self.clocks)
         pending: PendingReplies[Future[Announcement]] = PendingReplies(new_future)
-        self.listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), pending)
-        self.sender = Sender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
-        self.waiting = Waiting(self.wire, self.reader, pending, self.listener, self.keys, self.repeats, self.partitions)
-        self.settings = settings
+        self.listener: Listener = Listener(self.wire, ReplyStream(self.keys.replies(self.producer_id)), pending)
+        self.sender: Sender = Sender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
+        self.waiting: Waiting = Waiting(
+            self.wire, self.reader, pending, self.listener, self.keys, self.repeats, self.partitions
+        )
+        self.settings: Settings = settings
         self._partitions: int | None = None
 
     def partitions(self, deadline: float) -> int:

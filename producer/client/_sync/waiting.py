@@ -55,7 +55,7 @@ class Waiting:
         self._repeats = repeats
         self._partitions = partitions
         #: What is looked up together, see there.
-        self.ahead = ReadAhead()
+        self.ahead: ReadAhead = ReadAhead()
         self._poll_slots = Slots(MAX_POLL_WAITERS)
 
     def expect(self, number: int) -> Future[Announcement]:
