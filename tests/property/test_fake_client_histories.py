@@ -18,7 +18,7 @@ def balance(client: FakeClient, account_id: str) -> int | None:
         return None
 
 
-@settings(max_examples=500 if LONG else 60, deadline=None)
+@settings(max_examples=500 if LONG else 30, deadline=None)
 @given(history=histories(max_size=40))
 def test_every_answer_balance_and_entry_is_the_naive_ledgers(history: list[Sent]) -> None:
     """Given any history, when it is sent through a client without servers, then each answer and balance is right."""
