@@ -142,7 +142,7 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def told_code(code: str) -> str:
+def public_code(code: str) -> str:
     """Return the code that callers get for an error's own."""
     return _SAME_CODES.get(code, code)
 
@@ -154,7 +154,7 @@ def not_found(param: str = "id") -> Problem:
 
 def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Problem:
     """Return the problem for a command that the ledger decided against."""
-    code = told_code(error.code)
+    code = public_code(error.code)
     if code not in CODES:
         code = "internal_error"
     message = None if code == NOT_FOUND else error.message
@@ -163,7 +163,7 @@ def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Probl
 
 def problem_of(error: CreditlaneError) -> Problem:
     """Return the problem for an error of the producer."""
-    code = told_code(error.code)
+    code = public_code(error.code)
     if isinstance(error, ConfigurationError):
         # To send the request again helps as soon as the server can be reached, but not before somebody grants rights.
         code = "internal_error" if isinstance(error, DeniedByRole) else "unavailable"

@@ -10,7 +10,7 @@ import creditlane
 from creditlane import AsyncClient, Client
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.producer.api.batch_lines import LINES, lines_by_word
-from creditlane.producer.api.errors import CODES, told_code
+from creditlane.producer.api.errors import CODES, public_code
 from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
 from creditlane.schemas.errors import Rejected
@@ -114,7 +114,7 @@ def test_a_record_reads_back_what_was_asked_for(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
 def test_callers_are_told_every_rejection_of_a_kind(kind: Kind) -> None:
     for rejection in kind.record.rejections:
-        assert told_code(rejection.code) in CODES
+        assert public_code(rejection.code) in CODES
 
 
 def test_every_event_that_an_applied_row_can_make_is_named_by_a_kind() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HOUR_SECONDS = 3_600
 
 
-class Kind(NamedTuple):
+class JobKind(NamedTuple):
     """A kind of job."""
 
     #: The module of `tasks` whose function `perform` does it.
@@ -32,12 +32,12 @@ class Kind(NamedTuple):
         return cast("Callable[[Run], Outcome]", module.perform)
 
 
-KINDS: dict[str, Kind] = {
-    "statistics": Kind("statistics", "* * * * *", HOUR_SECONDS, "count what `status` shows of each store"),
-    "verify-recent": Kind("verify_recent", "*/10 * * * *", 2 * HOUR_SECONDS, "prove the rows that are new"),
-    "verify": Kind("verify_whole", "30 2 * * *", 24 * HOUR_SECONDS, "prove the whole ledger"),
-    "retention": Kind("retention", "15 * * * *", 6 * HOUR_SECONDS, "forget what is over and old"),
-    "export": Kind("exports", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
+KINDS: dict[str, JobKind] = {
+    "statistics": JobKind("statistics", "* * * * *", HOUR_SECONDS, "count what `status` shows of each store"),
+    "verify-recent": JobKind("verify_recent", "*/10 * * * *", 2 * HOUR_SECONDS, "prove the rows that are new"),
+    "verify": JobKind("verify_whole", "30 2 * * *", 24 * HOUR_SECONDS, "prove the whole ledger"),
+    "retention": JobKind("retention", "15 * * * *", 6 * HOUR_SECONDS, "forget what is over and old"),
+    "export": JobKind("exports", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
 }
 
 #: The kinds that become due by themselves.

@@ -25,7 +25,7 @@ Sequence = Annotated[
 OptionalSequence = Annotated[Sequence | None, Field(description="Null: nothing was decided.")]
 AccountId = Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
 CustomerId = Annotated[str, Field(examples=["cust_42"])]
-Kind = Annotated[str, Field(description="What was asked for.", examples=["debit"])]
+KindText = Annotated[str, Field(description="What was asked for.", examples=["debit"])]
 IdempotencyKey = Annotated[str, Field(description="The key under which it was sent.", examples=["job_77"])]
 
 
@@ -107,7 +107,7 @@ class RejectedCommandObject(BaseModel):
 
     object: Literal["command"]
     idempotency_key: IdempotencyKey
-    kind: Kind
+    kind: KindText
     account_id: AccountId
     customer_id: Annotated[str | None, Field(description="Null: there is no such account.", examples=["cust_42"])]
     reference: Annotated[str | None, Field(description="Null: the command has none.", examples=["job_77"])]

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from ....schemas.kinds import Kind
-from ..errors import CODES, REPLAY_HEADER, Problem, detail_of, told_code
+from ..errors import CODES, REPLAY_HEADER, Problem, detail_of, public_code
 from ..models.ledger import COMMAND_EXAMPLE, ErrorBody, QueuedCommand, without_null
 from .events import events_sent
 
@@ -67,7 +67,7 @@ def writing(model: type[BaseModel], status: int, *codes: str) -> Responses:
 
 def deciding(kind: Kind, model: type[BaseModel], *codes: str) -> Responses:
     """Return the responses of an operation that puts a command of this kind on a lane; these codes beside its own."""
-    own = (told_code(rejection.code) for rejection in kind.record.rejections)
+    own = (public_code(rejection.code) for rejection in kind.record.rejections)
     return writing(model, kind.record.http_status, *own, *codes)
 
 

@@ -15,7 +15,7 @@ from creditlane.worker.jobs import process, runs, scheduler
 from creditlane.worker.jobs import registry as kinds
 from creditlane.worker.jobs import scheduled_commands as due_commands
 from creditlane.worker.jobs.database import Connection
-from creditlane.worker.jobs.registry import Kind
+from creditlane.worker.jobs.registry import JobKind
 from creditlane.worker.jobs.runs import Outcome, Run
 from creditlane.worker.jobs.tasks import exports
 
@@ -62,10 +62,10 @@ def hold(name: str) -> None:
 def install(patch: Any) -> None:
     """Put the tests' kinds in the place of the real ones; `patch` is pytest's, or just sets."""
     tried = {
-        COUNT: Kind(MODULE, "* * * * *", 60, "make a row"),
-        HOLD: Kind(MODULE, None, 60, "wait"),
-        STUMBLE: Kind(MODULE, None, 60, "fail once"),
-        "export": Kind("exports", None, 60, "the real one, in small pieces"),
+        COUNT: JobKind(MODULE, "* * * * *", 60, "make a row"),
+        HOLD: JobKind(MODULE, None, 60, "wait"),
+        STUMBLE: JobKind(MODULE, None, 60, "fail once"),
+        "export": JobKind("exports", None, 60, "the real one, in small pieces"),
     }
     scheduled = {COUNT: "* * * * *"}
     patch(sys.modules, f"creditlane.worker.jobs.tasks.{MODULE}", sys.modules[__name__])
