@@ -48,7 +48,7 @@ local function count_alone(backlog, deleted)
 end
 """
 
-#: Defines a function that tells what a lane has no room for, before a store's commands are put there: "commands" or
+#: Defines a function that returns what a lane has no room for, before a store's commands are put there: "commands" or
 #: "bytes" of anybody, "store commands" or "store bytes" of this store; nil if there is room for `least` commands.
 #: A store may have `share` times as much there as is free (0: as much as anybody). What is on the lane is judged, not
 #: what comes, so that nothing is too large for ever.

@@ -100,7 +100,7 @@ def encode_command(command: Command, store_id: str) -> bytes:
         fields[name] = str(value) if type(value) is int else value
     fields["store_id"] = store_id
     if metadata := fields.get("metadata"):
-        # One order, whatever Postgres makes of it: the digest of the bytes tells a replay from another request.
+        # One order, whatever Postgres makes of it: by the digest of the bytes a replay is known from another request.
         fields["metadata"] = dict(sorted(cast("dict[str, str]", metadata).items()))
     if isinstance(command, Post):
         fields["entries"] = [{**entry.__dict__, "amount": str(entry.amount)} for entry in command.entries]
@@ -161,7 +161,7 @@ def _command_of(data: bytes) -> LaneCommand:
 
 
 def fingerprint(encoded: bytes) -> str:
-    """Return a short digest of an encoded command: what tells a replay from another request under the same key.
+    """Return a short digest of an encoded command: by which a replay is known from another request under the same key.
 
     Where its result is sent is no part of what was asked for, and the journal does not keep it.
     """

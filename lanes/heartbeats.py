@@ -156,7 +156,7 @@ def _opened(path: Path) -> Iterator[int | None]:
 
 
 def _is_left(descriptor: int) -> bool:
-    """Tell whether nobody holds the heartbeat. The system lets go of it when its process ends, however that ends."""
+    """Return whether nobody holds the heartbeat. The system lets go of it when its process ends, however that ends."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -61,7 +61,7 @@ class LogStream(io.TextIOBase):
         """Do nothing: nothing is kept back."""
 
     def isatty(self) -> bool:
-        """Tell whether a person may be watching."""
+        """Return whether a person may be watching."""
         return self._descriptor is not None and os.isatty(self._descriptor)
 
     def fileno(self) -> int:
@@ -82,7 +82,7 @@ class LogStream(io.TextIOBase):
         return json.dumps({"event": "log lines were lost", "level": "warning", "lines": self._lost}) + "\n"
 
     def _put(self, text: str) -> bool:
-        """Write the text, and tell whether that succeeded."""
+        """Write the text, and return whether that succeeded."""
         try:
             if self._descriptor is not None:
                 return self._put_bytes(self._descriptor, text.encode(errors="backslashreplace"))

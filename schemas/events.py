@@ -1,4 +1,4 @@
-"""The events that webhooks tell of, and the ids of events and endpoints. No driver, no HTTP."""
+"""The events that webhooks send, and the ids of events and endpoints. No driver, no HTTP."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_URL_CHARACTERS = 2_000
 
 
 def event_id(store_id: int, account_id: str, seq: int, event_type: str) -> UUID:
-    """Return the id of what this journal row tells: always the same, so that a repetition is known as one."""
+    """Return the id of the event of this journal row: always the same, so that a repetition is known as one."""
     seed = f"{store_id}\0{account_id}\0{seq}\0{event_type}".encode()
     return UUID(bytes=hashlib.blake2b(seed, digest_size=16, person=b"creditlane-evnt").digest())
 

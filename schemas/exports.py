@@ -12,7 +12,7 @@ from .identifiers import STORE_ID_PATTERN
 
 ExportFormat = Literal["csv", "parquet"]
 
-#: What ends the name of a file in which no cell is a formula, for programs that run them. The name is all that tells.
+#: What ends the name of a file in which no cell is a formula, for programs that run them. The name alone says so.
 SPREADSHEET_SUFFIX = "-spreadsheet.csv"
 
 #: A moment, in UTC.

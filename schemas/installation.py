@@ -118,7 +118,7 @@ def check_installation(row: tuple[str, int] | None, configured_partitions: int |
 
 
 def is_ahead(name: str) -> bool:
-    """Tell whether a newer version has made the schema, in a way that this code works with all the same."""
+    """Return whether a newer version has made the schema, in a way that this code works with all the same."""
     found = Revision.parse(name)
     return found is not None and found.number > _NEWEST_KNOWN and found.since <= _NEWEST_KNOWN
 

@@ -7,7 +7,7 @@ Announcements cross releases: while an installation is upgraded, workers of one 
 read, both ways round. So the fields of `JournalRow`, `Refusal` and `Announcement`, JSON arrays on the wire, are only
 ever appended to, each new one with a default; none is removed, moved, or given another meaning. Who is older skips what
 it does not know, who is newer takes the default for what is missing. Beside the bytes stands the version that they were
-written in, `ANNOUNCEMENT_VERSION`, which goes up by one with what is appended, and by which a reader tells a value that
+written in, `ANNOUNCEMENT_VERSION`, which goes up by one with what is appended, and by which a reader knows a value that
 was left empty from one that its writer did not know. What cannot be appended becomes a field of its own in the stream's
 entry: one release writes both, the next stops to write the old one. A test holds the bytes of every version.
 """

@@ -103,7 +103,7 @@ class KindRecord(NamedTuple):
     status_after: Status | None = None
     #: It may touch accounts beside the one that it is addressed to, and their lanes.
     spans_accounts: bool = False
-    #: What was asked for, by the names in `Command.content_fields`, as the journal row that it left tells it.
+    #: What was asked for, by the names in `Command.content_fields`, as the journal row that it left has it.
     content_of: Callable[[JournalRow], Content] = _stored_content
 
 
@@ -234,7 +234,7 @@ def checked(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
 
 KIND_OF_WORD: Mapping[str, Kind] = checked(Kind)
 MODELS: tuple[type[Command], ...] = tuple(kind.record.model for kind in Kind)
-#: One of the models, told apart by the field `kind`. A value and no name for annotations, which would be a list again.
+#: One of the models, known by the field `kind`. A value and no name for annotations, which would be a list again.
 ANY_MODEL: Any = Union[MODELS]  # noqa: UP007  # made of what is known when this is imported
 #: The kinds whose commands may touch several accounts.
 SPANNING = frozenset(kind for kind in Kind if kind.record.spans_accounts)

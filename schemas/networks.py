@@ -1,6 +1,6 @@
 """Which addresses webhooks may reach: public ones by https, and what an operator allows; never what one denies.
 
-Judged when an endpoint is made, as far as its URL tells, and again for every address that is connected to. Pure:
+Judged when an endpoint is made, as far as its URL shows, and again for every address that is connected to. Pure:
 nothing is resolved here.
 """
 
@@ -150,7 +150,7 @@ def _is_among(address: Address, networks: tuple[Network, ...]) -> bool:
 
 
 def _is_public(address: Address) -> bool:
-    """Tell whether anybody on the internet could reach this address, and nothing special is there."""
+    """Return whether anybody on the internet could reach this address, and nothing special is there."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_V4)
     return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)

@@ -69,7 +69,7 @@ def as_role(url: str, role: str) -> str:
 
 
 def _is_escaped(url: str) -> bool:
-    """Tell whether a URL has no @ but the one after the user and those in its query."""
+    """Return whether a URL has no @ but the one after the user and those in its query."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return True

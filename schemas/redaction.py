@@ -47,7 +47,7 @@ def redacted(text: str) -> str:
 
 def keep_secret(*values: str) -> None:
     """Let `redacted` take these values out from now on, in this process."""
-    global _any_known, _known  # noqa: PLW0603  # what a process must not tell is one for all of it
+    global _any_known, _known  # noqa: PLW0603  # what a process must not show is one for all of it
     new = {value for value in values if len(value) >= LEAST_CHARACTERS} - set(_known)
     if not new:
         return

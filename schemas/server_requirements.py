@@ -1,4 +1,4 @@
-"""What a Postgres and a Redis must be for Creditlane, judged from what they tell of themselves. Pure.
+"""What a Postgres and a Redis must be for Creditlane, judged from what they report of themselves. Pure.
 
 Judged here alone: every process asks at its start, `creditlane status` and `/readyz` whenever they are asked. What
 cannot work is refused; a warning is of what works until the servers are full or are started anew. Either is one line
@@ -44,7 +44,7 @@ def check_postgres(encoding: str | None, version: int) -> None:
 
 
 def check_redis(info: Mapping[str, object]) -> list[str]:
-    """Judge a Redis by its answer to INFO, and return what to warn of. What it does not tell is taken for right.
+    """Judge a Redis by its answer to INFO, and return what to warn of. What it does not report is taken for right.
 
     Raises:
         ConfigurationError: it cannot have the lanes.

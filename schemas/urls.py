@@ -30,7 +30,7 @@ _matches = re.compile(URL_PATTERN).fullmatch
 
 
 def is_target_url(text: str) -> bool:
-    """Tell whether the text has the form of a webhook's URL."""
+    """Return whether the text has the form of a webhook's URL."""
     return len(text) <= MAX_URL_CHARACTERS and _matches(text) is not None
 
 

@@ -58,7 +58,7 @@ class SecretKeys:
         raise SecretUnreadable
 
     def is_current(self, kept: str) -> bool:
-        """Tell whether the secret is kept as it would be kept now."""
+        """Return whether the secret is kept as it would be kept now."""
         if not self._keys:
             return not is_sealed(kept)
         return is_sealed(kept) and _opened(self._keys[0], kept) is not None
@@ -80,7 +80,7 @@ def _keys_of(text: str) -> SecretKeys:
 
 
 def is_sealed(kept: str) -> bool:
-    """Tell whether the secret is kept sealed."""
+    """Return whether the secret is kept sealed."""
     return kept.startswith(SEALED_PREFIX)
 
 

@@ -201,7 +201,7 @@ class FakeWebhooks(Webhooks):
             done.append(_without_body(changed))
         return done
 
-    def _run(self, operation: object) -> NoReturn:  # noqa: ARG002  whatever it is
+    def _run(self, statement: object) -> NoReturn:  # noqa: ARG002  whatever it is
         raise CreditlaneError("this method of the webhooks has no form without servers")
 
     def _endpoints(self) -> StoreWebhooks:

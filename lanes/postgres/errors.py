@@ -103,7 +103,7 @@ def _refusal(error: psycopg.Error, parts: Sequence[Part]) -> CreditlaneError | N
 
 
 def was_cut(session: AnySession, error: psycopg.OperationalError) -> bool:
-    """Tell whether the error is the session's end, which says nothing of the next one."""
+    """Return whether the error is the session's end, which says nothing of the next one."""
     return session.closed and not isinstance(error, ServerSilent)
 
 

@@ -274,7 +274,7 @@ def _prefix_of(session: PostgresSession, owner: str) -> str | None:
 
 @contextmanager
 def _needing(session: PostgresSession, what: str) -> Iterator[None]:
-    """Tell what was missing when Postgres denies something."""
+    """Raise what was missing when Postgres denies something."""
     user = _value(session, "select current_user::text")
     try:
         yield

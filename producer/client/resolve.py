@@ -26,7 +26,7 @@ from ...schemas.kinds import Kind, content_of_row
 from ...schemas.results import Result, result_of_refusal, result_of_row
 from ...schemas.statuses import Status
 from ...schemas.tickets import Ticket
-from ..ledger.command_reads import DeadLetter
+from ..ledger.command_reads import DeadLetterRow
 
 #: By how much the clocks of Redis and Postgres may differ, in milliseconds.
 MAX_CLOCK_DIFFERENCE_MS = 1_000
@@ -58,7 +58,7 @@ def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
     return ticket
 
 
-def resolve(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter]) -> Result | None:
+def resolve(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetterRow]) -> Result | None:
     """Return what became of the ticket's command; None if it is not decided as far as these rows show."""
     if row is not None:
         return _result_of(ticket, row)
@@ -77,10 +77,10 @@ def keys_of(ticket: Ticket) -> list[str]:
 
 
 def resolve_all(
-    tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetter]
+    tickets: Sequence[Ticket], rows: Mapping[str, JournalRow], letters: Iterable[DeadLetterRow]
 ) -> list[Result | None]:
     """Return what became of each ticket's command, from rows by key and the dead letters of all, oldest first."""
-    by_key: dict[str, list[DeadLetter]] = {}
+    by_key: dict[str, list[DeadLetterRow]] = {}
     for letter in letters:
         by_key.setdefault(letter.idempotency_key, []).append(letter)
     return [
@@ -175,7 +175,7 @@ def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Ac
     )
 
 
-def _own_letters(ticket: Ticket, letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+def _own_letters(ticket: Ticket, letters: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
     """Return the dead letters that are this request, if the ticket's own lane entry is among them.
 
     Another letter of the same request may stem from an earlier attempt, while the ticket's entry is still queued.

@@ -24,7 +24,7 @@ where s.public_id = %(store)s and j.idempotency_key = any(%(keys)s)
 """  # noqa: S608  # the columns are constants
 
 #: Dead letters of these keys, oldest first, also those of a store that did not exist, which are under number 0: whose
-#: they are, the payload tells. Walks the index (store_id, idempotency_key).
+#: they are, the payload says. Walks the index (store_id, idempotency_key).
 FIND_DEAD_LETTERS = """
 select d.idempotency_key, d.lane_entry, d.payload, d.reason, d.replayed_at is not null
 from dead_letters d
@@ -44,8 +44,8 @@ where s.public_id = %(store)s and j.account_id = %(first_account)s and j.seq = %
 """  # noqa: S608
 
 
-class DeadLetter(NamedTuple):
-    """What a dead letter tells about the command that it holds."""
+class DeadLetterRow(NamedTuple):
+    """What a dead letter says of the command that it holds."""
 
     idempotency_key: str
     lane_entry: str

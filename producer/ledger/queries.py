@@ -160,7 +160,7 @@ where %(at)s > clock_timestamp() and latest.created_at > clock_timestamp()
 def list_transactions(*, after: bool, before: bool) -> str:
     """Return the statement for a page of the first entries of a reference's transactions."""
     conditions = ["j.store_id = %(store)s and j.reference = %(reference)s and j.seq > 0 and j.transaction_seq is null"]
-    # The moment alone bounds the range of the index; the rest tells apart what happened in one batch.
+    # The moment alone bounds the range of the index; the rest keeps apart what happened in one batch.
     if after:
         conditions.append("j.created_at <= %(after_at)s")
         conditions.append("(j.created_at, j.account_id, j.seq) < (%(after_at)s, %(after)s::uuid, %(after_seq)s)")

@@ -12,13 +12,13 @@ MAX_CONNECTIONS = 4
 STATEMENT_TIMEOUT_SECONDS = 5
 #: How long one statement of an operator's command may take, in seconds.
 OPERATOR_STATEMENT_SECONDS = 60
-#: How long a read or an operation may take in all, from waiting for a connection to the last row, in seconds.
+#: How long a read or a change may take in all, from waiting for a connection to the last row, in seconds.
 READ_SECONDS = 5.0
 #: How long closing waits for connections that are being made, in seconds.
 CLOSE_SECONDS = 1.0
 #: How long a connection that is not used stays open, in seconds.
 IDLE_SECONDS = 300.0
-#: Keys that one look-up asks for.
+#: Keys that one lookup asks for.
 LOOKUP_KEYS = 1_000
 #: What the sessions are called in Postgres.
 SESSION_NAME = "creditlane-client"

@@ -161,7 +161,7 @@ def transactions_of(reference: str) -> PageAfter[TransactionRows]:
 
 
 def is_decided(idempotency_key: str) -> Reading[bool]:
-    """Tell whether a command of this key was decided, applied or refused."""
+    """Return whether a command of this key was decided, applied or refused."""
     return bool((yield Query(queries.FIND_KEY, {"key": idempotency_key})))
 
 

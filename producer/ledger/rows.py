@@ -141,7 +141,7 @@ def account_of(row: AccountRow, store_id: str) -> Account:
 
 
 def entry_of(row: EntryRow, idempotency_key: str | None = None) -> Entry:
-    """Return the entry, of a transaction that has this key if the row does not tell it."""
+    """Return the entry, of a transaction that has this key if the row does not have it."""
     key = row.idempotency_key or idempotency_key or ""
     return Entry.model_validate(
         {

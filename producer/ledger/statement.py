@@ -1,4 +1,4 @@
-"""An operation on Postgres as a value: what to run, with which values, and how to read the rows."""
+"""What is run on Postgres, as a value: texts of SQL, with which values, and how to read the rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _T = TypeVar("_T")
 Rows = list[tuple[Any, ...]]
 
 
-class Operation(NamedTuple, Generic[_T]):
-    """Statements that are one transaction, and what their outcome means."""
+class Statement(NamedTuple, Generic[_T]):
+    """One statement or several that are one transaction, and what their outcome means."""
 
-    statements: Sequence[str]
+    texts: Sequence[str]
     values: Mapping[str, Any]
-    #: Makes the outcome of the last statement's rows, or raises what they tell.
+    #: Makes the outcome of the last statement's rows, or raises what they say.
     outcome: Callable[[Rows], _T]

@@ -1,6 +1,6 @@
 """Which moments may be answered: those of which nothing changes any more, so that what was read once stays.
 
-`audit/watermark.py` tells how that is known. What a process remembers of it stays true, as long as the clock of
+`audit/watermark.py` says how that is known. What a process remembers of it stays true, as long as the clock of
 Postgres goes forward; so it reads them again before long, and forgets it where the clock has gone back.
 """
 
@@ -72,7 +72,7 @@ class Watermark:
             self._note(writers.moment)
 
     def _are_over(self, transactions: list[str]) -> Reading[bool]:
-        """Wait for the end of these transactions, and tell whether it came in time."""
+        """Wait for the end of these transactions, and return whether it came in time."""
         until = time.monotonic() + MAX_WAIT_SECONDS
         while transactions:
             ((unfinished,),) = yield Query(FIND_UNFINISHED, {"transactions": transactions})

@@ -53,7 +53,7 @@ class DeadLetter(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     dead_letter_id: UUID
-    #: None where the bytes do not tell, or there is no such store.
+    #: None where the bytes do not say, or there is no such store.
     store_id: str | None
     partition: int
     #: Id of the stream entry that the command was.
@@ -132,7 +132,7 @@ class DeadLetters:
 
         Raises:
             InvalidCommand: it was replayed already.
-            UndecodableCommand: the bytes do not tell which account's lane it belongs on.
+            UndecodableCommand: the bytes do not say which account's lane it belongs on.
             LaneFull: the lane is at its limit; nothing changed.
             OutcomeUnknown: Redis did not answer, or it is on its lane and Postgres did not mark it; replay it again.
         """
@@ -142,7 +142,7 @@ class DeadLetters:
             command = decode_command(letter.payload)
         except UndecodableCommand as error:
             raise UndecodableCommand(
-                f"dead letter {letter.dead_letter_id} does not tell which lane it belongs on: {error.message}"
+                f"dead letter {letter.dead_letter_id} does not say which lane it belongs on: {error.message}"
             ) from None
         session, deadline = self._opened_session(), deadline_in(self._settings.wait_timeout_seconds)
         # The very bytes: a ticket knows its command by their digest.

@@ -1,4 +1,4 @@
-"""What keeps the lanes from getting on, as far as Postgres, Redis and the workers' own reports tell. Pure.
+"""What keeps the lanes from getting on, as far as Postgres, Redis and the workers' own reports show. Pure.
 
 A worker's heartbeat is no proof that it works. So here are judged: what each worker reports of its stages and lanes,
 commands that wait while their owner commits nothing, keys of another type, and times that a wrong clock has written.
@@ -117,7 +117,7 @@ class LanesWithoutOwner:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        #: By partition and epoch, which tells two hand-overs from one that lasts.
+        #: By partition and epoch, which keeps apart two hand-overs and one that lasts.
         self._since: dict[tuple[int, int], float] = {}
 
     def observe(self, leases: Iterable[LeaseRecord], workers: Iterable[WorkerRecord]) -> list[int]:

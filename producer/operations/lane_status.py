@@ -134,7 +134,7 @@ class LanesReport(BaseModel):
 
 
 class _Ledger(NamedTuple):
-    """What Postgres tells."""
+    """What Postgres has of it."""
 
     leases: list[LeaseRecord]
     workers: list[WorkerRecord]

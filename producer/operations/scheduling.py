@@ -10,7 +10,7 @@ from ...schemas.errors import IdempotencyKeyMismatch, InvalidCommand
 from ..client.chunks import addressed
 from ..ledger.command_reads import account_uuid
 from ..ledger.lookups import valid_moment
-from ..ledger.statement import Operation, Rows
+from ..ledger.statement import Rows, Statement
 
 #: A key belongs to one request. The same again moves its due time, as long as it has not come.
 SCHEDULE = """
@@ -31,7 +31,7 @@ returning 1
 """
 
 
-def schedule(command: Command, store_id: str, at: datetime) -> Operation[str]:
+def schedule(command: Command, store_id: str, at: datetime) -> Statement[str]:
     """Return what writes the command down for that time; its outcome is the command's key.
 
     Raises:
@@ -54,9 +54,9 @@ def schedule(command: Command, store_id: str, at: datetime) -> Operation[str]:
         "command": encode_command(command, store_id),
         "due_at": due_at,
     }
-    return Operation([SCHEDULE], values, outcome)
+    return Statement([SCHEDULE], values, outcome)
 
 
-def cancel(idempotency_key: str, store_id: str) -> Operation[bool]:
+def cancel(idempotency_key: str, store_id: str) -> Statement[bool]:
     """Return what forgets the command; its outcome is whether that was in time."""
-    return Operation([CANCEL], {"store": store_id, "key": idempotency_key}, bool)
+    return Statement([CANCEL], {"store": store_id, "key": idempotency_key}, bool)

@@ -57,7 +57,7 @@ def list_stores(connection: psycopg.Connection[Any]) -> list[StoreRecord]:
 
 
 def require_store(connection: psycopg.Connection[Any], public_id: str) -> None:
-    """Make sure that there is this store: of one that is not there, lists would be empty and tell nothing of it.
+    """Make sure that there is this store: of one that is not there, lists would be empty and say nothing of it.
 
     Raises:
         InvalidCommand: there is none.

@@ -1,4 +1,4 @@
-"""Where an endpoint may be, as far as its URL tells. Names are judged when they are resolved, before each delivery."""
+"""Where an endpoint may be, as far as its URL shows. Names are judged when they are resolved, before each delivery."""
 
 from __future__ import annotations
 

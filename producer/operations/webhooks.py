@@ -44,7 +44,7 @@ from ...schemas.webhooks import (
     Webhook,
     WebhookChange,
 )
-from ..ledger.statement import Operation, Rows
+from ..ledger.statement import Rows, Statement
 from . import webhooks_sql as sql
 from .webhook_targets import refuse_target
 
@@ -82,7 +82,7 @@ def checked(model: type[_ModelT], **fields: Any) -> _ModelT:
         raise invalid_command(error) from None
 
 
-def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretKeys) -> Operation[Webhook]:
+def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretKeys) -> Statement[Webhook]:
     """Make an endpoint, whose secret is kept sealed if there is a key.
 
     Raises:
@@ -106,24 +106,24 @@ def create(store: str, wanted: NewWebhook, networks: NetworkRules, keys: SecretK
             raise WebhookLimitReached
         return _webhook(store, rows[0], secret)
 
-    return Operation((sql.LOCK_STORE, sql.CREATE), values, outcome)
+    return Statement((sql.LOCK_STORE, sql.CREATE), values, outcome)
 
 
 def _no_store(store: str) -> InvalidCommand:
     return InvalidCommand(f"there is no store {store}", field="store")
 
 
-def list_all(store: str) -> Operation[list[Webhook]]:
+def list_all(store: str) -> Statement[list[Webhook]]:
     """Return every endpoint, oldest first."""
-    return Operation((sql.LIST,), {"store": store}, lambda rows: [_webhook(store, row) for row in rows])
+    return Statement((sql.LIST,), {"store": store}, lambda rows: [_webhook(store, row) for row in rows])
 
 
-def get(store: str, webhook_id: str) -> Operation[Webhook]:
+def get(store: str, webhook_id: str) -> Statement[Webhook]:
     """Return the endpoint."""
-    return Operation((sql.GET,), _of(store, webhook_id), _one_webhook(store))
+    return Statement((sql.GET,), _of(store, webhook_id), _one_webhook(store))
 
 
-def update(store: str, webhook_id: str, change: WebhookChange, networks: NetworkRules) -> Operation[Webhook]:
+def update(store: str, webhook_id: str, change: WebhookChange, networks: NetworkRules) -> Statement[Webhook]:
     """Change what is given.
 
     Raises:
@@ -140,28 +140,28 @@ def update(store: str, webhook_id: str, change: WebhookChange, networks: Network
         "events": list(change.events) if "events" in given else None,
         "status": int(StoredEndpointStatus[change.status.upper()]) if "status" in given else None,
     }
-    return Operation((sql.UPDATE,), values, _one_webhook(store))
+    return Statement((sql.UPDATE,), values, _one_webhook(store))
 
 
-def delete(store: str, webhook_id: str) -> Operation[Webhook]:
+def delete(store: str, webhook_id: str) -> Statement[Webhook]:
     """Hide the endpoint for good."""
-    return Operation((sql.DELETE,), _of(store, webhook_id), _one_webhook(store))
+    return Statement((sql.DELETE,), _of(store, webhook_id), _one_webhook(store))
 
 
-def give_up(store: str, webhook_id: str) -> Operation[bool]:
-    """Let some of a deleted endpoint's pending deliveries fail; tell whether there may be more."""
+def give_up(store: str, webhook_id: str) -> Statement[bool]:
+    """Let some of a deleted endpoint's pending deliveries fail; return whether there may be more."""
     values = {**_of(store, webhook_id), "count": SLICE_DELIVERIES}
-    return Operation((sql.GIVE_UP,), values, lambda rows: len(rows) == SLICE_DELIVERIES)
+    return Statement((sql.GIVE_UP,), values, lambda rows: len(rows) == SLICE_DELIVERIES)
 
 
-def rotate_secret(store: str, webhook_id: str, keys: SecretKeys) -> Operation[Webhook]:
+def rotate_secret(store: str, webhook_id: str, keys: SecretKeys) -> Statement[Webhook]:
     """Replace the secret; the endpoint comes with the new one."""
     secret = new_secret()
     values = {**_of(store, webhook_id), "secret": keys.seal(secret)}
-    return Operation((sql.ROTATE_SECRET,), values, _one_webhook(store, secret))
+    return Statement((sql.ROTATE_SECRET,), values, _one_webhook(store, secret))
 
 
-def rotate_callback_secret(store: str, keys: SecretKeys) -> Operation[str]:
+def rotate_callback_secret(store: str, keys: SecretKeys) -> Statement[str]:
     """Make or replace the secret of the store's callbacks, and return it."""
     secret = new_secret()
 
@@ -170,10 +170,10 @@ def rotate_callback_secret(store: str, keys: SecretKeys) -> Operation[str]:
             raise _no_store(store)
         return secret
 
-    return Operation((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": keys.seal(secret)}, outcome)
+    return Statement((sql.ROTATE_CALLBACK_SECRET,), {"store": store, "secret": keys.seal(secret)}, outcome)
 
 
-def send_test(store: str, webhook_id: str) -> Operation[str]:
+def send_test(store: str, webhook_id: str) -> Statement[str]:
     """Put a test event on its way and return its id."""
     event = uuid4()
     target = {"object": "webhook_test", "webhook_id": webhook_id, "store_id": store}
@@ -194,31 +194,31 @@ def send_test(store: str, webhook_id: str) -> Operation[str]:
             raise WebhookDisabled
         return public_event_id(event)
 
-    return Operation((sql.SEND_TEST,), values, outcome)
+    return Statement((sql.SEND_TEST,), values, outcome)
 
 
 def list_deliveries(
     store: str, webhook_id: str | None, *, status: DeliveryStatus | None, after: DeliveryCursor | None, count: int
-) -> Operation[list[Delivery]]:
+) -> Statement[list[Delivery]]:
     """Return some deliveries of the endpoint, or of all callbacks, newest first, from a cursor on."""
     number = None if status is None else StoredDeliveryStatus[status.upper()]
     statement = sql.list_deliveries(of_callbacks=webhook_id is None, status=number, after=after is not None)
     values = {**_of(store, webhook_id), "count": count}
     if after is not None:
         values |= {"after_at": after.at, "after": after.event}
-    return Operation((statement,), values, lambda rows: [_delivery(row) for row in rows])
+    return Statement((statement,), values, lambda rows: [_delivery(row) for row in rows])
 
 
-def get_delivery(store: str, webhook_id: str | None, event_id: str) -> Operation[DeliveryWithBody]:
+def get_delivery(store: str, webhook_id: str | None, event_id: str) -> Statement[DeliveryWithBody]:
     """Return one delivery with what is sent."""
     statement = sql.get_delivery(of_callbacks=webhook_id is None)
-    return Operation((statement,), _of(store, webhook_id, event_id), _only(_delivery_with_body))
+    return Statement((statement,), _of(store, webhook_id, event_id), _only(_delivery_with_body))
 
 
-def resend(store: str, webhook_id: str | None, event_id: str) -> Operation[Delivery]:
+def resend(store: str, webhook_id: str | None, event_id: str) -> Statement[Delivery]:
     """Send one event again."""
     statement = sql.RESEND_CALLBACK if webhook_id is None else sql.RESEND
-    return Operation((statement,), _of(store, webhook_id, event_id), _only(_delivery))
+    return Statement((statement,), _of(store, webhook_id, event_id), _only(_delivery))
 
 
 @contextmanager
@@ -238,7 +238,7 @@ def begun(what_is_done: str | None) -> Iterator[None]:
         raise OutcomeUnknown(f"{what_is_done}: {error_text(error)}") from error
 
 
-def resend_failed(store: str, webhook_id: str, after: DeliveryCursor) -> Operation[ResentSlice]:
+def resend_failed(store: str, webhook_id: str, after: DeliveryCursor) -> Statement[ResentSlice]:
     """Send some of the failed ones after a cursor again, oldest first."""
     values = {**_of(store, webhook_id), "after_at": after.at, "after": after.event, "count": SLICE_DELIVERIES}
 
@@ -246,10 +246,10 @@ def resend_failed(store: str, webhook_id: str, after: DeliveryCursor) -> Operati
         ((count, at, event),) = rows
         return ResentSlice(count, DeliveryCursor(at, event) if count == SLICE_DELIVERIES else None)
 
-    return Operation((sql.RESEND_FAILED,), values, outcome)
+    return Statement((sql.RESEND_FAILED,), values, outcome)
 
 
-def low_balance_operation(store: str, account_id: str, threshold: int | str | None) -> Operation[None]:
+def set_low_balance(store: str, account_id: str, threshold: int | str | None) -> Statement[None]:
     """Set the balance below which `balance.low` is sent; None: never.
 
     Raises:
@@ -264,7 +264,7 @@ def low_balance_operation(store: str, account_id: str, threshold: int | str | No
         if rows[0][0] == Status.CLOSED:
             raise AccountClosed(details={"account_id": account_id})
 
-    return Operation((sql.SET_LOW_BALANCE,), values, outcome)
+    return Statement((sql.SET_LOW_BALANCE,), values, outcome)
 
 
 def cursor_before(since: datetime) -> DeliveryCursor:

@@ -119,7 +119,7 @@ origins as (
 select secret from made
 """  # noqa: S608
 
-#: An event that tells of nothing, on its way to one endpoint. Its body comes in two parts: the time is Postgres's.
+#: An event of nothing that happened, on its way to one endpoint. Its body comes in two parts: the time is Postgres's.
 SEND_TEST = f"""
 with target as (select store_id, endpoint_id, status, clock_timestamp() as at from webhook_endpoints where {_THIS}),
 event as (

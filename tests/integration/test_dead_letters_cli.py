@@ -107,7 +107,7 @@ def test_bytes_that_are_no_command_stay_where_they_are_safe(dead: Dead, settings
     assert letter["payload"] in shown
     assert "\x1b" not in shown
     assert replay.exit_code == 1
-    assert "does not tell which lane it belongs on" in replay.stdout
+    assert "does not say which lane it belongs on" in replay.stdout
     assert replay.stdout.endswith("0 replayed, 1 refused\n")
     assert letters_of(dead) == [letter]
 

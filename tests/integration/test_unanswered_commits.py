@@ -14,7 +14,7 @@ from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
 from creditlane.producer.client._sync.ledger_pool import LedgerPool
 from creditlane.producer.client._sync.sender import Sender
 from creditlane.producer.ledger.read_limits import read_until
-from creditlane.producer.ledger.statement import Operation
+from creditlane.producer.ledger.statement import Statement
 from creditlane.producer.operations import webhooks as webhook_operations
 from creditlane.producer.operations.dead_letters import DeadLetters
 from creditlane.schemas.errors import OutcomeUnknown, Unavailable
@@ -112,7 +112,7 @@ def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
     made = far_client.webhooks.create(url="https://example.com/hook")
     give_up = webhook_operations.give_up
 
-    def when_silent(store: str, webhook_id: str) -> Operation[bool]:
+    def when_silent(store: str, webhook_id: str) -> Statement[bool]:
         link.silence()
         return give_up(store, webhook_id)
 
@@ -133,10 +133,10 @@ def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
     made = far_client.webhooks.create(url="https://example.com/hook")
     resend_failed, begun = webhook_operations.resend_failed, []
 
-    def in_parts(store: str, webhook_id: str, after: webhook_operations.DeliveryCursor) -> Operation[Any]:
+    def in_parts(store: str, webhook_id: str, after: webhook_operations.DeliveryCursor) -> Statement[Any]:
         begun.append(after)
         if len(begun) <= parts_done:
-            return Operation(["select"], {}, lambda _: webhook_operations.ResentSlice(1, after))
+            return Statement(["select"], {}, lambda _: webhook_operations.ResentSlice(1, after))
         link.silence()
         return resend_failed(store, webhook_id, after)
 

@@ -9,7 +9,7 @@ from creditlane import Close, Command, Credit, Debit, Freeze, InvalidCommand, Op
 from creditlane.lanes.encoding import encode_command, fingerprint
 from creditlane.producer.client.chunks import addressed
 from creditlane.producer.client.resolve import own_ticket, resolve, resolve_announced
-from creditlane.producer.ledger.command_reads import DeadLetter
+from creditlane.producer.ledger.command_reads import DeadLetterRow
 from creditlane.schemas.journal import Announcement, JournalRow, Refusal
 from creditlane.schemas.kinds import Kind
 
@@ -148,11 +148,11 @@ def test_the_news_of_a_later_entry_do_not_say_whether_an_earlier_one_was_the_fir
     assert resolve_announced(ticket_for(DEBIT, lane_entry="5-9"), [announcement]) is None
 
 
-def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool = False) -> DeadLetter:
-    return DeadLetter("key_1", lane_entry, encode_command(command, STORE), "too odd", replayed)
+def letter(*, lane_entry: str = "5-0", command: Command = DEBIT, replayed: bool = False) -> DeadLetterRow:
+    return DeadLetterRow("key_1", lane_entry, encode_command(command, STORE), "too odd", replayed)
 
 
-def status_of(*letters: DeadLetter) -> str | None:
+def status_of(*letters: DeadLetterRow) -> str | None:
     result = resolve(ticket_for(DEBIT), None, letters)
     return result.status if result else None
 

@@ -13,7 +13,7 @@ from ....schemas.kinds import Kind
 from ....schemas.results import Result, microseconds_of
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
-from ...operations.webhooks import low_balance_operation
+from ...operations.webhooks import set_low_balance
 from ..auth import Store
 from ..connections import Connections
 from ..deps import BodyWrites, KeylessWrites, RequestReads, RequestStore, RequestWrites
@@ -107,7 +107,7 @@ async def update_account(
     """Set the balance below which webhooks are told that the account is low, as `balance.low`, or take it away."""
     await _require(reads, account_id)
     connections: Connections = request.app.state.connections
-    await connections.session.reader.run(low_balance_operation(store.public_id, account_id, body.low_balance))
+    await connections.session.reader.run(set_low_balance(store.public_id, account_id, body.low_balance))
     try:
         return body_answer(await _account(reads, account_id))
     except Unavailable as error:

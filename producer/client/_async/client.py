@@ -18,7 +18,7 @@ from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
-from ...operations.webhooks import low_balance_operation
+from ...operations.webhooks import set_low_balance
 from ..chunks import chunk_of, generated_key, make_command, valid_account_id
 from ..collect import ResultCollector
 from ..resolve import account_as_opened, own_ticket, unread
@@ -279,8 +279,8 @@ class AsyncClient(AsyncCommandMethods):
             AccountNotFound: the store has no such account.
             AccountClosed: nothing moves on it any more.
         """
-        operation = low_balance_operation(self.settings.store, valid_account_id(account_id), threshold)
-        await self._session().reader.run(operation)
+        statement = set_low_balance(self.settings.store, valid_account_id(account_id), threshold)
+        await self._session().reader.run(statement)
         try:
             return await self.account(account_id)
         except Unavailable as error:

@@ -20,7 +20,7 @@ from ...ledger.queries import of_named_store
 from ...ledger.read_limits import MAX_CONNECTIONS, read_until
 from ...ledger.read_steps import Query, Reading, perform_async
 from ...ledger.rows import account_of, entry_of, transaction_of
-from ...ledger.statement import Operation, Rows
+from ...ledger.statement import Rows, Statement
 from ...ledger.watermark import Watermark
 from ..clocks import Clocks
 from ..resolve import keys_of, resolve_all
@@ -67,7 +67,7 @@ class AsyncLedgerReader:
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
         letters = await self._read(command_reads.FIND_DEAD_LETTERS, lookup, until) if missing else []
-        return resolve_all(tickets, known, map(command_reads.DeadLetter._make, letters))
+        return resolve_all(tickets, known, map(command_reads.DeadLetterRow._make, letters))
 
     async def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
@@ -115,8 +115,8 @@ class AsyncLedgerReader:
         async for row in self._pages(ledger_reads.entries_of(account_id), limit, ledger_reads.PAGE_ITEMS):
             yield entry_of(row)
 
-    async def run(self, operation: Operation[_T]) -> _T:
-        """Return the outcome of an operation, which may change what is no part of the books.
+    async def run(self, statement: Statement[_T]) -> _T:
+        """Return the outcome of a statement, which may change what is no part of the journal.
 
         Raises:
             OutcomeUnknown: it may be done: Postgres did not answer to the commit.
@@ -124,10 +124,10 @@ class AsyncLedgerReader:
         rows: Rows = []
         pool = await self._sessions()
         async with pool.transaction(read_until()) as session:
-            for statement in operation.statements:
-                cursor = await session.execute(statement, operation.values)
+            for text in statement.texts:
+                cursor = await session.execute(text, statement.values)
                 rows = await cursor.fetchall()
-        return operation.outcome(rows)
+        return statement.outcome(rows)
 
     async def close(self) -> None:
         """Close every connection."""

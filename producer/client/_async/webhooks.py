@@ -19,7 +19,7 @@ from ....schemas.webhooks import (
     Webhook,
     WebhookChange,
 )
-from ...ledger.statement import Operation
+from ...ledger.statement import Statement
 from ...operations import webhooks as operations
 
 if TYPE_CHECKING:
@@ -184,8 +184,8 @@ class AsyncWebhooks:
         """
         return await self._run(operations.rotate_callback_secret(self._store, self._keys))
 
-    async def _run(self, operation: Operation[_T]) -> _T:
-        return await self._session().reader.run(operation)
+    async def _run(self, statement: Statement[_T]) -> _T:
+        return await self._session().reader.run(statement)
 
     async def _wake(self) -> None:
         from ..redis_exchange import ExchangeFailed, wake_calls

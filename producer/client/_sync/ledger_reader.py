@@ -21,7 +21,7 @@ from ...ledger.queries import of_named_store
 from ...ledger.read_limits import MAX_CONNECTIONS, read_until
 from ...ledger.read_steps import Query, Reading, perform
 from ...ledger.rows import account_of, entry_of, transaction_of
-from ...ledger.statement import Operation, Rows
+from ...ledger.statement import Rows, Statement
 from ...ledger.watermark import Watermark
 from ..clocks import Clocks
 from ..resolve import keys_of, resolve_all
@@ -68,7 +68,7 @@ class LedgerReader:
         missing = [key for key in keys if key not in known]
         lookup = {"store": store, "keys": missing}
         letters = self._read(command_reads.FIND_DEAD_LETTERS, lookup, until) if missing else []
-        return resolve_all(tickets, known, map(command_reads.DeadLetter._make, letters))
+        return resolve_all(tickets, known, map(command_reads.DeadLetterRow._make, letters))
 
     def account(self, account_id: str, timeout_seconds: float | None = None) -> Account:
         """Return the account, or raise AccountNotFound."""
@@ -116,8 +116,8 @@ class LedgerReader:
         for row in self._pages(ledger_reads.entries_of(account_id), limit, ledger_reads.PAGE_ITEMS):
             yield entry_of(row)
 
-    def run(self, operation: Operation[_T]) -> _T:
-        """Return the outcome of an operation, which may change what is no part of the books.
+    def run(self, statement: Statement[_T]) -> _T:
+        """Return the outcome of a statement, which may change what is no part of the journal.
 
         Raises:
             OutcomeUnknown: it may be done: Postgres did not answer to the commit.
@@ -125,10 +125,10 @@ class LedgerReader:
         rows: Rows = []
         pool = self._sessions()
         with pool.transaction(read_until()) as session:
-            for statement in operation.statements:
-                cursor = session.execute(statement, operation.values)
+            for text in statement.texts:
+                cursor = session.execute(text, statement.values)
                 rows = cursor.fetchall()
-        return operation.outcome(rows)
+        return statement.outcome(rows)
 
     def close(self) -> None:
         """Close every connection."""

@@ -20,7 +20,7 @@ from ....schemas.webhooks import (
     Webhook,
     WebhookChange,
 )
-from ...ledger.statement import Operation
+from ...ledger.statement import Statement
 from ...operations import webhooks as operations
 
 if TYPE_CHECKING:
@@ -182,8 +182,8 @@ class Webhooks:
         """
         return self._run(operations.rotate_callback_secret(self._store, self._keys))
 
-    def _run(self, operation: Operation[_T]) -> _T:
-        return self._session().reader.run(operation)
+    def _run(self, statement: Statement[_T]) -> _T:
+        return self._session().reader.run(statement)
 
     def _wake(self) -> None:
         from ..redis_exchange import ExchangeFailed, wake_calls

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane.producer.client._async import ledger_reader as async_ledger_reader
-from creditlane.producer.ledger.statement import Operation
+from creditlane.producer.ledger.statement import Statement
 
 from ...described_events import assert_described
 from .requests_of import ACCOUNTS, UNKNOWN_ACCOUNT, code_of
@@ -67,14 +67,14 @@ def busy(api: TestClient, database: psycopg.Connection[Any]) -> str:
 
 
 @pytest.fixture
-def operations(monkeypatch: pytest.MonkeyPatch) -> list[Operation[Any]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[Statement[Any]]:
     """Everything that is asked of Postgres about webhooks, as it comes."""
-    seen: list[Operation[Any]] = []
+    seen: list[Statement[Any]] = []
     run = async_ledger_reader.AsyncLedgerReader.run
 
-    async def note(self: async_ledger_reader.AsyncLedgerReader, operation: Operation[Any]) -> Any:
-        seen.append(operation)
-        return await run(self, operation)
+    async def note(self: async_ledger_reader.AsyncLedgerReader, statement: Statement[Any]) -> Any:
+        seen.append(statement)
+        return await run(self, statement)
 
     monkeypatch.setattr(async_ledger_reader.AsyncLedgerReader, "run", note)
     return seen
@@ -87,7 +87,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_every_list_walks_indexes_and_touches_few_pages(
-    api: TestClient, busy: str, operations: list[Operation[Any]], database: psycopg.Connection[Any]
+    api: TestClient, busy: str, statements: list[Statement[Any]], database: psycopg.Connection[Any]
 ) -> None:
     of_webhook, middle = f"{WEBHOOKS}/{busy}/deliveries", event(DELIVERIES // 2)
     callbacks, callback = f"{WEBHOOKS}/callbacks/deliveries", callback_event(5_000)
@@ -104,13 +104,13 @@ def test_every_list_walks_indexes_and_touches_few_pages(
         f"{callbacks}/{callback}",
     ]
     for path in paths:
-        operations.clear()
+        statements.clear()
         answer = api.get(path)
         assert answer.status_code == 200, answer.text
-        for operation in operations:
-            (statement,) = operation.statements
-            explain = f"explain (analyze, buffers, format json) {statement}"
-            record = database.execute(explain.encode(), operation.values).fetchone()
+        for statement in statements:
+            (text,) = statement.texts
+            explain = f"explain (analyze, buffers, format json) {text}"
+            record = database.execute(explain.encode(), statement.values).fetchone()
             assert record is not None
             plan = record[0][0]["Plan"]
             scans = {node["Node Type"] for node in nodes(plan) if node.get("Relation Name") in {"deliveries", "events"}}
