@@ -87,8 +87,8 @@ class AsyncFakeWebhooks(AsyncWebhooks):
         """Hand everything that is pending to a receiver, as `FakeWebhooks.deliver`."""
         return self._twin.deliver(receive)
 
-    async def _run(self, operation: object) -> NoReturn:
-        self._twin._run(operation)  # noqa: SLF001  the twin's
+    async def _run(self, statement: object) -> NoReturn:
+        self._twin._run(statement)  # noqa: SLF001  the twin's
 
 
 class AsyncFakeClient(AsyncClient):
