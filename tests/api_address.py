@@ -5,7 +5,7 @@ import re
 _URL = re.compile(r'http://[^\s"]+')
 
 
-def address_told(line: str) -> str:
+def address_printed(line: str) -> str:
     """Return the URL in the line, which is JSON or for people to read."""
     found = _URL.search(line)
     assert found is not None, f"no address in {line!r}"

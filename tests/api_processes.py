@@ -15,7 +15,7 @@ from creditlane.producer.operations.api_keys import create_key
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
-from .api_address import address_told
+from .api_address import address_printed
 from .roles import settings_of
 
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
@@ -53,7 +53,7 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
             start("worker", "-m", "creditlane.worker")
         api = start("api", "-c", "from creditlane.cli.main import main; main()", "api", "--port", "0")
         assert api.stdout is not None
-        url = address_told(api.stdout.readline())
+        url = address_printed(api.stdout.readline())
         with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
             shared = (workers, 0)
             assert wait_until(lambda: connection.execute(_OWNERS).fetchone() == shared, seconds=PATIENCE_SECONDS)

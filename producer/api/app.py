@@ -1,4 +1,4 @@
-"""Puts the API together: connections, operations, errors, and what surrounds them."""
+"""Puts the API together: connections, operations, errors, and middleware."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..background_tasks import begin_in_background
 from .connections import Connections
 from .console.pages import add_docs
 from .errors import add_error_handlers
-from .middleware.stack import surround
+from .middleware.stack import add_middleware
 from .openapi.responses import CONTACT, LICENSE, SERVERS, TAGS, describe
 from .paging import MAX_PAGE_ITEMS
 from .routes import accounts, batch, commands, transactions, webhooks
@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (accounts, transactions, commands, webhooks):
         app.include_router(module.router, dependencies=[Depends(only_known_parameters), Depends(only_known_bodies)])
     app.include_router(batch.router, dependencies=[Depends(only_known_parameters)])
-    surround(app, settings)
+    add_middleware(app, settings)
     return app
 
 

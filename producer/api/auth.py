@@ -1,4 +1,4 @@
-"""Who asks: the key in `x-api-key` decides the store, before anything else of the request is looked at.
+"""Who asks: the key in `x-api-key` decides the store, before anything else of the request is read.
 
 `key_check` asks `authenticate` before the body is read; `authenticated_store` is how an operation learns of the store.
 """
@@ -13,9 +13,9 @@ from fastapi.security import APIKeyHeader
 from ...schemas.errors import Unauthorized
 from ..ledger.read_limits import read_until
 from ..operations.api_keys import FIND_KEYS, KeyRow, key_id_of, matching
-from .coalescing import Rounds
+from .coalescing import CoalescedReads
 from .connections import Connections
-from .read_deadline import ReadTime
+from .read_deadline import ReadDeadline
 
 API_KEY_HEADER = APIKeyHeader(
     name="x-api-key",
@@ -36,11 +36,11 @@ class Store(NamedTuple):
     key_id: str
 
 
-class KeyDesk:
-    """Looks keys up in Postgres, afresh for every request, in rounds: `app.state.key_desk`."""
+class KeyLookup:
+    """Looks keys up in Postgres, afresh for every request, many at once: `app.state.key_lookup`."""
 
     def __init__(self) -> None:
-        self._rounds: Rounds[str, list[KeyRow]] = Rounds()
+        self._reads: CoalescedReads[str, list[KeyRow]] = CoalescedReads()
 
     async def find(self, connections: Connections, key_id: str, until: float) -> list[KeyRow]:
         """Return the keys of this id that work.
@@ -49,20 +49,20 @@ class KeyDesk:
             Unavailable: Postgres cannot be asked, or does not answer by then.
         """
 
-        async def look_up(key_ids: list[str]) -> dict[str, list[KeyRow]]:
+        async def read(key_ids: list[str]) -> dict[str, list[KeyRow]]:
             found: dict[str, list[KeyRow]] = {}
             for row in map(KeyRow._make, await connections.read(FIND_KEYS, {"key_ids": key_ids})):
                 found.setdefault(row.key_id, []).append(row)
             return found
 
-        return await self._rounds.find(key_id, look_up, until) or []
+        return await self._reads.find(key_id, read, until) or []
 
 
 async def authenticate(request: Request, key: str | None) -> None:
     """Let the request be its key's store's, or raise. `authenticated_store` gives the store.
 
     The key is looked up in Postgres for every request, so that a revocation is effective at once. What the request
-    reads afterwards has the time that this leaves: `request.state.read_time`.
+    reads afterwards has the time that this leaves: `request.state.read_deadline`.
 
     Raises:
         Unauthorized: there is no key, or it is none that works.
@@ -73,9 +73,9 @@ async def authenticate(request: Request, key: str | None) -> None:
     if key is None or (key_id := key_id_of(key)) is None:
         raise Unauthorized
     request.state.key_id = key_id
-    request.state.read_time = read_time = ReadTime()
-    with read_time.taken() as until:
-        rows = await state.key_desk.find(state.connections, key_id, until)
+    request.state.read_deadline = read_deadline = ReadDeadline()
+    with read_deadline.taken() as until:
+        rows = await state.key_lookup.find(state.connections, key_id, until)
     row = matching(key, rows)
     if row is None:
         raise Unauthorized
@@ -91,12 +91,12 @@ async def authenticated_store(request: Request, _shown: Annotated[str | None, Se
 
 
 async def check_again(request: Request) -> None:
-    """Look whether the key of a request that has gone on for a while works still.
+    """Let a request that has gone on for a while go on if its key works still.
 
     Raises:
         Unauthorized: it was revoked meanwhile.
         Unavailable: Postgres cannot be asked.
     """
     state, row = request.app.state, request.state.key_row
-    if row not in await state.key_desk.find(state.connections, row.key_id, read_until()):
+    if row not in await state.key_lookup.find(state.connections, row.key_id, read_until()):
         raise Unauthorized

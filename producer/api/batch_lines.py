@@ -1,6 +1,6 @@
 """Lines of the batch endpoint: each becomes an encoded command, or a problem that spoils only this line. No socket.
 
-A plain credit or debit, which is nearly every line of a metering batch, takes the short way: decoded once, encoded as
+A plain credit or debit, which is nearly every line of a metering batch, takes a fast path: decoded once, encoded as
 it stands on a lane, and judged by the very rules by which a worker takes it off. Anything else is judged by the models.
 """
 

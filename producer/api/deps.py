@@ -30,7 +30,7 @@ PreferHeader = Annotated[
 
 
 async def _reads(request: Request, store: RequestStore) -> Reads:
-    return Reads(request.app.state.connections, store, request.state.read_time)
+    return Reads(request.app.state.connections, store, request.state.read_deadline)
 
 
 async def _writes(

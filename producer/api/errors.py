@@ -46,7 +46,7 @@ NOT_FOUND = "not_found"
 NOTHING_HERE = "There is nothing of this id in your store; check the id."
 #: Said of a command that is accepted, and whose result did not come or cannot be shown.
 ACCEPTED = (
-    "The command is accepted and its result cannot be told yet; ask for it at `Location`, "
+    "The command is accepted and its result is not known yet; ask for it at `Location`, "
     "or send the same request again under the same key."
 )
 
@@ -79,7 +79,7 @@ CODES: dict[str, tuple[int, str]] = {
     "timeout": (503, "The outcome is not known yet; send the same request again under the same key, for one effect."),
 }
 
-#: Codes that the ledger tells apart and the API does not: a foreign id and an unknown one look the same.
+#: Codes that differ in the ledger and not in the API: a foreign id and an unknown one are answered alike.
 _SAME_CODES = {
     "account_not_found": NOT_FOUND,
     "transaction_not_found": NOT_FOUND,
@@ -169,7 +169,7 @@ def problem_of(error: CreditlaneError) -> Problem:
         code = "internal_error" if isinstance(error, DeniedByRole) else "unavailable"
     if isinstance(error, Rejected):
         return problem_of_rejection(ErrorDetail(code=error.code, message=error.message))
-    # What says where it cannot connect names hosts, so only these are told in their own words.
+    # What says where it cannot connect names hosts, so only these are answered in their own words.
     message = (
         error.message
         if isinstance(error, InvalidCommand | RateLimited | TooLarge | TooSlow | UnsupportedEncoding)
@@ -228,7 +228,7 @@ def detail_of(problem: Problem) -> dict[str, Any]:
 
 
 def error_answer(request: Request, problem: Problem) -> JSONResponse:
-    """Return the response that tells of the problem."""
+    """Return the response that says what the problem is."""
     return JSONResponse(error_body(problem, request_id_of(request)), problem.status, headers=problem.headers)
 
 

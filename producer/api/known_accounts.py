@@ -8,7 +8,7 @@ from typing import Any
 
 from ...schemas.identifiers import ACCOUNT_PREFIX, is_account_id
 from ..ledger.queries import FIND_ACCOUNTS
-from .coalescing import Rounds
+from .coalescing import CoalescedReads
 
 #: Accounts that one process remembers to exist, over all stores.
 MAX_KNOWN_ACCOUNTS = 50_000
@@ -24,7 +24,7 @@ class KnownAccounts:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._known: dict[Account, None] = {}
-        self._rounds: Rounds[Account, bool] = Rounds()
+        self._reads: CoalescedReads[Account, bool] = CoalescedReads()
 
     async def missing(self, store_id: int, account_ids: Collection[str], until: float) -> set[str]:
         """Return those of the ids of which the store has no account.
@@ -34,10 +34,12 @@ class KnownAccounts:
         """
         unknown = {account_id for account_id in account_ids if (store_id, account_id) not in self._known}
         asked = [account_id for account_id in unknown if is_account_id(account_id)]
-        found = await asyncio.gather(*(self._rounds.find((store_id, each), self._look_up, until) for each in asked))
+        found = await asyncio.gather(
+            *(self._reads.find((store_id, each), self._read_accounts, until) for each in asked)
+        )
         return unknown - {account_id for account_id, is_there in zip(asked, found, strict=True) if is_there}
 
-    async def _look_up(self, accounts: list[Account]) -> dict[Account, bool]:
+    async def _read_accounts(self, accounts: list[Account]) -> dict[Account, bool]:
         stores, account_ids = [store_id for store_id, _ in accounts], [each[4:] for _, each in accounts]
         rows = await self._read(FIND_ACCOUNTS, {"stores": stores, "accounts": account_ids})
         found = {(store_id, ACCOUNT_PREFIX + account.hex): True for store_id, account in rows}

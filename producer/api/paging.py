@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
     @property
     def fetch(self) -> int:
-        """How many items to read: one more than wanted tells whether there are more."""
+        """How many items to read: one more than wanted shows whether there are more."""
         return self.limit + 1
 
     def cursors(self) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ LEAST_READ_SECONDS = 0.5
 UNREAD = "Postgres cannot be read, or does not answer in time; try again shortly"
 
 
-class ReadTime:
+class ReadDeadline:
     """The time that the reads of one request share, from the check of its key to the last row.
 
     What a request waits for between two reads, as for the result of its command, takes none of it. But a request that

@@ -20,7 +20,7 @@ from .connections import Connections
 from .errors import Problem
 from .models.ledger import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
-from .read_deadline import ReadTime
+from .read_deadline import ReadDeadline
 
 _T = TypeVar("_T")
 
@@ -37,12 +37,12 @@ class ReversalView(NamedTuple):
 class Reads:
     """The ledger of one store, as far as the API shows it. Raises Unavailable when Postgres cannot be read."""
 
-    def __init__(self, connections: Connections, store: Store, read_time: ReadTime) -> None:
+    def __init__(self, connections: Connections, store: Store, read_deadline: ReadDeadline) -> None:
         self._read = connections.read
         self._known = connections.known_accounts
         self._watermark = connections.watermark
         self._store = store
-        self._read_time = read_time
+        self._read_deadline = read_deadline
 
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
         """Return those of the accounts that the store has, by id."""
@@ -78,7 +78,7 @@ class Reads:
 
     async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:
         """Return those of the ids of which the store has no account. Those that were seen before are not asked for."""
-        with self._read_time.taken() as until:
+        with self._read_deadline.taken() as until:
             missing = await self._known.missing(self._store.store_id, account_ids, until)
         return [account_id for account_id in account_ids if account_id in missing]
 
@@ -108,7 +108,7 @@ class Reads:
         """
         if await self.missing_accounts([account_id]):
             return None
-        with self._read_time.taken() as until:
+        with self._read_deadline.taken() as until:
             settled = await perform_async(self._watermark.settled(at), lambda query: self._read(*query, until))
         balance, as_of = await self._perform(ledger_reads.balance_of_settled(account_id, at, settled))
         return BalanceBody(balance=balance, as_of=moment_text(as_of))
@@ -159,7 +159,7 @@ class Reads:
 
     async def _perform(self, reading: Reading[_T]) -> _T:
         async def ask(query: Query) -> list[Row]:
-            with self._read_time.taken() as until:
+            with self._read_deadline.taken() as until:
                 return await self._read(query.statement, {"store": self._store.store_id, **query.values}, until)
 
         return await perform_async(reading, ask)

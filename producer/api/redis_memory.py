@@ -2,7 +2,7 @@
 
 Each lane bounds what a store has there; all lanes together may be more than the memory that Redis may use, and once it
 is full nobody's commands are taken. So while that is near, a store may have so many times as much on all lanes as Redis
-has free. Redis is looked at beside the requests, which wait for nothing: what is decided is as of a moment ago.
+has free. Redis is read beside the requests, which wait for nothing: what is decided is as of a moment ago.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ...schemas.errors import CreditlaneError
 from ..client._async.redis_connection import AsyncRedisWire
 from ..client.redis_exchange import Call, refuse_errors
 
-#: How often Redis is looked at while commands are sent, in seconds.
-LOOK_SECONDS = 0.2
-#: How long a look may take, in seconds.
-LOOK_PATIENCE_SECONDS = 2.0
+#: How often Redis is read while commands are sent, in seconds.
+READ_INTERVAL_SECONDS = 0.2
+#: How long a read may take, in seconds.
+READ_TIMEOUT_SECONDS = 2.0
 
 
 class RedisMemory:
@@ -36,30 +36,30 @@ class RedisMemory:
         #: How many there are, once that is known.
         self._partitions = partitions
         self._share_of_free = share_of_free
-        self._looked_at = float("-inf")
-        self._look: asyncio.Task[None] | None = None
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
         #: Bytes that a store may have on all lanes; None for any number.
         self._most: float | None = None
         #: Bytes that each store has there, while there is a bound.
         self._of_store: Mapping[str, int] = {}
 
     def has_share(self, store_id: str) -> bool:
-        """Tell whether the store has all that it may have. Looks again soon, if that is some time ago."""
-        if self._look is None and time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look = asyncio.get_running_loop().create_task(self._look_again())
+        """Return whether the store has all that it may have. Reads again soon, if that is some time ago."""
+        if self._reading is None and time.monotonic() - self._read_at >= READ_INTERVAL_SECONDS:
+            self._reading = asyncio.get_running_loop().create_task(self._read_again())
         # Who has nothing there takes nothing from others, and hears from a full Redis itself.
         return self._most is not None and self._of_store.get(store_id, 0) >= max(1, self._most)
 
     async def close(self) -> None:
-        """Look no more, and close the connection."""
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.gather(self._look, return_exceptions=True)
+        """Read no more, and close the connection."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self._wire.close()
 
-    async def _look_again(self) -> None:
+    async def _read_again(self) -> None:
         try:
-            deadline = deadline_in(LOOK_PATIENCE_SECONDS)
+            deadline = deadline_in(READ_TIMEOUT_SECONDS)
             used, most = memory_of(refuse_errors(await self._wire.exchange([("INFO", "memory")], deadline=deadline)))
             free = max(0, most - used)
             # What a store has is a part of what is used.
@@ -71,10 +71,10 @@ class RedisMemory:
             hashes = await self._wire.exchange(calls, deadline=deadline)
             self._most, self._of_store = self._share_of_free * free, bytes_by_store(hashes)
         except CreditlaneError:
-            # Who sends a command is told of it.
+            # Whoever sends a command gets the error.
             self._most, self._of_store = None, {}
         finally:
-            self._looked_at, self._look = time.monotonic(), None
+            self._read_at, self._reading = time.monotonic(), None
 
 
 def memory_of(answers: Sequence[Any]) -> tuple[int, int]:

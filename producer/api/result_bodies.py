@@ -13,7 +13,7 @@ from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBod
 
 
 def opened_account(body: CreateAccount, result: Result, store_id: str) -> AccountBody:
-    """Return the account as its opening left it. A replay is of the same request, so the body tells the rest."""
+    """Return the account as it was opened. A replay is of the same request, so the body has the rest."""
     moment = moment_text(result.decided_at or datetime.now(UTC))
     # Without an overdraft: nobody asks for one over HTTP.
     state = AccountState(Status.ACTIVE, result.balance or 0, overdraft_limit=0)

@@ -1,4 +1,4 @@
-"""Serves the API in this process, until it is told to stop."""
+"""Serves the API in this process, until a signal stops it."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         timeout_graceful_shutdown=int(settings.wait_timeout_seconds + STOP_MARGIN_SECONDS),
     )
     server = uvicorn.Server(config)
-    # At its end uvicorn raises the signals it got once more, for handlers like these: to be told to stop is no failure.
+    # At its end uvicorn raises the signals it got once more, for handlers like these: to be stopped is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
-    # What is loaded by now stays: looking through it again and again for garbage would hold requests up by 50 ms.
+    # What is loaded by now stays: to search it again and again for garbage would hold requests up by 50 ms.
     gc.collect()
     gc.freeze()
     server.run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""One look at the servers for all who ask at the same time, so that many who ask cost no more than one."""
+"""One read of the servers for all who ask at the same time, so that many who ask cost no more than one."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from ..background_tasks import begin_in_background
 _T = TypeVar("_T")
 
 
-class SharedLook(Generic[_T]):
-    """Looks when it is asked, unless a look is under way or one has begun so lately that its result is still good.
+class SharedRead(Generic[_T]):
+    """Reads when it is asked, unless a read is under way or one has begun so lately that its result is still good.
 
-    `good_seconds` are counted from the beginning of a look. Used by the tasks of one event loop.
+    `good_seconds` are counted from the beginning of a read. Used by the tasks of one event loop.
     """
 
-    def __init__(self, look: Callable[[], Coroutine[Any, Any, _T]], *, good_seconds: float = 0.0) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, _T]], *, good_seconds: float = 0.0) -> None:
+        self._read = read
         self._good_seconds = good_seconds
         self._begun_at = float("-inf")
         self._task: asyncio.Task[_T] | None = None
 
     async def result(self) -> _T:
-        """Return what the look found. Who stops waiting ends it for nobody else."""
+        """Return what the read found. Who stops waiting ends it for nobody else."""
         if self._task is None or (self._task.done() and not self._is_good(self._task)):
             self._begun_at = time.monotonic()
-            self._task = begin_in_background(self._look())
+            self._task = begin_in_background(self._read())
         return await asyncio.shield(self._task)
 
     async def close(self) -> None:
-        """End the look that is under way."""
+        """End the read that is under way."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

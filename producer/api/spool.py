@@ -52,7 +52,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._written = 0
         self._read = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._ended = False
 
     def put(self, data: bytes) -> None:
@@ -63,10 +63,10 @@ class Spool:
             self._memory_bytes += len(data)
         else:
             self._put_in_file(data)
-        self._news.set()
+        self._changed.set()
 
     async def room(self, seconds: float) -> bool:
-        """Wait until the store's spools have room for more; tell whether they got it in this time."""
+        """Wait until the store's spools have room for more; return whether they got it in this time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._space.room(self._store_id)
@@ -77,7 +77,7 @@ class Spool:
     def end(self) -> None:
         """Say that nothing more comes."""
         self._ended = True
-        self._news.set()
+        self._changed.set()
 
     async def take(self) -> bytes:
         """Return what comes next, as soon as there is something; nothing at the end."""
@@ -93,8 +93,8 @@ class Spool:
                 return data
             if self._ended:
                 return b""
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     def close(self) -> None:
         """Remove the file, and count what is left no more."""

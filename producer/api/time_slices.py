@@ -17,7 +17,7 @@ class TimeSlices:
         self._began = time.perf_counter()
 
     async def give_way(self) -> None:
-        """Let others have their turn, if this slice is over. To be called often: to look costs next to nothing."""
+        """Let others have their turn, if this slice is over. To be called often: it costs next to nothing."""
         if time.perf_counter() - self._began >= SLICE_SECONDS:
             await asyncio.sleep(0)
             self._began = time.perf_counter()

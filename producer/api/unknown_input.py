@@ -85,5 +85,5 @@ def _is_json(content_type: str) -> bool:
     return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
 
 
-def _item(place: str, name: str, message: str) -> dict[str, Any]:
-    return {"loc": (place, name), "type": "unknown_input", "msg": message}
+def _item(part: str, name: str, message: str) -> dict[str, Any]:
+    return {"loc": (part, name), "type": "unknown_input", "msg": message}

@@ -1,4 +1,4 @@
-"""Writes: a command goes on its lane, and the request waits for the published result or is told where to ask for it."""
+"""Writes: a command goes on its lane; the request waits for its published result, or is answered with its ticket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .auth import Store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
 from .idempotency_header import KEY_FIELD, KEY_HEADER
-from .middleware.request_limits import waiting_place
+from .middleware.request_limits import waiting_slot
 from .models.ledger import QueuedCommand
 
 _CommandT = TypeVar("_CommandT", bound=Command)
@@ -66,11 +66,11 @@ class Writes:
             CreditlaneError: it was not accepted.
         """
         command = make_command(kind, **fields)
-        deadline = self._request.state.read_time.deadline_of_write(self._timeout)
+        deadline = self._request.state.read_deadline.deadline_of_write(self._timeout)
         if self._respond_at_once:
             chunk = await self._chunk_of(command, deadline)
             return await self._session.send(chunk, self._session.numbers.take(), deadline, keep=True)
-        with waiting_place(self._request):
+        with waiting_slot(self._request):
             chunk = await self._chunk_of(command, deadline)
             self._ticket, outcome = await self._session.send_and_wait(
                 chunk, self._timeout, send_by=deadline, wait_until=deadline
@@ -81,7 +81,7 @@ class Writes:
 
     @contextmanager
     def reading_back(self) -> Iterator[None]:
-        """Let what cannot be read after the command is applied not look like a command that was not accepted.
+        """Let what cannot be read after the command is applied not be taken for a command that was not accepted.
 
         Raises:
             OutcomeUnknown: instead of Unavailable; it has the ticket to ask with.

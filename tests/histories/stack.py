@@ -25,7 +25,7 @@ from creditlane.producer.operations.api_keys import create_key
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
-from ..api_address import address_told
+from ..api_address import address_printed
 from ..redis_users import lines_for, note_server, redis_url_of
 from ..roles import REDIS_USERS_OF, migrate_with_roles, settings_of, url_of
 from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
@@ -156,7 +156,7 @@ class Stack:
     def _note_address(self, api: Process) -> None:
         # Empty if it was killed before it said anything.
         if line := api.first_line():
-            self._api_urls[api.name] = address_told(line)
+            self._api_urls[api.name] = address_printed(line)
 
     def add_client(self, name: str, arguments: Callable[[int], tuple[str, ...]]) -> None:
         """Start a client process."""

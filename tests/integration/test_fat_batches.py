@@ -49,10 +49,10 @@ create trigger linger before insert on journal for each row execute function lin
 @pytest.fixture
 def store(database_url: str) -> Iterator[DirectStore]:
     with DirectStore(database_url) as store:
-        openings = [
+        opened = [
             OpenAccount(account_id=account, customer_id=account, initial_balance=LONG_BALANCE) for account in ACCOUNTS
         ]
-        store.apply(*openings)
+        store.apply(*opened)
         yield store
 
 
@@ -143,7 +143,7 @@ def test_a_lock_of_somebody_else_buries_nothing(lock: str, applier: Applier, dat
 def test_many_short_parts_end_before_they_hold_their_lanes_for_long(
     applier: Applier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given closings and openings in turn, of which each pair is a part of some statements, when no statement takes
+    """Given closes and opens in turn, of which each pair is a part of some statements, when no statement takes
     long but all of them do, then they are applied in smaller transactions."""
     steps = count()
     monkeypatch.setattr(
@@ -192,7 +192,7 @@ def test_what_is_read_before_the_lanes_are_held_has_the_same_limits_and_is_no_si
     assert hasty.find_stores([DEFAULT_STORE]) == {DEFAULT_STORE: number}
 
 
-def test_a_commit_that_hangs_is_waited_for_before_its_key_is_looked_up(
+def test_a_commit_that_hangs_is_waited_for_before_its_key_is_read(
     store: DirectStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given an attempt whose commit neither ends nor fails, then nobody says of its key that it is not in the journal,
@@ -228,7 +228,7 @@ def peak_memory_bytes(worker: WorkerProcess) -> int:
 def test_memory_is_bounded_whatever_is_on_the_lanes(
     settings: Settings, store: DirectStore, start_worker: StartWorker
 ) -> None:
-    """Given a hundred megabytes of commands on few lanes, behind short ones that made large reads look safe, when a
+    """Given a hundred megabytes of commands on few lanes, behind short ones that made large reads seem safe, when a
     worker drains them, then it never holds much of it at once."""
     assert store.ledger_store.find_stores([DEFAULT_STORE])
     short = [

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from creditlane import Client, Settings
 from creditlane.audit.whole import verify
 from creditlane.producer.api.app import create_app
-from creditlane.producer.api.auth import KeyDesk
+from creditlane.producer.api.auth import KeyLookup
 from creditlane.producer.api.connections import Connections
 from creditlane.producer.api.routes.monitoring import CHECK_SECONDS
 from creditlane.producer.client._async.ledger_reader import AsyncLedgerReader
@@ -246,9 +246,9 @@ def test_a_request_waits_no_longer_when_others_wait_already(
 def test_what_is_read_has_the_time_that_the_check_of_the_key_has_left(
     link: TcpLink, far_api: Callable[[], AbstractContextManager[TestClient]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = KeyDesk.find
+    find = KeyLookup.find
 
-    async def find_slowly(desk: KeyDesk, *asked: Any) -> list[KeyRow]:
+    async def find_slowly(desk: KeyLookup, *asked: Any) -> list[KeyRow]:
         rows = await find(desk, *asked)
         await asyncio.sleep(READ_SECONDS - SHORT_SECONDS)
         link.silence()
@@ -256,7 +256,7 @@ def test_what_is_read_has_the_time_that_the_check_of_the_key_has_left(
 
     with far_api() as api:
         assert api.get(ANN_S_BALANCE).status_code == 404
-        monkeypatch.setattr(KeyDesk, "find", find_slowly)
+        monkeypatch.setattr(KeyLookup, "find", find_slowly)
 
         begun = time.monotonic()
         assert api.get(ANN_S_BALANCE).status_code == 503

@@ -1,4 +1,4 @@
-"""`verify` finds every way in which the books can be wrong, names the place, and finds nothing on sound books."""
+"""`verify` finds every way in which the books can be wrong, says where, and finds nothing on sound books."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -421,10 +421,10 @@ DAMAGES_BEFORE_PLACES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES_BEFORE_PLACES, ids=lambda damage: damage.name)
-def test_damage_is_found_where_decisions_have_no_place(
+def test_damage_is_found_where_decisions_have_no_position(
     damage: Damage, database_url: str, ledger: psycopg.Connection[Any]
 ) -> None:
-    """Given decisions that were stored before they said after how many entries, then what times tell is proven."""
+    """Given decisions that were stored before they said after how many entries, then what times show is proven."""
     ledger.execute("update journal set entries_before = null")
     assert verify(database_url).discrepancies == 0
 
@@ -444,14 +444,14 @@ def test_every_check_is_seen_to_fail() -> None:
 def test_ranges_change_no_finding(rows_per_range: int, database_url: str, ledger: psycopg.Connection[Any]) -> None:
     ledger.execute(update(CAT, 1, "amount = 1").encode())
     whole = verify(database_url)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
-    in_ranges = verify(database_url, lambda done, total: told.append((done, total)), rows_per_range=rows_per_range)
+    in_ranges = verify(database_url, lambda done, total: reported.append((done, total)), rows_per_range=rows_per_range)
 
     assert in_ranges == whole
     assert found(whole) == {("running_balance", CAT, 1), ("account_content", CAT, 1), ("books", None, None)}
-    assert told[-1] == (18, 18)
-    assert len(told) > 1
+    assert reported[-1] == (18, 18)
+    assert len(reported) > 1
 
 
 def test_examples_are_few_and_all_are_counted(database_url: str, ledger: psycopg.Connection[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Keys are looked up together, never with an answer that is older than the question."""
+"""Keys are read together, never with an answer that is older than the question."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from creditlane.producer.api.auth import KeyDesk
+from creditlane.producer.api.auth import KeyLookup
 from creditlane.producer.api.connections import Connections
 from creditlane.producer.operations.api_keys import KeyRow
 from creditlane.schemas.errors import Unavailable
@@ -19,7 +19,7 @@ Row = tuple[str, bytes, str, int]
 
 
 class Ledger:
-    """Stands for Postgres: each look-up waits to be answered by the test."""
+    """Stands for Postgres: each read waits to be answered by the test."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -61,12 +61,12 @@ def until() -> float:
     return time.monotonic() + PATIENCE_SECONDS
 
 
-async def test_who_comes_during_a_look_up_shares_the_next_one(ledger: Ledger) -> None:
-    desk, connections = KeyDesk(), cast("Connections", ledger)
-    first = asyncio.create_task(desk.find(connections, "a", until()))
+async def test_who_comes_during_a_read_shares_the_next_one(ledger: Ledger) -> None:
+    lookup, connections = KeyLookup(), cast("Connections", ledger)
+    first = asyncio.create_task(lookup.find(connections, "a", until()))
     await ledger.is_asked()
     # The same key again: what is being read may be older than this question.
-    later = [asyncio.create_task(desk.find(connections, key_id, until())) for key_id in ("a", "b", "a", "c")]
+    later = [asyncio.create_task(lookup.find(connections, key_id, until())) for key_id in ("a", "b", "a", "c")]
 
     ledger.answer("a")
     assert await first == [row_of("a")]
@@ -78,23 +78,23 @@ async def test_who_comes_during_a_look_up_shares_the_next_one(ledger: Ledger) ->
 
 
 async def test_a_failure_is_told_to_all_who_wait_and_to_nobody_after_them(ledger: Ledger) -> None:
-    desk, connections = KeyDesk(), cast("Connections", ledger)
+    lookup, connections = KeyLookup(), cast("Connections", ledger)
     for error in (Unavailable(), RuntimeError("a defect")):
-        waiting = [asyncio.create_task(desk.find(connections, key_id, until())) for key_id in ("a", "b")]
+        waiting = [asyncio.create_task(lookup.find(connections, key_id, until())) for key_id in ("a", "b")]
         await ledger.is_asked()
         ledger.fail(error)
-        told = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(answer) for answer in told] == [Unavailable, Unavailable]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
 
-    after = asyncio.create_task(desk.find(connections, "a", until()))
+    after = asyncio.create_task(lookup.find(connections, "a", until()))
     await ledger.is_asked()
     ledger.answer("a")
     assert await after == [row_of("a")]
 
 
 async def test_a_request_that_ends_takes_nobody_s_answer_away(ledger: Ledger) -> None:
-    desk, connections = KeyDesk(), cast("Connections", ledger)
-    leaving, staying = (asyncio.create_task(desk.find(connections, "a", until())) for _ in range(2))
+    lookup, connections = KeyLookup(), cast("Connections", ledger)
+    leaving, staying = (asyncio.create_task(lookup.find(connections, "a", until())) for _ in range(2))
     await ledger.is_asked()
 
     leaving.cancel()
@@ -104,15 +104,15 @@ async def test_a_request_that_ends_takes_nobody_s_answer_away(ledger: Ledger) ->
     assert leaving.cancelled()
 
 
-async def test_who_comes_during_a_look_up_that_hangs_waits_no_longer_than_alone(ledger: Ledger) -> None:
+async def test_who_comes_during_a_read_that_hangs_waits_no_longer_than_alone(ledger: Ledger) -> None:
     """Given a Postgres that is silent, then a request's time is counted from its own beginning."""
-    desk, connections = KeyDesk(), cast("Connections", ledger)
-    first = asyncio.create_task(desk.find(connections, "a", until()))
+    lookup, connections = KeyLookup(), cast("Connections", ledger)
+    first = asyncio.create_task(lookup.find(connections, "a", until()))
     await ledger.is_asked()
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises(Unavailable):
-            await desk.find(connections, "b", time.monotonic() + 0.05)
+            await lookup.find(connections, "b", time.monotonic() + 0.05)
 
     ledger.answer("a")
     assert await first == [row_of("a")]

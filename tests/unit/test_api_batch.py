@@ -10,8 +10,8 @@ from creditlane import Settings
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api.auth import Store
 from creditlane.producer.api.fair_session import FairSession
-from creditlane.producer.api.middleware.active_stores import AskingStores
-from creditlane.producer.api.middleware.fair_batches import BatchTurns
+from creditlane.producer.api.middleware.active_stores import ActiveStores
+from creditlane.producer.api.middleware.fair_batches import FairBatches
 from creditlane.producer.api.middleware.request_limits import Limits
 from creditlane.producer.api.routes.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
 from creditlane.producer.api.spool import Spool, SpoolSpace
@@ -53,8 +53,8 @@ def response(space: SpoolSpace) -> BatchResponse:
     return BatchResponse(session, settings, STORE, 8, Spool(space, "store_a"), Limits(settings), works)
 
 
-def fair_batches() -> BatchTurns:
-    return BatchTurns(AskingStores(Keys()))
+def fair_batches() -> FairBatches:
+    return FairBatches(ActiveStores(Keys()))
 
 
 async def answer(space: SpoolSpace, client: Client) -> None:
@@ -68,7 +68,7 @@ async def test_who_never_reads_is_left_and_its_room_is_free_again() -> None:
     await answer(space, client)
 
     assert client.got == []
-    # What stood in the spool at most, at a hundred bytes an answer, beside two parcels.
+    # What stood in the spool at most, at a hundred bytes an answer, beside two parts.
     assert client.sent < MOST_BYTES / 100 + 6_000
     assert await Spool(space, "store_a").room(0)
 

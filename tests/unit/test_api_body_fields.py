@@ -1,4 +1,4 @@
-"""A body with too many fields, or with one that stands twice, is refused before the models look at it."""
+"""A body with too many fields, or with one that stands twice, is refused before the models see it."""
 
 import json
 

@@ -29,7 +29,7 @@ MEBIBYTE = 1_048_576
 
 
 class App:
-    """An application whose answers tell how long the body was; `/unread` answers without it, `/held` when told."""
+    """An application whose answers say how long the body was; `/unread` answers without it, `/held` when released."""
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
@@ -148,7 +148,7 @@ class Served:
         self.limits.head = self.limits.head._replace(head_seconds=0.05)
 
     def heard(self) -> bool:
-        """Tell whether something has come that is no whole head yet."""
+        """Return whether something has come that is no whole head yet."""
         return any(connection._overhead_bytes for connection in self._connections)
 
     def refused(self, limit: str) -> bool:
@@ -164,8 +164,8 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_limits, "LOOK_SECONDS", 0.02)
+def _check_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "CHECK_SECONDS", 0.02)
     monkeypatch.setattr(connection_guard, "LINGER_SECONDS", 0.2)
 
 
@@ -197,7 +197,7 @@ def serve() -> Serve:
 
 async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not is_so():  # noqa: ASYNC110 - nothing announces what is waited for
             await asyncio.sleep(0.01)
 
 

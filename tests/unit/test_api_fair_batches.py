@@ -1,4 +1,4 @@
-"""While other stores ask, the batches of a store go by short parcels, one at a time, and rest between them."""
+"""While other stores ask, the batches of a store go by short parts, one at a time, and rest between them."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,8 @@ import pytest
 
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api.middleware import fair_batches
-from creditlane.producer.api.middleware.active_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.middleware.fair_batches import ALONE, BESIDE_OTHERS, BatchTurns
+from creditlane.producer.api.middleware.active_stores import ACTIVE_SECONDS, ActiveStores
+from creditlane.producer.api.middleware.fair_batches import ALONE, BESIDE_OTHERS, FairBatches
 from creditlane.schemas.errors import Unavailable
 
 from .moved_clock import MovedClock
@@ -42,8 +42,8 @@ def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return rests
 
 
-async def most_at_once(turns: BatchTurns, stores: list[str]) -> int:
-    """Send a parcel of each of these at the same time; return how many were on their way at once."""
+async def most_at_once(turns: FairBatches, stores: list[str]) -> int:
+    """Send a part of each of these at the same time; return how many were on their way at once."""
     at_work = most = 0
 
     async def send(store: str) -> None:
@@ -60,24 +60,24 @@ async def most_at_once(turns: BatchTurns, stores: list[str]) -> int:
 
 
 async def test_a_store_that_asks_alone_sends_as_much_as_it_can(rests: list[float]) -> None:
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("a")
 
-    assert turns.parcel_size("a") == ALONE
+    assert turns.part_size("a") == ALONE
     assert await most_at_once(turns, ["a"] * 5) == 5
     assert rests == []
 
 
-async def test_beside_others_a_store_has_one_short_parcel_at_a_time_and_rests_after_it(
+async def test_beside_others_a_store_has_one_short_part_at_a_time_and_rests_after_it(
     rests: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_batches, "MOST_REST_SECONDS", 60.0)
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("b")
 
-    assert turns.parcel_size("a") == BESIDE_OTHERS
+    assert turns.part_size("a") == BESIDE_OTHERS
     assert await most_at_once(turns, ["a"] * 5) == 1
     assert rests == [7.0] * 5
     assert await most_at_once(turns, ["a", "c", "d"]) == 3
@@ -85,9 +85,9 @@ async def test_beside_others_a_store_has_one_short_parcel_at_a_time_and_rests_af
 
 @pytest.mark.usefixtures("rests")
 async def test_who_comes_again_while_others_wait_waits_as_well() -> None:
-    """Given batches that each have parcel after parcel, then never more than one parcel is on its way."""
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    """Given batches that each have part after part, then never more than one part is on its way."""
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("b")
     at_work = most = 0
 
@@ -106,11 +106,11 @@ async def test_who_comes_again_while_others_wait_waits_as_well() -> None:
 
 
 async def test_a_rest_is_never_long(rests: list[float]) -> None:
-    """Given a parcel that waited long for room on a lane, then its store rests no longer for it."""
-    asking = AskingStores(Keys())
+    """Given a part that waited long for room on a lane, then its store rests no longer for it."""
+    asking = ActiveStores(Keys())
     asking.note("b")
 
-    await most_at_once(BatchTurns(asking), ["a"])
+    await most_at_once(FairBatches(asking), ["a"])
 
     assert rests == [fair_batches.MOST_REST_SECONDS]
 
@@ -118,19 +118,19 @@ async def test_a_rest_is_never_long(rests: list[float]) -> None:
 @pytest.mark.usefixtures("rests")
 async def test_after_a_while_without_others_it_sends_as_much_as_it_can_again() -> None:
     clock = MovedClock()
-    asking = AskingStores(Keys(), clock)
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys(), clock)
+    turns = FairBatches(asking)
     asking.note("b")
-    clock.now += ASKS_SECONDS + 1
+    clock.now += ACTIVE_SECONDS + 1
 
-    assert turns.parcel_size("a") == ALONE
+    assert turns.part_size("a") == ALONE
     assert await most_at_once(turns, ["a"] * 5) == 5
 
 
 @pytest.mark.usefixtures("rests")
 async def test_a_turn_that_fails_is_the_next_ones() -> None:
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("b")
 
     with contextlib.suppress(Unavailable):
@@ -142,11 +142,11 @@ async def test_a_turn_that_fails_is_the_next_ones() -> None:
 
 
 @pytest.mark.usefixtures("rests")
-async def test_a_parcel_that_waits_for_room_leaves_its_turn_to_the_next() -> None:
-    """Given a parcel that finds no room on its lane, then another of the store is sent while it waits, and it goes on
+async def test_a_part_that_waits_for_room_leaves_its_turn_to_the_next() -> None:
+    """Given a part that finds no room on its lane, then another of the store is sent while it waits, and it goes on
     when nobody has the turn: again one at a time, the one that came later first."""
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("b")
     full, sent, order = asyncio.Event(), asyncio.Event(), list[str]()
 
@@ -171,16 +171,16 @@ async def test_a_parcel_that_waits_for_room_leaves_its_turn_to_the_next() -> Non
     assert order == ["second", "first"]
 
 
-async def test_a_parcel_rests_before_it_waits_for_room_and_counts_no_waiting(
+async def test_a_part_rests_before_it_waits_for_room_and_counts_no_waiting(
     rests: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given parcels that are refused again and again, then each attempt is followed by a rest as long as it took: many
+    """Given parts that are refused again and again, then each attempt is followed by a rest as long as it took: many
     batches on a full lane are no more work for the process than others."""
     monkeypatch.setattr(fair_batches, "MOST_REST_SECONDS", 60.0)
-    asking = AskingStores(Keys())
+    asking = ActiveStores(Keys())
     asking.note("b")
 
-    async with BatchTurns(asking).turn("a", WIRE) as pause:
+    async with FairBatches(asking).turn("a", WIRE) as pause:
         await pause(1.0)
         await pause(2.0)
 
@@ -189,10 +189,10 @@ async def test_a_parcel_rests_before_it_waits_for_room_and_counts_no_waiting(
 
 @pytest.mark.usefixtures("rests")
 async def test_who_ends_while_it_waits_for_room_takes_no_turn_of_others() -> None:
-    """Given a client that leaves while its parcel waits for room and another parcel has the turn, then the turn stays
+    """Given a client that leaves while its part waits for room and another part has the turn, then the turn stays
     that one's: a third is not sent beside it."""
-    asking = AskingStores(Keys())
-    turns = BatchTurns(asking)
+    asking = ActiveStores(Keys())
+    turns = FairBatches(asking)
     asking.note("b")
     waits = asyncio.Event()
 

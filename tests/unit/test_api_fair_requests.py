@@ -6,8 +6,8 @@ import pytest
 
 from creditlane.lanes.keys import Keys
 from creditlane.producer.api.middleware import fair_requests
-from creditlane.producer.api.middleware.active_stores import ASKS_SECONDS, AskingStores
-from creditlane.producer.api.middleware.fair_requests import MOST_AT_WORK, StoreTurns
+from creditlane.producer.api.middleware.active_stores import ACTIVE_SECONDS, ActiveStores
+from creditlane.producer.api.middleware.fair_requests import MOST_AT_WORK, FairRequests
 
 from .moved_clock import MovedClock
 
@@ -23,9 +23,9 @@ def long_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Requests:
-    """Requests that are worked on until they are told to end."""
+    """Requests that are worked on until they are ended."""
 
-    def __init__(self, turns: StoreTurns) -> None:
+    def __init__(self, turns: FairRequests) -> None:
         self._turns = turns
         self._tasks: list[asyncio.Task[None]] = []
         self._ends: list[asyncio.Event] = []
@@ -39,12 +39,12 @@ class Requests:
             self._tasks.append(asyncio.create_task(self._work(store, end)))
         await settle()
 
-    async def end(self, place: int) -> None:
-        self._ends[place].set()
+    async def end(self, position: int) -> None:
+        self._ends[position].set()
         await settle()
 
-    async def leave(self, place: int) -> None:
-        self._tasks[place].cancel()
+    async def leave(self, position: int) -> None:
+        self._tasks[position].cancel()
         await settle()
 
     async def end_all(self) -> None:
@@ -67,7 +67,7 @@ async def settle() -> None:
 
 
 async def test_a_store_that_asks_alone_is_not_held_up() -> None:
-    requests = Requests(StoreTurns(AskingStores(Keys())))
+    requests = Requests(FairRequests(ActiveStores(Keys())))
 
     await requests.come("a", 20)
 
@@ -76,7 +76,7 @@ async def test_a_store_that_asks_alone_is_not_held_up() -> None:
 
 
 async def test_of_each_of_several_stores_a_few_are_worked_on_and_the_next_when_one_ends() -> None:
-    requests = Requests(StoreTurns(AskingStores(Keys())))
+    requests = Requests(FairRequests(ActiveStores(Keys())))
     await requests.come("b", 1)
 
     await requests.come("a", 10)
@@ -90,7 +90,7 @@ async def test_of_each_of_several_stores_a_few_are_worked_on_and_the_next_when_o
 
 
 async def test_who_left_while_it_waited_takes_no_turn() -> None:
-    requests = Requests(StoreTurns(AskingStores(Keys())))
+    requests = Requests(FairRequests(ActiveStores(Keys())))
     await requests.come("b", 1)
     await requests.come("a", MOST_AT_WORK + 2)
 
@@ -103,9 +103,9 @@ async def test_who_left_while_it_waited_takes_no_turn() -> None:
 
 async def test_after_a_while_without_another_store_nothing_is_held_up() -> None:
     clock = MovedClock()
-    requests = Requests(StoreTurns(AskingStores(Keys(), clock)))
+    requests = Requests(FairRequests(ActiveStores(Keys(), clock)))
     await requests.come("b", 1)
-    clock.now += ASKS_SECONDS + 1
+    clock.now += ACTIVE_SECONDS + 1
 
     await requests.come("a", 10)
 
@@ -114,7 +114,7 @@ async def test_after_a_while_without_another_store_nothing_is_held_up() -> None:
 
 
 async def test_what_only_waits_leaves_its_turn_to_others() -> None:
-    turns = StoreTurns(AskingStores(Keys()))
+    turns = FairRequests(ActiveStores(Keys()))
     requests = Requests(turns)
     await requests.come("b", 1)
     await requests.come("a", MOST_AT_WORK + 1)
@@ -128,7 +128,7 @@ async def test_what_only_waits_leaves_its_turn_to_others() -> None:
 
 async def test_nobody_is_held_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_requests, "MOST_DELAY_SECONDS", 0.01)
-    requests = Requests(StoreTurns(AskingStores(Keys())))
+    requests = Requests(FairRequests(ActiveStores(Keys())))
     await requests.come("b", 1)
 
     await requests.come("a", 10)

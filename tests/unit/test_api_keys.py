@@ -1,4 +1,4 @@
-"""What an API key looks like, and how one is told from another."""
+"""The form of an API key, and how one differs from another."""
 
 import re
 

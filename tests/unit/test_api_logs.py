@@ -24,9 +24,9 @@ except ValueError:
 
 
 def lines_of(log_format: str) -> list[str]:
-    told = subprocess.run([sys.executable, "-c", LOG, log_format], capture_output=True, text=True, check=True)
-    assert told.stdout == ""
-    return told.stderr.splitlines()
+    logged = subprocess.run([sys.executable, "-c", LOG, log_format], capture_output=True, text=True, check=True)
+    assert logged.stdout == ""
+    return logged.stderr.splitlines()
 
 
 def test_every_line_is_json_with_the_request_s_id() -> None:

@@ -180,43 +180,43 @@ def validator_of(document: dict[str, Any], schema: Any) -> Draft202012Validator:
     )
 
 
-def parts_of(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def parts_of(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Give every object of the document and where it is; what examples and defaults are made of is none of it."""
     if isinstance(part, dict):
-        yield place, part
+        yield path, part
     items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for name, below in items:
         if name not in {"example", "examples", "default"}:
-            yield from parts_of(below, f"{place}/{name}")
+            yield from parts_of(below, f"{path}/{name}")
 
 
 def shown_values(document: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Give every example and every default of the document: where it is, its schema, and it."""
-    for place, part in parts_of(document):
+    for path, part in parts_of(document):
         if isinstance(schema := part.get("schema"), dict):
             # A media type, a parameter or a header: its examples have names, and values beside them.
             if "example" in part:
-                yield f"{place}/example", schema, part["example"]
+                yield f"{path}/example", schema, part["example"]
             for name, example in part.get("examples", {}).items():
-                yield f"{place}/examples/{name}", schema, example["value"]
+                yield f"{path}/examples/{name}", schema, example["value"]
         elif isinstance(part.get("examples"), list):
-            yield from ((f"{place}/examples/{number}", part, value) for number, value in enumerate(part["examples"]))
+            yield from ((f"{path}/examples/{number}", part, value) for number, value in enumerate(part["examples"]))
         if "default" in part and part.keys() & {"type", "anyOf", "$ref", "const"}:
-            yield f"{place}/default", part, part["default"]
+            yield f"{path}/default", part, part["default"]
 
 
 def test_every_example_and_every_default_keeps_to_its_schema(document: dict[str, Any]) -> None:
     shown = list(shown_values(document))
     wrong = []
-    for place, schema, value in shown:
+    for path, schema, value in shown:
         try:
             validator_of(document, schema).validate(value)
         except ValidationError as error:
-            wrong.append(f"{place}: {error.message}")
+            wrong.append(f"{path}: {error.message}")
 
     assert wrong == []
-    assert len([place for place, _, _ in shown if "/responses/" in place]) > 200
-    assert len([place for place, _, _ in shown if place.endswith("/default")]) > 5
+    assert len([path for path, _, _ in shown if "/responses/" in path]) > 200
+    assert len([path for path, _, _ in shown if path.endswith("/default")]) > 5
 
 
 def test_no_moment_has_a_default(document: dict[str, Any]) -> None:
@@ -263,8 +263,8 @@ def test_it_says_what_is_sent_to_webhooks_and_callbacks(document: dict[str, Any]
     for name, operation in operations_of.items():
         schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         event_type = document["components"]["schemas"][schema]["properties"]["eventType"]
-        told = event_type.get("enum", [event_type.get("const")])
-        assert name in told or (name == "callback" and set(told) >= {"command.applied", "command.dead_lettered"})
+        named = event_type.get("enum", [event_type.get("const")])
+        assert name in named or (name == "callback" and set(named) >= {"command.applied", "command.dead_lettered"})
         assert set(operation["responses"]) == {"200", "410"}
         # It is nothing that can be asked of the API, and tools that make clients must not take it for that.
         assert (operation["security"], operation["x-internal"]) == ([], True)
@@ -289,4 +289,4 @@ def test_every_whole_number_among_the_parameters_shows_its_bounds(document: dict
     }
 
     assert len(shown) > 5
-    assert [place for place, missing in shown.items() if missing] == []
+    assert [path for path, missing in shown.items() if missing] == []

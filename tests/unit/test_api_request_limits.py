@@ -11,7 +11,7 @@ import pytest
 from creditlane import Settings
 from creditlane.producer.api.middleware import token_buckets
 from creditlane.producer.api.middleware.body_limits import STREAMED_PATH, BodyLimits
-from creditlane.producer.api.middleware.request_limits import SharedPlaces
+from creditlane.producer.api.middleware.request_limits import SharedSlots
 from creditlane.producer.api.middleware.token_buckets import TokenBuckets
 from creditlane.schemas.errors import RateLimited
 
@@ -51,34 +51,34 @@ def test_buckets_that_are_full_again_are_forgotten(monkeypatch: pytest.MonkeyPat
     assert set(buckets._levels) == {"c", "d"}
 
 
-def test_places_to_wait_are_given_back() -> None:
-    room = SharedPlaces(1, "requests wait", "wait")
-    with room.place("a"), pytest.raises(RateLimited, match="nothing was accepted"), room.place("a"):
+def test_slots_to_wait_are_given_back() -> None:
+    room = SharedSlots(1, "requests wait", "wait")
+    with room.slot("a"), pytest.raises(RateLimited, match="nothing was accepted"), room.slot("a"):
         pass
-    with pytest.raises(ValueError, match="x"), room.place("a"):
+    with pytest.raises(ValueError, match="x"), room.slot("a"):
         raise ValueError("x")
 
-    with room.place("a"):
+    with room.slot("a"):
         assert room._taken.total() == 1
     assert room._taken == {}
 
 
-def test_however_much_a_store_waits_another_finds_a_place() -> None:
-    """Given a store with all the places that it gets, then another gets one, and the first no more for it."""
-    room = SharedPlaces(100, "requests wait", "wait")
+def test_however_much_a_store_waits_another_finds_a_slot() -> None:
+    """Given a store with all the slots that it gets, then another gets one, and the first no more for it."""
+    room = SharedSlots(100, "requests wait", "wait")
     with ExitStack() as waiting:
         for _ in range(75):
-            waiting.enter_context(room.place("a"))
-        with pytest.raises(RateLimited, match="75 of the store"), room.place("a"):
+            waiting.enter_context(room.slot("a"))
+        with pytest.raises(RateLimited, match="75 of the store"), room.slot("a"):
             pass
         for _ in range(15):
-            waiting.enter_context(room.place("b"))
-        with pytest.raises(RateLimited), room.place("a"):
+            waiting.enter_context(room.slot("b"))
+        with pytest.raises(RateLimited), room.slot("a"):
             pass
 
 
 class Echo:
-    """An application that reads its body and tells how it came."""
+    """An application that reads its body and says how it came."""
 
     def __init__(self) -> None:
         self.messages: Messages = []

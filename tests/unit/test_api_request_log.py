@@ -1,4 +1,4 @@
-"""Every request has its id, one line in the log and its place in the numbers; streams pass as they come."""
+"""Every request has its id, one line in the log and its part of the metrics; streams pass as they come."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ from creditlane.producer.api.errors import add_error_handlers
 from creditlane.producer.api.metrics.requests import RequestMetrics
 from creditlane.producer.api.middleware.request_log import RequestLog
 from creditlane.producer.api.middleware.response_headers import SAFE_HEADERS
-from creditlane.producer.api.middleware.stack import surround
+from creditlane.producer.api.middleware.stack import add_middleware
 from creditlane.schemas.tickets import Ticket
 
 Messages = list[dict[str, Any]]
@@ -36,7 +36,7 @@ def app() -> FastAPI:
     async def meet_defect() -> None:
         raise RuntimeError("gone wrong")
 
-    surround(app, Settings())
+    add_middleware(app, Settings())
     return app
 
 

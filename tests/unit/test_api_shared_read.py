@@ -1,16 +1,16 @@
-"""One look is shared by all who ask at the same time."""
+"""One read is shared by all who ask at the same time."""
 
 import asyncio
 
 import pytest
 
-from creditlane.producer.api.shared_read import SharedLook
+from creditlane.producer.api.shared_read import SharedRead
 
 WAITERS = 50
 
 
-class Looking:
-    """Counts the looks, which end when they are let."""
+class Reading:
+    """Counts the reads, which end when they are let."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -26,63 +26,63 @@ class Looking:
         return number
 
 
-def test_all_who_ask_while_a_look_is_under_way_get_what_it_finds() -> None:
+def test_all_who_ask_while_a_read_is_under_way_get_what_it_finds() -> None:
     async def ask() -> None:
-        looking = Looking()
-        look = SharedLook(looking)
-        waiters = [asyncio.create_task(look.result()) for _ in range(WAITERS)]
+        reading = Reading()
+        read = SharedRead(reading)
+        waiters = [asyncio.create_task(read.result()) for _ in range(WAITERS)]
         await asyncio.sleep(0)
-        looking.may_end.set()
+        reading.may_end.set()
         assert await asyncio.gather(*waiters) == [1] * WAITERS
-        assert await look.result() == 2
+        assert await read.result() == 2
 
     asyncio.run(ask())
 
 
 def test_what_was_found_is_good_for_a_while() -> None:
     async def ask() -> None:
-        looking = Looking()
-        looking.may_end.set()
-        look = SharedLook(looking, good_seconds=60.0)
-        assert [await look.result() for _ in range(3)] == [1, 1, 1]
+        reading = Reading()
+        reading.may_end.set()
+        read = SharedRead(reading, good_seconds=60.0)
+        assert [await read.result() for _ in range(3)] == [1, 1, 1]
 
     asyncio.run(ask())
 
 
-def test_who_stops_waiting_ends_the_look_for_nobody_else() -> None:
+def test_who_stops_waiting_ends_the_read_for_nobody_else() -> None:
     async def ask() -> None:
-        looking = Looking()
-        look = SharedLook(looking)
-        gone, patient = asyncio.create_task(look.result()), asyncio.create_task(look.result())
+        reading = Reading()
+        read = SharedRead(reading)
+        gone, staying = asyncio.create_task(read.result()), asyncio.create_task(read.result())
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
-        looking.may_end.set()
-        assert await patient == 1
+        reading.may_end.set()
+        assert await staying == 1
 
     asyncio.run(ask())
 
 
-def test_a_look_that_failed_is_not_good_for_the_next() -> None:
+def test_a_read_that_failed_is_not_good_for_the_next() -> None:
     async def ask() -> None:
-        looking = Looking()
-        looking.may_end.set()
-        looking.error = ValueError("why")
-        look = SharedLook(looking, good_seconds=60.0)
+        reading = Reading()
+        reading.may_end.set()
+        reading.error = ValueError("why")
+        read = SharedRead(reading, good_seconds=60.0)
         with pytest.raises(ValueError, match="why"):
-            await look.result()
-        looking.error = None
-        assert await look.result() == 2
+            await read.result()
+        reading.error = None
+        assert await read.result() == 2
 
     asyncio.run(ask())
 
 
-def test_closing_ends_the_look_that_is_under_way() -> None:
+def test_closing_ends_the_read_that_is_under_way() -> None:
     async def ask() -> None:
-        look = SharedLook(Looking())
-        waiter = asyncio.create_task(look.result())
+        read = SharedRead(Reading())
+        waiter = asyncio.create_task(read.result())
         await asyncio.sleep(0)
-        await look.close()
+        await read.close()
         with pytest.raises(asyncio.CancelledError):
             await waiter
 

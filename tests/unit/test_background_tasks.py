@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from creditlane.producer.api.coalescing import Rounds
-from creditlane.producer.api.shared_read import SharedLook
+from creditlane.producer.api.coalescing import CoalescedReads
+from creditlane.producer.api.shared_read import SharedRead
 from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
 from creditlane.producer.client._async.listener import AsyncListener
 from creditlane.producer.client.pending_replies import PendingReplies
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 10.0
 
 
 class Seen:
-    """What a line would have been given at each place that was reached, as the request's id is."""
+    """What a line would have been given at each point that was passed, as the request's id is."""
 
     def __init__(self) -> None:
         self.contexts: list[dict[str, Any]] = []
@@ -40,23 +40,23 @@ def _request() -> Iterator[None]:
         yield
 
 
-async def test_a_look_up_for_all_is_nobody_s() -> None:
+async def test_a_read_for_all_is_nobody_s() -> None:
     seen = Seen()
 
-    async def look_up(asked: list[str]) -> dict[str, str]:
+    async def read(asked: list[str]) -> dict[str, str]:
         seen.note()
         return dict.fromkeys(asked, "found")
 
-    found = await Rounds[str, str]().find("a", look_up, asyncio.get_running_loop().time() + PATIENCE_SECONDS)
+    found = await CoalescedReads[str, str]().find("a", read, asyncio.get_running_loop().time() + PATIENCE_SECONDS)
 
     assert (found, seen.contexts) == ("found", [{}])
 
 
-async def test_a_look_at_the_servers_is_nobody_s() -> None:
-    async def look() -> dict[str, Any]:
+async def test_a_check_of_the_servers_is_nobody_s() -> None:
+    async def check() -> dict[str, Any]:
         return get_contextvars()
 
-    assert await SharedLook(look).result() == {}
+    assert await SharedRead(check).result() == {}
 
 
 async def test_listening_is_nobody_s() -> None:

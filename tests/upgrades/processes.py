@@ -20,7 +20,7 @@ from creditlane.local.processes import wait_until
 from creditlane.schemas.roles import Part
 from creditlane.schemas.settings import Settings
 
-from ..api_address import address_told
+from ..api_address import address_printed
 from ..roles import settings_of
 from .releases import Release
 
@@ -112,7 +112,7 @@ class Running:
     def api(self, release: Release) -> tuple[Process, str]:
         """Start an API, and return it with its address once it is ready."""
         process = self.start(release, "api", "api", "--port", "0")
-        url = address_told(process.first_line())
+        url = address_printed(process.first_line())
         wait_for(lambda: is_ready(url), f"{process.name} being ready")
         return process, url
 

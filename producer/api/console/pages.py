@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from ..errors import not_found
 from ..middleware.response_headers import CONTENT_SECURITY_POLICY
-from ..shared_read import SharedLook
+from ..shared_read import SharedRead
 
 #: Bytes of a file that are sent at once: a client that does not read makes no more be held.
 CHUNK_BYTES = 65_536
@@ -94,7 +94,7 @@ def add_docs(app: FastAPI) -> None:
         return json.dumps(app.openapi(), separators=(",", ":")).encode()
 
     # In a thread: it takes long enough for other requests to notice.
-    app.state.document = SharedLook(lambda: asyncio.to_thread(document), good_seconds=math.inf)
+    app.state.document = SharedRead(lambda: asyncio.to_thread(document), good_seconds=math.inf)
     app.include_router(router)
 
 
@@ -105,7 +105,7 @@ async def home() -> Response:
 
 @router.get("/openapi.json", name="openapi")
 async def openapi(request: Request) -> Response:
-    document: SharedLook[bytes] = request.app.state.document
+    document: SharedRead[bytes] = request.app.state.document
     return Response(await document.result(), media_type="application/json")
 
 
@@ -125,11 +125,11 @@ async def file(name: str) -> Response:
 
 @cache
 def _file(name: str) -> _File:
-    data = _START if name == _START_NAME else _place(name).read_bytes()
+    data = _START if name == _START_NAME else _file_path(name).read_bytes()
     return _File(data, _TYPES[name])
 
 
-def _place(name: str) -> Traversable:
+def _file_path(name: str) -> Traversable:
     return (files(__package__) / "licences" if name in _LICENCES else files("fastapi_offline") / "static") / name
 
 

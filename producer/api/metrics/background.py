@@ -1,4 +1,4 @@
-"""The numbers of the work beside the lanes: deliveries and endpoints, jobs, the proofs of the books. Of no store apart.
+"""Metrics of the work beside the lanes: deliveries and endpoints, jobs, the proofs of the books. Of no store apart.
 
 Each is read by itself, so that one that cannot be had hides no other. No statement reads the journal, and none more
 rows than `MAX_COUNTED` of the deliveries: who has no key may ask as often as they like.
@@ -98,7 +98,7 @@ class Background(NamedTuple):
 
 
 async def read_background(connections: Connections, seconds: float) -> Background:
-    """Return what each look tells within so many seconds."""
+    """Return what each read finds within so many seconds."""
     most = {"most": MAX_COUNTED}
     return Background(
         *await asyncio.gather(
@@ -134,14 +134,14 @@ async def _refused(connections: Connections, seconds: float) -> Mapping[str, int
 
 
 def background_exposition(background: Background) -> bytes:
-    """Return the numbers in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Snapshot(background))
     return generate_latest(registry)
 
 
 class _Snapshot:
-    """A collector of numbers that are known already."""
+    """A collector of what is known already."""
 
     def __init__(self, background: Background) -> None:
         self._background = background
@@ -232,7 +232,7 @@ def _of_jobs(rows: list[Row]) -> Iterator[Metric]:
 
 
 def _of_proofs(rows: list[Row]) -> Iterator[Metric]:
-    """Tell of the latest proof of the whole ledger, and of all proofs of new rows since then."""
+    """Yield the age of the latest proof of the whole ledger, and of all proofs of new rows since then."""
     ages = GaugeMetricFamily("creditlane_proof_age_seconds", "Since the books were proven last.", labels=["proof"])
     checked = GaugeMetricFamily("creditlane_proof_rows", "Journal rows that were proven.", labels=["proof"])
     found = GaugeMetricFamily(

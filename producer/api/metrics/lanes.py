@@ -1,4 +1,4 @@
-"""The numbers of the lanes and of the workers, read when they are asked for: once from Postgres, once from Redis."""
+"""Metrics of the lanes and of the workers, read when they are asked for: once from Postgres, once from Redis."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Ledger(NamedTuple):
 
 
 async def read_lanes(connections: Connections, seconds: float) -> Lanes:
-    """Return what each server tells within so many seconds. One that is away does not hide the other's numbers."""
+    """Return what each server answers within so many seconds. One that is away does not hide the other's metrics."""
     try:
         async with asyncio.timeout(seconds):
             ledger = await _read_ledger(connections)
@@ -77,14 +77,14 @@ async def count_dead_letters(connections: Connections, seconds: float) -> int | 
 
 
 def exposition_of(lanes: Lanes, dead_letters: int | None) -> bytes:
-    """Return the numbers in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Snapshot(lanes, dead_letters))
     return generate_latest(registry)
 
 
 class _Snapshot:
-    """A collector of numbers that are known already."""
+    """A collector of what is known already."""
 
     def __init__(self, lanes: Lanes, dead_letters: int | None) -> None:
         self._lanes = lanes

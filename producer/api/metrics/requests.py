@@ -62,5 +62,5 @@ class RequestMetrics:
         self._refused_connections.labels(limit).inc()
 
     def exposition(self) -> bytes:
-        """Return the numbers in Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self._registry)

@@ -1,6 +1,6 @@
 """Which stores ask at the moment: those that asked last, of this process and of all API processes.
 
-Two of them tell whether a store asks alone, so no more are remembered anywhere. Processes tell each other through
+From two of them follows whether a store asks alone, so no more are remembered anywhere. Processes share it through
 Redis, beside the requests, which wait for nothing; while Redis is away each knows of its own.
 """
 
@@ -21,9 +21,9 @@ from ...client.redis_exchange import Call, refuse_errors
 #: Stores of which it is known when they asked last.
 REMEMBERED_STORES = 2
 #: A store counts as one that asks for so long after it has, in seconds.
-ASKS_SECONDS = 1.0
-#: How often processes tell each other, and how long Redis may take for it, in seconds.
-TELL_SECONDS, ANSWER_SECONDS = 0.5, 1.0
+ACTIVE_SECONDS = 1.0
+#: How often processes publish who asks, and how long Redis may take for it, in seconds.
+PUBLISH_SECONDS, ANSWER_SECONDS = 0.5, 1.0
 
 #: Notes who asks, and forgets who has not for some time, and all but those that asked last.
 #: KEYS[1]    lines of a store and when it asked last
@@ -31,7 +31,7 @@ TELL_SECONDS, ANSWER_SECONDS = 0.5, 1.0
 #: ARGV[2]    how many are remembered
 #: ARGV[3..]  stores that ask now
 #: Returns the stores that ask.
-TELL_SCRIPT = """
+PUBLISH_SCRIPT = """
 local clock, counts = redis.call('TIME'), tonumber(ARGV[1])
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local asked_at = {}
@@ -55,7 +55,7 @@ return {unpack(stores, 1, last)}
 """
 
 
-class AskingStores:
+class ActiveStores:
     """The stores that ask, as one process of one event loop sees them."""
 
     def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,8 +64,8 @@ class AskingStores:
         #: When the stores asked last that did so here, and those that did anywhere.
         self._here: dict[str, float] = {}
         self._anywhere: dict[str, float] = {}
-        self._told_at = float("-inf")
-        self._telling: asyncio.Task[None] | None = None
+        self._published_at = float("-inf")
+        self._publishing: asyncio.Task[None] | None = None
 
     def note(self, store_id: str) -> None:
         """Note that the store asks this process."""
@@ -74,32 +74,32 @@ class AskingStores:
         if len(self._here) > REMEMBERED_STORES:
             del self._here[next(iter(self._here))]
 
-    def others_ask_here(self, store_id: str) -> bool:
-        """Tell whether any other store has asked this process lately."""
+    def others_active_here(self, store_id: str) -> bool:
+        """Return whether any other store has asked this process lately."""
         return self._others(self._here, store_id)
 
-    def others_ask(self, store_id: str) -> bool:
-        """Tell whether any other store has asked any process lately, as far as is known."""
+    def others_active(self, store_id: str) -> bool:
+        """Return whether any other store has asked any process lately, as far as is known."""
         return self._others(self._here, store_id) or self._others(self._anywhere, store_id)
 
     def keep_up(self, wire: AsyncRedisWire) -> None:
-        """Tell the other processes who asks here, and hear who asks there, if that was some time ago."""
-        if self._telling is None and self._clock() - self._told_at >= TELL_SECONDS:
-            self._telling = begin_in_background(self._tell(wire))
+        """Publish to the other processes who asks here, and read who asks there, if that was some time ago."""
+        if self._publishing is None and self._clock() - self._published_at >= PUBLISH_SECONDS:
+            self._publishing = begin_in_background(self._publish(wire))
 
-    async def _tell(self, wire: AsyncRedisWire) -> None:
-        since = self._clock() - TELL_SECONDS - ASKS_SECONDS
+    async def _publish(self, wire: AsyncRedisWire) -> None:
+        since = self._clock() - PUBLISH_SECONDS - ACTIVE_SECONDS
         asking = [store for store, at in self._here.items() if at > since]
-        counts = int(ASKS_SECONDS * 1_000)
-        call: Call = ("EVAL", TELL_SCRIPT, 1, self._keys.asking, counts, REMEMBERED_STORES, *asking)
+        counts = int(ACTIVE_SECONDS * 1_000)
+        call: Call = ("EVAL", PUBLISH_SCRIPT, 1, self._keys.asking, counts, REMEMBERED_STORES, *asking)
         try:
             with suppress(CreditlaneError):
                 answers = await wire.exchange([call], deadline=deadline_in(ANSWER_SECONDS))
                 refuse_errors(answers)
                 self._anywhere = dict.fromkeys((bytes(store).decode() for store in answers[0]), self._clock())
         finally:
-            self._told_at, self._telling = self._clock(), None
+            self._published_at, self._publishing = self._clock(), None
 
     def _others(self, asked_at: dict[str, float], store_id: str) -> bool:
-        since = self._clock() - ASKS_SECONDS
+        since = self._clock() - ACTIVE_SECONDS
         return any(store != store_id and at > since for store, at in asked_at.items())

@@ -28,7 +28,7 @@ class BodyLimits:
         if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
         elif scope["path"] == STREAMED_PATH:
-            await self._app(scope, _impatient(receive, self._seconds), send)
+            await self._app(scope, _with_timeout(receive, self._seconds), send)
         else:
             await self._pass_whole(scope, receive, send)
 
@@ -68,7 +68,7 @@ async def _refuse(error: CreditlaneError, scope: Scope, receive: Receive, send: 
 
 
 def has_body(scope: Scope) -> bool:
-    """Tell whether a body was announced; without that there is none, by HTTP's rules."""
+    """Return whether a body was announced; without that there is none, by HTTP's rules."""
     return any(name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in scope["headers"])
 
 
@@ -89,7 +89,7 @@ def given(body: bytes, receive: Receive) -> Receive:
     return give
 
 
-def _impatient(receive: Receive, seconds: float) -> Receive:
+def _with_timeout(receive: Receive, seconds: float) -> Receive:
     """Return what takes a client that sends nothing for so long as gone, while its body is not complete."""
     is_complete = False
 

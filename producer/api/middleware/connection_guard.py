@@ -32,7 +32,7 @@ MAX_URL_BYTES = 8_192
 KEEP_ALIVE_SECONDS = 75
 #: How much of a body is still taken after its request was answered without it, in bytes. More ends the connection.
 MAX_SURPLUS_BYTES = 4_194_304
-#: How long a client may take to read what it is told last before its connection ends, in seconds.
+#: How long a client may take to read the last answer before its connection ends, in seconds.
 LINGER_SECONDS = 2.0
 #: Bytes that the parser gets at once: in chunks of one byte they take it some milliseconds.
 PIECE_BYTES = 16_384
@@ -87,7 +87,7 @@ class GuardedProtocol(HttpToolsProtocol):
         #: Since when a head is incomplete.
         self._head_since: float | None = None
 
-    # What the event loop tells.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -122,7 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._write_paused_at = self.loop.time()
         super().pause_writing()
 
-    # What the parser tells.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         self._header_count = 0
@@ -157,7 +157,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._overhead_bytes = 0
         super().on_message_complete()
 
-    # What the answer tells.
+    # Called by the answer.
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -172,14 +172,14 @@ class GuardedProtocol(HttpToolsProtocol):
             # Where a body in chunks ends is known only to who parses it all.
             self._end_after(self._limits.head.head_seconds)
 
-    # What the limits tell.
+    # Called by the limits.
 
     def make_room(self) -> None:
-        """End now: another connection needs the place."""
+        """End now: another connection needs the slot."""
         self._ends_at = 0.0
         self.transport.abort()
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """End if the client has taken too long over what it is to do now."""
         head = self._limits.head
         if self._ends_at is not None or self.transport.is_closing():
@@ -192,9 +192,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._limits.note_refused("unread_answer")
                 self.transport.abort()
         elif not self._is_answering:
-            self._look_at_waiting(now, head.head_seconds)
+            self._check_waiting(now, head.head_seconds)
 
-    def _look_at_waiting(self, now: float, head_seconds: float) -> None:
+    def _check_waiting(self, now: float, head_seconds: float) -> None:
         if self._head_since is not None:
             if now - self._head_since > head_seconds:
                 message = f"The head of a request may take {head_seconds:g} s and took longer; send it again."
@@ -290,7 +290,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse_in_parser(self, status: HTTPStatus, reason: str, message: str) -> None:
-        """Stop the parser. It tells of every error in its own words; `_feed` tells of this one."""
+        """Stop the parser. It answers every error in its own words; `_feed` answers this one."""
         self._refusal = _problem(status, message)
         self._limits.note_refused(reason)
         raise ValueError(message)

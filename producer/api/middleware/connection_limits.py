@@ -20,8 +20,8 @@ from ....schemas.settings import Settings
 from ..metrics.requests import RequestMetrics
 from .address_limits import NO_ADDRESS, network_of
 
-#: How often connections are looked at that may have waited for too long, in seconds.
-LOOK_SECONDS = 1.0
+#: How often it is checked which connections have waited for too long, in seconds.
+CHECK_SECONDS = 1.0
 #: Descriptors that are left for all else than connections: servers, logs, files of large answers.
 OTHER_DESCRIPTORS = 128
 #: How often it is logged that there are too many connections, in seconds.
@@ -46,9 +46,9 @@ class Connection(Protocol):
     counted_as: str
 
     def make_room(self) -> None:
-        """End now: another connection needs the place."""
+        """End now: another connection needs the slot."""
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """End if it has taken too long, on the clock of the event loop."""
 
 
@@ -75,7 +75,7 @@ class ConnectionLimits:
         self._waiting: dict[Connection, None] = {}
         self._waiting_of_address: dict[str, dict[Connection, None]] = {}
         self._count = 0
-        self._looking: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
         self._logged_at = float("-inf")
 
     def counted_as(self, host: str | None) -> str:
@@ -99,8 +99,8 @@ class ConnectionLimits:
         self._of_address.setdefault(address, set()).add(connection)
         self._count += 1
         self.waits(connection)
-        if self._looking is None:
-            self._looking = loop.call_later(LOOK_SECONDS, self._look, loop)
+        if self._checking is None:
+            self._checking = loop.call_later(CHECK_SECONDS, self._check, loop)
         return True
 
     def leave(self, connection: Connection) -> None:
@@ -146,12 +146,12 @@ class ConnectionLimits:
         longest.make_room()
         return True
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for connections in list(self._of_address.values()):
             for connection in list(connections):
-                connection.look(now)
-        self._looking = loop.call_later(LOOK_SECONDS, self._look, loop) if self._count else None
+                connection.check(now)
+        self._checking = loop.call_later(CHECK_SECONDS, self._check, loop) if self._count else None
 
 
 def _is_among(host: str, networks: Sequence[Network]) -> bool:

@@ -27,7 +27,7 @@ class PlainBodies:
             await self._app(scope, receive, send)
             return
         problem = problem_of(UnsupportedEncoding())
-        # By RFC 9110 it tells what would have been taken.
+        # By RFC 9110 it says what would have been taken.
         problem.headers["Accept-Encoding"] = "identity"
         await error_answer(Request(scope), problem)(scope, receive, send)
 

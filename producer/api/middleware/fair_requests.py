@@ -12,7 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from .active_stores import AskingStores
+from .active_stores import ActiveStores
 
 #: Requests of a store that are worked on at a time while others ask as well.
 MOST_AT_WORK = 3
@@ -20,10 +20,10 @@ MOST_AT_WORK = 3
 MOST_DELAY_SECONDS = 0.1
 
 
-class StoreTurns:
+class FairRequests:
     """The requests of every store that one process works on."""
 
-    def __init__(self, asking: AskingStores) -> None:
+    def __init__(self, asking: ActiveStores) -> None:
         self._asking = asking
         self._at_work: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
@@ -32,7 +32,7 @@ class StoreTurns:
     async def turn(self, store_id: str) -> AsyncIterator[None]:
         """Work on a request of the store, as soon as it is its turn."""
         self._asking.note(store_id)
-        if self._at_work[store_id] >= MOST_AT_WORK and self._asking.others_ask_here(store_id):
+        if self._at_work[store_id] >= MOST_AT_WORK and self._asking.others_active_here(store_id):
             await self._wait(store_id)
         self._at_work[store_id] += 1
         try:

@@ -1,7 +1,7 @@
-"""The short way of a plain credit or debit, which is nearly every request under load: past the framework.
+"""The fast path of a plain credit or debit, which is nearly every request under load: past the framework.
 
 Finding a route, its dependencies and its parameters costs the framework more than all that the operation does. The
-short way takes only a request that it can judge whole: a POST to an account's credit or debit with a JSON body that the
+fast path takes only a request that it can judge whole: a POST to an account's credit or debit with a JSON body that the
 operation's model takes, and without the headers that change what is answered. It then does what the operation does, by
 the same functions. Anything else goes the framework's way, which says what is wrong; a test holds the two together.
 """
@@ -38,7 +38,7 @@ class _Target(NamedTuple):
     kind: str
 
 
-class ShortWay:
+class FastPath:
     """An ASGI application around another, which gets all that is not plain. Both want whole bodies and good keys."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -65,7 +65,7 @@ class ShortWay:
 
 async def _move(request: Request, target: _Target, body: Movement) -> Response:
     store: Store = request.state.store
-    reads = Reads(request.app.state.connections, store, request.state.read_time)
+    reads = Reads(request.app.state.connections, store, request.state.read_deadline)
     writes = Writes(request, store, None, None)
     return await accounts.move(KIND_OF_WORD[target.kind], target.account_id, body, store, reads, writes)
 

@@ -1,4 +1,4 @@
-"""Asks for the key before anything else of a request is looked at, and holds up who has none that works."""
+"""Asks for the key before anything else of a request is read, and holds up who has none that works."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _check(request: Request) -> None:
     except Unauthorized:
         metrics: RequestMetrics = request.app.state.request_metrics
         metrics.note_refused_key("missing" if key is None else "wrong")
-        # It is slowed in any case; after too many it is told when to come back instead of why it is refused.
+        # It is slowed in any case; after too many the answer says when to come back instead of why it is refused.
         await _take_turn(request)
         if key is not None:
             _note_wrong_key(request)
@@ -87,7 +87,7 @@ async def _take_turn(request: Request) -> None:
 def _key_of(scope: Scope) -> str | None:
     """Return what stands in the header; whether it is a key is found out later.
 
-    Of two nobody knows which one a proxy has looked at: together they are none.
+    Of two nobody knows which one a proxy has judged: together they are none.
     """
     keys: list[bytes] = [value for name, value in scope["headers"] if name == b"x-api-key"]
     if not keys:

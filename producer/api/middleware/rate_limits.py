@@ -52,7 +52,7 @@ class _Lease(NamedTuple):
     until: float
 
 
-class StoreRates:
+class RateLimits:
     """Counts the requests of stores in one process."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:

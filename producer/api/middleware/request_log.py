@@ -81,7 +81,7 @@ class RequestLog:
 
 
 def logged_path(path: str) -> str:
-    """Return a path with a digest in the place of each ticket, by which lines on the same one are found."""
+    """Return a path with a digest instead of each ticket, by which lines on the same one are found."""
     return _TICKET.sub(_digest_of, path)
 
 

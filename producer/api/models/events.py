@@ -30,7 +30,7 @@ IdempotencyKey = Annotated[str, Field(description="The key under which it was se
 
 
 class MovementObject(BaseModel):
-    """An entry on an account. Those of one transaction are told one by one, with the same id."""
+    """An entry on an account. Those of one transaction are sent one by one, with the same id."""
 
     id: Annotated[str, Field(description="Id of the transaction.", examples=[TRANSACTION_EXAMPLE])]
     customer_id: CustomerId
@@ -167,7 +167,7 @@ class CreditsConsumedEvent(EventEnvelope):
 
 
 class CreditsReversedEvent(EventEnvelope):
-    """An entry undid another one; a reversal is told by this event only."""
+    """An entry undid another one; a reversal sends this event only."""
 
     event_type: Annotated[Literal["credits.reversed"], EVENT_TYPE]
     sequence: Sequence

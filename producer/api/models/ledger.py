@@ -163,7 +163,7 @@ class AccountSettings(RequestBody):
 
     low_balance: Annotated[
         AmountOrZeroText | None,
-        Field(description="Falling below this balance is told to webhooks as `balance.low`; null: never."),
+        Field(description="Falling below this balance is sent to webhooks as `balance.low`; null: never."),
     ]
 
 
@@ -216,7 +216,7 @@ class AccountBody(BaseModel):
         Field(
             # Never null: clients may take it for a text.
             exclude_if=is_absent,
-            description="Falling below it is told to webhooks as `balance.low`; not there: never.",
+            description="Falling below it is sent to webhooks as `balance.low`; not there: never.",
             examples=["100"],
         ),
     ] = None

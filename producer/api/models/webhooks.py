@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about webhooks. An endpoint looks as the official client knows it."""
+"""The bodies of requests and responses about webhooks. An endpoint is shown as the official client knows it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _EVENTS: dict[EventType, type[EventEnvelope]] = {
 }
 #: What is sent beside them: tests, and results to the `callback_url` of their commands.
 _OTHERS: dict[str, type[EventEnvelope]] = {"webhook.test": WebhookTestEvent, "callback": CommandResultEvent}
-#: No key comes along: receivers look at the signatures. Without the mark openapi-generator makes a call to the API of
+#: No key comes along: receivers check the signatures. Without the mark openapi-generator makes a call to the API of
 #: it, which does not compile in TypeScript.
 _NOT_SERVED = {"security": [], "x-internal": True}
 _RESPONSES: dict[int | str, dict[str, Any]] = {

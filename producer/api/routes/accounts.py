@@ -104,7 +104,7 @@ async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
 async def update_account(
     account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
 ) -> Response:
-    """Set the balance below which webhooks are told that the account is low, as `balance.low`, or take it away."""
+    """Set the balance below which `balance.low` is sent to webhooks, or take it away."""
     await _require(reads, account_id)
     connections: Connections = request.app.state.connections
     await connections.session.reader.run(set_low_balance(store.public_id, account_id, body.low_balance))
@@ -128,7 +128,7 @@ async def get_account_balance(
         str | None,
         Query(
             description="A moment in ISO 8601, inclusive; UTC unless it says otherwise. Before the account was opened "
-            "the balance is `0`, in the future it is the current one. What can still change is not told: a moment "
+            "the balance is `0`, in the future it is the current one. What can still change is not shown: a moment "
             "that near is answered as of the latest one that cannot change any more, and `as_of` says which.",
             json_schema_extra={"format": "date-time"},
             examples=["2026-03-01T12:30:00Z"],

@@ -17,7 +17,7 @@ from ..auth import check_again
 from ..connections import Connections
 from ..deps import RequestReads, RequestStore
 from ..errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
-from ..middleware.request_limits import waiting_place
+from ..middleware.request_limits import waiting_slot
 from ..models.ledger import COMMAND_EXAMPLE, CommandBody, ErrorDetailBody
 from ..openapi.responses import reading
 from ..reads import Reads
@@ -52,7 +52,7 @@ async def get_command(
         float, Query(ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for a result, in seconds.", examples=[5])
     ] = 0.0,
 ) -> Response:
-    """Tell whether the command is queued, applied (and what it made) or rejected (and why), waiting for it if asked."""
+    """Say whether the command is queued, applied (and what it made) or rejected (and why), waiting for it if asked."""
     try:
         ticket = own_ticket(command_id, store.public_id)
     except InvalidCommand:
@@ -64,7 +64,7 @@ async def get_command(
     except OutcomeUnknown:
         raise Problem(NOT_FOUND, LOST) from None
     if wait and not is_decided(result):
-        with waiting_place(request):
+        with waiting_slot(request):
             result = await _wait(session, ticket, wait) or result
         await check_again(request)
     return body_answer(await _body_of(command_id, result, reads))
@@ -85,7 +85,7 @@ async def _body_of(command_id: str, result: Result, reads: Reads) -> CommandBody
         return body.model_copy(update={"error": ErrorDetailBody(**detail_of(problem))})
     if result.status == "queued":
         return body
-    # An opening with an initial balance makes both; what was asked for is the account.
+    # To open an account with an initial balance makes both; what was asked for is the account.
     if result.transaction_id is not None and result.kind != Kind.OPEN_ACCOUNT.word:
         return body.model_copy(update={"transaction": await reads.transaction(result.transaction_id)})
     return body.model_copy(update={"account": await reads.account(result.account_id)})

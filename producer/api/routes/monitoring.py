@@ -1,4 +1,4 @@
-"""What an operator's tools ask: `/healthz`, `/readyz` and `/metrics`. They need no key and tell of no store."""
+"""What an operator's tools ask: `/healthz`, `/readyz` and `/metrics`. They need no key and show nothing of a store."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ..connections import Connections
 from ..metrics.background import Background, background_exposition, read_background
 from ..metrics.lanes import Lanes, count_dead_letters, exposition_of, read_lanes
 from ..metrics.requests import RequestMetrics
-from ..shared_read import SharedLook
+from ..shared_read import SharedRead
 
 #: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
 CHECK_SECONDS = 3.0
-#: How long the lanes are known from one look at them, in seconds. Nobody needs a key to ask.
+#: How long the lanes are known from one read of them, in seconds. Nobody needs a key to ask.
 LANES_GOOD_SECONDS = 1.0
-#: How long `/metrics` tells the same, in seconds: making it anew takes many times as long as sending it.
+#: How long `/metrics` stays the same, in seconds: making it anew takes many times as long as sending it.
 METRICS_GOOD_SECONDS = 1.0
-#: How long it is good what Redis tells of its set-up, in seconds.
-REDIS_TOLD_GOOD_SECONDS = 10.0
+#: How long what Redis says of its set-up stays good, in seconds.
+REDIS_GOOD_SECONDS = 10.0
 #: Lanes that nobody applies are named up to this number.
 MAX_NAMED_LANES = 10
 
@@ -51,7 +51,7 @@ class Readiness(BaseModel):
     """Whether requests can be answered, and what stands in the way."""
 
     status: str
-    #: What keeps requests from being served, by what was looked at: redis, postgres, and where this one answers, lanes
+    #: What keeps requests from being served, by what was checked: redis, postgres, and where this one answers, lanes
     #: and workers.
     problems: dict[str, str]
     #: What is wrong beside that, and keeps nothing from being served: redis, workers, clock.
@@ -60,43 +60,43 @@ class Readiness(BaseModel):
 
 @router.get("/healthz", name="healthz")
 async def healthz() -> dict[str, str]:
-    """Tell that the process lives, and nothing of what it needs."""
+    """Say that the process lives, and nothing of what it needs."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", name="readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
+    """Say whether Redis takes writes, Postgres answers, the schema is this version's, and every lane gets on."""
     watch: Watch = request.app.state.watch
-    redis, postgres, seen, told = await asyncio.gather(
-        watch.redis.result(), watch.postgres.result(), watch.lanes.result(), watch.redis_told.result()
+    redis, postgres, seen, report = await asyncio.gather(
+        watch.redis.result(), watch.postgres.result(), watch.lanes.result(), watch.redis_report.result()
     )
     work, warnings = _problems_of_work(seen) if postgres is None else ({}, {})
-    servers = {"redis": told.refusal or redis, "postgres": postgres}
+    servers = {"redis": report.refusal or redis, "postgres": postgres}
     problems = work | {name: problem for name, problem in servers.items() if problem is not None}
-    if told.warnings:
-        warnings["redis"] = "; ".join(told.warnings)
+    if report.warnings:
+        warnings["redis"] = "; ".join(report.warnings)
     readiness = Readiness(status="not_ready" if problems else "ready", problems=problems, warnings=warnings)
     return JSONResponse(readiness.model_dump(), 503 if problems else 200)
 
 
 @router.get("/metrics", name="metrics")
 async def metrics(request: Request) -> Response:
-    """Tell the numbers of this process, lanes, workers and the work beside them, in Prometheus's text format."""
+    """Show the metrics of this process, lanes, workers and the work beside them, in Prometheus's text format."""
     watch: Watch = request.app.state.watch
     return Response(await watch.metrics.result(), media_type=CONTENT_TYPE_LATEST)
 
 
 class LanesSeen(NamedTuple):
-    """What was read of the lanes, and what only one who has looked before can tell."""
+    """What was read of the lanes, and what follows only from several reads of them."""
 
     lanes: Lanes
     #: Those that nobody applies, without those that are being handed over.
     without_owner: list[int]
 
 
-class RedisTold(NamedTuple):
-    """What Redis tells of itself, judged; nothing where it cannot be asked."""
+class RedisReport(NamedTuple):
+    """What Redis says of itself, judged; nothing where it cannot be asked."""
 
     #: Why it cannot have the lanes.
     refusal: str | None = None
@@ -104,63 +104,63 @@ class RedisTold(NamedTuple):
 
 
 class Watch:
-    """What is looked at for all who ask: however many they are, one look of each kind is under way at a time."""
+    """What is read for all who ask: however many they are, one read of each kind is under way at a time."""
 
     def __init__(self, connections: Connections, counted: RequestMetrics) -> None:
-        self.redis: SharedLook[str | None] = SharedLook(lambda: _problem(_check_redis(connections)))
-        self.postgres: SharedLook[str | None] = SharedLook(lambda: _problem(_check_schema(connections)))
-        self.lanes: SharedLook[LanesSeen] = SharedLook(
-            lambda: self._look_at_lanes(connections), good_seconds=LANES_GOOD_SECONDS
+        self.redis: SharedRead[str | None] = SharedRead(lambda: _problem(_check_redis(connections)))
+        self.postgres: SharedRead[str | None] = SharedRead(lambda: _problem(_check_schema(connections)))
+        self.lanes: SharedRead[LanesSeen] = SharedRead(
+            lambda: self._read_lanes(connections), good_seconds=LANES_GOOD_SECONDS
         )
-        self.dead_letters: SharedLook[int | None] = SharedLook(
+        self.dead_letters: SharedRead[int | None] = SharedRead(
             lambda: count_dead_letters(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
-        self.background: SharedLook[Background] = SharedLook(
+        self.background: SharedRead[Background] = SharedRead(
             lambda: read_background(connections, CHECK_SECONDS), good_seconds=LANES_GOOD_SECONDS
         )
-        self.metrics: SharedLook[bytes] = SharedLook(
+        self.metrics: SharedRead[bytes] = SharedRead(
             lambda: self._exposition(counted), good_seconds=METRICS_GOOD_SECONDS
         )
-        self.redis_told: SharedLook[RedisTold] = SharedLook(
-            lambda: self._hear_redis(connections), good_seconds=REDIS_TOLD_GOOD_SECONDS
+        self.redis_report: SharedRead[RedisReport] = SharedRead(
+            lambda: self._read_redis_report(connections), good_seconds=REDIS_GOOD_SECONDS
         )
         self._lanes_without_owner = LanesWithoutOwner(time.monotonic)
-        self._logged = RedisTold()
+        self._logged = RedisReport()
 
     async def log_start(self) -> None:
-        """Look once at the servers, and log why nothing can be served and what to warn of."""
-        problem, _ = await asyncio.gather(self.postgres.result(), self.redis_told.result())
+        """Check the servers once, and log why nothing can be served and what to warn of."""
+        problem, _ = await asyncio.gather(self.postgres.result(), self.redis_report.result())
         if problem is not None:
             _log.error("cannot serve yet", postgres=problem)
 
     async def close(self) -> None:
         """End what is under way."""
-        for look in (
+        for read in (
             self.metrics,
             self.redis,
             self.postgres,
             self.lanes,
             self.dead_letters,
             self.background,
-            self.redis_told,
+            self.redis_report,
         ):
-            await look.close()
+            await read.close()
 
-    async def _hear_redis(self, connections: Connections) -> RedisTold:
+    async def _read_redis_report(self, connections: Connections) -> RedisReport:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                told = RedisTold(warnings=tuple(warnings_of(await connections.session.wire.exchange([INFO_CALL]))))
+                report = RedisReport(warnings=tuple(warnings_of(await connections.session.wire.exchange([INFO_CALL]))))
         except ConfigurationError as error:
-            told = RedisTold(refusal=error.message)
+            report = RedisReport(refusal=error.message)
         except (CreditlaneError, TimeoutError):
-            return RedisTold()
-        if told != self._logged:
-            if told.refusal is not None:
-                _log.error("cannot serve", redis=told.refusal)
-            for warning in told.warnings:
+            return RedisReport()
+        if report != self._logged:
+            if report.refusal is not None:
+                _log.error("cannot serve", redis=report.refusal)
+            for warning in report.warnings:
                 _log.warning("commands can be lost or refused", redis=warning)
-            self._logged = told
-        return told
+            self._logged = report
+        return report
 
     async def _exposition(self, counted: RequestMetrics) -> bytes:
         seen, dead_letters, background = await asyncio.gather(
@@ -168,7 +168,7 @@ class Watch:
         )
         return counted.exposition() + exposition_of(seen.lanes, dead_letters) + background_exposition(background)
 
-    async def _look_at_lanes(self, connections: Connections) -> LanesSeen:
+    async def _read_lanes(self, connections: Connections) -> LanesSeen:
         # Half of the time for each server, which are asked one after the other.
         lanes = await read_lanes(connections, CHECK_SECONDS / 2)
         if lanes.leases is None:
@@ -199,10 +199,10 @@ async def _check_schema(connections: Connections) -> None:
 
 
 def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what keeps the lanes from getting on, and what is wrong beside that. What cannot be told is not well."""
+    """Return what keeps the lanes from getting on, and what is wrong beside that. What is not known is not well."""
     lanes = seen.lanes
     if lanes.leases is None:
-        return {"lanes": f"Postgres does not tell of them within {CHECK_SECONDS / 2:g} s"}, {}
+        return {"lanes": f"Postgres does not answer within {CHECK_SECONDS / 2:g} s"}, {}
     standing = problems_of_lanes(lanes.leases, lanes.workers, lanes.contents or {})
     about_lanes = "; ".join(_about_lanes(len(lanes.leases), seen.without_owner, standing))
     # A worker that holds no lane keeps nothing from getting on; where lanes stand, it may say why nobody takes them.
@@ -212,10 +212,10 @@ def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:
         "workers": _about_workers(worker for worker in lanes.workers if worker not in needed),
         "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
     }
-    return _told(problems), _told(warnings)
+    return _named(problems), _named(warnings)
 
 
-def _told(problems: Mapping[str, str]) -> dict[str, str]:
+def _named(problems: Mapping[str, str]) -> dict[str, str]:
     return {name: problem for name, problem in problems.items() if problem}
 
 

@@ -59,7 +59,7 @@ OfStatus = Annotated[DeliveryStatus | None, Query(description="Only deliveries o
     responses=changing(WebhookBody, "webhook_limit_reached"),
 )
 async def create_webhook(body: CreateWebhook, webhooks: RequestWebhooks) -> Response:
-    """Make an endpoint; what happens after the answer is told to it."""
+    """Make an endpoint; what happens after the answer is sent to it."""
     wanted = operations.checked(NewWebhook, url=body.url, name=body.name, events=tuple(body.events))
     return body_answer(WebhookBody.of(await webhooks.make(wanted)))
 
@@ -139,7 +139,7 @@ async def get_webhook(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Res
     responses=changing(WebhookBody, "not_found"),
 )
 async def update_webhook(webhook_id: WebhookPath, body: UpdateWebhook, webhooks: RequestWebhooks) -> Response:
-    """Change what is given of an endpoint. What happens after the answer is told as it says."""
+    """Change what is given of an endpoint. What happens after the answer is sent as it says."""
     given = body.model_dump(exclude_unset=True)
     return body_answer(WebhookBody.of(await webhooks.change(webhook_id, operations.checked(WebhookChange, **given))))
 
@@ -173,7 +173,7 @@ async def rotate_webhook_secret(webhook_id: WebhookPath, webhooks: RequestWebhoo
     responses=changing(TestEvent, "not_found", "webhook_disabled"),
 )
 async def test_webhook(webhook_id: WebhookPath, webhooks: RequestWebhooks) -> Response:
-    """Send an event `webhook.test` to the endpoint, whatever events it wants. Its delivery tells what came of it."""
+    """Send an event `webhook.test` to the endpoint, whatever events it wants. Its delivery shows what came of it."""
     return body_answer(TestEvent(event_id=await webhooks.send_test(webhook_id)))
 
 

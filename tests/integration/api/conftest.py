@@ -13,7 +13,7 @@ from creditlane import Settings
 from creditlane.producer.api.app import create_app
 from creditlane.producer.operations.api_keys import create_key
 
-from ...api_address import address_told
+from ...api_address import address_printed
 from ...roles import settings_of
 
 #: How long an API process may take to stop, in seconds.
@@ -72,7 +72,7 @@ def start_api(
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
-        return process, address_told(process.stdout.readline())
+        return process, address_printed(process.stdout.readline())
 
     yield start
     for process in processes:

@@ -130,8 +130,8 @@ def test_an_account_below_zero_is_not_closed(api: TestClient, settings: Settings
     queued = json.loads(api.post(COMMANDS, content=json.dumps(line)).text)
 
     assert code_of(refused, 409) == "account_overdrawn"
-    told = api.get(f"{COMMANDS}/{queued['id']}?wait=30").json()
-    assert (told["status"], told["error"]["code"]) == ("rejected", "account_overdrawn")
+    reported = api.get(f"{COMMANDS}/{queued['id']}?wait=30").json()
+    assert (reported["status"], reported["error"]["code"]) == ("rejected", "account_overdrawn")
     assert api.get(path).json()["status"] == "active"
     move(api, {"id": account.id}, "credit", "3", "settled")
     assert api.post(f"{path}/close").json()["status"] == "closed"

@@ -117,9 +117,7 @@ def test_each_key_opens_its_own_store(run: Run, api: TestClient, running_worker:
     ]
 
 
-def test_keys_of_a_burst_are_looked_up_together_and_never_mixed_up(
-    api: TestClient, make_key: Callable[..., str]
-) -> None:
+def test_keys_of_a_burst_are_read_together_and_never_mixed_up(api: TestClient, make_key: Callable[..., str]) -> None:
     keys = [make_key() for _ in range(4)]
     wrong = [key[:-1] + ("0" if key[-1] != "0" else "1") for key in keys]
 
@@ -129,7 +127,7 @@ def test_keys_of_a_burst_are_looked_up_together_and_never_mixed_up(
     assert statuses == ([200] * 4 + [401] * 4) * 8
 
 
-def test_the_look_up_is_by_the_index(database_url: str) -> None:
+def test_the_lookup_is_by_the_index(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "insert into api_keys (store_id, key_id, key_hash, name) "

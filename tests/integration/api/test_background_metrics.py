@@ -1,4 +1,4 @@
-"""What `/metrics` tells of the work beside the lanes, and that telling it stays cheap."""
+"""What `/metrics` shows of the work beside the lanes, and that showing it stays cheap."""
 
 import json
 from collections.abc import Iterator
@@ -64,18 +64,18 @@ def owner(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def numbers(api: TestClient, *wanted: tuple[str, ...]) -> Numbers:
-    """Return what `/metrics` tells once these are told: on a busy machine, a read may take too long."""
+    """Return what `/metrics` shows once these are shown: on a busy machine, a read may take too long."""
     seen: list[Numbers] = []
 
-    def look() -> bool:
-        seen.append(look_once(api))
+    def read() -> bool:
+        seen.append(read_once(api))
         return set(wanted or (PENDING, FAILED, ENABLED, REFUSED)) <= seen[-1].keys()
 
-    assert wait_until(look, seconds=30)
+    assert wait_until(read, seconds=30)
     return seen[-1]
 
 
-def look_once(api: TestClient) -> Numbers:
+def read_once(api: TestClient) -> Numbers:
     answer = api.get("/metrics", headers={"x-api-key": ""})
     assert answer.status_code == 200
     return {

@@ -1,4 +1,4 @@
-"""The balance at a moment stays what it was once told, also near the present, and shows no part of a transaction."""
+"""The balance at a moment stays what it was once shown, also near the present, and shows no part of a transaction."""
 
 import threading
 import time
@@ -74,7 +74,7 @@ def slow_batch(ann: DirectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sl
     batch.commit()
 
 
-def told(api: TestClient, at: datetime | str, path: str = BALANCE_OF_ANN) -> tuple[str, datetime]:
+def shown_at(api: TestClient, at: datetime | str, path: str = BALANCE_OF_ANN) -> tuple[str, datetime]:
     """Return the balance of a moment, and of which one it is."""
     answer = api.get(path, params={"at": at if isinstance(at, str) else at.isoformat()})
     assert answer.status_code == 200, answer.text
@@ -93,23 +93,23 @@ def after(moment: datetime, database_url: str) -> datetime:
 def test_what_was_told_stays_while_a_batch_is_under_way(
     api: TestClient, slow_batch: SlowBatch, database_url: str
 ) -> None:
-    """Given a batch between its clock and its commit, then the moments that are told are those before it."""
+    """Given a batch between its clock and its commit, then the moments that are shown are those before it."""
     now = after(datetime.now(UTC), database_url)
-    before = [told(api, now), told(api, now - timedelta(milliseconds=50)), told(api, now)]
+    before = [shown_at(api, now), shown_at(api, now - timedelta(milliseconds=50)), shown_at(api, now)]
 
     slow_batch.commit()
 
-    assert [told(api, as_of) for _, as_of in before] == before
+    assert [shown_at(api, as_of) for _, as_of in before] == before
     assert all(as_of < now and balance in {"0", "10"} for balance, as_of in before)
     # What was asked for is answered once it cannot change.
-    assert told(api, now)[0] == "11"
-    assert now - told(api, now)[1] < timedelta(milliseconds=1)
+    assert shown_at(api, now)[0] == "11"
+    assert now - shown_at(api, now)[1] < timedelta(milliseconds=1)
 
 
 def test_a_batch_of_a_role_that_cannot_be_seen_into_is_waited_for(
     api: TestClient, slow_batch: SlowBatch, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given no sight of when the batch began, and nothing known from before, then nothing is told until it is over."""
+    """Given no sight of when the batch began, and nothing known from before, then nothing is shown until it is over."""
     monkeypatch.setattr(
         watermark, "READ_WRITERS", watermark.READ_WRITERS.replace("session.xact_start", "null::timestamptz")
     )
@@ -120,7 +120,7 @@ def test_a_batch_of_a_role_that_cannot_be_seen_into_is_waited_for(
     assert code_of(answer, 503) == "unavailable"
 
     slow_batch.commit()
-    assert told(api, now)[0] == "11"
+    assert shown_at(api, now)[0] == "11"
 
 
 def test_a_moment_in_the_future_is_the_present_one(api: TestClient, ann: DirectStore) -> None:
@@ -128,12 +128,12 @@ def test_a_moment_in_the_future_is_the_present_one(api: TestClient, ann: DirectS
     seen = []
     for number in range(2, 12):
         ann.apply(Credit(account_id=ANN, amount=1, reference="r", idempotency_key=f"key {number}"))
-        balance, as_of = told(api, "9999-12-31T23:59:59.999999Z")
+        balance, as_of = shown_at(api, "9999-12-31T23:59:59.999999Z")
         assert balance == str(9 + number)
         assert as_of <= datetime.now(UTC)
         seen.append((balance, as_of))
 
-    assert [told(api, as_of) for _, as_of in seen] == seen
+    assert [shown_at(api, as_of) for _, as_of in seen] == seen
 
 
 @pytest.mark.usefixtures("ann")
@@ -149,15 +149,15 @@ def test_the_future_of_an_account_that_stands_there_is_its_current_balance(api: 
 
     assert api.get(BALANCE_OF_ANN).json()["balance"] == "15"
     for at in (ahead + timedelta(days=1), ahead, now + timedelta(minutes=10)):
-        balance, as_of = told(api, at)
+        balance, as_of = shown_at(api, at)
         assert (balance, as_of) == ("15", watermark.whole(ahead))
-    balance, as_of = told(api, now)
+    balance, as_of = shown_at(api, now)
     assert (balance, as_of < ahead) == ("10", True)
 
 
 @pytest.mark.usefixtures("ann")
 def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient) -> None:
-    assert told(api, "2020-01-01T00:00:00.1239Z") == ("0", datetime(2020, 1, 1, 0, 0, 0, 123_000, UTC))
+    assert shown_at(api, "2020-01-01T00:00:00.1239Z") == ("0", datetime(2020, 1, 1, 0, 0, 0, 123_000, UTC))
 
 
 @pytest.mark.usefixtures("ann")
@@ -167,9 +167,9 @@ def test_a_clock_that_goes_back_is_not_believed(api: TestClient, monkeypatch: py
     monkeypatch.setattr(watermark, "REMEMBERED_SECONDS", 0.0)
     with monkeypatch.context() as wrong:
         wrong.setattr(watermark, "READ_WRITERS", ahead)
-        told(api, datetime.now(UTC))
+        shown_at(api, datetime.now(UTC))
 
-    assert told(api, datetime.now(UTC) + timedelta(minutes=30))[1] <= datetime.now(UTC)
+    assert shown_at(api, datetime.now(UTC) + timedelta(minutes=30))[1] <= datetime.now(UTC)
 
 
 @pytest.mark.usefixtures("running_worker")
@@ -190,16 +190,16 @@ def test_a_closed_set_adds_up_at_every_moment(api: TestClient, start_worker: Cal
     mover.start()
     seen: dict[tuple[str, datetime], str] = {}
     ends = time.monotonic() + DEADLINE_SECONDS
-    rounds = 0
+    tries = 0
     while not is_over.is_set() and time.monotonic() < ends:
-        at = datetime.now(UTC) - timedelta(milliseconds=(0, 20, 50)[rounds % 3])
-        first = told(api, at, paths[0])
-        # The others of the moment that the first one could be told of.
-        balances = [first, *(told(api, first[1], path) for path in paths[1:])]
+        at = datetime.now(UTC) - timedelta(milliseconds=(0, 20, 50)[tries % 3])
+        first = shown_at(api, at, paths[0])
+        # The others of the moment that the first one could be shown of.
+        balances = [first, *(shown_at(api, first[1], path) for path in paths[1:])]
         assert sum(int(balance) for balance, _ in balances) == 600, balances
         for path, (balance, as_of) in zip(paths, balances, strict=True):
             assert seen.setdefault((path, as_of), balance) == balance
-        rounds += 1
+        tries += 1
     mover.join()
-    assert rounds > 3
-    assert all(told(api, as_of, path) == (balance, as_of) for (path, as_of), balance in seen.items())
+    assert tries > 3
+    assert all(shown_at(api, as_of, path) == (balance, as_of) for (path, as_of), balance in seen.items())

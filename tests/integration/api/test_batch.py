@@ -16,7 +16,7 @@ from creditlane.lanes.keys import Keys
 from creditlane.lanes.routing import partition_of
 from creditlane.producer.api import spool
 from creditlane.producer.api.middleware import active_stores, fair_batches
-from creditlane.producer.api.middleware.fair_batches import ParcelSize
+from creditlane.producer.api.middleware.fair_batches import PartSize
 from creditlane.producer.api.middleware.request_limits import Limits
 from creditlane.producer.client.redis_exchange import ExchangeFailed
 from creditlane.schemas.errors import OutcomeUnknown
@@ -131,7 +131,7 @@ def test_a_batch_that_waits_for_a_full_lane_keeps_none_of_its_store_waiting(
 ) -> None:
     """Given another store that asks as well, and a batch whose lane is full, then another batch of the same store is
     answered meanwhile; and the first as soon as its lane has room."""
-    monkeypatch.setattr(active_stores, "ASKS_SECONDS", 1_000.0)
+    monkeypatch.setattr(active_stores, "ACTIVE_SECONDS", 1_000.0)
     api = make_api(settings.model_copy(update={"lane_limit": 1, "wait_timeout_seconds": 10 * DEADLINE_SECONDS}))
     limits: Limits = api.app.state.limits  # type: ignore[attr-defined]
     limits.active_stores.note("store_other")
@@ -194,11 +194,11 @@ def test_without_redis_the_whole_request_is_unavailable(
 def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
     make_api: Callable[[Settings], TestClient], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a parcel that is sent and of which no attempt is answered, when others were accepted before, then its lines
-    are `unknown`, those after it, which were not sent, `refused`; and the lane has those of the parcel."""
+    """Given a part that is sent and of which no attempt is answered, when others were accepted before, then its lines
+    are `unknown`, those after it, which were not sent, `refused`; and the lane has those of the part."""
     api = make_api(settings)
     account = open_account(api, initial_balance="100")
-    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(2, MANY))
+    monkeypatch.setattr(fair_batches, "ALONE", PartSize(2, MANY))
     wire = api.app.state.session.wire  # type: ignore[attr-defined]
     send, exchange, sent = wire.send, wire.exchange, []
 
@@ -224,22 +224,22 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
     answers = answers_of(api.post(COMMANDS, content=body_of(lines)))
 
     monkeypatch.undo()
-    told = [(answer["status"], answer.get("error", {}).get("code")) for answer in answers]
-    assert told == [("queued", None)] * 2 + [("unknown", "timeout")] * 2 + [("refused", "unavailable")] * 2
+    reported = [(answer["status"], answer.get("error", {}).get("code")) for answer in answers]
+    assert reported == [("queued", None)] * 2 + [("unknown", "timeout")] * 2 + [("refused", "unavailable")] * 2
     again = answers_of(api.post(COMMANDS, content=body_of(lines[:4])))
     assert {api.get(f"{COMMANDS}/{answer['id']}?wait=10").status_code for answer in again} == {200}
     assert balance(api, account) == "96"
 
 
-def test_parcels_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_bounded_in_bytes(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given lines that are much in bytes and few in number, then no more of them go to Redis together than that."""
-    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(MANY, 1_000))
+    monkeypatch.setattr(fair_batches, "ALONE", PartSize(MANY, 1_000))
     sizes: list[int] = []
     deliver = api.app.state.session.sender.deliver  # type: ignore[attr-defined]
 
-    async def measured(shipment: Any, *arguments: Any) -> None:
-        sizes.append(sum(map(len, shipment.chunk.encoded)))
-        await deliver(shipment, *arguments)
+    async def measured(enqueue: Any, *arguments: Any) -> None:
+        sizes.append(sum(map(len, enqueue.chunk.encoded)))
+        await deliver(enqueue, *arguments)
 
     monkeypatch.setattr(api.app.state.session.sender, "deliver", measured)  # type: ignore[attr-defined]
     lines = [debit({"id": "cca_" + "0" * 32}, number, metadata={"k": "v" * 400}) for number in range(20)]
@@ -299,15 +299,15 @@ def test_a_client_that_leaves_has_sent_what_was_answered(
     duplex.close()
     start_worker()
 
-    told = api.get(f"{COMMANDS}/{answer['id']}", params={"wait": 30}).json()
+    reported = api.get(f"{COMMANDS}/{answer['id']}", params={"wait": 30}).json()
 
-    assert told["error"]["code"] == "not_found"
+    assert reported["error"]["code"] == "not_found"
 
 
-async def test_lines_of_one_account_keep_their_order_through_many_parcels(
+async def test_lines_of_one_account_keep_their_order_through_many_parts(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, start_worker: Callable[[], object]
 ) -> None:
-    monkeypatch.setattr(fair_batches, "ALONE", ParcelSize(7, MANY))
+    monkeypatch.setattr(fair_batches, "ALONE", PartSize(7, MANY))
     start_worker()
     account = open_account(api, initial_balance="1000")
     lines = [debit(account, number, reference=f"{number}") for number in range(100)]

@@ -97,7 +97,7 @@ def test_a_key_of_another_request_is_told_by_the_poll_too(api: TestClient) -> No
     assert (answer["status"], answer["error"]["code"]) == ("rejected", "idempotency_key_mismatch")
 
 
-def test_a_slow_result_is_a_503_that_tells_where_to_ask_and_nothing_is_lost(
+def test_a_slow_result_is_a_503_that_says_where_to_ask_and_nothing_is_lost(
     make_api: Callable[[Settings], TestClient], settings: Settings, start_worker: Callable[[], object]
 ) -> None:
     api = make_api(settings.model_copy(update={"wait_timeout_seconds": 0.2}))
@@ -114,12 +114,12 @@ def test_a_slow_result_is_a_503_that_tells_where_to_ask_and_nothing_is_lost(
     assert (done["status"], outcome(api, again)["account"]["id"]) == ("applied", done["account"]["id"])
     assert balance(api, done["account"]) == "7"
     # The result is there now: the same request gets it as if it had been in time.
-    patient = make_api(settings)
-    assert patient.post(ACCOUNTS, json=body).json() == done["account"]
+    longer = make_api(settings)
+    assert longer.post(ACCOUNTS, json=body).json() == done["account"]
 
 
 @pytest.mark.usefixtures("running_worker")
-def test_what_is_applied_and_cannot_be_read_back_is_told_with_where_to_ask(
+def test_what_is_applied_and_cannot_be_read_back_is_answered_with_where_to_ask(
     api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = open_account(api, name="ann", initial_balance="9"), open_account(api, name="bob")

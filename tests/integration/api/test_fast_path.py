@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api.middleware import fast_path as short_way
+from creditlane.producer.api.middleware import fast_path
 
 from .requests_of import ACCOUNTS, DEADLINE_SECONDS, REPLAY, UNKNOWN_ACCOUNT, move, open_account
 
@@ -25,20 +25,20 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def short_ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kinds of what went the short way, as it comes."""
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of what took the fast path, as it comes."""
     seen: list[str] = []
-    go = short_way._move
+    go = fast_path._move
 
     async def note(request: Any, target: Any, body: Any) -> Any:
         seen.append(target.kind)
         return await go(request, target, body)
 
-    monkeypatch.setattr(short_way, "_move", note)
+    monkeypatch.setattr(fast_path, "_move", note)
     return seen
 
 
-def what_is_told(answer: Any) -> tuple[Any, ...]:
+def what_is_answered(answer: Any) -> tuple[Any, ...]:
     body = answer.json()
     for part in (body, body.get("error", {})):
         for name in OWN:
@@ -59,42 +59,42 @@ def what_is_told(answer: Any) -> tuple[Any, ...]:
     ],
 )
 def test_both_ways_tell_the_same(
-    api: TestClient, short_ways: list[str], kind: str, change: dict[str, Any], status: int
+    api: TestClient, taken: list[str], kind: str, change: dict[str, Any], status: int
 ) -> None:
     account = open_account(api)
     move(api, account, "credit", "10", "used")
     path, body = f"{ACCOUNTS}/{account['id']}/{kind}", {**BODY, **change}
-    short_ways.clear()
+    taken.clear()
 
     first = api.post(path, json=body)
     again = api.post(path, json=body)
     long = api.post(path, json=body, headers=LONG_WAY)
 
     assert first.status_code == status
-    assert what_is_told(again) == what_is_told(long)
-    assert what_is_told(first)[:3] == what_is_told(long)[:3]
-    assert short_ways in ([kind, kind], [])
-    assert (short_ways == []) == (change.get("idempotency_key") == "reversal:x")
+    assert what_is_answered(again) == what_is_answered(long)
+    assert what_is_answered(first)[:3] == what_is_answered(long)[:3]
+    assert taken in ([kind, kind], [])
+    assert (taken == []) == (change.get("idempotency_key") == "reversal:x")
 
 
 @pytest.mark.parametrize("key", ["", "cl_x", "cl_" + "0" * 16 + "_" + "0" * 48])
-def test_both_ways_refuse_a_wrong_key(api: TestClient, short_ways: list[str], key: str) -> None:
+def test_both_ways_refuse_a_wrong_key(api: TestClient, taken: list[str], key: str) -> None:
     path = f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}/debit"
 
     short = api.post(path, json=BODY, headers={"x-api-key": key})
     long = api.post(path, json=BODY, headers={"x-api-key": key, **LONG_WAY})
 
-    assert what_is_told(short) == what_is_told(long)
-    assert (short.status_code, short_ways) == (401, [])
+    assert what_is_answered(short) == what_is_answered(long)
+    assert (short.status_code, taken) == (401, [])
 
 
-def test_both_ways_find_no_unknown_account(api: TestClient, short_ways: list[str]) -> None:
+def test_both_ways_find_no_unknown_account(api: TestClient, taken: list[str]) -> None:
     path = f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}/debit"
 
     short, long = api.post(path, json=BODY), api.post(path, json=BODY, headers=LONG_WAY)
 
-    assert what_is_told(short) == what_is_told(long)
-    assert (short.status_code, short_ways) == (404, ["debit"])
+    assert what_is_answered(short) == what_is_answered(long)
+    assert (short.status_code, taken) == (404, ["debit"])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_both_ways_find_no_unknown_account(api: TestClient, short_ways: list[str
     ],
 )
 def test_what_is_not_plain_is_left_to_the_framework(
-    api: TestClient, short_ways: list[str], headers: dict[str, str], content: bytes
+    api: TestClient, taken: list[str], headers: dict[str, str], content: bytes
 ) -> None:
     account = open_account(api)
 
@@ -121,16 +121,16 @@ def test_what_is_not_plain_is_left_to_the_framework(
     )
 
     assert answer.status_code in {201, 202, 400}
-    assert short_ways == []
+    assert taken == []
 
 
-def test_the_short_way_is_counted_as_its_operation(api: TestClient, short_ways: list[str]) -> None:
+def test_the_fast_path_is_counted_as_its_operation(api: TestClient, taken: list[str]) -> None:
     account = open_account(api)
 
     move(api, account, "credit", "5", "1")
     move(api, account, "debit", "5", "2")
 
-    assert short_ways == ["credit", "debit"]
+    assert taken == ["credit", "debit"]
     for operation in ("credit_account", "debit_account"):
         counted = f'creditlane_http_requests_total{{operation="{operation}",status="201"}} 1.0'
         assert counted in api.get("/metrics").text

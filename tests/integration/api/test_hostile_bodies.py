@@ -95,12 +95,10 @@ scalars = st.one_of(
 )
 
 
-def nested(opening: str, closing: str) -> st.SearchStrategy[str]:
+def nested(start: str, closing: str) -> st.SearchStrategy[str]:
     """Return something that is nested deeply, closed or not."""
     depths = st.sampled_from([1, 2, 60, 500, 1_100, 30_000])
-    return st.builds(
-        lambda depth, is_closed: opening * depth + "1" + closing * depth * is_closed, depths, st.booleans()
-    )
+    return st.builds(lambda depth, is_closed: start * depth + "1" + closing * depth * is_closed, depths, st.booleans())
 
 
 values = st.one_of(scalars, nested("[", "]"), nested('{"a":', "}"), st.sampled_from(["[]", "{}", "[{}]", "[null,1]"]))
@@ -114,9 +112,9 @@ def spoilt(draw: st.DrawFn, good: dict[str, Any]) -> str:
     )
     pairs = [(name, json.dumps(value)) for name, value in good.items()]
     for name, value in draw(st.lists(st.tuples(names, values), min_size=1, max_size=4)):
-        place = draw(st.integers(0, len(pairs)))
+        at = draw(st.integers(0, len(pairs)))
         kept = pairs if draw(st.booleans()) else [pair for pair in pairs if pair[0] != name]
-        pairs = [*kept[:place], (name, value), *kept[place:]]
+        pairs = [*kept[:at], (name, value), *kept[at:]]
     return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in pairs) + "}"
 
 
@@ -129,10 +127,8 @@ def bodies(draw: st.DrawFn, good: Good) -> Body:
     data = draw(st.one_of(encoded, encoded, encoded, st.binary(max_size=60), st.just(b"")))
     if draw(st.booleans()) and data:
         # Bytes that are no UTF-8, somewhere within what would have been fine.
-        place = draw(st.integers(0, len(data)))
-        data = (
-            data[:place] + draw(st.sampled_from([b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\n", b"\x00"])) + data[place:]
-        )
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.sampled_from([b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\n", b"\x00"])) + data[at:]
     return Body(data, draw(content_types))
 
 
@@ -156,7 +152,7 @@ def send(http: httpx2.Client, operation: Operation, body: Body) -> httpx2.Respon
 
 
 def assert_survives(http: httpx2.Client, operation: Operation, good: Good) -> None:
-    """Send the operation all sorts of bodies; hold that no answer tells of a defect, and that errors have one body."""
+    """Send the operation all sorts of bodies; hold that no answer shows a defect, and that errors have one body."""
 
     @examples(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(operation=st.just(operation), body=bodies(good))

@@ -79,9 +79,9 @@ def test_what_is_no_key_is_refused_and_moves_nothing(api: TestClient) -> None:
     posting = {key: value for key, value in transfer(account, account, "1", "").items() if key != "idempotency_key"}
 
     answers = {
-        (name, place): send(api, place, body, key)
+        (name, target): send(api, target, body, key)
         for name, key in NO_KEYS.items()
-        for place, body in (
+        for target, body in (
             (f"{path}/debit", BARE),
             (f"{path}/debit", {**BARE, "idempotency_key": "good"}),
             (f"{path}/freeze", {}),
@@ -90,8 +90,8 @@ def test_what_is_no_key_is_refused_and_moves_nothing(api: TestClient) -> None:
         )
     }
 
-    told = {tried: (answer.status_code, answer.json()["error"]["param"]) for tried, answer in answers.items()}
-    assert told == dict.fromkeys(answers, (400, "idempotency_key"))
+    reported = {tried: (answer.status_code, answer.json()["error"]["param"]) for tried, answer in answers.items()}
+    assert reported == dict.fromkeys(answers, (400, "idempotency_key"))
     found = api.get(path).json()
     assert (found["balance"], found["status"]) == ("7", "active")
     assert len(api.get(ACCOUNTS).json()["data"]) == 1

@@ -1,4 +1,4 @@
-"""The key comes first: without one that works nothing is read, and who has none is slowed, counted and told little."""
+"""The key comes first: without one that works nothing is read; who has none is slowed, counted, and learns little."""
 
 import json
 import re
@@ -96,9 +96,9 @@ def test_wrong_keys_are_refused_after_a_number_and_a_right_one_is_not(
     assert api.get(ACCOUNTS, headers=wrong).status_code == 429
     del api.headers["x-api-key"]
     assert api.get(ACCOUNTS).status_code == 401
-    told = api.get("/metrics").text
-    assert 'creditlane_http_refused_keys_total{reason="wrong"} 6.0' in told
-    assert 'creditlane_http_refused_keys_total{reason="missing"} 1.0' in told
+    shown = api.get("/metrics").text
+    assert 'creditlane_http_refused_keys_total{reason="wrong"} 6.0' in shown
+    assert 'creditlane_http_refused_keys_total{reason="missing"} 1.0' in shown
 
 
 class SlowPace:

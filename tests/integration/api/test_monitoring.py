@@ -123,8 +123,8 @@ def test_what_waits_on_the_lanes_is_seen(api: TestClient, settings: Settings) ->
     assert sum(value for key, value in seen.items() if key[0] == "creditlane_lane_owned") == 0
 
 
-def test_what_waits_is_looked_at_without_the_commands_themselves(settings: Settings) -> None:
-    """Given a large command at the head of a lane, when lanes are looked at, then its age comes and its bytes stay."""
+def test_what_waits_is_read_without_the_commands_themselves(settings: Settings) -> None:
+    """Given a large command at the head of a lane, when lanes are read, then its age comes and its bytes stay."""
     keys = Keys(settings.redis_prefix)
     with redis.Redis.from_url(settings.require_redis_url()) as client:
         client.xadd(keys.lane(1), {"c": b"x" * 200_000})
@@ -191,7 +191,7 @@ def test_dead_letters_that_take_long_to_count_hide_nothing_else(api: TestClient,
     assert seen["creditlane_lane_owned", "3"] == 1
 
 
-def test_many_who_ask_at_once_cost_one_look(
+def test_many_who_ask_at_once_cost_one_read(
     api: TestClient, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forge_worker(database_url)
@@ -421,16 +421,16 @@ def test_workers_that_join_and_leave_are_ready_all_the_while(
     start_faulty_worker: StartFaultyWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given a worker with every lane, and an API that looks whenever it is asked
+    # Given a worker with every lane, and an API that reads them whenever it is asked
     monkeypatch.setattr("creditlane.producer.api.routes.monitoring.LANES_GOOD_SECONDS", 0.0)
     api = make_api(settings)
     settings = settings.model_copy(update={"lease_seconds": 3.0})
     first = start_faulty_worker(settings)
     assert wait_until(lambda: is_ready(api), seconds=30)
-    told: list[dict[str, str]] = []
+    reported: list[dict[str, str]] = []
 
     def is_shared(*shares: int) -> bool:
-        told.append(problems_of(api))
+        reported.append(problems_of(api))
         return lanes_by_owner(database_url) == sorted(shares)
 
     # When another one joins, and later the first one leaves
@@ -440,7 +440,7 @@ def test_workers_that_join_and_leave_are_ready_all_the_while(
     assert wait_until(lambda: is_shared(8) and first.has_ended, seconds=30)
 
     # Then no request was kept away
-    assert [problems for problems in told if problems] == []
+    assert [problems for problems in reported if problems] == []
 
 
 def lanes_by_owner(database_url: str) -> list[int]:

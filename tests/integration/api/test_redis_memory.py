@@ -22,7 +22,7 @@ DEADLINE_SECONDS = 30.0
 ROOM = 12_000_000
 LEAST, MOST = ROOM // 3, ROOM * 9 // 10
 FULL = "The account's lane is full"
-METADATA = {f"note {place}": "\N{OCTOPUS}" * 500 for place in range(50)}
+METADATA = {f"note {number}": "\N{OCTOPUS}" * 500 for number in range(50)}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def send(
     """Sends a fat credit of a store, and returns what became of it."""
     assert server
     # So that what is found does not depend on how quick this machine is.
-    monkeypatch.setattr(redis_memory, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(redis_memory, "READ_INTERVAL_SECONDS", 0.0)
     add_store(str(settings.database_url), "store_few")
     keys = {store: make_key(store) for store in ("store_default", "store_few")}
     api = make_api(
@@ -71,8 +71,8 @@ def send(
         }
         headers = {"x-api-key": keys[store], "content-type": "application/x-ndjson"}
         answer = api.post(COMMANDS, content=json.dumps(line, ensure_ascii=False).encode(), headers=headers)
-        told = json.loads(answer.text.splitlines()[0])
-        return str(told["error"]["message"] if "error" in told else told["status"])
+        reported = json.loads(answer.text.splitlines()[0])
+        return str(reported["error"]["message"] if "error" in reported else reported["status"])
 
     return send
 
@@ -83,10 +83,10 @@ def test_one_store_leaves_another_room_in_redis(
     """Given lanes that nobody works off, whose bounds together are far more than Redis may hold, when a store sends for
     ever, then it is refused before Redis is full, and another store is not; once it is worked off there is room."""
     numbers = iter(range(1_000))
-    while (told := send("store_default", next(numbers))) == "queued":
+    while (reported := send("store_default", next(numbers))) == "queued":
         pass
 
-    assert told.startswith(FULL)
+    assert reported.startswith(FULL)
     assert LEAST < lanes_bytes(server, settings) < MOST
     assert [send("store_few", next(numbers)) for _ in range(3)] == ["queued"] * 3
     assert send("store_default", next(numbers)).startswith(FULL)

@@ -100,8 +100,8 @@ def test_an_amount_is_a_string_of_digits_and_nothing_else(api: TestClient, amoun
 def test_what_an_amount_must_be_is_said_in_words(api: TestClient) -> None:
     answer = api.post(f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}/credit", json={**MOVEMENT, "amount": "1.5"})
 
-    told = 'amount: must be a whole number from 1, as a string of digits such as "250"'
-    assert answer.json()["error"]["message"] == told
+    message = 'amount: must be a whole number from 1, as a string of digits such as "250"'
+    assert answer.json()["error"]["message"] == message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from creditlane import Settings
-from creditlane.producer.api.middleware.rate_limits import StoreRates
+from creditlane.producer.api.middleware.rate_limits import RateLimits
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.schemas.errors import RateLimited, Unavailable
 
@@ -19,7 +19,7 @@ MakeApi = Callable[[Settings], TestClient]
 ACCOUNTS = "/v1/customer-credits/accounts"
 
 
-def test_a_store_that_asks_too_often_is_told_when_to_come_back(
+def test_a_store_that_asks_too_often_learns_when_to_come_back(
     make_api: MakeApi, settings: Settings, make_key: Callable[..., str]
 ) -> None:
     api = make_api(settings.model_copy(update={"api_requests_per_second": 0.01, "api_burst": 2}))
@@ -47,7 +47,7 @@ def test_a_body_may_be_as_large_as_the_setting_says(make_api: MakeApi, settings:
     assert taken.status_code == 400
 
 
-def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
+def test_a_wait_without_a_slot_is_refused_before_anything_is_accepted(
     make_api: MakeApi, settings: Settings, running_worker: object
 ) -> None:
     assert running_worker
@@ -55,10 +55,10 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     account = api.post(ACCOUNTS, json={"customer_id": "c", "initial_balance": "10"}).json()["id"]
     body = {"amount": "1", "reference": "r", "idempotency_key": "k"}
     room = api.app.state.limits.waits  # type: ignore[attr-defined]
-    room._places = 0
+    room._slots = 0
 
     refused = api.post(f"{ACCOUNTS}/{account}/debit", json=body)
-    room._places = 1
+    room._slots = 1
     taken = api.post(f"{ACCOUNTS}/{account}/debit", json=body)
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
@@ -67,27 +67,27 @@ def test_a_wait_without_a_place_is_refused_before_anything_is_accepted(
     assert room._taken == {}
 
 
-def test_a_batch_without_a_place_is_refused_before_anything_is_accepted(
+def test_a_batch_without_a_slot_is_refused_before_anything_is_accepted(
     make_api: MakeApi, settings: Settings, running_worker: object
 ) -> None:
     assert running_worker
     api = make_api(settings)
     account = api.post(ACCOUNTS, json={"customer_id": "c", "initial_balance": "10"}).json()["id"]
     line = {"kind": "debit", "account_id": account, "amount": "1", "reference": "r", "idempotency_key": "k"}
-    places = api.app.state.limits.batches  # type: ignore[attr-defined]
-    places._places = 0
+    slots = api.app.state.limits.batches  # type: ignore[attr-defined]
+    slots._slots = 0
 
     refused = api.post(COMMANDS, content=json.dumps(line))
-    places._places = 1
+    slots._slots = 1
     taken = api.post(COMMANDS, content=json.dumps(line))
 
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert "CREDITLANE_API_BATCHES" in refused.json()["error"]["message"]
     assert (taken.status_code, taken.json()["status"]) == (200, "queued")
-    assert places._taken == {}
+    assert slots._taken == {}
 
 
-async def served(rates: StoreRates, wire: AsyncRedisWire, wanted: int, store: str = "store_a") -> int:
+async def served(rates: RateLimits, wire: AsyncRedisWire, wanted: int, store: str = "store_a") -> int:
     """Return how many requests of so many the store may make at once."""
     for number in range(wanted):
         try:
@@ -111,7 +111,7 @@ async def test_all_api_processes_together_let_a_store_make_so_many_requests(sett
 
     wire.exchange = counted  # type: ignore[method-assign]
     try:
-        first, second = StoreRates(few), StoreRates(few)
+        first, second = RateLimits(few), RateLimits(few)
         together = await served(first, wire, 150) + await served(second, wire, 1_000)
         asked = len(calls)
 
@@ -135,7 +135,7 @@ async def test_who_asks_little_costs_redis_nothing_and_who_asks_much_a_call_for_
             return [0]
 
     clock = [0.0]
-    rates = StoreRates(settings, lambda: clock[0])
+    rates = RateLimits(settings, lambda: clock[0])
     burst, per_second = settings.api_burst // 20, int(settings.api_requests_per_second) // 20
 
     assert await served(rates, Wire(), burst) == burst  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ async def test_without_redis_each_process_counts_alone(settings: Settings) -> No
             asked.append(calls)
             raise Unavailable
 
-    rates = StoreRates(few, lambda: 0.0)
+    rates = RateLimits(few, lambda: 0.0)
 
     assert await served(rates, Silent(), 1_000) == 105  # type: ignore[arg-type]
     assert len(asked) == 1
@@ -164,7 +164,7 @@ async def test_a_small_limit_is_exact(settings: Settings, burst: int) -> None:
     few = settings.model_copy(update={"api_requests_per_second": 0.001, "api_burst": burst})
     wire = AsyncRedisWire(few.require_redis_url())
     try:
-        assert await served(StoreRates(few), wire, 100) == burst
-        assert await served(StoreRates(few), wire, 100) == 0
+        assert await served(RateLimits(few), wire, 100) == burst
+        assert await served(RateLimits(few), wire, 100) == 0
     finally:
         await wire.close()

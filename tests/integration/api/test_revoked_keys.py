@@ -83,7 +83,7 @@ def test_no_line_after_the_revocation_is_accepted_by_any_process(
 
     revoke()
     for stream, _ in streams:
-        # Where the silence was looked into before, the stream is closed already.
+        # Where the silence was noticed before, the stream is closed already.
         try:
             stream.send(line_of(2) + line_of(3))
         except OSError:
@@ -133,7 +133,7 @@ def test_lines_wait_for_nothing_else_than_the_key(open_stream: OpenStream) -> No
 def test_a_long_wait_for_a_result_tells_nothing_after_the_revocation(
     api: TestClient, revoke: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a wait that began with a key that worked, when it is over, then the key is looked at again."""
+    """Given a wait that began with a key that worked, when it is over, then the key is checked again."""
     opened = api.post(ACCOUNTS, json={"customer_id": "c"}, headers={"prefer": "respond-async"}).json()["id"]
 
     async def wait(*_arguments: object) -> None:

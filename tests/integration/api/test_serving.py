@@ -1,4 +1,4 @@
-"""`creditlane api` as a process: it tells where it listens, finishes what is under way, and ends with 0."""
+"""`creditlane api` as a process: it says where it listens, finishes what is under way, and ends with 0."""
 
 import json
 import signal

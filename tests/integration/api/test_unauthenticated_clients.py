@@ -1,4 +1,4 @@
-"""An API process among strangers: whose word it takes for an address, and what one of them can do to the others."""
+"""An API process among clients without a key: whose word it takes for an address, what one of them can do to others."""
 
 import contextlib
 import http.client
@@ -90,7 +90,8 @@ def test_as_many_files_may_be_open_as_connections_need() -> None:
     assert OTHER_DESCRIPTORS < 400
 
 
-#: What strangers do at the same time, and the limits that they meet. Silent ones push each other out, and who is slow.
+#: What clients without a key do at the same time, and the limits that they meet. Silent ones push each other out, and
+#: who is slow.
 MET = [
     {"a header of 40 MiB": "head_bytes", "a URL of 8 MiB": "url", "3,645,000 header lines": "headers"},
     {"slow heads": "slow_head"},
@@ -99,15 +100,17 @@ MET = [
 
 
 @pytest.mark.timeout(300)
-def test_strangers_are_stopped_and_counted_while_others_are_answered(start_api: StartApi, settings: Settings) -> None:
-    """Given what strangers do, then each meets its limit, and others are answered meanwhile."""
+def test_others_are_answered_while_clients_without_a_key_meet_their_limits(
+    start_api: StartApi, settings: Settings
+) -> None:
+    """Given what clients without a key do, then each meets its limit, and others are answered meanwhile."""
     limits = {"api_connections_per_address": 50, "api_head_seconds": 3.0}
     url = start_api(api_settings=settings.model_copy(update=limits))[1]
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
 
-    def is_told(text: str, path: str) -> bool:
+    def is_answered(text: str, path: str) -> bool:
         try:
             return text in ask(url, path)[1].decode()
         except ConnectionError:
@@ -115,12 +118,12 @@ def test_strangers_are_stopped_and_counted_while_others_are_answered(start_api: 
             return False
 
     for together in MET:
-        with contextlib.ExitStack() as strangers:
+        with contextlib.ExitStack() as clients:
             for name in together:
                 connections = 60 if name == "silent connections" else 5
-                strangers.enter_context(stranger(name, parts.hostname, parts.port, most_connections=connections))
+                clients.enter_context(stranger(name, parts.hostname, parts.port, most_connections=connections))
 
             for limit in together.values():
                 text = f'refused_connections_total{{limit="{limit}"}}'
-                assert wait_until(partial(is_told, text, "/metrics"), seconds=DEADLINE_SECONDS), limit
-            assert wait_until(partial(is_told, '"alive"', "/healthz"), seconds=DEADLINE_SECONDS)
+                assert wait_until(partial(is_answered, text, "/metrics"), seconds=DEADLINE_SECONDS), limit
+            assert wait_until(partial(is_answered, '"alive"', "/healthz"), seconds=DEADLINE_SECONDS)

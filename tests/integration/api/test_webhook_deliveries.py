@@ -153,8 +153,8 @@ def test_a_delivery_shows_how_it_went(api: TestClient, database: psycopg.Connect
     assert (body["id"], body["eventType"]) == (sent["event_id"], "webhook.test")
     assert body["object"] == {"object": "webhook_test", "webhook_id": made["id"], "store_id": "store_default"}
     assert listed == {"object": "list", "data": [shown], "has_more": False}
-    told = ("status", "attempts", "response_status", "latency_ms", "response_body", "error", "url")
-    assert [shown[name] for name in told] == ["pending", 2, 503, 35, "busy", None, None]
+    names = ("status", "attempts", "response_status", "latency_ms", "response_body", "error", "url")
+    assert [shown[name] for name in names] == ["pending", 2, 503, 35, "busy", None, None]
     assert shown["next_attempt_at"] > shown["last_attempt_at"] >= shown["created_at"]
 
 

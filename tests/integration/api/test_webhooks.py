@@ -1,4 +1,4 @@
-"""Endpoints over HTTP: what they look like, what may be said of them, and when their changes count."""
+"""Endpoints over HTTP: their fields, what may be said of them, and when their changes count."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def database(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def version(database: psycopg.Connection[Any]) -> Callable[[], int]:
-    """Tells how often what is subscribed to has changed."""
+    """Says how often what is subscribed to has changed."""
 
     def read() -> int:
         row = database.execute("select subscriptions_version from installation").fetchone()
@@ -45,7 +45,7 @@ def create(api: TestClient, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def test_an_endpoint_looks_as_official_clients_know_it(api: TestClient) -> None:
+def test_an_endpoint_is_shown_as_official_clients_know_it(api: TestClient) -> None:
     made = create(api, name="Billing", events=["credits.granted", "account.closed"])
 
     assert list(made) == [*FIELDS, "secret"]
