@@ -15,13 +15,8 @@ AccountStatus = Literal["active", "frozen", "closed"]
 
 #: What is held of an account: nothing, as long as no command sets anything aside.
 NOTHING_HELD = 0
-#: `available_of` the account after a row of the journal, in SQL.
+#: What is available of the account after a row of the journal, in SQL.
 AVAILABLE_AFTER = f"(balance_after - {NOTHING_HELD} + coalesce(overdraft_limit, 0))"
-
-
-def available_of(balance: int, overdraft_limit: int, held: int) -> int:
-    """Return what a debit may take: the balance, less what is held of it, plus the overdraft limit."""
-    return balance - held + overdraft_limit
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False):
@@ -45,8 +40,8 @@ class AccountState(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def available(self) -> int:
-        """What a debit may take now."""
-        return available_of(self.balance, self.overdraft_limit, self.held)
+        """What a debit may take now: the balance, less what is held of it, plus the overdraft limit."""
+        return self.balance - self.held + self.overdraft_limit
 
 
 class Account(BaseModel):
@@ -63,7 +58,7 @@ class Account(BaseModel):
     balance: int
     #: Part of the balance that is set aside.
     held: int
-    #: What a debit may take now, see `available_of`.
+    #: What a debit may take now, see `AccountState.available`.
     available: int
     overdraft_limit: int
     created_at: datetime

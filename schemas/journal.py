@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from .accounts import NOTHING_HELD, available_of
+from .accounts import AccountState
 from .identifiers import transaction_id
 from .kinds import Kind  # noqa: F401  # where the comment on the table's column says that it is
 
@@ -63,7 +63,8 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def available(self) -> int:
         """What a debit could have taken after this decision."""
-        return available_of(self.balance_after, self.overdraft_limit, NOTHING_HELD)
+        # Whatever its status is.
+        return AccountState(0, self.balance_after, self.overdraft_limit).available
 
     @property
     def transaction_id(self) -> str | None:

@@ -16,8 +16,8 @@ from creditlane.producer.api.models.ledger import CreateAccount
 from creditlane.producer.client.resolve import account_as_opened
 from creditlane.producer.ledger import rows as ledger_rows
 from creditlane.producer.ledger.rows import AccountRow, account_of
-from creditlane.schemas import accounts, journal
-from creditlane.schemas.accounts import AccountState, available_of
+from creditlane.schemas import journal
+from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.commands import Command, Debit, OpenAccount, Post, PostEntry, Reverse
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow
@@ -56,7 +56,7 @@ def decided(command: Command, amount: int) -> tuple[Outcome, AccountState]:
 
 
 def test_what_is_available_is_the_balance_without_what_is_held_and_with_the_overdraft() -> None:
-    assert HELD.available == available_of(balance=100, overdraft_limit=5, held=30) == 75
+    assert HELD.available == 100 - 30 + 5
 
 
 @pytest.mark.parametrize("place", range(3), ids=["debit", "post", "reverse"])
@@ -80,13 +80,11 @@ def test_no_command_takes_what_is_held(place: int) -> None:
 @pytest.fixture
 def holding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 30 be held of every account, as far as that is not read yet."""
-    for module in (accounts, journal):
-        monkeypatch.setattr(module, "NOTHING_HELD", 30)
 
     def state(status: int, balance: int, overdraft_limit: int) -> AccountState:
         return AccountState(status, balance, overdraft_limit, held=30)
 
-    for module in (ledger_rows, outcomes):
+    for module in (journal, ledger_rows, outcomes):
         monkeypatch.setattr(module, "AccountState", state)
     monkeypatch.setattr("creditlane.producer.client.resolve.AccountState", state)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import cast
 
 import msgspec
 
@@ -32,7 +31,7 @@ class LaneVersion(msgspec.Struct, frozen=True, gc=False):
 
 
 class AccountCache:
-    """The accounts that one store remembers: as they were read, then as each committed transaction left them."""
+    """The accounts that one store remembers, each as the last committed transaction left it."""
 
     def __init__(self, partitions: int) -> None:
         self._states: dict[AccountKey, AccountState] = {}
@@ -63,31 +62,32 @@ class AccountCache:
             if self._versions.get(lane) == version:
                 self._versions[lane] = LaneVersion(version.epoch, version.reached + 1)
 
-    def recall(self, accounts: Iterable[AccountKey]) -> tuple[dict[AccountKey, AccountState], set[AccountKey]]:
-        """Return those of the accounts that are remembered, and which of them are not."""
-        remembered = self._states.get
-        found = {account: remembered(account) for account in accounts}
-        # One look-up an account: this is done for every command.
-        unknown = {account for account, state in found.items() if state is None}
-        for account in unknown:
-            del found[account]
-        return cast("dict[AccountKey, AccountState]", found), unknown
+    def take(self, accounts: Iterable[AccountKey]) -> tuple[dict[AccountKey, AccountState], set[AccountKey]]:
+        """Take accounts out for a transaction. Returns those that were remembered, and which of them were not.
 
-    def remember(self, states: Mapping[AccountKey, AccountState]) -> None:
-        """Take in accounts as they have just been read."""
-        self._states.update(states)
-        for account in states:
+        It gives them back with `put` when it is committed; if it is not, they are forgotten. They go out, and are not
+        copied, because to find an account again among so many costs more than to add it.
+        """
+        unknown = set(accounts)
+        take_out = self._states.pop
+        taken = {account: state for account in unknown if (state := take_out(account, None)) is not None}
+        unknown -= taken.keys()
+        return taken, unknown
+
+    def expect(self, accounts: Iterable[AccountKey]) -> None:
+        """Take note of the lanes of accounts that a transaction has read, and will put here."""
+        for account in accounts:
             self._by_lane[partition_of(account[1], self._partitions)].add(account)
 
-    def update(self, states: Mapping[AccountKey, AccountState]) -> None:
-        """Take in accounts as a transaction has left them, now that it is committed. All of them are remembered."""
+    def put(self, states: Mapping[AccountKey, AccountState]) -> None:
+        """Remember accounts that were taken or are expected, as a transaction has left them that is committed."""
         self._states.update(states)
 
     def drop(self, accounts: Iterable[AccountKey]) -> None:
-        """Forget these accounts, as far as they are remembered."""
+        """Forget these accounts, as far as they are remembered, taken or expected."""
         for account in accounts:
-            if self._states.pop(account, None) is not None:
-                self._by_lane[partition_of(account[1], self._partitions)].discard(account)
+            self._states.pop(account, None)
+            self._by_lane[partition_of(account[1], self._partitions)].discard(account)
 
     def forget(self) -> None:
         """Forget every account."""
@@ -95,7 +95,7 @@ class AccountCache:
         self._by_lane.clear()
 
     def bound(self) -> None:
-        """Forget those that were read first, if there are too many."""
+        """Forget those that were used longest ago, if there are too many."""
         surplus = len(self._states) - MAX_REMEMBERED_ACCOUNTS
         if surplus > 0:
             self.drop(list(islice(self._states, surplus + MAX_REMEMBERED_ACCOUNTS // 10)))

@@ -138,10 +138,10 @@ class LedgerStore:
             self._connection.commit()
         except BaseException:
             self._roll_back()
-            # What was remembered of these accounts may be why.
+            # What was remembered of these accounts may be why, and is not theirs any more if it was taken.
             self._cache.drop([*(account for account, _ in commands), *scope.accounts])
             raise
-        self._cache.update(batch.accounts)
+        self._cache.put(batch.accounts)
         if scope.foreign_partitions:
             # Their own lanes' batches move these accounts on.
             self._cache.drop(scope.foreign_accounts)
@@ -289,11 +289,11 @@ class LedgerStore:
             if batch.accounts:
                 # Those of earlier parts are here already, and further than what is remembered of them.
                 accounts = filterfalse(batch.accounts.__contains__, accounts)
-            remembered, wanted = self._cache.recall(accounts)
-            batch.accounts |= remembered
+            taken, wanted = self._cache.take(accounts)
+            batch.accounts |= taken
         if wanted:
             loaded = self._load_accounts(wanted)
-            self._cache.remember(loaded)
+            self._cache.expect(loaded)
             batch.accounts |= loaded
         if scope.has_reversals:
             # Whether it was tried or made before is asked also of an optimistic batch: neither collides with the other.
