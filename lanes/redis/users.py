@@ -174,6 +174,8 @@ def _of_rq(names: _Names, prefix: str) -> Iterator[Grant]:
         "blmove del exists llen lpos lpush lrange lrem rpush",
         tuple(f"rq:queue:{queue}{rest}" for queue in queues for rest in ("", ":intermediate")),
     )
+    # When a job was first found between its queue and who takes it: a minute later its process is taken for dead.
+    yield Grant("get set", tuple(f"rq:queue:{queue}:intermediate:first_seen:*" for queue in queues))
     yield Grant(
         "exists watch zadd zcard zrange zrangebyscore zrem zremrangebyscore zscore",
         tuple(f"rq:{registry}:{queue}" for registry in _RQ_REGISTRIES for queue in queues),

@@ -88,7 +88,8 @@ def ledger(settings: Settings, previous: Release) -> str:
     passwords = {f"CREDITLANE_{part.upper()}_PASSWORD": password for part, password in setup.passwords.items()}
     previous.run(previous.command("migrate", "--roles"), {**environment(settings), **passwords})
     let_tests_look(url)
-    if has_users(settings.require_redis_url()):
+    # Those of 0.1.0 are refused what two processes of one queue need of RQ: the changelog says what was mended.
+    if has_users(settings.require_redis_url()) and EACH == 1:
         let_in(previous, settings)
     with psycopg.connect(url, autocommit=True) as connection:
         return create_key(connection, settings.store, "test")

@@ -246,6 +246,31 @@ def test_jobs_that_our_user_may_not_read_hold_up_no_job_of_ours(
         worker.register_death()
 
 
+@pytest.mark.usefixtures("length_job")
+def test_a_job_that_a_process_died_with_on_its_way_is_found_by_another(
+    own_redis: Callable[[], EmbeddedRedis], own_prefix: str, settings: Settings
+) -> None:
+    """Given a job that was taken off its queue and never begun, in a Redis with users, when another process cleans up,
+    then it notes when it saw that first, and a minute later the job has failed, so that it can be requeued."""
+    server = own_redis()
+    mine = settings.model_copy(update={"redis_prefix": own_prefix})
+    with redis.Redis.from_url(redis_url_of("jobs", server.url, own_prefix), protocol=2) as client:
+        queue = open_queue(mine, JOBS, client)
+        job = queue.enqueue(LENGTH, [1, 2], job_id=f"{own_prefix}-taken")
+        client.blmove(queue.key, queue.intermediate_queue_key, 1)
+        worker = JobsWorker(queue, f"{queue.name}-cleaning", threading.Event())
+        first_seen = f"{queue.intermediate_queue_key}:first_seen:{job.id}"
+
+        with capture_logs() as lines:
+            worker.run_maintenance_tasks()
+            client.set(first_seen, float(client.get(first_seen) or "nan") - 120)  # type: ignore[arg-type]
+            worker.run_maintenance_tasks()
+
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == []
+        assert client.llen(queue.intermediate_queue_key) == 0
+        assert job.id in queue.failed_job_registry
+
+
 def test_registries_that_were_filled_by_others_end_no_process(worker: JobsWorker, jobs_queue: Queue) -> None:
     """Given entries that RQ itself cannot read where it keeps jobs under way, then the next job is done."""
     jobs_queue.connection.rpush(jobs_queue.intermediate_queue_key, b"\xff\xfe")
