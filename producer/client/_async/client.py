@@ -51,7 +51,7 @@ class AsyncClient(AsyncCommandMethods):
 
         self.settings = settings
         #: The endpoints that hear of what happens in the store.
-        self.webhooks = AsyncWebhooks(settings, self._session)
+        self.webhooks: AsyncWebhooks = AsyncWebhooks(settings, self._session)
         self._closed = False
         self._sessions = Scoped(lambda: AsyncSession(self.settings))
 

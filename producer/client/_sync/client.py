@@ -52,7 +52,7 @@ class Client(CommandMethods):
 
         self.settings = settings
         #: The endpoints that hear of what happens in the store.
-        self.webhooks = Webhooks(settings, self._session)
+        self.webhooks: Webhooks = Webhooks(settings, self._session)
         self._closed = False
         self._sessions = Scoped(lambda: Session(self.settings))
 
