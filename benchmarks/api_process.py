@@ -84,7 +84,7 @@ class ApiProcess:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=[listening.fileno()],
-                # Its own session: at Ctrl-C it is told to stop once, by us.
+                # Its own session: at Ctrl-C it is stopped once, by us.
                 start_new_session=True,
             )
 

@@ -163,8 +163,8 @@ class OtherStore:
                 self._receiver.wait_for(expected)
                 webhooks.append((time.perf_counter() - began) * 1_000)
                 time.sleep(REST_SECONDS)
-        told = [Latencies(tuple(sorted(each))) for each in (debits, webhooks)]
-        return Noticed(*(round(each.percentile(percent), 1) for each in told for percent in (50, 95)))
+        latencies = [Latencies(tuple(sorted(each))) for each in (debits, webhooks)]
+        return Noticed(*(round(each.percentile(percent), 1) for each in latencies for percent in (50, 95)))
 
     def _next(self) -> Debit:
         self._made += 1
@@ -173,7 +173,7 @@ class OtherStore:
 
 
 class Abuser:
-    """The things that the other store is measured beside. Each goes on until it is told to stop."""
+    """The things that the other store is measured beside. Each goes on until it is stopped."""
 
     def __init__(self, address: Address, accounts: Sequence[str], webhook_id: str) -> None:
         self._address = address
@@ -339,7 +339,7 @@ def _open_accounts(settings: Settings) -> list[str]:
 def _noting(abuse: Callable[[threading.Event], None], stopped: threading.Event, failures: list[BaseException]) -> None:
     try:
         abuse(stopped)
-    except Exception as error:  # noqa: BLE001  # told by the thread that waits
+    except Exception as error:  # noqa: BLE001  # raised by the thread that waits
         failures.append(error)
 
 
@@ -368,8 +368,8 @@ def fairness_command(
         if without:
             found["unlimited"] = measure_fairness(servers, "unlimited", WITHOUT_LIMITS, samples)
     if as_json:
-        told = {kind: {name: asdict(each) for name, each in rows.items()} for kind, rows in found.items()}
-        print_line(msgspec.json.encode(told).decode())
+        report = {kind: {name: asdict(each) for name, each in rows.items()} for kind, rows in found.items()}
+        print_line(msgspec.json.encode(report).decode())
         return
     print_table(
         ["abuse", "limits", "debit p50, p95 alone", "beside", "webhook p50, p95 alone", "beside"],

@@ -99,7 +99,7 @@ class Found:
 
 
 class SteadyDebits:
-    """Debits of the other store at a fixed rate, in a thread, until they are told to stop."""
+    """Debits of the other store at a fixed rate, in a thread, until they are stopped."""
 
     def __init__(self, client: Client, accounts: Sequence[str]) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What news cost the lanes: the same drains with an endpoint that subscribes to everything, and without any.
+"""What outbox rows cost the lanes: the same drains with an endpoint that subscribes to everything, and without any.
 
 Only the lanes are measured: the workers write the outbox in the transactions of their batches. Nothing is delivered
 here; no delivery process runs, and what is written is left lying there.
@@ -26,9 +26,9 @@ ROUNDS = (False, True, True, False, False, True)
 ENDPOINT_URL = "https://webhooks.example/"
 
 #: Rows of the journal that the outbox points to, and those of them that are there.
-_NEWS = """
+_POINTERS = """
 select count(*), count(journal.seq)
-from outbox cross join lateral unnest(accounts, seqs) as news (account_id, seq)
+from outbox cross join lateral unnest(accounts, seqs) as pointer (account_id, seq)
 left join journal using (store_id, account_id, seq)
 """
 
@@ -74,9 +74,11 @@ def check_outbox(settings: Settings, expected: int) -> None:
         BenchmarkFailed: there are more or fewer.
     """
     with psycopg.connect(settings.require_database_url()) as connection:
-        found = connection.execute(_NEWS).fetchone()
+        found = connection.execute(_POINTERS).fetchone()
     if found != (expected, expected):
-        raise BenchmarkFailed(f"the outbox has (news, rows they point to) {found} instead of {(expected, expected)}")
+        raise BenchmarkFailed(
+            f"the outbox has (pointers, rows they point to) {found} instead of {(expected, expected)}"
+        )
 
 
 def _middle(drains: Sequence[Measurement]) -> Measurement:

@@ -40,7 +40,7 @@ def measure_drain(
     """Measure how fast a backlog over some of the accounts is drained, and check the ledger afterwards.
 
     The clock runs from the moment when the backlog appears before worker processes that own every lane and remember
-    nothing, to the moment when the waiting producer has been told the last result.
+    nothing, to the moment when the waiting producer has the last result.
 
     Raises:
         BenchmarkFailed: something else happened than what is measured.

@@ -19,7 +19,7 @@ SILENCE_SECONDS = 60.0
 #: How long one read waits, in milliseconds: also how often the workers are looked after.
 BLOCK_MS = 1_000
 
-#: Is told how many are done, and how many there are.
+#: Gets how many are done, and how many there are.
 Progress = Callable[[int, int], None]
 
 
@@ -55,11 +55,11 @@ def count_results(
 def _mark(seen: bytearray, batch: list[Announcement]) -> int:
     """Mark the announced numbers as seen and return how many of them are new: a batch may be announced twice."""
     new = 0
-    for news in batch:
-        row = news.row
-        if row is None or row.rejection is not None or news.replayed:
-            raise BenchmarkFailed(f"command {news.number} was not applied: {news.refusal or row}")
-        if not seen[news.number]:
-            seen[news.number] = 1
+    for announcement in batch:
+        row = announcement.row
+        if row is None or row.rejection is not None or announcement.replayed:
+            raise BenchmarkFailed(f"command {announcement.number} was not applied: {announcement.refusal or row}")
+        if not seen[announcement.number]:
+            seen[announcement.number] = 1
             new += 1
     return new

@@ -186,7 +186,7 @@ def _lost(database_url: str, endpoints: list[Endpoint], expected: dict[str, int]
     """Return how many deliveries are missing anywhere: at healthy endpoints, or in Postgres of the others.
 
     Raises:
-        BenchmarkFailed: something came under an id that is not its event's, or that nobody was to be told.
+        BenchmarkFailed: something came under an id that is not its event's, or that nobody was to get.
     """
     if received.disagreeing:
         raise BenchmarkFailed(f"{received.disagreeing} requests with a webhook-id that is not their event's")
@@ -197,7 +197,7 @@ def _lost(database_url: str, endpoints: list[Endpoint], expected: dict[str, int]
             rows = connection.execute(_OF_ENDPOINT, [endpoint.endpoint_id]).fetchall()
             known = {public_event_id(event_id) for event_id, _ in rows}
             if received.ids[endpoint.path] - known:
-                raise BenchmarkFailed(f"{endpoint.path} was told what it was not to be told")
+                raise BenchmarkFailed(f"{endpoint.path} got what it was not to get")
             missing += expected[endpoint.path] - len(known)
             if endpoint.is_healthy:
                 missing += len(known - received.ids[endpoint.path])
@@ -207,7 +207,7 @@ def _lost(database_url: str, endpoints: list[Endpoint], expected: dict[str, int]
 def _wait_for_results(connection: psycopg.Connection[tuple[object, ...]], endpoints: list[Endpoint]) -> None:
     healthy = [endpoint.endpoint_id for endpoint in endpoints if endpoint.is_healthy]
     deadline = time.monotonic() + SETTLE_SECONDS
-    # What sick endpoints are to be told may not be fanned out yet when the healthy ones have had all of theirs.
+    # What sick endpoints are to get may not be fanned out yet when the healthy ones have had all of theirs.
     statement = f"""
         select (select count(*) from deliveries where endpoint_id = any(%s)
                 and status <> {StoredDeliveryStatus.DELIVERED:d})

@@ -87,7 +87,7 @@ class WorkerProcesses:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Its own session: at Ctrl-C it is told to stop once, by us.
+                # Its own session: at Ctrl-C it is stopped once, by us.
                 start_new_session=True,
             )
             self._processes.append((process, log))
