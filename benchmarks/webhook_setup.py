@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from ..lanes.encoding import Movement, decode_command, encode_command
+from ..lanes.encoding import PlainCommand, decode_command, encode_command
 from ..local.processes import wait_until
 from ..schemas.commands import OpenAccount
 from ..schemas.events import new_secret
@@ -187,9 +187,11 @@ def make_events(database_url: str, events: int) -> None:
                 ledger.transact([_credit(store_id, public_id, accounts, number) for number in numbers], {})
 
 
-def _credit(store_id: int, public_id: str, accounts: Sequence[str], number: int) -> tuple[tuple[int, str], Movement]:
+def _credit(
+    store_id: int, public_id: str, accounts: Sequence[str], number: int
+) -> tuple[tuple[int, str], PlainCommand]:
     account = accounts[number % len(accounts)]
-    return (store_id, account), Movement("credit", public_id, account, f"credit {number}", 1, f"order {number}")
+    return (store_id, account), PlainCommand("credit", public_id, account, f"credit {number}", 1, f"order {number}")
 
 
 def _free_port() -> int:

@@ -37,7 +37,7 @@ _is_account_id = lru_cache(maxsize=16_384)(is_account_id)
 _CALLBACK = re.compile(rb',"callback_url":"[^"\\]*"}\Z')
 
 
-class Movement(msgspec.Struct, frozen=True, gc=False):
+class PlainCommand(msgspec.Struct, frozen=True, gc=False):
     """A credit or debit as taken off a lane: the attributes of `Credit` and `Debit`, at a third of their cost."""
 
     kind: Literal["credit", "debit"]
@@ -56,7 +56,7 @@ class Movement(msgspec.Struct, frozen=True, gc=False):
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
 
 
-class _EncodedMovement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _EncodedPlainCommand(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     v: Literal[1]
     kind: Literal["credit", "debit"]
     store_id: Annotated[str, msgspec.Meta(max_length=MAX_STORE_ID_CHARACTERS)]
@@ -66,11 +66,11 @@ class _EncodedMovement(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     reference: _Text
 
 
-_decode_movement = msgspec.json.Decoder(_EncodedMovement).decode
+_decode_plain_command = msgspec.json.Decoder(_EncodedPlainCommand).decode
 
 
 class LaneCommand(Protocol):
-    """A command as taken off a lane: one of the models or a `Movement`, with its store and its account given."""
+    """A command as taken off a lane: one of the models or a `PlainCommand`, with its store and its account given."""
 
     @property
     def kind(self) -> str: ...
@@ -118,16 +118,16 @@ def decode_command(data: bytes) -> LaneCommand:
     """
     if len(data) > MAX_COMMAND_BYTES:
         raise UndecodableCommand(f"{len(data)} bytes are more than the {MAX_COMMAND_BYTES} a command may have")
-    return _movement_of(data) or _command_of(data)
+    return _plain_command_of(data) or _command_of(data)
 
 
-def _movement_of(data: bytes) -> Movement | None:
+def _plain_command_of(data: bytes) -> PlainCommand | None:
     """Return the plain credit or debit, or None for anything that the models have to judge.
 
     It lets through only what they let through; a test holds the two together.
     """
     try:
-        found = _decode_movement(data)
+        found = _decode_plain_command(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     amount, key, reference = found.amount, found.idempotency_key, found.reference
@@ -141,7 +141,7 @@ def _movement_of(data: bytes) -> Movement | None:
         and _is_account_id(found.account_id)
         and _is_store_id(found.store_id)
     ):
-        return Movement(found.kind, found.store_id, found.account_id, key, int(amount), reference)
+        return PlainCommand(found.kind, found.store_id, found.account_id, key, int(amount), reference)
     return None
 
 

@@ -124,19 +124,19 @@ class OpenAccount(Command):
     metadata: Metadata | None = None
 
 
-class _Movement(Command):
+class _CreditOrDebit(Command):
     amount: Amount
     reference: Text
     metadata: Metadata | None = None
 
 
-class Credit(_Movement):
+class Credit(_CreditOrDebit):
     """Add `amount` to the account's balance."""
 
     kind: Literal["credit"] = "credit"
 
 
-class Debit(_Movement):
+class Debit(_CreditOrDebit):
     """Take `amount` from the account's balance; rejected as `insufficient_balance` if it is not there."""
 
     kind: Literal["debit"] = "debit"

@@ -71,7 +71,7 @@ def _content_of_opening(row: JournalRow) -> Content:
     return {**texts, **amounts, "metadata": content.get("metadata")}
 
 
-def _content_of_movement(row: JournalRow) -> Content:
+def _content_of_credit_or_debit(row: JournalRow) -> Content:
     return {"amount": row.amount, "reference": row.reference, "metadata": _stored_content(row).get("metadata")}
 
 
@@ -135,7 +135,7 @@ class Kind(IntEnum):
             events={CREDIT_SIDE: ("credits.granted",)},
             rejections=_NOT_ACTIVE,
             http_status=201,
-            content_of=_content_of_movement,
+            content_of=_content_of_credit_or_debit,
         ),
     )
     DEBIT = (
@@ -145,7 +145,7 @@ class Kind(IntEnum):
             events={DEBIT_SIDE: ("credits.consumed", "balance.low")},
             rejections=(*_NOT_ACTIVE, InsufficientBalance),
             http_status=201,
-            content_of=_content_of_movement,
+            content_of=_content_of_credit_or_debit,
         ),
     )
     REVERSE = (

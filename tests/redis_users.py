@@ -78,9 +78,9 @@ def _producers_as_their_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every client and API of this process, and `status`, connect as the users that they are meant for."""
     for session in (Session, AsyncSession):
         monkeypatch.setattr(session, "__init__", _as_producer(session.__init__))
-    look = lane_status._look_at_redis
+    ask = lane_status._ask_redis
     monkeypatch.setattr(
-        lane_status, "_look_at_redis", lambda settings, rest: look(as_redis_user("operator", settings), rest)
+        lane_status, "_ask_redis", lambda settings, rest: ask(as_redis_user("operator", settings), rest)
     )
 
 

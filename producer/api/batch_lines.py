@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import msgspec
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from ...lanes.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command
+from ...lanes.encoding import MAX_COMMAND_BYTES, PlainCommand, decode_command, encode_command
 from ...schemas.commands import COMMAND_VERSION, Command
 from ...schemas.errors import InvalidCommand, UndecodableCommand
 from ...schemas.identifiers import position_of
@@ -159,7 +159,7 @@ def _plain(line: bytes, store_id: str) -> ReadyCommand | None:
                 store_id,
             )
         )
-        if type(decode_command(encoded)) is Movement:
+        if type(decode_command(encoded)) is PlainCommand:
             return ReadyCommand(found.account_id, found.idempotency_key, encoded)
     except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, UndecodableCommand):
         # The models say what is wrong, field by field.

@@ -150,7 +150,7 @@ def read_lanes(settings: Settings) -> LanesReport:
         Unavailable: Redis or Postgres cannot be reached.
     """
     ledger = _read_ledger(settings)
-    contents, redis_problem = _look_at_redis(settings, [lease.partition for lease in ledger.leases])
+    contents, redis_problem = _ask_redis(settings, [lease.partition for lease in ledger.leases])
     problems = problems_of_lanes(ledger.leases, ledger.workers, contents)
     has_takers = handover_seconds(ledger.workers) is not None
     lanes = [
@@ -202,7 +202,7 @@ def _status_of(worker: WorkerRecord) -> WorkerStatus:
     )
 
 
-def _look_at_redis(settings: Settings, partitions: list[int]) -> tuple[Mapping[int, LaneContent], str | None]:
+def _ask_redis(settings: Settings, partitions: list[int]) -> tuple[Mapping[int, LaneContent], str | None]:
     """Return what is on each lane, and why nothing more can be put there."""
     wire, keys = RedisWire(settings.require_redis_url()), Keys(settings.redis_prefix)
     try:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from creditlane.audit.whole import verify
-from creditlane.lanes.encoding import Movement, encode_command
+from creditlane.lanes.encoding import PlainCommand, encode_command
 from creditlane.lanes.keys import COMMAND_FIELD
 from creditlane.schemas.commands import Command
 from creditlane.schemas.settings import Settings
@@ -161,8 +161,8 @@ def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -
         assert waiter.transact([(one, movement_of(producer.accounts[0]))], {}, careful=True)[0].row is not None
 
 
-def movement_of(account_id: str) -> Movement:
-    return Movement("credit", "store_default", account_id, f"credit {account_id}", 1, "one")
+def movement_of(account_id: str) -> PlainCommand:
+    return PlainCommand("credit", "store_default", account_id, f"credit {account_id}", 1, "one")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

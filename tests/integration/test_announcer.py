@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import redis
 
-from creditlane.lanes.encoding import Movement
+from creditlane.lanes.encoding import PlainCommand
 from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
 from creditlane.schemas.journal import ANNOUNCEMENT_VERSION, JournalRow, decode_announcements
 from creditlane.worker.lanes.announcer import (
@@ -41,7 +41,7 @@ def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Ou
     entries, outcomes = [], []
     for number in numbers:
         key = f"key {number}"
-        command = Movement("debit", "store_default", ACCOUNT, key, 1, "r")
+        command = PlainCommand("debit", "store_default", ACCOUNT, key, 1, "r")
         entries.append(LaneEntry(3, b"%d-0" % number, b"", command, None, PRODUCER, number, keep=False))
         outcomes.append(Outcome(JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, key, "r", None, 0, None, content)))
     return Batch(entries, {3: 1}), outcomes

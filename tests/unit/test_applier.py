@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import psycopg
 import pytest
 
-from creditlane.lanes.encoding import LaneCommand, Movement
+from creditlane.lanes.encoding import LaneCommand, PlainCommand
 from creditlane.schemas.commands import Post, Reverse
 from creditlane.schemas.errors import CommandDeadLettered
 from creditlane.schemas.journal import JournalRow
@@ -27,7 +27,7 @@ def account(number: int) -> str:
 
 
 def movement(number: int, *, partition: int = 1, payload: bytes = b"x" * 200) -> LaneEntry:
-    command = Movement("debit", "store_default", account(number), f"key {number}", 1, "r")
+    command = PlainCommand("debit", "store_default", account(number), f"key {number}", 1, "r")
     return LaneEntry(partition, b"%d-0" % number, payload, command, None, None, 0, keep=False)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from creditlane.lanes.encoding import MAX_COMMAND_BYTES, Movement, decode_command, encode_command, fingerprint
+from creditlane.lanes.encoding import MAX_COMMAND_BYTES, PlainCommand, decode_command, encode_command, fingerprint
 from creditlane.schemas.account_names import name_key
 from creditlane.schemas.commands import (
     MAX_NAME_CHARACTERS,
@@ -70,7 +70,7 @@ def test_what_goes_onto_a_lane_comes_off_it(command: Command) -> None:
     decoded = decode_command(encoded)
 
     assert fields_of(decoded) == {**fields_of(command), "store_id": "store_default"}
-    assert isinstance(decoded, Movement) == isinstance(command, Credit | Debit)
+    assert isinstance(decoded, PlainCommand) == isinstance(command, Credit | Debit)
     assert len(encoded) <= MAX_COMMAND_BYTES
 
 
@@ -137,7 +137,7 @@ def test_a_callback_goes_along_and_makes_no_other_request(command: Command) -> N
 
     assert decoded.callback_url == URL
     assert fields_of(decoded) == {**fields_of(command), "store_id": "store_default"}
-    assert not isinstance(decoded, Movement)
+    assert not isinstance(decoded, PlainCommand)
     assert encoded == plain[:-1] + b',"callback_url":"' + URL.encode() + b'"}'
     assert fingerprint(encoded) == fingerprint(plain)
     assert decode_command(plain).callback_url is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from creditlane.lanes.encoding import Movement, _command_of, _movement_of
+from creditlane.lanes.encoding import PlainCommand, _command_of, _plain_command_of
 from creditlane.schemas.errors import UndecodableCommand
 
 ANN = "cca_" + "a" * 32
@@ -96,14 +96,14 @@ changes = st.dictionaries(
 
 def fast_and_slow(data: bytes) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return what the fast reader and what the models read, None for nothing."""
-    fast = _movement_of(data)
+    fast = _plain_command_of(data)
     try:
         slow = _command_of(data)
     except UndecodableCommand:
         slow = None
     return (
-        {name: getattr(fast, name) for name in Movement.__struct_fields__} if fast else None,
-        {name: getattr(slow, name, None) for name in Movement.__struct_fields__} if slow else None,
+        {name: getattr(fast, name) for name in PlainCommand.__struct_fields__} if fast else None,
+        {name: getattr(slow, name, None) for name in PlainCommand.__struct_fields__} if slow else None,
     )
 
 

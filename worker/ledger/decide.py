@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from ...lanes.encoding import LaneCommand, Movement
+from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import Credit, Debit, OpenAccount
 from ...schemas.errors import AccountOverdrawn, IdempotencyKeyMismatch
@@ -114,7 +114,7 @@ def _content_of_open(command: OpenAccount, name_taken_by: str | None) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def _credit(store_id: int, command: Movement, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
+def _credit(store_id: int, command: PlainCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
     if state.status != _ACTIVE:
         obstacle = OBSTACLES[state.status]
@@ -122,11 +122,11 @@ def _credit(store_id: int, command: Movement, state: AccountState, _batch: Batch
     return move(store_id, command, state, now_us, CREDIT_SIDE, amount, reference, kind=_CREDIT, content=content)
 
 
-def _content_of_metadata(command: Movement | Credit | Debit) -> str | None:
+def _content_of_metadata(command: PlainCommand | Credit | Debit) -> str | None:
     return None if command.metadata is None else msgspec.json.encode({"metadata": command.metadata}).decode()
 
 
-def _debit(store_id: int, command: Movement, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
+def _debit(store_id: int, command: PlainCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
     covered = state.available >= amount
     if state.status != _ACTIVE or not covered:

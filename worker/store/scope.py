@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import psycopg
 
-from ...lanes.encoding import Movement
+from ...lanes.encoding import PlainCommand
 from ...lanes.routing import partition_of
 from ...schemas.commands import Reverse
 from ...schemas.identifiers import Position, position_of
@@ -51,7 +51,7 @@ def scope_of(
     transactions = [
         (account, command)
         for account, command in commands
-        if type(command) is not Movement and command.kind in SPANNING_WORDS
+        if type(command) is not PlainCommand and command.kind in SPANNING_WORDS
     ]
     if not transactions:
         return NO_SCOPE

@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-from ...lanes.encoding import Movement
+from ...lanes.encoding import PlainCommand
 from ...schemas.commands import Post
 from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..lanes.entries import LaneEntry
@@ -130,7 +130,7 @@ class Sizing:
 
     def _cost_of_plain(self, entries: Sequence[LaneEntry]) -> Cost | None:
         """Return the cost of nothing but plain movements, which are nearly all there is: a row for each."""
-        if not set(map(type, map(_command_of, entries))) <= {Movement}:
+        if not set(map(type, map(_command_of, entries))) <= {PlainCommand}:
             return None
         count = len(entries)
         length = sum(map(len, map(_payload_of, entries)))
@@ -157,7 +157,7 @@ def spans_accounts(entry: LaneEntry) -> bool:
 def rows_of(entry: LaneEntry) -> int:
     """Return how many rows the entry is taken to write."""
     command = entry.command
-    if command is None or type(command) is Movement:
+    if command is None or type(command) is PlainCommand:
         return 1
     if command.kind == _POST:
         return len(cast("Post", command).entries)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from ...lanes.encoding import LaneCommand, Movement
+from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import reversal_key
 from ...schemas.errors import CreditlaneError, LeaseLost
@@ -212,8 +212,8 @@ class LedgerStore:
     def _apply_part(
         self, commands: Sequence[AddressedCommand], batch: BatchState, scope: Scope, now_us: int, *, careful: bool
     ) -> list[Outcome]:
-        # A plain credit or debit comes as a Movement; only the other kinds need anything beyond the account.
-        kinds: set[str] = {command.kind for _, command in commands if type(command) is not Movement}
+        # A plain credit or debit comes as a `PlainCommand`; only the other kinds need anything beyond the account.
+        kinds: set[str] = {command.kind for _, command in commands if type(command) is not PlainCommand}
         self._load(commands, batch, scope, careful=careful)
         opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
         seen = _statuses(commands, batch, opened) if STATUS_CHANGE_WORDS & kinds else {}
