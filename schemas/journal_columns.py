@@ -15,8 +15,14 @@ from .identifiers import ACCOUNT_PREFIX
 from .journal import JournalRow
 
 _MICROSECONDS = "_us"
-#: The column of each field; a time is read in microseconds, which its field's name says.
-COLUMNS = tuple(name.removesuffix(_MICROSECONDS) for name in JournalRow.__struct_fields__)
+
+
+def columns_of(fields: Sequence[str]) -> tuple[str, ...]:
+    """Return the column of each field; a time is read in microseconds, which its field's name says."""
+    return tuple(name.removesuffix(_MICROSECONDS) for name in fields)
+
+
+COLUMNS = columns_of(JournalRow.__struct_fields__)
 
 #: Columns in which nearly every row has nothing: plain credits and debits that were applied.
 _RARE = frozenset({"reversal_of", "rejection", "content", "transaction_account", "transaction_seq", "entries_before"})

@@ -177,7 +177,7 @@ class Reads:
             reversal_of=first.original_id,
             entries=[_entry_of(entry) for entry in rows.entries],
             metadata=first.metadata(),
-            created_at=moment_text(moment_of(first.created_us)),
+            created_at=moment_text(moment_of(first.created_at_us)),
         )
 
 
@@ -190,7 +190,7 @@ def _entry_of(row: EntryRow) -> EntryBody:
         amount=row.amount,
         balance_after=row.balance_after,
         reference=row.reference or "",
-        created_at=moment_text(moment_of(row.created_us)),
+        created_at=moment_text(moment_of(row.created_at_us)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What clients and the API ask Postgres of accounts, entries and transactions, in one store; see `ledger_rows`.
+"""What clients and the API ask Postgres of accounts, entries and transactions, in one store; see `rows`.
 
 Only reads, only by ranges of indexes. Lists are read by keyset: a page starts at its cursor, however far
 down that is. `%(store)s` is the store's number; `of_named_store` is for whoever knows its public id only.
@@ -6,7 +6,9 @@ down that is. `%(store)s` is the store's number; `of_named_store` is for whoever
 
 from __future__ import annotations
 
+from ...schemas.journal_columns import columns_of, select_list
 from ...schemas.statuses import Status
+from .rows import EntryRow
 
 _MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint"
 #: The store's number, looked up beside what is read and not joined: a join loses the order of the indexes, and all of
@@ -71,20 +73,19 @@ def list_accounts(*, of_customer: bool, after: bool, before: bool) -> str:
     return f"{_ACCOUNT} where {' and '.join(conditions)} {order}"
 
 
-#: Columns of `EntryRow`.
-_ENTRY_COLUMNS = f"""
-j.account_id, j.seq, j.kind, j.side, j.amount::text, j.balance_after::text, j.reference, j.idempotency_key,
-j.reversal_of, {_MICROSECONDS.format("j.created_at")}, j.transaction_account, j.transaction_seq, j.content::text
-"""
+_ENTRY_COLUMN_NAMES = columns_of(EntryRow._fields)
+_ENTRY_COLUMNS = select_list("j", _ENTRY_COLUMN_NAMES)
 #: The same for an entry by itself: with the key of its transaction, which is on the first entry of it, one more descent
 #: for each further one; and without the content, which is the transaction's.
-_LONE_ENTRY_COLUMNS = _ENTRY_COLUMNS.replace(
-    "j.idempotency_key",
-    """coalesce(j.idempotency_key, (
+_LONE_ENTRY_COLUMNS = select_list(
+    "j",
+    _ENTRY_COLUMN_NAMES,
+    idempotency_key="""coalesce(j.idempotency_key, (
         select f.idempotency_key from journal f
         where f.store_id = j.store_id and f.account_id = j.transaction_account and f.seq = j.transaction_seq
     ))""",
-).replace("j.content::text", "null::text")
+    content="null",
+)
 
 READ_ENTRY = f"""
 select {_ENTRY_COLUMNS} from journal j

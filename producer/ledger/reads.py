@@ -145,7 +145,7 @@ def first_entries_between(
     values: dict[str, Any] = {"reference": reference, "count": count}
     for name, row in (("after", after), ("before", before)):
         if row is not None:
-            values |= {name: row.account_id[4:], f"{name}_at": moment_of(row.created_us), f"{name}_seq": row.seq}
+            values |= {name: row.account_id[4:], f"{name}_at": moment_of(row.created_at_us), f"{name}_seq": row.seq}
     rows = yield Query(statement, values)
     return [entry_row(row) for row in rows]
 

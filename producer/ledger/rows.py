@@ -48,7 +48,7 @@ class AccountRow(NamedTuple):
 
 
 class EntryRow(NamedTuple):
-    """An entry. Amounts are digits, times microseconds since 1970 in UTC."""
+    """An entry, as columns of the journal. Amounts are digits, times microseconds since 1970 in UTC."""
 
     account_id: str
     seq: int
@@ -60,7 +60,7 @@ class EntryRow(NamedTuple):
     #: None on a further entry of a transaction, if it was not read by itself.
     idempotency_key: str | None
     reversal_of: int | None
-    created_us: int
+    created_at_us: int
     transaction_account: Any
     transaction_seq: int | None
     content: str | None
@@ -154,7 +154,7 @@ def entry_of(row: EntryRow, idempotency_key: str | None = None) -> Entry:
             "reference": row.reference or "",
             "idempotency_key": key,
             "reversal_of": key.removeprefix(REVERSAL_KEY_PREFIX) if row.kind == Kind.REVERSE else None,
-            "created_at": moment_of(row.created_us),
+            "created_at": moment_of(row.created_at_us),
         }
     )
 
@@ -170,5 +170,5 @@ def transaction_of(rows: TransactionRows, store_id: str) -> Transaction:
         reversal_of=first.original_id,
         entries=tuple(entry_of(entry, first.idempotency_key) for entry in rows.entries),
         metadata=first.metadata(),
-        created_at=moment_of(first.created_us),
+        created_at=moment_of(first.created_at_us),
     )

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import msgspec
 
+from creditlane.producer.ledger import queries
+from creditlane.producer.ledger.rows import EntryRow
 from creditlane.schemas.accounts import AccountState
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.journal import JournalRow
-from creditlane.schemas.journal_columns import COLUMNS, COPIED_ALWAYS, COPIED_RARELY, row_of, select_list
+from creditlane.schemas.journal_columns import COLUMNS, COPIED_ALWAYS, COPIED_RARELY, columns_of, row_of, select_list
 from creditlane.schemas.tables import ledger as tables
 from creditlane.worker.ledger.entries import move, note
 from creditlane.worker.store.journal_rows import lines_of
@@ -121,6 +123,14 @@ def test_a_record_is_read_as_it_was_selected() -> None:
     }
     selected = [re.search(r"\bt\.(\w+)", part) for part in select_list("t").split(", ") if "t." in part]
     assert row_of([given[found[1]] for found in selected if found]) == FULL
+
+
+def test_an_entry_that_is_read_has_columns_of_the_journal() -> None:
+    """Given the fields of an entry as it is read, then each is selected from the column of its name."""
+    columns = columns_of(EntryRow._fields)
+    assert set(columns) < set(COLUMNS)
+    selected = re.findall(r"\bj\.(\w+)", queries.READ_ENTRY.partition("where")[0])
+    assert tuple(selected) == columns
 
 
 def test_an_entry_and_a_decision_have_everything_in_its_place() -> None:

@@ -163,7 +163,7 @@ on conflict do nothing
 
 FIND_STORES = "select public_id, store_id from stores where public_id = any(%(public_ids)s)"
 
-#: Shows life, for as long again as a lease lasts, and what was counted so far.
+#: The worker's heartbeat, which lasts for as long again as a lease, and what was counted so far.
 HEARTBEAT = """
 insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
 values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s),
@@ -179,8 +179,8 @@ select (select count(*) from leases), (select count(*) from leases where worker_
         from leases where worker_id = %(worker_id)s)
 """
 
-#: The other workers: what they showed last, how long that lasts by the clock, and whether they own anything. One whose
-#: leases are left without it has shown nothing.
+#: The other workers: their last heartbeat, how long it lasts by the clock, and whether they own anything. One whose
+#: leases are left without it has none.
 READ_OTHERS = """
 select coalesce(workers.worker_id, owners.worker_id), (extract(epoch from workers.expires_at) * 1000000)::bigint,
        extract(epoch from workers.expires_at - clock_timestamp())::float, workers.lease_seconds,
@@ -196,8 +196,8 @@ select set_config('lock_timeout', %(lock_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(idle_ms)s, true)
 """
 
-#: Those of the workers that have shown nothing since they were seen, or that do not get on. A sign of life that comes
-#: now waits for the end of the transaction, and one that came in between keeps its worker.
+#: Those of the workers whose heartbeat is the one that was seen, or that do not get on. A heartbeat that comes now
+#: waits for the end of the transaction, and one that came in between keeps its worker.
 LOCK_SILENT_WORKERS = """
 select workers.worker_id from workers
 join unnest(%(workers)s::text[], %(signs)s::bigint[]) as seen (worker_id, sign) using (worker_id)
