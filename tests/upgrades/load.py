@@ -20,7 +20,7 @@ import creditlane
 from creditlane import Client, Credit, Debit, InsufficientBalance, Result
 
 #: Pause between calls, in seconds: others use the machine, too.
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.03
 #: When a scheduled command is due, in seconds from its call.
 DUE_SECONDS = 1.0
 #: Commands that are sent at once.

@@ -37,7 +37,7 @@ EACH = 2 if LONG else 1
 #: How often the new release is rolled out, and all but the last time rolled back.
 TIMES = 3 if LONG else 1
 #: Calls that each program makes in each step: more than it takes to reach every lane with every kind of call.
-CALLS = 60 if LONG else 18
+CALLS = 60 if LONG else 12
 #: Either puts what is due on its lane.
 QUEUES = ("deliveries", "jobs") if LONG else ("deliveries",)
 PARTITIONS = 8
