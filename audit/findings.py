@@ -46,7 +46,7 @@ CHECKS = {
 
 
 class Discrepancy(BaseModel):
-    """One place where the ledger is not what it claims to be."""
+    """One row or account where the ledger is not what it claims to be."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class CheckReport(BaseModel):
 
 
 class Judged:
-    """What every report on checks can tell. No model, so that each report has its fields in its own order."""
+    """What every report on checks has. No model, so that each report has its fields in its own order."""
 
     checks: list[CheckReport]
 

@@ -1,6 +1,6 @@
 """Proves the rows of a period against their neighbours, at a cost that does not grow with the ledger; writes nothing.
 
-What only the whole of an account can tell is left to `verification`: that it was opened once, that its state is what
+What only the whole of an account can show is left to `whole`: that it was opened once, that its state is what
 its history led to, that the books balance, that no entry is reversed twice.
 
 All of a period is judged as it stood at one moment, in one repeatable-read transaction.
@@ -21,7 +21,7 @@ from . import recent_sql as sql
 from .findings import CHECKS, CheckReport, Findings, Judged
 from .whole_sql import FUTURE, STORES
 
-#: What the rows of a period and their neighbours can tell.
+#: What the rows of a period and their neighbours can show.
 RECENT_CHECKS = {
     name: CHECKS[name]
     for name in (
@@ -68,7 +68,7 @@ def verify_period(
 ) -> PeriodReport:
     """Prove the rows that were made from `since` on and before `until`, all of which must be committed.
 
-    Rows in the future are in no period that is over: they are looked for as well, unless told otherwise. The connection
+    Rows in the future are in no period that is over: they are read as well, but for `with_future`. The connection
     must be in no transaction.
     """
     findings = Findings(RECENT_CHECKS)

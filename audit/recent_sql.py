@@ -1,7 +1,7 @@
 """The statements of `recent`: what `whole_sql` says of all rows, of those of a period and their neighbours.
 
 Each costs what the period's rows cost, however long the journal is: the period is found by the index on created_at, and
-every neighbour by the primary key. Hence look-ups, not joins, of which the planner might read the whole journal.
+every neighbour by the primary key. Hence lookups, not joins, of which the planner might read the whole journal.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A batch takes Postgres's clock when it has locked its lanes, so as long as it may still commit it holds a lock on the
 table `leases`, from before that clock on. Everybody sees who holds such locks, whatever their roles. Whoever begins
-after this has looked takes a later clock; whoever held a lock then either is visible here, and began no later than its
+after this was read takes a later clock; whoever held a lock then either is visible here, and began no later than its
 clock, or is of another role that `pg_stat_activity` hides, and is waited for. What is read afterwards, by another
 statement, has every row from before the watermark.
 """
@@ -31,7 +31,7 @@ FIND_UNFINISHED = "select exists (select from pg_locks where virtualtransaction 
 class Writers(NamedTuple):
     """Who may still write rows from before a moment, and since when."""
 
-    #: When this was looked at; whoever began to write later writes no row from before.
+    #: When this was read; whoever began to write later writes no row from before.
     moment: datetime
     #: When the first of them began, of those whose beginning can be seen; None: there is none of those.
     first_began: datetime | None

@@ -40,7 +40,7 @@ class VerificationReport(Judged, BaseModel):
     checks: list[CheckReport]
 
 
-#: Is told the journal rows that are proven and the journal rows there are.
+#: Gets the journal rows that are proven and the journal rows there are.
 Progress = Callable[[int, int], None]
 
 AccountKey = tuple[int, UUID]
@@ -142,7 +142,7 @@ class _Verification:
             self._findings.add(*finding)
 
     def _add_up(self, accounts: _Range) -> set[str]:
-        """Add the accounts to the totals of their stores and tell which sorts of rows they have."""
+        """Add the accounts to the totals of their stores and return which sorts of rows they have."""
         present = {"all"}
         for row in self._connection.execute(sql.TOTALS, accounts.parameters):
             store_id, entries, decisions, reversals, changes, parts, moved, held = row

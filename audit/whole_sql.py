@@ -1,6 +1,6 @@
 """The statements of `verification`, each over one range of accounts. They only read.
 
-Every statement that looks for discrepancies returns rows of
+Every statement that finds discrepancies returns rows of
 (check, store_id, account_id, seq or null, expected or null, found or null), and none on sound books.
 """
 
@@ -24,7 +24,7 @@ def _side_of(kind: Kind) -> str:
 
 #: The side that an entry must have by its kind; null of a kind that makes none.
 _ENTRY_SIDE = f"case kind {' '.join(f'when {kind:d} then {_side_of(kind)}' for kind in Kind if kind.entry_sides)} end"
-#: The status in which each change leaves the account; an opening leaves it active.
+#: The status in which each change leaves the account; a new one is active.
 _STATUS_AFTER = " ".join(f"when {kind:d} then {kind.record.status_after:d}" for kind in sorted(STATUS_CHANGES))
 
 #: Rows of the whole journal, for the progress.
@@ -211,7 +211,7 @@ with reversal as (
 ){UNDOING}
 """  # noqa: S608
 
-#: What is wrong with rows of `part`, which are journal rows of transactions. Look-ups, not joins: the planner takes a
+#: What is wrong with rows of `part`, which are journal rows of transactions. Lookups, not joins: the planner takes a
 #: range of accounts for much of the journal, and would read all of it for every range.
 PARTS = f""", first as (
     select *, case when jsonb_typeof(content -> 'entries') = 'array' then content -> 'entries' end as listed
@@ -280,7 +280,7 @@ with part as (
 ){PARTS}
 """  # noqa: S608
 
-#: Every account was opened once, as the opening said, and is in the state that its changes of state led to.
+#: Every account was opened once, as its command said, and is in the state that its changes of state led to.
 ACCOUNTS = f"""
 with history as (
     select store_id, account_id, count(*) filter (where kind = {_OPEN_ACCOUNT} and rejection is null) as openings,
@@ -362,7 +362,7 @@ select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or 
 from walked where seq > 0 and change[2] in {_STOPPING}
 """  # noqa: S608
 
-#: The same where only times tell. A change of state in the same microsecond proves nothing.
+#: The same where only times show it. A change of state in the same microsecond proves nothing.
 STOPPED_BY_TIME = f"""
 with changed as (
     select store_id, account_id from journal

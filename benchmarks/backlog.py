@@ -42,11 +42,11 @@ class Backlog:
         source, target = Keys(self._staged.redis_prefix), Keys(self._settings.redis_prefix)
         with redis.Redis.from_url(self._settings.require_redis_url(), protocol=2) as client:
             wait_until(lambda: not _is_rewriting(client), seconds=REWRITE_DEADLINE_SECONDS)
-            looks = client.pipeline(transaction=False)
+            asked = client.pipeline(transaction=False)
             for partition in range(MAX_PARTITIONS):
-                looks.exists(source.lane(partition))
+                asked.exists(source.lane(partition))
             renames = client.pipeline(transaction=True)
-            for partition, exists in enumerate(looks.execute()):
+            for partition, exists in enumerate(asked.execute()):
                 if exists:
                     renames.rename(source.lane(partition), target.lane(partition))
             released_at = time.perf_counter()
@@ -60,5 +60,5 @@ def staging_prefix(prefix: str) -> str:
 
 
 def _is_rewriting(client: redis.Redis) -> bool:
-    """Tell whether Redis is compacting its append-only file, which enqueueing so much may have set off."""
+    """Return whether Redis is compacting its append-only file, which enqueueing so much may have set off."""
     return bool(client.info("persistence").get("aof_rewrite_in_progress"))

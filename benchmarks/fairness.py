@@ -52,8 +52,8 @@ ACCOUNTS, CONNECTIONS, LINES, POSTS, ORIGINS = 100, 8, 20_000, 200, 1_500
 BATCH, MOST_BATCHES = "@@", 250
 #: How long the other store may wait for one webhook, in seconds, and how long it rests between two debits.
 WEBHOOK_SECONDS, REST_SECONDS = 120.0, 0.02
-#: How often a blocked abuser looks whether it is over, in seconds.
-LOOK_SECONDS = 0.2
+#: How often a blocked abuser checks whether it is over, in seconds.
+CHECK_SECONDS = 0.2
 WARM_UP = 5
 UNAVAILABLE = 503
 
@@ -210,7 +210,7 @@ class Abuser:
         while not stopped.is_set():
             with closing(Connection(self._address)) as connection:
                 connection.send(self._address.head(PATH, "application/x-ndjson", "transfer-encoding: chunked"))
-                connection.socket.settimeout(LOOK_SECONDS)
+                connection.socket.settimeout(CHECK_SECONDS)
                 _push(connection.socket, chunk, stopped)
 
     def send_batches(self, stopped: threading.Event, lines: list[bytes]) -> None:
@@ -296,7 +296,7 @@ def _stack(servers: Servers, label: str, limits: Mapping[str, str]) -> Iterator[
         api = stack.enter_context(ApiProcess(settings, limits))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="creditlane-fairness-")))
         children = stack.enter_context(Children(directory, settings))
-        children.start_sender()
+        children.start_jobs()
         accounts = [_open_accounts(settings.model_copy(update={"store": store})) for store in (_OTHER, _ABUSER)]
         address = api.address
         yield (
@@ -331,9 +331,9 @@ def _fill(database_url: str, receiver_url: str) -> tuple[str, str]:
 
 
 def _open_accounts(settings: Settings) -> list[str]:
-    openings = (OpenAccount(customer_id=f"c{n}", initial_balance=10**9) for n in range(ACCOUNTS))
+    commands = (OpenAccount(customer_id=f"c{n}", initial_balance=10**9) for n in range(ACCOUNTS))
     with Client(settings) as client:
-        return [result.account_id for result in client.wait_many(client.enqueue_many(openings))]
+        return [result.account_id for result in client.wait_many(client.enqueue_many(commands))]
 
 
 def _noting(abuse: Callable[[threading.Event], None], stopped: threading.Event, failures: list[BaseException]) -> None:

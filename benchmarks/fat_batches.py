@@ -57,8 +57,8 @@ WARM_UP_DEBITS = 20
 MAX_WAITING = 64
 #: How long one of them may take, in seconds.
 DEBIT_SECONDS = 120.0
-#: How often `/readyz` is asked, and the lanes are looked at, in seconds.
-LOOK_SECONDS = 0.5
+#: How often `/readyz` is asked, and the lanes are read, in seconds.
+POLL_SECONDS = 0.5
 #: Bytes of one request to the batch endpoint.
 REQUEST_BYTES = 60_000_000
 #: Accounts of either store.
@@ -146,15 +146,17 @@ def wide_posts(accounts: Sequence[str], count: int) -> Iterator[Post]:
         start = number % len(accounts)
         order = [*accounts[start:], *accounts[:start]]
         entries = [
-            {"account_id": account, "side": ("credit", "debit")[place % 2], "amount": 1}
-            for place, account in enumerate(order)
+            {"account_id": account, "side": ("credit", "debit")[position % 2], "amount": 1}
+            for position, account in enumerate(order)
         ]
         yield Post(entries=tuple(entries), reference="wide", idempotency_key=f"wide {number}")  # type: ignore[arg-type]
 
 
 def fat_credits(accounts: Sequence[str], count: int) -> Iterator[Credit]:
     """Return credits, each with all the metadata that is allowed, of the longest characters there are."""
-    metadata = {f"note {place}": "\N{OCTOPUS}" * MAX_METADATA_VALUE_CHARACTERS for place in range(MAX_METADATA_PAIRS)}
+    metadata = {
+        f"note {position}": "\N{OCTOPUS}" * MAX_METADATA_VALUE_CHARACTERS for position in range(MAX_METADATA_PAIRS)
+    }
     for number in range(count):
         yield Credit(
             account_id=accounts[number % len(accounts)],
@@ -229,8 +231,8 @@ class _Run:
             sending = threads.submit(self._send)
             while not (sending.done() and commands_on_lanes(self._settings) == 0):
                 self._workers.check()
-                self._look_at_readiness()
-                time.sleep(LOOK_SECONDS)
+                self._check_readiness()
+                time.sleep(POLL_SECONDS)
             self.accepted_seconds = sending.result()
         self.drained_seconds = time.perf_counter() - began
 
@@ -240,7 +242,7 @@ class _Run:
         parts = [self._lines[start : start + step] for start in range(0, len(self._lines), step)]
         return sum(stream_lines(self._address, part) for part in parts)
 
-    def _look_at_readiness(self) -> None:
+    def _check_readiness(self) -> None:
         with closing(Connection(self._address)) as connection:
             answer = connection.ask(self._address.get("/readyz"))
         seen = "ready" if answer.status == OK else answer.body.decode(errors="replace")
@@ -267,12 +269,12 @@ def _stores_of(settings: Settings) -> tuple[Settings, Settings]:
 
 def _open_accounts(settings: Settings) -> list[str]:
     """Open accounts with very long balances, and return their ids."""
-    openings = (
+    commands = (
         OpenAccount(customer_id=f"customer {number}", initial_balance=10**BALANCE_DIGITS - 1)
         for number in range(ACCOUNTS)
     )
     with Client(settings) as client:
-        return [result.account_id for result in client.wait_many(client.enqueue_many(openings))]
+        return [result.account_id for result in client.wait_many(client.enqueue_many(commands))]
 
 
 def _check(settings: Settings, commands: int) -> None:

@@ -24,7 +24,7 @@ from .http_wire import Address, Connection
 from .latency import Latencies
 from .plan import BenchmarkFailed
 from .servers import running_servers
-from .unauthenticated_clients import ABUSES, stranger
+from .unauthenticated_clients import ABUSES, unauthenticated_client
 from .worker_processes import WorkerProcesses
 
 #: Between two probes, in seconds.
@@ -62,7 +62,7 @@ def measure_front_door(names: Sequence[str], seconds: float) -> dict[str, Found]
             for name in names:
                 alone = _probe(api.address, seconds)
                 found.setdefault("alone", _found(alone, alone))
-                with stranger(name, api.address.host, api.address.port):
+                with unauthenticated_client(name, api.address.host, api.address.port):
                     time.sleep(RUN_UP_SECONDS)
                     found[name] = _found(_probe(api.address, seconds), alone)
     return found

@@ -48,20 +48,20 @@ class Growth:
 
 
 def measure_growth(settings: Settings, accounts: Sequence[str], commands: int, workers: int, entries: int) -> Growth:
-    """Drain, let the ledger grow by so many entries, rounded up to whole rounds of the accounts, and drain again.
+    """Drain, let the ledger grow by so many entries, rounded up to as many for each account, and drain again.
 
     Raises:
         BenchmarkFailed: something else happened than what is measured.
     """
-    rounds = math.ceil(entries / len(accounts))
+    entries_each = math.ceil(entries / len(accounts))
     before = _drain(settings, accounts, commands, workers, "young_")
     before_scattered = _drain(settings, accounts, commands, workers, "young_", scattered_keys=True)
-    _grow(settings, rounds, len(accounts))
+    _grow(settings, entries_each, len(accounts))
     after = _drain(settings, accounts, commands, workers, "grown_")
     after_scattered = _drain(settings, accounts, commands, workers, "grown_", scattered_keys=True)
     drained = debited(accounts, commands)
-    check_ledger(settings, accounts, Counter({account: 4 * drained[account] + rounds for account in accounts}))
-    return Growth(rounds * len(accounts), before, before_scattered, after, after_scattered)
+    check_ledger(settings, accounts, Counter({account: 4 * drained[account] + entries_each for account in accounts}))
+    return Growth(entries_each * len(accounts), before, before_scattered, after, after_scattered)
 
 
 def _drain(
@@ -77,14 +77,14 @@ def _drain(
     return drain(settings, load, commands, workers)
 
 
-def _grow(settings: Settings, rounds: int, accounts: int) -> None:
+def _grow(settings: Settings, entries_each: int, accounts: int) -> None:
     steps = max(1, ENTRIES_PER_STATEMENT // accounts)
     with (
         psycopg.connect(settings.require_database_url(), autocommit=True) as connection,
         progress_bar("  growing", "entries") as progress,
     ):
-        for done in range(0, rounds, steps):
-            connection.execute(_GROW, {"steps": min(steps, rounds - done), "amount": AMOUNT})
-            progress(min(done + steps, rounds) * accounts, rounds * accounts)
+        for done in range(0, entries_each, steps):
+            connection.execute(_GROW, {"steps": min(steps, entries_each - done), "amount": AMOUNT})
+            progress(min(done + steps, entries_each) * accounts, entries_each * accounts)
         # A ledger that has grown over months has been vacuumed and analysed along the way.
         connection.execute("vacuum (analyze) journal")

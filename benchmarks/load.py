@@ -17,20 +17,20 @@ _SCATTER = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
 
-def openings(count: int) -> Iterator[OpenAccount]:
+def open_accounts(count: int) -> Iterator[OpenAccount]:
     """Yield the commands that open the accounts of `account_ids`."""
     for number in range(count):
         yield OpenAccount(
             customer_id=f"customer_{number}",
             unit_label="tokens",
             initial_balance=INITIAL_BALANCE,
-            idempotency_key=_opening_key(number),
+            idempotency_key=_open_key(number),
         )
 
 
 def account_ids(count: int) -> list[str]:
-    """Return the ids that these openings give."""
-    return [derive_account_id(DEFAULT_STORE, _opening_key(number)) for number in range(count)]
+    """Return the ids that these commands give."""
+    return [derive_account_id(DEFAULT_STORE, _open_key(number)) for number in range(count)]
 
 
 def debits(accounts: Sequence[str], count: int, *, label: str = "", scattered_keys: bool = False) -> Iterator[Debit]:
@@ -49,5 +49,5 @@ def debits(accounts: Sequence[str], count: int, *, label: str = "", scattered_ke
         )
 
 
-def _opening_key(number: int) -> str:
+def _open_key(number: int) -> str:
     return f"open_{number}"

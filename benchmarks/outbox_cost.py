@@ -68,7 +68,7 @@ def measure_webhooks(settings: Settings, accounts: Sequence[str], commands: int,
 
 
 def check_outbox(settings: Settings, expected: int) -> None:
-    """Check that the outbox tells of so many rows of the journal, all of which are there.
+    """Check that the outbox has events of so many rows of the journal, all of which are there.
 
     Raises:
         BenchmarkFailed: there are more or fewer.

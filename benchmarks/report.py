@@ -1,4 +1,4 @@
-"""What a run found, as a table for a person and as one JSON object for a program."""
+"""What a run found, as a table to read and as one JSON object for a program."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ LEAST_DEADLINE_SECONDS = 60.0
 def measure_rq(settings: Settings, accounts: Sequence[str], commands: int) -> Measurement:
     """Measure RQ's SimpleWorker on jobs that were enqueued before, and check their results and the ledger.
 
-    The clock runs in the worker's process, connected, from its first look at the queue until the queue is empty.
+    The clock runs in the worker's process, connected, from its first read of the queue until the queue is empty.
 
     Raises:
         BenchmarkFailed: something else happened than what is measured.

@@ -23,7 +23,7 @@ from .growth import measure_growth
 from .http_batch import measure_enqueue_many, measure_http_batch
 from .http_debits import measure_http_debits
 from .latency import measure_latency
-from .load import account_ids, openings
+from .load import account_ids, open_accounts
 from .outbox_cost import measure_webhooks
 from .plan import KEPT_SUFFIX, Plan
 from .reads import measure_reads
@@ -78,8 +78,8 @@ def _run(plan: Plan, servers: Servers) -> Report:
             _open_accounts(_settings_of(base, servers, ACCOUNTS_LABEL, accounts_url), plan)
         machine = _machine(accounts_url, servers.redis_url)
         samples = [_measure_yardstick(yardstick_url, plan)]
-        for place, name in enumerate(plan.scenarios, start=1):
-            _announce(f"{name} ({place} of {len(plan.scenarios)})")
+        for position, name in enumerate(plan.scenarios, start=1):
+            _announce(f"{name} ({position} of {len(plan.scenarios)})")
             outcomes[name] = _measure(name, base, servers, plan)
             samples.append(_measure_yardstick(yardstick_url, plan))
     return Report(plan, machine, statistics.median(samples), tuple(samples), outcomes)
@@ -131,7 +131,7 @@ def _open_accounts(settings: Settings, plan: Plan) -> None:
         Client(settings) as client,
         progress_bar("  opening", "accounts") as progress,
     ):
-        producer_id = client.enqueue_many(openings(plan.accounts)).producer_id
+        producer_id = client.enqueue_many(open_accounts(plan.accounts)).producer_id
         count_results(settings, producer_id, plan.accounts, check_workers=processes.check, progress=progress)
 
 
@@ -141,7 +141,7 @@ def _measure_yardstick(database_url: str, plan: Plan) -> float:
 
 
 def _announce(text: str) -> None:
-    """Tell a person who watches what comes next."""
+    """Print what comes next, for whoever watches."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 
@@ -160,5 +160,5 @@ def _machine(database_url: str, redis_url: str) -> Machine:
 
 
 def _redis_name(server: dict[str, object]) -> str:
-    """Return which server it is: Valkey tells under the old name which Redis it stands for."""
+    """Return which server it is: Valkey says under the old name which Redis it stands for."""
     return f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"

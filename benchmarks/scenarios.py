@@ -73,13 +73,13 @@ def measure_concurrent(settings: Settings, accounts: Sequence[str], commands: in
     with (
         WorkerProcesses(settings, workers) as processes,
         Client(settings.model_copy(update={"lane_limit": LANE_LIMIT})) as client,
-        ThreadPoolExecutor(1) as counting,
+        ThreadPoolExecutor(1) as counter,
         progress_bar("  producing and draining", "commands") as progress,
     ):
         started = time.perf_counter()
-        # The ticket of the first command tells under which name the results will come.
+        # The ticket of the first command says under which name the results will come.
         producer_id = client.enqueue_many(islice(load, 1)).producer_id
-        last_result = counting.submit(
+        last_result = counter.submit(
             count_results, settings, producer_id, commands, check_workers=processes.check, progress=progress
         )
         client.enqueue_many(load)
@@ -97,5 +97,5 @@ def _check(settings: Settings, accounts: Sequence[str], busy_accounts: int, comm
 
 def debited(busy: Sequence[str], commands: int) -> Counter[str]:
     """Return how many of `debits` each account gets."""
-    rounds, rest = divmod(commands, len(busy))
-    return Counter({account: rounds + (place < rest) for place, account in enumerate(busy)})
+    whole, rest = divmod(commands, len(busy))
+    return Counter({account: whole + (position < rest) for position, account in enumerate(busy)})

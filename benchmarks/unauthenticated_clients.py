@@ -98,7 +98,7 @@ ABUSES: dict[str, Abuse] = {
 
 
 @contextlib.contextmanager
-def stranger(name: str, host: str, port: int, *, most_connections: int = 10_000) -> Iterator[None]:
+def unauthenticated_client(name: str, host: str, port: int, *, most_connections: int = 10_000) -> Iterator[None]:
     """Let a process do this to the server at this address for as long as the context lasts."""
     connections = min(ABUSES[name].connections, most_connections)
     command = [sys.executable, "-P", "-m", __name__, name, host, str(port), str(connections)]

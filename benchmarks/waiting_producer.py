@@ -16,7 +16,7 @@ from .plan import BenchmarkFailed
 
 #: How long no result at all may come, in seconds.
 SILENCE_SECONDS = 60.0
-#: How long one read waits, in milliseconds: also how often the workers are looked after.
+#: How long one read waits, in milliseconds: also how often the workers are checked.
 BLOCK_MS = 1_000
 
 #: Gets how many are done, and how many there are.

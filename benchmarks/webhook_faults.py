@@ -34,10 +34,10 @@ class Faults:
         self._redis_server = redis_server
         self.kills: int = 0
         self._left: list[tuple[float, Callable[[], None]]] = [
-            (0.10, children.kill_sender),
+            (0.10, children.kill_jobs),
             (0.25, self._kill_receiver),
             (0.40, self._kill_redis),
-            (0.55, children.kill_sender),
+            (0.55, children.kill_jobs),
             (0.70, self._kill_receiver),
             (0.85, self._kill_redis),
         ]

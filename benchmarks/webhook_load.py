@@ -34,8 +34,8 @@ from .plan import BenchmarkFailed
 from .webhook_faults import Faults, hurry
 from .webhook_setup import Children, Endpoint, Received, make_endpoints, make_events
 
-#: How often the receiver's log is looked at, in seconds.
-LOOK_SECONDS = 0.05
+#: How often the receiver's log is read, in seconds.
+POLL_SECONDS = 0.05
 #: How long results may take to be written down once everything was received, in seconds.
 SETTLE_SECONDS = 60.0
 
@@ -123,7 +123,7 @@ def _run(load: Load, name: str) -> Found:
         faults = Faults(children, redis_server) if name == "kills" else None
         began = time.monotonic()
         for _ in range(load.processes):
-            children.start_sender()
+            children.start_jobs()
         expected = _expected(load, endpoints)
         _watch(load, children, received, expected, faults, database_url)
         seconds = time.monotonic() - began
@@ -179,7 +179,7 @@ def _watch(
             faults.step(done / total)
             if load.hurry:
                 hurry(database_url)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _lost(database_url: str, endpoints: list[Endpoint], expected: dict[str, int], received: Received) -> int:
@@ -216,7 +216,7 @@ def _wait_for_results(connection: psycopg.Connection[tuple[object, ...]], endpoi
     while connection.execute(statement, [healthy]).fetchone() != (0,):
         if time.monotonic() > deadline:
             raise BenchmarkFailed("deliveries that were received are not written down")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ _PACKAGE = __name__.rpartition(".benchmarks.")[0]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint: its place in the run, its store, and how it answers."""
+    """One endpoint: its path, its store, and how it answers."""
 
     path: str
     store_id: int
@@ -55,7 +55,7 @@ class Children:
         self._directory = directory
         self._environment = {**environment_of(settings), "CREDITLANE_WEBHOOK_ALLOWED_NETWORKS": "loopback"}
         self._logs: list[IO[bytes]] = []
-        self.senders: list[subprocess.Popen[bytes]] = []
+        self.jobs: list[subprocess.Popen[bytes]] = []
         self.receiver: subprocess.Popen[bytes] | None = None
         self.port: int = _free_port()
         self.received_path: Path = directory / "received.log"
@@ -68,9 +68,9 @@ class Children:
     ) -> None:
         # The receiver first: what is being waited for ends with it.
         self.kill_receiver()
-        for process in self.senders:
+        for process in self.jobs:
             process.terminate()
-        for process in self.senders:
+        for process in self.jobs:
             _end(process)
         for log in self._logs:
             log.close()
@@ -81,9 +81,9 @@ class Children:
         if not wait_until(self._is_reachable, seconds=START_SECONDS):
             raise BenchmarkFailed("the receiver does not start")
 
-    def start_sender(self) -> None:
+    def start_jobs(self) -> None:
         """Start a process that delivers."""
-        self.senders.append(self._start("worker.jobs", "--queue", "deliveries"))
+        self.jobs.append(self._start("worker.jobs", "--queue", "deliveries"))
 
     def kill_receiver(self) -> None:
         """End the receiver as a crash would."""
@@ -91,16 +91,16 @@ class Children:
             self.receiver.kill()
             self.receiver.wait()
 
-    def kill_sender(self) -> None:
+    def kill_jobs(self) -> None:
         """End the oldest delivering process as a crash would, and start another."""
-        process = self.senders.pop(0)
+        process = self.jobs.pop(0)
         process.kill()
         process.wait()
-        self.start_sender()
+        self.start_jobs()
 
     def check(self) -> None:
         """Raise BenchmarkFailed if one of them has ended by itself."""
-        if any(process.poll() is not None for process in self.senders):
+        if any(process.poll() is not None for process in self.jobs):
             raise BenchmarkFailed(f"a delivering process ended by itself; see {self._directory}/children.log")
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -131,7 +131,7 @@ class Received:
     _offset: int = 0
 
     def read(self) -> None:
-        """Take in what was written since the last look."""
+        """Take in what was written since the last read."""
         if not self.path.exists():
             return
         with self.path.open("rb") as log:
@@ -176,12 +176,12 @@ def make_events(database_url: str, events: int) -> None:
         ).fetchall()
         connection.commit()
         ledger = LedgerStore(connection, "load")
-        for place, (store_id, public_id) in enumerate(stores):
+        for position, (store_id, public_id) in enumerate(stores):
             accounts = [f"cca_{store_id:016x}{number:016x}" for number in range(ACCOUNTS)]
             for account in accounts:
-                opening = OpenAccount(account_id=account, idempotency_key=account, customer_id="c", name=account)
-                ledger.transact([((store_id, account), decode_command(encode_command(opening, public_id)))], {})
-            count = events // len(stores) + (place < events % len(stores))
+                command = OpenAccount(account_id=account, idempotency_key=account, customer_id="c", name=account)
+                ledger.transact([((store_id, account), decode_command(encode_command(command, public_id)))], {})
+            count = events // len(stores) + (position < events % len(stores))
             for start in range(0, count, BATCH_COMMANDS):
                 numbers = range(start, min(start + BATCH_COMMANDS, count))
                 ledger.transact([_credit(store_id, public_id, accounts, number) for number in numbers], {})

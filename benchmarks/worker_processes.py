@@ -72,7 +72,7 @@ class WorkerProcesses:
             raise BenchmarkFailed(f"a worker ended by itself\n{self._log_tails()}")
 
     def peak_memory_mb(self) -> float | None:
-        """Return the most memory that one of them has had at once, None where the system does not tell."""
+        """Return the most memory that one of them has had at once, None where the system does not say."""
         peaks = [_peak_memory_bytes(process.pid) for process, _ in self._processes]
         known = [peak for peak in peaks if peak is not None]
         return round(max(known) / _BYTES_PER_MEGABYTE, 1) if known else None
@@ -101,7 +101,7 @@ class WorkerProcesses:
                 raise BenchmarkFailed(f"the workers do not share the lanes\n{self._log_tails()}")
 
     def _is_ready(self, connection: psycopg.Connection[tuple[object, ...]], client: redis.Redis) -> bool:
-        """Tell whether every lane has an owner, each worker has its share, and their fences stand in Redis."""
+        """Return whether every lane has an owner, each worker has its share, and their fences stand in Redis."""
         self.check()
         leases = connection.execute(_READ_LEASES).fetchall()
         shares = Counter(worker_id for _, worker_id, _ in leases)

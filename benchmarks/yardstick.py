@@ -1,4 +1,4 @@
-"""The yardstick: how many rows a second a bare COPY writes. It keeps no balances, checks nothing and tells nobody.
+"""The yardstick: how many rows a second a bare COPY writes. It keeps no balances, checks nothing and announces nothing.
 
 The rows are made before the clock starts, so what is timed is psycopg, Postgres and the disk.
 """
@@ -72,10 +72,10 @@ def _rows(count: int) -> Iterator[Row]:
     now = datetime.now(UTC)
     milliseconds = time.time_ns() // 1_000_000
     for number in range(count):
-        seq, place = divmod(number, ACCOUNTS)
+        seq, position = divmod(number, ACCOUNTS)
         yield (
             _time_ordered_id(milliseconds, number),
-            accounts[place],
+            accounts[position],
             3,
             5,
             1_000,

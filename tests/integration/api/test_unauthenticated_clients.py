@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from creditlane import Settings
-from creditlane.benchmarks.unauthenticated_clients import stranger
+from creditlane.benchmarks.unauthenticated_clients import unauthenticated_client
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.middleware.connection_limits import OTHER_DESCRIPTORS
 from creditlane.producer.api.serving import _raise_descriptor_limit
@@ -121,7 +121,9 @@ def test_others_are_answered_while_clients_without_a_key_meet_their_limits(
         with contextlib.ExitStack() as clients:
             for name in together:
                 connections = 60 if name == "silent connections" else 5
-                clients.enter_context(stranger(name, parts.hostname, parts.port, most_connections=connections))
+                clients.enter_context(
+                    unauthenticated_client(name, parts.hostname, parts.port, most_connections=connections)
+                )
 
             for limit in together.values():
                 text = f'refused_connections_total{{limit="{limit}"}}'
