@@ -171,7 +171,9 @@ def test_two_workers_share_the_lanes_of_given_servers_which_keep_nothing_of_it(
     assert_nothing_is_left(directory)
 
 
-def test_a_role_that_may_not_make_databases_is_told_so(directory: Path, postgres_server: EmbeddedPostgres) -> None:
+def test_a_role_that_may_not_make_databases_is_one_clear_line(
+    directory: Path, postgres_server: EmbeddedPostgres
+) -> None:
     out, err, code = run(directory, *TINY, CREDITLANE_DATABASE_URL=postgres_server.url)
 
     assert (out, code) == ("", 1)
@@ -211,12 +213,12 @@ def test_an_account_that_was_not_opened_fails_the_check(settings: Settings) -> N
         check_ledger(settings, account_ids(1), Counter())
 
 
-def test_news_that_are_not_written_fail_the_check(settings: Settings) -> None:
+def test_events_that_are_not_written_fail_the_check(settings: Settings) -> None:
     with pytest.raises(BenchmarkFailed, match="the outbox has"):
         check_outbox(settings, 1)
 
 
-def test_what_webhooks_cost_is_told_against_the_rate_without_them() -> None:
+def test_what_webhooks_cost_is_shown_against_the_rate_without_them() -> None:
     assert WebhookCost(Measurement(80, 1.0), Measurement(100, 1.0)).cost_percent == pytest.approx(20)
     assert WebhookCost(Measurement(100, 1.0), Measurement(80, 1.0)).cost_percent == pytest.approx(-25)
 
@@ -239,9 +241,9 @@ def test_a_command_that_was_not_applied_now_fails_the_count(
     settings: Settings, redis_url: str, rejection: str | None, replayed: bool
 ) -> None:
     row = JournalRow(1, "cca_" + "0" * 32, 1, 3, -1, 1, 5, 0, "key", "ref", None, 0, rejection, None)
-    news = encode_announcements([Announcement(1, row, replayed)])
+    announced = encode_announcements([Announcement(1, row, replayed)])
     with redis.Redis.from_url(redis_url) as client:
-        client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: news})
+        client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: announced})
 
     with pytest.raises(BenchmarkFailed, match="command 1 was not applied"):
         count_results(settings, "p", 1, check_workers=lambda: None, progress=lambda _done, _total: None)
@@ -252,8 +254,8 @@ def test_a_result_that_is_announced_twice_counts_once(settings: Settings, redis_
     counts: list[int] = []
     with redis.Redis.from_url(redis_url) as client:
         for number in (1, 1, 2):
-            news = encode_announcements([Announcement(number, row)])
-            client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: news})
+            announced = encode_announcements([Announcement(number, row)])
+            client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: announced})
 
     count_results(settings, "p", 2, check_workers=lambda: None, progress=lambda done, _total: counts.append(done))
 

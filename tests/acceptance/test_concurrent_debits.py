@@ -65,7 +65,7 @@ def test_of_500_debits_at_once_exactly_300_take(serve_api: Any, settings: Settin
 
 
 def outcome_of(answer: httpx2.Response) -> object:
-    """Return what was decided: a transaction, or an error but for the request that it tells of."""
+    """Return what was decided: a transaction, or an error but for the request that it names."""
     body = answer.json()
     if answer.is_success:
         return body

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
 NAMES = ["a header of 40 MiB", "/metrics"]
 
 
-def test_it_tells_what_others_notice() -> None:
+def test_it_shows_what_others_notice() -> None:
     command = [sys.executable, "-m", "creditlane.benchmarks.front_door", "--json", "--seconds=1"]
     run = subprocess.run([*command, *(f"--only={name}" for name in NAMES)], capture_output=True, text=True, check=False)
 

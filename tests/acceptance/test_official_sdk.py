@@ -24,7 +24,7 @@ from ..ports import free_port
 
 SCRIPT = Path(__file__).with_name("official_sdk.mjs")
 #: How long a process may take to start and to stop, in seconds.
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 HUGE = "9" * 200
 
 pytestmark = [
@@ -39,7 +39,7 @@ pytestmark = [
 @pytest.fixture
 def server_url(settings: Settings) -> Iterator[str]:
     """The address of an API process, with a worker beside it."""
-    values = settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS}).model_dump(exclude_none=True)
+    values = settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS}).model_dump(exclude_none=True)
     environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
     port = free_port()
     program = "from creditlane.cli.main import main; main()"
@@ -59,11 +59,11 @@ def server_url(settings: Settings) -> Iterator[str]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(PATIENCE_SECONDS)
+            process.wait(DEADLINE_SECONDS)
 
 
 def wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - an address of our own
@@ -74,7 +74,7 @@ def wait_until_ready(url: str) -> None:
 
 @pytest.fixture
 def seen(sdk_directory: Path, server_url: str, database_url: str) -> dict[str, Any]:
-    """What the official client was told by every operation."""
+    """What every operation answered the official client."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         key = create_key(connection, "store_default", "official client")
     environment = {**os.environ, "SDK_DIRECTORY": str(sdk_directory), "SERVER_URL": server_url, "API_KEY": key}
@@ -87,8 +87,8 @@ def seen(sdk_directory: Path, server_url: str, database_url: str) -> dict[str, A
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    answered: dict[str, Any] = json.loads(done.stdout)
+    return answered
 
 
 def test_the_official_client_gets_what_it_expects_of_all_fifteen_operations(seen: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def test_the_official_client_gets_what_it_expects_of_all_fifteen_operations(seen
 
 
 def test_the_official_client_understands_every_refusal(seen: dict[str, Any]) -> None:
-    refusals = {name: (told["status"], told["code"]) for name, told in seen.items() if "code" in told}
+    refusals = {name: (answered["status"], answered["code"]) for name, answered in seen.items() if "code" in answered}
 
     assert refusals == {
         "sameName": (409, "account_name_taken"),

@@ -33,7 +33,7 @@ def test_without_kills_nothing_is_sent_twice(found: Any) -> None:
     assert (found["healthy"]["repeated"], found["sick"]["repeated"]) == (0, 0)
 
 
-def test_senders_receiver_and_redis_were_killed_meanwhile(found: Any) -> None:
+def test_jobs_receiver_and_redis_were_killed_meanwhile(found: Any) -> None:
     assert found["kills"]["kills"] == 6
 
 

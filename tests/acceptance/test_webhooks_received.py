@@ -1,4 +1,4 @@
-"""What a receiver gets over HTTP is verified by the official client, whatever it tells; and so is it managed.
+"""What a receiver gets over HTTP is verified by the official client, whatever it says; and so is it managed.
 
 Everything is real: API, worker and RQ process are processes of their own, and the receiver is an HTTP server.
 Needs Node and npm, which fetches the client; nothing else from outside.
@@ -36,7 +36,7 @@ from ..roles import settings_of
 
 HERE = Path(__file__).parent
 #: How long a process may take to start and to stop, in seconds.
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 #: What the official client has types for.
 TYPED = ("credits.granted", "credits.consumed")
 CALLBACK_TYPES = (COMMAND_APPLIED, COMMAND_REJECTED, COMMAND_DEAD_LETTERED)
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.timeout(300)
 def settings(settings: Settings) -> Settings:
     """Settings of an operator who lets webhooks go to this machine."""
     return settings.model_copy(
-        update={"webhook_allowed_networks": "loopback", "wait_timeout_seconds": PATIENCE_SECONDS}
+        update={"webhook_allowed_networks": "loopback", "wait_timeout_seconds": DEADLINE_SECONDS}
     )
 
 
@@ -80,7 +80,7 @@ def delivering(settings: Settings) -> Iterator[None]:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(PATIENCE_SECONDS)
+        process.wait(DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -159,18 +159,18 @@ def test_the_official_client_verifies_everything_that_a_receiver_gets(
     receiver.wait_for(lambda: types_of(receiver.at("/all")) >= {*EVENT_TYPES, TEST_EVENT})
     receiver.wait_for(lambda: types_of(receiver.at("/callback?x=1")) >= set(CALLBACK_TYPES))
 
-    told = receiver.at("/all"), receiver.at("/callback?x=1")
-    given = verifiable(told[0], str(webhook.secret)) + verifiable(told[1], callback_secret)
-    verdicts = run_node("verify_webhooks.mjs", json.dumps(given))
-    for each, verdict in zip([*told[0], *told[1]], verdicts, strict=True):
+    received = receiver.at("/all"), receiver.at("/callback?x=1")
+    given = verifiable(received[0], str(webhook.secret)) + verifiable(received[1], callback_secret)
+    verified = run_node("verify_webhooks.mjs", json.dumps(given))
+    for each, found in zip([*received[0], *received[1]], verified, strict=True):
         event = each.event
         assert each.webhook_id == event["id"]
         for way in ("event", "legacy", "standard"):
-            assert (verdict[way]["id"], verdict[way]["type"]) == (event["id"], event["eventType"]), verdict
-            assert (verdict[way]["createdAt"], verdict[way]["data"]) == (event["created_at"], event["object"])
-        assert verdict["forged"] == {"error": "WebhookVerificationError: Invalid webhook signature"}
+            assert (found[way]["id"], found[way]["type"]) == (event["id"], event["eventType"]), found
+            assert (found[way]["createdAt"], found[way]["data"]) == (event["created_at"], event["object"])
+        assert found["forged"] == {"error": "WebhookVerificationError: Invalid webhook signature"}
         if event["eventType"] in TYPED:
-            entity = verdict["entity"]["object"]
+            entity = found["entity"]["object"]
             assert entity["amountMinorUnits"] == event["object"]["amount_minor_units"]
             assert entity["bucketName"] == "Tokens"
 
@@ -187,9 +187,9 @@ def test_for_a_day_both_secrets_verify(
 
     secrets = (str(webhook.secret), str(rotated.secret))
     given = [each for secret in secrets for each in verifiable(receiver.at("/rotated"), secret)]
-    verdicts = run_node("verify_webhooks.mjs", json.dumps(given))
-    assert [verdict["event"].get("type") for verdict in verdicts] == [TEST_EVENT] * 2
-    assert [verdict["standard"].get("type") for verdict in verdicts] == [TEST_EVENT] * 2
+    verified = run_node("verify_webhooks.mjs", json.dumps(given))
+    assert [found["event"].get("type") for found in verified] == [TEST_EVENT] * 2
+    assert [found["standard"].get("type") for found in verified] == [TEST_EVENT] * 2
 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("update webhook_endpoints set previous_secret_until = now() - interval '1 second'")
@@ -211,7 +211,7 @@ def test_what_failed_is_shown_and_sent_again_under_its_id(client: Client, receiv
     def is_disabled() -> bool:
         return client.webhooks.get(webhook.id).status == "disabled"
 
-    assert wait_until(is_disabled, seconds=PATIENCE_SECONDS)
+    assert wait_until(is_disabled, seconds=DEADLINE_SECONDS)
     (failed,) = client.webhooks.deliveries(webhook.id)
     assert (failed.status, failed.attempts, failed.response_status) == ("failed", 1, 410)
     assert (failed.event_type, failed.response_body) == ("account.created", "moved out")

@@ -113,7 +113,7 @@ STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_what_grows_is_read_by_index(grown: psycopg.Connection[Any], name: str) -> None:
     """Given a grown ledger, when a statement of the hot path runs, then journal and dead letters are read by an index,
-    and no more rows are looked at than are wanted."""
+    and no more rows are read than are wanted."""
     statement, values, rows = STATEMENTS[name]
 
     plan = plan_of(grown, statement, values)
@@ -128,7 +128,7 @@ def test_what_grows_is_read_by_index(grown: psycopg.Connection[Any], name: str) 
 
 
 def test_the_balance_of_an_account_is_one_descent(grown: psycopg.Connection[Any]) -> None:
-    """Given an account with many entries, when its balance is read, then one entry is looked at."""
+    """Given an account with many entries, when its balance is read, then one entry is read."""
     statement, values, _ = STATEMENTS["client: an account"]
 
     entry = next(node for node in plan_of(grown, statement, values) if node.get("Relation Name") == "journal")
@@ -144,7 +144,7 @@ def test_an_accounts_balance_and_last_decision_are_one_descent_each(grown: psyco
     assert [(node["Index Name"], node["Actual Rows"]) for node in found] == [("journal_pkey", 1)] * 2
 
 
-def test_entries_ahead_of_the_clock_are_looked_for_in_the_summary(grown: psycopg.Connection[Any]) -> None:
+def test_entries_ahead_of_the_clock_are_read_in_the_summary(grown: psycopg.Connection[Any]) -> None:
     """Given a grown ledger, when a monitor asks for entries of the future, then only its last pages are read."""
     plan = plan_of(grown, lane_problems.READ_ENTRIES_AHEAD, {})
 

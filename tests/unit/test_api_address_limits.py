@@ -37,7 +37,7 @@ def test_a_pause_earns_the_burst_again_and_no_more() -> None:
     assert pace.delay("a") > 0
 
 
-def test_as_many_wait_as_may_and_the_next_is_told_when_to_come_back() -> None:
+def test_as_many_wait_as_may_and_the_next_learns_when_to_come_back() -> None:
     clock = MovedClock()
     pace = AddressPace(10.0, clock)
     most = int(10 * (BURST_SECONDS + MAX_DELAY_SECONDS))

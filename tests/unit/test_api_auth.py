@@ -13,7 +13,7 @@ from creditlane.producer.operations.api_keys import KeyRow
 from creditlane.schemas.errors import Unavailable
 
 #: How long whoever asks waits, in seconds.
-PATIENCE_SECONDS = 5.0
+DEADLINE_SECONDS = 5.0
 
 Row = tuple[str, bytes, str, int]
 
@@ -58,7 +58,7 @@ def row_of(key_id: str) -> KeyRow:
 
 
 def until() -> float:
-    return time.monotonic() + PATIENCE_SECONDS
+    return time.monotonic() + DEADLINE_SECONDS
 
 
 async def test_who_comes_during_a_read_shares_the_next_one(ledger: Ledger) -> None:
@@ -77,7 +77,7 @@ async def test_who_comes_during_a_read_shares_the_next_one(ledger: Ledger) -> No
     assert ledger.asked == [["a"], ["a", "b", "c"]]
 
 
-async def test_a_failure_is_told_to_all_who_wait_and_to_nobody_after_them(ledger: Ledger) -> None:
+async def test_a_failure_is_answered_to_all_who_wait_and_to_nobody_after_them(ledger: Ledger) -> None:
     lookup, connections = KeyLookup(), cast("Connections", ledger)
     for error in (Unavailable(), RuntimeError("a defect")):
         waiting = [asyncio.create_task(lookup.find(connections, key_id, until())) for key_id in ("a", "b")]
@@ -110,7 +110,7 @@ async def test_who_comes_during_a_read_that_hangs_waits_no_longer_than_alone(led
     first = asyncio.create_task(lookup.find(connections, "a", until()))
     await ledger.is_asked()
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         with pytest.raises(Unavailable):
             await lookup.find(connections, "b", time.monotonic() + 0.05)
 

@@ -73,7 +73,7 @@ async def test_who_never_reads_is_left_and_its_room_is_free_again() -> None:
     assert await Spool(space, "store_a").room(0)
 
 
-async def test_who_reads_late_is_told_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_reads_late_learns_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a client that reads only once nothing more is taken of it, then it gets an answer to every line that was
     taken, and to the next one that answers must be read."""
     space, client = SpoolSpace(MOST_BYTES), Client()

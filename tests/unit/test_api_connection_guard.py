@@ -23,7 +23,7 @@ from creditlane.producer.api.middleware.connection_limits import ConnectionLimit
 from creditlane.schemas.networks import parse_networks
 
 #: How long anything here may take, in seconds; the machine may be busy.
-PATIENCE_SECONDS = 30.0
+DEADLINE_SECONDS = 30.0
 GET = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"
 MEBIBYTE = 1_048_576
 
@@ -101,7 +101,7 @@ class Peer(asyncio.Protocol):
 
     async def ended(self) -> bytes:
         """Return what still comes until the server ends the connection."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not self.has_ended:
                 self._news.clear()
                 await self._news.wait()
@@ -109,7 +109,7 @@ class Peer(asyncio.Protocol):
 
     async def _take(self, length: Callable[[], int]) -> bytes:
         """Return so many bytes as soon as they are there; 3 says that they are not."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while (size := length()) == 3:
                 assert not self.has_ended, bytes(self.got)
                 self._news.clear()
@@ -196,7 +196,7 @@ def serve() -> Serve:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not is_so():  # noqa: ASYNC110 - nothing announces what is waited for
             await asyncio.sleep(0.01)
 

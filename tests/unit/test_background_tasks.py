@@ -19,7 +19,7 @@ from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
 
 #: How long anything may take, in seconds.
-PATIENCE_SECONDS = 10.0
+DEADLINE_SECONDS = 10.0
 
 
 class Seen:
@@ -47,7 +47,7 @@ async def test_a_read_for_all_is_nobody_s() -> None:
         seen.note()
         return dict.fromkeys(asked, "found")
 
-    found = await CoalescedReads[str, str]().find("a", read, asyncio.get_running_loop().time() + PATIENCE_SECONDS)
+    found = await CoalescedReads[str, str]().find("a", read, asyncio.get_running_loop().time() + DEADLINE_SECONDS)
 
     assert (found, seen.contexts) == ("found", [{}])
 
@@ -72,7 +72,7 @@ async def test_listening_is_nobody_s() -> None:
     pending: PendingReplies[Future[Announcement]] = PendingReplies(asyncio.get_running_loop().create_future)
     listener = AsyncListener(Wire(), ReplyStream("replies"), pending)  # type: ignore[arg-type]
     listener.start()
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await seen.is_there.wait()
         await listener.stop()
 
@@ -93,7 +93,7 @@ async def test_making_connections_is_nobody_s() -> None:
     pool = AsyncLedgerPool("postgresql://127.0.0.1:1/nowhere", max_size=1, min_size=1)
     try:
         await pool.open()
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await seen.is_there.wait()
     finally:
         logger.removeHandler(handler)

@@ -134,7 +134,7 @@ def test_deliveries_and_endpoints_are_counted_by_their_state(api: TestClient, ow
     assert seen["creditlane_webhook_endpoints", "callbacks", "enabled"] == 1
 
 
-def test_jobs_are_told_with_their_failures_and_the_age_of_their_last_success(
+def test_jobs_are_shown_with_their_failures_and_the_age_of_their_last_success(
     api: TestClient, owner: psycopg.Connection[Any]
 ) -> None:
     owner.execute("insert into scheduled_jobs values ('verify', '30 2 * * *', now() + interval '1 hour')")
@@ -156,7 +156,7 @@ def test_jobs_are_told_with_their_failures_and_the_age_of_their_last_success(
     assert ("creditlane_job_overdue_seconds", "export") not in seen
 
 
-def test_proofs_are_told_with_their_ages_and_what_they_found(api: TestClient, owner: psycopg.Connection[Any]) -> None:
+def test_proofs_are_shown_with_their_ages_and_what_they_found(api: TestClient, owner: psycopg.Connection[Any]) -> None:
     prove(owner, 1, age=900, discrepancies=7)
     prove(owner, 2, age=600, rows=40)
     alone = numbers(api, WHOLE)

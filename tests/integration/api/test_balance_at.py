@@ -90,7 +90,7 @@ def after(moment: datetime, database_url: str) -> datetime:
                 return now.astimezone(UTC)
 
 
-def test_what_was_told_stays_while_a_batch_is_under_way(
+def test_what_was_shown_stays_while_a_batch_is_under_way(
     api: TestClient, slow_batch: SlowBatch, database_url: str
 ) -> None:
     """Given a batch between its clock and its commit, then the moments that are shown are those before it."""
@@ -156,7 +156,7 @@ def test_the_future_of_an_account_that_stands_there_is_its_current_balance(api: 
 
 
 @pytest.mark.usefixtures("ann")
-def test_a_moment_of_long_ago_is_told_as_it_was_asked_for(api: TestClient) -> None:
+def test_a_moment_of_long_ago_is_shown_as_it_was_asked_for(api: TestClient) -> None:
     assert shown_at(api, "2020-01-01T00:00:00.1239Z") == ("0", datetime(2020, 1, 1, 0, 0, 0, 123_000, UTC))
 
 

@@ -88,7 +88,7 @@ def test_posts_and_reversals_can_be_asked_for(api: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("running_worker")
-def test_a_key_of_another_request_is_told_by_the_poll_too(api: TestClient) -> None:
+def test_a_key_of_another_request_is_answered_by_the_poll_too(api: TestClient) -> None:
     path = f"{ACCOUNTS}/{open_account(api)['id']}/credit"
     api.post(path, json=BODY)
 
@@ -168,7 +168,7 @@ def test_a_threshold_that_is_set_and_cannot_be_read_back_is_not_said_to_be_unava
     assert api.get(f"{ACCOUNTS}/{account['id']}").json()["low_balance"] == "5"
 
 
-def test_a_command_that_redis_has_lost_is_told_from_an_id_that_is_none(api: TestClient, settings: Settings) -> None:
+def test_a_command_that_redis_has_lost_differs_from_an_id_that_is_none(api: TestClient, settings: Settings) -> None:
     location = queued(api.post(ACCOUNTS, json={"customer_id": "c"}, headers=AT_ONCE))
     with redis.Redis.from_url(settings.require_redis_url()) as connection:
         for lane in connection.scan_iter(match=f"{settings.redis_prefix}:*:commands"):

@@ -58,7 +58,7 @@ def what_is_answered(answer: Any) -> tuple[Any, ...]:
         ("debit", {"idempotency_key": "reversal:x"}, 400),
     ],
 )
-def test_both_ways_tell_the_same(
+def test_both_paths_answer_the_same(
     api: TestClient, taken: list[str], kind: str, change: dict[str, Any], status: int
 ) -> None:
     account = open_account(api)
@@ -78,7 +78,7 @@ def test_both_ways_tell_the_same(
 
 
 @pytest.mark.parametrize("key", ["", "cl_x", "cl_" + "0" * 16 + "_" + "0" * 48])
-def test_both_ways_refuse_a_wrong_key(api: TestClient, taken: list[str], key: str) -> None:
+def test_both_paths_refuse_a_wrong_key(api: TestClient, taken: list[str], key: str) -> None:
     path = f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}/debit"
 
     short = api.post(path, json=BODY, headers={"x-api-key": key})
@@ -88,7 +88,7 @@ def test_both_ways_refuse_a_wrong_key(api: TestClient, taken: list[str], key: st
     assert (short.status_code, taken) == (401, [])
 
 
-def test_both_ways_find_no_unknown_account(api: TestClient, taken: list[str]) -> None:
+def test_both_paths_find_no_unknown_account(api: TestClient, taken: list[str]) -> None:
     path = f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}/debit"
 
     short, long = api.post(path, json=BODY), api.post(path, json=BODY, headers=LONG_WAY)

@@ -47,7 +47,7 @@ def test_head_needs_a_key_where_get_does(api: TestClient) -> None:
     assert api.head(ACCOUNTS, headers={"x-api-key": "none"}).status_code == 401
 
 
-def test_head_where_there_is_no_get_is_told_what_there_is(api: TestClient) -> None:
+def test_head_where_there_is_no_get_is_answered_with_what_there_is(api: TestClient) -> None:
     path = f"{ACCOUNTS}/{open_account(api)['id']}"
 
     head, deleted = api.head(f"{path}/freeze"), api.delete(path)

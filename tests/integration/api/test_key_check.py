@@ -191,7 +191,7 @@ def test_the_document_is_made_once(api: TestClient, monkeypatch: pytest.MonkeyPa
     assert len(made) == 1
 
 
-def test_the_numbers_are_told_anew_once_a_second(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_are_made_anew_once_a_second(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     counted = api.app.state.request_metrics  # type: ignore[attr-defined]
     build = counted.exposition

@@ -23,7 +23,7 @@ from .requests_of import ACCOUNTS, COMMANDS, DEADLINE_SECONDS, balance, code_of,
 #: How long the API waits for a result here, in seconds.
 WAIT_SECONDS = 1.0
 #: How long any request may take while a server is down, in seconds.
-PATIENCE_SECONDS = 25.0
+MAX_ANSWER_SECONDS = 25.0
 #: By how much an answer may be later than its wait on a busy machine, in seconds.
 MARGIN_SECONDS = 2.0
 BODY = {"amount": "1", "reference": "r"}
@@ -67,7 +67,7 @@ def until(attempt: Callable[[], Any], *statuses: int) -> Any:
 def quick(attempt: Callable[[], Any]) -> Any:
     started = time.monotonic()
     answer = attempt()
-    assert time.monotonic() - started < PATIENCE_SECONDS
+    assert time.monotonic() - started < MAX_ANSWER_SECONDS
     return answer
 
 

@@ -95,7 +95,7 @@ def test_a_cursor_of_another_list_is_refused(api: TestClient) -> None:
     assert api.get(TRANSACTIONS, params={"reference": "one", "starting_after": moved["id"]}).json()["data"] == []
 
 
-def test_a_balance_is_told_at_every_moment(api: TestClient, database_url: str) -> None:
+def test_a_balance_is_shown_at_every_moment(api: TestClient, database_url: str) -> None:
     account = open_account(api, initial_balance="10")
     path = f"{ACCOUNTS}/{account['id']}/balance"
     moves = [move(api, account, "credit", "1", f"key_{number}") for number in range(7)]

@@ -130,7 +130,7 @@ def test_lines_wait_for_nothing_else_than_the_key(open_stream: OpenStream) -> No
     assert answers.rest() == b""
 
 
-def test_a_long_wait_for_a_result_tells_nothing_after_the_revocation(
+def test_a_long_wait_for_a_result_shows_nothing_after_the_revocation(
     api: TestClient, revoke: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a wait that began with a key that worked, when it is over, then the key is checked again."""

@@ -33,7 +33,7 @@ def post(url: str, key: str, body: object) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize(("log_format", "is_json"), [(None, True), ("json", True), ("console", False)])
-def test_the_address_is_told_as_the_log_is(log_format: str | None, is_json: bool) -> None:
+def test_the_address_is_printed_as_the_log_is(log_format: str | None, is_json: bool) -> None:
     """Given output that no terminal shows, then its reader, who may have the log beside it, gets JSON."""
     line = module._listens("http://127.0.0.1:8000", log_format)
 

@@ -68,7 +68,7 @@ def test_an_unknown_query_parameter_is_named_by_every_operation(api: TestClient)
         assert "Limit: is no query parameter here" in answer.json()["error"]["message"]
 
 
-def test_a_filter_that_is_not_there_is_told_what_is(api: TestClient) -> None:
+def test_a_filter_that_is_not_there_is_answered_with_what_is(api: TestClient) -> None:
     refused = api.get(f"{ACCOUNTS}?status=frozen")
 
     assert code_of(refused, 400) == "validation_error"
@@ -146,21 +146,21 @@ def test_a_debit_of_two_amounts_moves_nothing_alone_or_in_a_batch(api: TestClien
     assert balance(api, account) == "7"
 
 
-def test_half_a_character_in_the_name_of_a_field_is_told_in_an_escape(api: TestClient) -> None:
+def test_half_a_character_in_the_name_of_a_field_is_answered_in_an_escape(api: TestClient) -> None:
     answers = [ask(api, name, content=b'{"\\ud800": 1}', headers=JSON) for name in WITHOUT_BODY]
 
     assert {code_of(answer, 400) for answer in answers} == {"validation_error"}
     assert {answer.json()["error"]["param"] for answer in answers} == {r"\ud800"}
 
 
-def test_json_in_another_encoding_is_told_which_to_send(api: TestClient) -> None:
+def test_json_in_another_encoding_is_answered_with_which_to_send(api: TestClient) -> None:
     answers = [ask(api, name, content=DEBIT.decode().encode("utf-16"), headers=JSON) for name in WITH_JSON]
 
     assert {code_of(answer, 400) for answer in answers} == {"validation_error"}
     assert {answer.json()["error"]["message"] for answer in answers} == {"The body is not UTF-8; send JSON in UTF-8."}
 
 
-def test_what_is_no_json_is_told_where(api: TestClient) -> None:
+def test_what_is_no_json_is_answered_with_where(api: TestClient) -> None:
     for name in WITH_JSON:
         message = ask(api, name, content=b'{"amount": 5 "reference"', headers=JSON).json()["error"]["message"]
 
@@ -181,7 +181,7 @@ def test_a_whole_number_is_written_in_digits(api: TestClient) -> None:
     assert api.get(f"{ACCOUNTS}?limit=-1").json()["error"]["message"].endswith("greater than or equal to 1")
 
 
-def test_json_that_is_not_said_to_be_json_is_told_what_to_send(api: TestClient) -> None:
+def test_json_that_is_not_said_to_be_json_is_answered_with_what_to_send(api: TestClient) -> None:
     answers = {
         (name, content_type): ask(api, name, content=b"{}", headers=content_type and {"content-type": content_type})
         for name in WITH_JSON
