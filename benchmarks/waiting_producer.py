@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from ..lanes.keys import Keys
-from ..schemas.journal import Announcement, decode_announcements
+from ..producer.client.reply_stream import announcements_of
+from ..schemas.journal import Announcement
 from ..schemas.settings import Settings
 from ..worker.connections import connect_redis
 from .plan import BenchmarkFailed
@@ -39,8 +40,8 @@ def count_results(
     with connect_redis(settings.require_redis_url()) as client:
         while missing:
             answer = client.execute_command("XREAD", "COUNT", 8, "BLOCK", BLOCK_MS, "STREAMS", stream, last_entry)
-            for entry, (_, encoded) in answer[0][1] if answer else ():
-                missing -= _mark(seen, decode_announcements(encoded))
+            for entry, fields in answer[0][1] if answer else ():
+                missing -= _mark(seen, announcements_of(fields))
                 last_entry = entry
             if answer:
                 deadline = time.monotonic() + SILENCE_SECONDS

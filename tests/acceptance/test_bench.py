@@ -24,10 +24,10 @@ from creditlane.benchmarks.plan import STANDARD_SCENARIOS, BenchmarkFailed
 from creditlane.benchmarks.scenarios import Measurement
 from creditlane.benchmarks.waiting_producer import count_results
 from creditlane.benchmarks.worker_processes import WorkerProcesses
-from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, Keys
+from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedPostgres
-from creditlane.schemas.journal import Announcement, JournalRow, encode_announcements
+from creditlane.schemas.journal import ANNOUNCEMENT_VERSION, Announcement, JournalRow, encode_announcements
 from creditlane.schemas.settings import Settings
 
 #: One process for all: the benchmark has servers of its own, and they need a core each.
@@ -255,7 +255,10 @@ def test_a_result_that_is_announced_twice_counts_once(settings: Settings, redis_
     with redis.Redis.from_url(redis_url) as client:
         for number in (1, 1, 2):
             announced = encode_announcements([Announcement(number, row)])
-            client.xadd(Keys(settings.redis_prefix).replies("p"), {ANNOUNCEMENT_FIELD: announced})
+            client.xadd(
+                Keys(settings.redis_prefix).replies("p"),
+                {ANNOUNCEMENT_FIELD: announced, VERSION_FIELD: ANNOUNCEMENT_VERSION},
+            )
 
     count_results(settings, "p", 2, check_workers=lambda: None, progress=lambda done, _total: counts.append(done))
 
