@@ -1,4 +1,4 @@
-"""What each client waits with, by hand, keeps the same promises: waits end, slots are given back, work begins once."""
+"""What each client waits with, by hand, does the same in both: waits end, slots are given back, work begins once."""
 
 import asyncio
 import inspect

@@ -35,7 +35,7 @@ BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("at", "schedule", {"command": DUE, "at": "2026-01-01T00:00:00Z"}),
     ("account_id", "balance_at", {"account_id": "ann", "at": datetime(2026, 1, 1, tzinfo=UTC)}),
 ]
-NAMES = [f"{method} {place}" for place, (_, method, _) in enumerate(BAD)]
+NAMES = [f"{method} {number}" for number, (_, method, _) in enumerate(BAD)]
 
 
 @pytest.mark.parametrize(("field", "method", "arguments"), BAD, ids=NAMES)
