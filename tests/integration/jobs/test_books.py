@@ -372,7 +372,7 @@ def test_status_shows_the_stores_with_their_age(
             "hour",
             "last",
             "day",
-            "news",
+            "outbox",
             "pending",
             "failed",
             "disabled",
