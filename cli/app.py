@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .deferred_commands import MARKUP_MODE, Deferred, DeferredGroup
+from .lazy_commands import MARKUP_MODE, Deferred, DeferredGroup
 
 #: Every command but `bench`, by its name.
 COMMANDS = {

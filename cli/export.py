@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..lanes.encoding import describe
 from ..schemas.errors import ConfigurationError
-from ..schemas.exports import Export, ExportFormat, ExportRequest
+from ..schemas.export_request import Export, ExportFormat, ExportRequest
 from ..schemas.settings import Settings, load_operator_settings
 from .jobs import run_now
 from .moment_options import METAVAR, moment_option
@@ -72,7 +72,7 @@ def export_command(
 
 def _exported(settings: Settings, request: ExportRequest, *, by_jobs: bool) -> Export:
     from ..worker.jobs.status import reached_postgres
-    from ..worker.jobs.tasks.exports import start_export, write_export
+    from ..worker.jobs.tasks.resumable_export import start_export, write_export
 
     with reached_postgres(settings) as connection:
         started = start_export(connection, request)

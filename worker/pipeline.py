@@ -19,20 +19,20 @@ from ..lanes.keys import Keys
 from ..lanes.postgres.errors import error_text
 from ..schemas.installation import Installation
 from ..schemas.settings import Settings
+from .bounded_pipe import Pipe
 from .connections import connect_postgres
 from .lanes.announcer import Announcer
 from .lanes.deleter import Deleter
 from .lanes.entries import Batch, LaneEntry
 from .lanes.fences import EpochRaiser, Fences
-from .lanes.held_turns import HeldTurns
+from .lanes.heavy_command_turns import HeldTurns
 from .lanes.installation_mirror import Mirror
 from .lanes.ownership import Ownership
 from .lanes.reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .lanes.redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
-from .lanes.shared_turn import SharedTurn
+from .lanes.shared_heavy_turn import SharedTurn
 from .ledger.state import Outcome
 from .metrics import Metrics
-from .pipe import Pipe
 from .progress import Progress
 from .store.applier import Applier, CommandTimedOut
 from .store.sizing import Sizing

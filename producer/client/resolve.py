@@ -195,7 +195,7 @@ def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
     """Whether the row was there when the ticket's command was accepted: it is a repeat.
 
     A lane entry's id begins with Redis's time, a row has Postgres's. A repeat within the time by which the two clocks
-    may differ is not kept apart here; an announcement says it exactly, and `repeats` where the clocks were seen.
+    may differ is not kept apart here; an announcement says it exactly, and `replays` where the clocks were seen.
     """
     accepted_ms, _ = position_of_entry(ticket.lane_entry)
     return row.created_at_us < (accepted_ms - MAX_CLOCK_DIFFERENCE_MS) * 1_000

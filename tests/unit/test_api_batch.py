@@ -13,8 +13,8 @@ from creditlane.producer.api.fair_session import FairSession
 from creditlane.producer.api.middleware.active_stores import ActiveStores
 from creditlane.producer.api.middleware.fair_batches import FairBatches
 from creditlane.producer.api.middleware.request_limits import Limits
+from creditlane.producer.api.response_spool import Spool, SpoolSpace
 from creditlane.producer.api.routes.batch import WRONG_LINES, WRONG_PAUSE_SECONDS, BatchResponse, Intake
-from creditlane.producer.api.spool import Spool, SpoolSpace
 
 STORE = Store("store_a", 1, "key")
 #: What the answers of a store may be, in bytes.

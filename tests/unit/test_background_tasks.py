@@ -10,7 +10,7 @@ import pytest
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from creditlane.producer.api.coalescing import CoalescedReads
-from creditlane.producer.api.shared_read import SharedRead
+from creditlane.producer.api.read_once_for_many import SharedRead
 from creditlane.producer.client._async.ledger_pool import AsyncLedgerPool
 from creditlane.producer.client._async.listener import AsyncListener
 from creditlane.producer.client.pending_replies import PendingReplies

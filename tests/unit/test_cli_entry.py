@@ -13,7 +13,7 @@ import pytest
 
 from creditlane.cli import app
 from creditlane.cli import main as entry
-from creditlane.cli.deferred_commands import loaded
+from creditlane.cli.lazy_commands import loaded
 from creditlane.schemas.errors import ConfigurationError, Unavailable
 
 
@@ -78,8 +78,8 @@ def modules_of(tmp_path: Path, *arguments: str) -> list[str]:
     ("arguments", "own", "most"),
     [
         (["worker", "alive"], {"cli.worker_alive", "lanes", "lanes.heartbeats"}, 60),
-        (["--version"], {"cli.app", "cli.deferred_commands"}, 220),
-        (["--help"], {"cli.app", "cli.deferred_commands"}, 220),
+        (["--version"], {"cli.app", "cli.lazy_commands"}, 220),
+        (["--help"], {"cli.app", "cli.lazy_commands"}, 220),
     ],
     ids=["alive", "version", "help"],
 )

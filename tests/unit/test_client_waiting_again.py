@@ -13,7 +13,7 @@ from creditlane.producer.client._async.waiting import AsyncWaiting
 from creditlane.producer.client._sync.waiting import Waiting
 from creditlane.producer.client.clocks import Clocks
 from creditlane.producer.client.pending_replies import Inbox, PendingReplies
-from creditlane.producer.client.repeats import Repeats
+from creditlane.producer.client.replays import Replays
 from creditlane.schemas.journal import Announcement
 
 NUMBER = 7
@@ -39,7 +39,7 @@ def test_an_interrupted_look_up_keeps_no_future() -> None:
             raise KeyboardInterrupt
 
     pending = passed(PendingReplies(Future))
-    parts: Any = (None, Interrupted(), pending, DeafListener(), Keys("p"), Repeats(Clocks()), None)
+    parts: Any = (None, Interrupted(), pending, DeafListener(), Keys("p"), Replays(Clocks()), None)
 
     with pytest.raises(KeyboardInterrupt):
         Waiting(*parts).wait_again(TICKET, 10.0)
@@ -56,7 +56,7 @@ async def test_a_cancelled_look_up_keeps_no_future() -> None:
             await asyncio.Event().wait()
 
     pending = passed(PendingReplies(asyncio.get_running_loop().create_future))
-    parts: Any = (None, Silent(), pending, DeafListener(), Keys("p"), Repeats(Clocks()), None)
+    parts: Any = (None, Silent(), pending, DeafListener(), Keys("p"), Replays(Clocks()), None)
     waiting = asyncio.create_task(AsyncWaiting(*parts).wait_again(TICKET, 10.0))
     await looking.wait()
 

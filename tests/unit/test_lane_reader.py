@@ -15,8 +15,7 @@ from creditlane.schemas.commands import Credit
 from creditlane.worker.lanes import fences as worker_fences
 from creditlane.worker.lanes.entries import Batch, parse_entry
 from creditlane.worker.lanes.faults import RECHECK_SECONDS, RECHECK_TOO_LONG_SECONDS
-from creditlane.worker.lanes.heads import MAX_SAME_HEADS
-from creditlane.worker.lanes.held_back import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
+from creditlane.worker.lanes.heavy_commands import HEAVY_BYTES, HELD_BYTES, HELD_ENTRIES, MOST_HELD_ENTRIES
 from creditlane.worker.lanes.ownership import Ownership
 from creditlane.worker.lanes.reader import (
     FIRST_READ_ENTRIES,
@@ -26,6 +25,7 @@ from creditlane.worker.lanes.reader import (
     LaneReader,
 )
 from creditlane.worker.lanes.redis_session import AnswerTooLong
+from creditlane.worker.lanes.stalled_lanes import MAX_SAME_HEADS
 from creditlane.worker.metrics import Metrics
 
 from .moved_clock import MovedClock

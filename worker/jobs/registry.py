@@ -37,7 +37,7 @@ KINDS: dict[str, JobKind] = {
     "verify-recent": JobKind("verify_recent", "*/10 * * * *", 2 * HOUR_SECONDS, "prove the rows that are new"),
     "verify": JobKind("verify_whole", "30 2 * * *", 24 * HOUR_SECONDS, "prove the whole ledger"),
     "retention": JobKind("retention", "15 * * * *", 6 * HOUR_SECONDS, "forget what is over and old"),
-    "export": JobKind("exports", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
+    "export": JobKind("resumable_export", None, 24 * HOUR_SECONDS, "write the entries of a period to files"),
 }
 
 #: The kinds that become due by themselves.

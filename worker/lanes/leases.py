@@ -3,7 +3,7 @@
 Where it lives. `leases` has a row for each partition: `worker_id`, null where nobody owns it, and `epoch`, which grows
 with every change of owner. `workers` has a row for each process: until when it counts as alive (`expires_at`), how long
 its lease is, and whether it is stuck. Times are Postgres's, never this machine's; how long another worker has been
-silent is what this one has waited itself (`silence`).
+silent is what this one has waited itself (`silent_workers`).
 
 The states of a lane, as this process sees it:
 
@@ -61,7 +61,7 @@ from ..metrics import Metrics
 from ..progress import Progress
 from ..store import sql
 from .ownership import Ownership
-from .silence import Sign, Watch
+from .silent_workers import Sign, Watch
 
 #: How often a lease is renewed while it lasts.
 RENEWALS_PER_LEASE = 5

@@ -17,10 +17,18 @@ from .entries import Batch, LaneEntry, parse_entry
 from .entry_ids import is_lower
 from .faults import LaneFaults
 from .fences import Fences
-from .heads import LaneHeads
-from .held_back import HEAVY_BYTES, HELD_BYTES, HELD_BYTES_ALONE, HELD_ENTRIES_ALONE, HeldBack, StreamEntry, lengths_of
+from .heavy_commands import (
+    HEAVY_BYTES,
+    HELD_BYTES,
+    HELD_BYTES_ALONE,
+    HELD_ENTRIES_ALONE,
+    HeldBack,
+    StreamEntry,
+    lengths_of,
+)
 from .ownership import Ownership
 from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong, RedisFault
+from .stalled_lanes import LaneHeads
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
 BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)

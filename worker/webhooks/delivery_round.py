@@ -28,7 +28,7 @@ from ...schemas.settings import Settings, load_settings
 from ...schemas.webhook_secrets import secret_keys
 from ..connections import connect_postgres_async
 from .attempt import Sender
-from .attempts import Results
+from .attempt_results import Results
 from .concurrency import RequestClass, Slots
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
 from .exhausted import enqueue_exhausted

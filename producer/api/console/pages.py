@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from ..errors import not_found
 from ..middleware.response_headers import CONTENT_SECURITY_POLICY
-from ..shared_read import SharedRead
+from ..read_once_for_many import SharedRead
 
 #: Bytes of a file that are sent at once: a client that does not read makes no more be held.
 CHUNK_BYTES = 65_536

@@ -12,7 +12,7 @@ from ....lanes.keys import Keys
 from ....schemas.errors import RateLimited
 from ....schemas.fair_shares import share_of
 from ....schemas.settings import Settings
-from ..spool import SpoolSpace
+from ..response_spool import SpoolSpace
 from .active_stores import ActiveStores
 from .fair_batches import FairBatches
 from .fair_requests import FairRequests

@@ -34,7 +34,7 @@ from ..openapi.responses import changing, deciding, reading
 from ..paging import WindowParameters
 from ..reads import Reads, parse_moment
 from ..result_bodies import opened_account, single_transaction
-from ..reversals import reverse
+from ..reversal_requests import reverse
 from ..writes import Writes, body_answer, queued_answer
 
 router: APIRouter = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])

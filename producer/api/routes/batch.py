@@ -32,7 +32,7 @@ from ..idempotency_header import refuse_key_header
 from ..middleware.fair_batches import FairBatches, PartSize, Pause
 from ..middleware.request_limits import Limits
 from ..openapi.batch import BATCH_REQUEST, BATCH_RESPONSES
-from ..spool import Spool
+from ..response_spool import Spool
 from ..time_slices import TimeSlices
 
 #: After so many wrong lines of a batch others get their turn for so long, in seconds: to say what is wrong with a line

@@ -29,7 +29,7 @@ from ..connections import Connections
 from ..metrics.background import Background, background_exposition, read_background
 from ..metrics.lanes import Lanes, count_dead_letters, exposition_of, read_lanes
 from ..metrics.requests import RequestMetrics
-from ..shared_read import SharedRead
+from ..read_once_for_many import SharedRead
 
 #: How long all of the checks together may take, in seconds. Tools that ask for health do not wait for long.
 CHECK_SECONDS = 3.0

@@ -13,7 +13,7 @@ from ..errors import not_found
 from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
 from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
-from ..reversals import reverse, transaction_answer
+from ..reversal_requests import reverse, transaction_answer
 from ..writes import body_answer
 
 router: APIRouter = APIRouter(prefix="/v1/customer-credits/transactions", tags=["Transactions"])

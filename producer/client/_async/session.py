@@ -17,7 +17,7 @@ from ..clocks import Clocks
 from ..identity import CommandNumbers, new_producer_id
 from ..pending_replies import PendingReplies
 from ..redis_exchange import mirror_call, mirrored_installation
-from ..repeats import Repeats
+from ..replays import Replays
 from ..reply_stream import ReplyStream
 from .concurrency import Future, new_future
 from .ledger_reader import AsyncLedgerReader
@@ -35,7 +35,7 @@ class AsyncSession:
         self.keys: Keys = Keys(settings.redis_prefix)
         self.numbers: CommandNumbers = CommandNumbers()
         self.clocks: Clocks = Clocks()
-        self.repeats: Repeats = Repeats(self.clocks)
+        self.replays: Replays = Replays(self.clocks)
         self.wire: AsyncRedisWire = AsyncRedisWire(settings.require_redis_url())
         self.reader: AsyncLedgerReader = AsyncLedgerReader(settings, self.clocks)
         pending: PendingReplies[Future[Announcement]] = PendingReplies(new_future)
@@ -44,7 +44,7 @@ class AsyncSession:
         )
         self.sender: AsyncSender = AsyncSender(self.wire, settings, self.producer_id, self.numbers, self.clocks)
         self.waiting: AsyncWaiting = AsyncWaiting(
-            self.wire, self.reader, pending, self.listener, self.keys, self.repeats, self.partitions
+            self.wire, self.reader, pending, self.listener, self.keys, self.replays, self.partitions
         )
         self.settings: Settings = settings
         self._partitions: int | None = None
@@ -69,7 +69,7 @@ class AsyncSession:
         """
         enqueue = await self.sender.send(chunk, number, keep=keep, deadline=deadline)
         ticket = enqueue.ticket(chunk.store_id, self.producer_id)
-        self.repeats.note(ticket)
+        self.replays.note(ticket)
         return ticket
 
     async def send_and_wait(

@@ -19,7 +19,7 @@ from ..lane_reads import entry_call, is_on_lane, poll_stream
 from ..pending_replies import Inbox, PendingReplies
 from ..read_ahead import ReadAhead
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
-from ..repeats import Repeats
+from ..replays import Replays
 from ..reply_stream import ReplyStream
 from ..resolve import is_decided, lost, overdue, queued, resolve_announced
 from .concurrency import Event, Future, Slots, outcome_within, sleep, wait_for_event
@@ -43,7 +43,7 @@ class AsyncWaiting:
         pending: PendingReplies[Future[Announcement]],
         listener: AsyncListener,
         keys: Keys,
-        repeats: Repeats,
+        replays: Replays,
         partitions: Callable[[float], Awaitable[int]],
     ) -> None:
         self._wire = wire
@@ -51,7 +51,7 @@ class AsyncWaiting:
         self._pending = pending
         self._listener = listener
         self._keys = keys
-        self._repeats = repeats
+        self._repeats = replays
         self._partitions = partitions
         #: What is looked up together, see there.
         self.ahead: ReadAhead = ReadAhead()

@@ -20,7 +20,7 @@ from ..lane_reads import entry_call, is_on_lane, poll_stream
 from ..pending_replies import Inbox, PendingReplies
 from ..read_ahead import ReadAhead
 from ..redis_exchange import ANSWER_TIMEOUT_SECONDS, BLOCK_SECONDS, ExchangeFailed, refuse_errors
-from ..repeats import Repeats
+from ..replays import Replays
 from ..reply_stream import ReplyStream
 from ..resolve import is_decided, lost, overdue, queued, resolve_announced
 from .concurrency import Event, Future, Slots, outcome_within, sleep, wait_for_event
@@ -44,7 +44,7 @@ class Waiting:
         pending: PendingReplies[Future[Announcement]],
         listener: Listener,
         keys: Keys,
-        repeats: Repeats,
+        replays: Replays,
         partitions: Callable[[float], int],
     ) -> None:
         self._wire = wire
@@ -52,7 +52,7 @@ class Waiting:
         self._pending = pending
         self._listener = listener
         self._keys = keys
-        self._repeats = repeats
+        self._repeats = replays
         self._partitions = partitions
         #: What is looked up together, see there.
         self.ahead: ReadAhead = ReadAhead()

@@ -14,7 +14,7 @@ from creditlane import AsyncClient, Settings
 from creditlane.audit.whole import verify
 from creditlane.lanes.keys import Keys
 from creditlane.lanes.routing import partition_of
-from creditlane.producer.api import spool
+from creditlane.producer.api import response_spool
 from creditlane.producer.api.middleware import active_stores, fair_batches
 from creditlane.producer.api.middleware.fair_batches import PartSize
 from creditlane.producer.api.middleware.request_limits import Limits
@@ -278,7 +278,7 @@ def test_a_client_that_sends_everything_before_it_reads_is_answered(duplex: Dupl
     account, count = {"id": "cca_" + "0" * 32}, 60_000
     lines = [debit(account, number) for number in range(count)]
     # Enough that neither sockets nor memory can hold the answers.
-    assert count * 200 > 8 * spool.MAX_MEMORY_BYTES
+    assert count * 200 > 8 * response_spool.MAX_MEMORY_BYTES
     for start in range(0, count, 1_000):
         duplex.send(body_of(lines[start : start + 1_000]))
     duplex.finish()

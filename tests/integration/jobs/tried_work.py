@@ -17,7 +17,7 @@ from creditlane.worker.jobs import scheduled_commands as due_commands
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.registry import JobKind
 from creditlane.worker.jobs.runs import Outcome, Run
-from creditlane.worker.jobs.tasks import exports
+from creditlane.worker.jobs.tasks import resumable_export
 
 #: Every minute, and all that it brings about is a row.
 COUNT = "count"
@@ -65,15 +65,15 @@ def install(patch: Any) -> None:
         COUNT: JobKind(MODULE, "* * * * *", 60, "make a row"),
         HOLD: JobKind(MODULE, None, 60, "wait"),
         STUMBLE: JobKind(MODULE, None, 60, "fail once"),
-        "export": JobKind("exports", None, 60, "the real one, in small pieces"),
+        "export": JobKind("resumable_export", None, 60, "the real one, in small pieces"),
     }
     scheduled = {COUNT: "* * * * *"}
     patch(sys.modules, f"creditlane.worker.jobs.tasks.{MODULE}", sys.modules[__name__])
     for module in (kinds, runs, scheduler):
         patch(vars(module), "KINDS", tried)
         patch(vars(module), "SCHEDULED", scheduled)
-    patch(vars(exports), "PIECE_ROWS", PIECE_ROWS)
-    patch(vars(exports), "NOTE_PIECES", NOTE_PIECES)
+    patch(vars(resumable_export), "PIECE_ROWS", PIECE_ROWS)
+    patch(vars(resumable_export), "NOTE_PIECES", NOTE_PIECES)
     patch(vars(runs), "LEASE_SECONDS", LEASE_SECONDS)
     patch(vars(runs), "BEAT_SECONDS", LEASE_SECONDS / 5)
 
@@ -97,13 +97,13 @@ def kill_at(step: str, nth: int) -> None:
             listener("commands put")
             return put
 
-    note = exports._Writing._note
+    note = resumable_export._Writing._note
 
     def noted(*arguments: Any) -> None:
         note(*arguments)
         listener("export noted")
 
-    setattr(exports._Writing, "_note", noted)  # noqa: B010
+    setattr(resumable_export._Writing, "_note", noted)  # noqa: B010
     vars(process)["Scheduler"] = Killed
     vars(scheduler)["DueCommands"] = KilledCommands
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ....schemas.errors import ConfigurationError
-from ....schemas.exports import SPREADSHEET_SUFFIX
+from ....schemas.export_request import SPREADSHEET_SUFFIX
 
 #: What unfinished files are called.
 PARTIAL_SUFFIX = ".partial"

@@ -9,8 +9,8 @@ from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.schemas.settings import Settings
-from creditlane.worker.lanes import shared_turn
-from creditlane.worker.lanes.shared_turn import SharedTurn
+from creditlane.worker.lanes import shared_heavy_turn
+from creditlane.worker.lanes.shared_heavy_turn import SharedTurn
 
 from ..redis_users import redis_url_of
 
@@ -60,7 +60,7 @@ def test_after_a_turn_the_lanes_rest(client: redis.Redis, lanes: redis.Redis, ke
 def test_a_worker_that_dies_in_its_turn_is_not_waited_for(
     client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_turn, "TURN_MS", 50)
+    monkeypatch.setattr(shared_heavy_turn, "TURN_MS", 50)
     SharedTurn(client, keys).take()
 
     assert wait_until(SharedTurn(client, keys).take, seconds=DEADLINE_SECONDS)
@@ -68,7 +68,7 @@ def test_a_worker_that_dies_in_its_turn_is_not_waited_for(
 
 def test_a_turn_that_never_ends_is_passed_over(client: redis.Redis, keys: Keys) -> None:
     """Given something under the turn's name that does not expire, then a worker waits for a while, and goes at last."""
-    moments = iter((0.0, 1.0, shared_turn.MAX_WAIT_SECONDS, shared_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
+    moments = iter((0.0, 1.0, shared_heavy_turn.MAX_WAIT_SECONDS, shared_heavy_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     client.set(keys.held_turn, "for ever")
     worker = SharedTurn(client, keys, lambda: next(moments))
 
@@ -80,13 +80,13 @@ def test_all_workers_hear_that_one_has_something_else_to_do(
 ) -> None:
     """Given a worker with other work, then another one hears of it, for a while; it is said again and again, but not
     with every read."""
-    moments = iter((0.0, shared_turn.TELL_SECONDS / 2, shared_turn.TELL_SECONDS))
+    moments = iter((0.0, shared_heavy_turn.TELL_SECONDS / 2, shared_heavy_turn.TELL_SECONDS))
     one, other = SharedTurn(client, keys, lambda: next(moments)), SharedTurn(client, keys)
     assert not other.others_are_at_work()
 
     one.tell_of_others()
     assert other.others_are_at_work()
-    assert 0 < lanes.pttl(keys.others_at_work) <= shared_turn.OTHERS_MS
+    assert 0 < lanes.pttl(keys.others_at_work) <= shared_heavy_turn.OTHERS_MS
 
     client.set(keys.others_at_work, "0")
     one.tell_of_others()
@@ -116,7 +116,7 @@ def test_whatever_stands_under_the_names_of_turns_stops_no_worker(
     client: redis.Redis, lanes: redis.Redis, keys: Keys
 ) -> None:
     """Given keys of another type by hand, then others count as at work, the turn is taken at last, and ended."""
-    moments = iter((0.0, shared_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
+    moments = iter((0.0, shared_heavy_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     for key in (keys.others_at_work, keys.held_turn):
         lanes.rpush(key, "by hand")
     worker = SharedTurn(client, keys, lambda: next(moments))

@@ -7,7 +7,7 @@ import pytest
 
 from creditlane import Ticket
 from creditlane.producer.client.clocks import Clocks
-from creditlane.producer.client.repeats import MAX_REQUESTS, Repeats
+from creditlane.producer.client.replays import MAX_REQUESTS, Replays
 from creditlane.schemas.results import Result
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,14 +35,14 @@ def seen(ahead: float) -> Clocks:
     return clocks
 
 
-def is_repeat(repeats: Repeats, ticket: Ticket, result: Result) -> bool:
+def is_repeat(repeats: Replays, ticket: Ticket, result: Result) -> bool:
     found = repeats.marked(ticket, result)
     assert found is not None
     return found.replayed
 
 
 def test_of_a_request_that_was_sent_twice_the_later_is_the_repeat_however_soon_it_came() -> None:
-    repeats, first, second = Repeats(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.001)
+    repeats, first, second = Replays(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.001)
     repeats.note(first)
     repeats.note(second)
     # Both were on the lane when they were decided
@@ -54,7 +54,7 @@ def test_of_a_request_that_was_sent_twice_the_later_is_the_repeat_however_soon_i
 
 def test_a_first_request_that_was_lost_does_not_make_a_repeat_of_the_second() -> None:
     # Given a request whose first entry a fail-over has lost, and that was sent again and decided once
-    repeats, first, second = Repeats(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.2)
+    repeats, first, second = Replays(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.2)
     repeats.note(first)
     repeats.note(second)
 
@@ -62,7 +62,7 @@ def test_a_first_request_that_was_lost_does_not_make_a_repeat_of_the_second() ->
 
 
 def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None:
-    repeats, first, second = Repeats(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.2)
+    repeats, first, second = Replays(Clocks()), ticket_of(), ticket_of(ACCEPTED + 0.2)
     repeats.note(first)
     repeats.note_result(first)
     repeats.note(second)
@@ -73,7 +73,7 @@ def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None
 @pytest.mark.parametrize("ahead", [0.0, 0.3, 30.0, -0.3, -30.0])
 def test_clocks_that_were_seen_tell_a_repeat_within_the_second(ahead: float) -> None:
     # Given that both clocks were seen at the same moment
-    repeats = Repeats(seen(ahead))
+    repeats = Replays(seen(ahead))
 
     # Then what was decided 100 ms before it was accepted is a repeat, and what was decided after is none
     assert is_repeat(repeats, ticket_of(), result_of(ACCEPTED + ahead - 0.1))
@@ -84,20 +84,20 @@ def test_clocks_that_were_seen_tell_a_repeat_within_the_second(ahead: float) -> 
 
 def test_an_entry_ahead_of_the_clock_of_redis_makes_no_repeat_of_what_is_new() -> None:
     # Given a lane whose ids stand an hour ahead, as after a clock that was set back
-    repeats = Repeats(seen(0.0))
+    repeats = Replays(seen(0.0))
 
     assert not is_repeat(repeats, ticket_of(ACCEPTED + 3_600), result_of(ACCEPTED, replayed=True))
 
 
 def test_without_anything_known_the_answer_stays_as_it_is() -> None:
     for replayed in (False, True):
-        assert is_repeat(Repeats(Clocks()), ticket_of(), result_of(ACCEPTED, replayed=replayed)) is replayed
+        assert is_repeat(Replays(Clocks()), ticket_of(), result_of(ACCEPTED, replayed=replayed)) is replayed
     mismatch = result_of(ACCEPTED - 50, kind=None)
-    assert not is_repeat(Repeats(seen(0.0)), ticket_of(), mismatch)
+    assert not is_repeat(Replays(seen(0.0)), ticket_of(), mismatch)
 
 
 def test_what_is_remembered_has_a_limit() -> None:
-    repeats = Repeats(Clocks())
+    repeats = Replays(Clocks())
     repeats.note(ticket_of(key="first"))
     for number in range(MAX_REQUESTS):
         repeats.note(ticket_of(key=str(number)))

@@ -1,7 +1,7 @@
 """When what is held back has its turn: half of the time is for the others, as long as there are any. No I/O.
 
 A part of what is held back keeps this worker from everything else, and one that reaches other lanes keeps all workers
-from them. So after each part the lanes are left alone for as long as it took, by all workers: see `shared_turn`.
+from them. So after each part the lanes are left alone for as long as it took, by all workers: see `shared_heavy_turn`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,12 @@
 
 import pytest
 
-from creditlane.worker.lanes.held_turns import MAX_REST_SECONDS, MOST_READS_BEFORE_HELD, QUIET_SECONDS, HeldTurns
+from creditlane.worker.lanes.heavy_command_turns import (
+    MAX_REST_SECONDS,
+    MOST_READS_BEFORE_HELD,
+    QUIET_SECONDS,
+    HeldTurns,
+)
 
 from .moved_clock import MovedClock
 

@@ -23,7 +23,7 @@ MAX_REQUESTS = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Repeats:
+class Replays:
     """What one producer knows of the requests that it has sent one by one. Threads may share it."""
 
     def __init__(self, clocks: Clocks) -> None:

@@ -19,13 +19,13 @@ from typer.testing import CliRunner, Result
 from creditlane.cli.app import app
 from creditlane.local.processes import wait_until
 from creditlane.schemas.errors import ConfigurationError
-from creditlane.schemas.exports import ExportRequest
+from creditlane.schemas.export_request import ExportRequest
 from creditlane.schemas.settings import Settings
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.runs import request_run
-from creditlane.worker.jobs.tasks import exports
+from creditlane.worker.jobs.tasks import resumable_export
 from creditlane.worker.jobs.tasks.export_files import Row, open_files
-from creditlane.worker.jobs.tasks.exports import READ_ENTRIES, start_export, write_export
+from creditlane.worker.jobs.tasks.resumable_export import READ_ENTRIES, start_export, write_export
 
 from .conftest import DEADLINE_SECONDS, StartJobs
 from .tried_work import NOTE_PIECES, PIECE_ROWS
@@ -59,14 +59,14 @@ WRITE_AND_DIE = """
 import os, signal, sys
 from uuid import UUID
 from creditlane.schemas.settings import load_settings
-from creditlane.worker.jobs.tasks import exports
-exports.PIECE_ROWS, exports.NOTE_PIECES = int(sys.argv[4]), int(sys.argv[5])
+from creditlane.worker.jobs.tasks import resumable_export
+resumable_export.PIECE_ROWS, resumable_export.NOTE_PIECES = int(sys.argv[4]), int(sys.argv[5])
 pieces = [0]
 def progress(_rows, _share):
     pieces[0] += 1
     if pieces[0] == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-exports.write_export(load_settings(), exports.Started(int(sys.argv[1]), UUID(sys.argv[2])), progress)
+resumable_export.write_export(load_settings(), resumable_export.Started(int(sys.argv[1]), UUID(sys.argv[2])), progress)
 """
 
 FORMATS = pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -76,8 +76,8 @@ FORMATS = pytest.mark.parametrize("form", ["csv", "parquet"])
 def _filled(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     with connection.transaction():
         connection.execute(FILL.encode())
-    monkeypatch.setattr(exports, "PIECE_ROWS", PIECE_ROWS)
-    monkeypatch.setattr(exports, "NOTE_PIECES", NOTE_PIECES)
+    monkeypatch.setattr(resumable_export, "PIECE_ROWS", PIECE_ROWS)
+    monkeypatch.setattr(resumable_export, "NOTE_PIECES", NOTE_PIECES)
 
 
 def request_of(directory: Path, form: str, **fields: Any) -> ExportRequest:

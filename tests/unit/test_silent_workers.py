@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from creditlane.worker.lanes.silence import Sign, Watch
+from creditlane.worker.lanes.silent_workers import Sign, Watch
 
 LEASE = 10.0
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from creditlane.producer.api.shared_read import SharedRead
+from creditlane.producer.api.read_once_for_many import SharedRead
 
 WAITERS = 50
 

@@ -19,7 +19,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from ....schemas.errors import ConfigurationError
-from ....schemas.exports import Export, ExportRequest
+from ....schemas.export_request import Export, ExportRequest
 from ....schemas.identifiers import ACCOUNT_PREFIX, entry_id, transaction_id
 from ....schemas.kinds import SIDE_NAMES
 from ....schemas.settings import Settings

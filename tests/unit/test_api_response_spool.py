@@ -3,8 +3,8 @@
 import asyncio
 import random
 
-from creditlane.producer.api import spool as module
-from creditlane.producer.api.spool import Spool, SpoolSpace
+from creditlane.producer.api import response_spool as module
+from creditlane.producer.api.response_spool import Spool, SpoolSpace
 
 
 async def read_all(spool: Spool) -> bytes:
