@@ -7,8 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from creditlane.producer.ledger import command_reads as statements
-from creditlane.producer.ledger import queries as ledger_queries
+from creditlane.producer.ledger import command_reads, queries
 from creditlane.producer.ledger import reads as ledger_reads
 from creditlane.producer.ledger.queries import of_named_store
 from creditlane.producer.operations import lane_problems
@@ -72,7 +71,7 @@ keys = [f"key {n} 7" for n in range(1, WANTED + 1)]
 
 STORE = {"store": "store_default"}
 PAGE = {"above": 0, "below": ledger_reads.ABOVE_EVERY_SEQ, "count": 50}
-NEWEST = of_named_store(ledger_queries.LIST_LONE_ENTRIES)
+NEWEST = of_named_store(queries.LIST_LONE_ENTRIES)
 
 STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "worker: accounts of a batch": (sql.LOAD_ACCOUNTS, accounts, WANTED),
@@ -80,33 +79,33 @@ STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "worker: known keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": keys}, WANTED),
     "worker: new keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": [f"new {n}" for n in range(WANTED)]}, 0),
     "worker: originals of reversals": (sql.LOAD_ENTRIES, {**accounts, "seqs": [9] * WANTED}, WANTED),
-    "client: decisions": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys}, WANTED),
-    "client: one decision": (statements.FIND_DECISIONS, {"store": "store_default", "keys": keys[:1]}, 1),
-    "client: dead letters": (statements.FIND_DEAD_LETTERS, {"store": "store_default", "keys": ["dead 5"]}, 1),
-    "client: an account": (of_named_store(ledger_queries.READ_ACCOUNTS), {**STORE, "accounts": [account(1)]}, 1),
+    "client: decisions": (command_reads.FIND_DECISIONS, {"store": "store_default", "keys": keys}, WANTED),
+    "client: one decision": (command_reads.FIND_DECISIONS, {"store": "store_default", "keys": keys[:1]}, 1),
+    "client: dead letters": (command_reads.FIND_DEAD_LETTERS, {"store": "store_default", "keys": ["dead 5"]}, 1),
+    "client: an account": (of_named_store(queries.READ_ACCOUNTS), {**STORE, "accounts": [account(1)]}, 1),
     "client: newest entries": (NEWEST, {**STORE, "account": account(1), **PAGE}, 50),
     "client: older entries": (NEWEST, {**STORE, "account": account(1), **PAGE, "below": 9_000}, 50),
     "client: an account by its name": (
-        of_named_store(ledger_queries.FIND_OPEN_ACCOUNT),
+        of_named_store(queries.FIND_OPEN_ACCOUNT),
         {**STORE, "customer": "customer 7", "name_key": "main"},
         1,
     ),
     "client: accounts of a customer": (
-        of_named_store(ledger_queries.list_accounts(of_customer=True, after=False, before=False)),
+        of_named_store(queries.list_accounts(of_customer=True, after=False, before=False)),
         {**STORE, "customer": "customer 7", "count": 50},
         1,
     ),
     "client: first accounts": (
-        of_named_store(ledger_queries.list_accounts(of_customer=False, after=False, before=False)),
+        of_named_store(queries.list_accounts(of_customer=False, after=False, before=False)),
         {**STORE, "customer": None, "count": 50},
         50,
     ),
     "client: newest transactions of a reference": (
-        of_named_store(ledger_queries.list_transactions(after=False, before=False)),
+        of_named_store(queries.list_transactions(after=False, before=False)),
         {**STORE, "reference": "reference 7", "count": ENTRIES},
         ENTRIES,
     ),
-    "client: a transaction": (of_named_store(ledger_queries.READ_ENTRY), {**STORE, "account": account(1), "seq": 9}, 1),
+    "client: a transaction": (of_named_store(queries.READ_ENTRY), {**STORE, "account": account(1), "seq": 9}, 1),
 }
 
 

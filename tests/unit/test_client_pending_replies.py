@@ -8,8 +8,7 @@ import pytest
 
 from creditlane import InvalidCommand, Ticket
 from creditlane.lanes.backoff import growing_pauses
-from creditlane.producer.client import collect as roll_call
-from creditlane.producer.client import pending_replies
+from creditlane.producer.client import collect, pending_replies
 from creditlane.producer.client.collect import ResultCollector, WaitPolicy
 from creditlane.producer.client.pending_replies import Inbox, PendingReplies
 from creditlane.producer.client.reply_stream import ReplyStream
@@ -139,7 +138,7 @@ def test_numbers_of_another_producer_are_not_taken_for_ones_own() -> None:
 
 
 def test_sweeps_come_round_to_every_undecided_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roll_call, "LOOKUP_KEYS", 2)
+    monkeypatch.setattr(collect, "LOOKUP_KEYS", 2)
     collector = ResultCollector([str(ticket(number)) for number in range(9)], STORE, "me")
 
     asked = [position for _ in range(12) for position in collector.next_lookup().positions]

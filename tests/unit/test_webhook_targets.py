@@ -14,7 +14,7 @@ from creditlane.producer.operations.webhook_targets import refuse_target
 from creditlane.schemas.errors import ConfigurationError, InvalidCommand, TargetRefused
 from creditlane.schemas.networks import NetworkRules, network_rules, parse_networks
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import attempt as sending
+from creditlane.worker.webhooks import attempt
 from creditlane.worker.webhooks.attempt import Lookup, Outcome, Sender
 from creditlane.worker.webhooks.targets import TargetPolicy
 
@@ -282,7 +282,7 @@ async def test_the_socket_itself_is_judged(
     lookup, _ = answering(["127.0.0.1"])
     judged_by_resolver = TargetPolicy(NetworkRules(parse_networks("loopback")))
     monkeypatch.setattr(
-        sending, "CheckedResolver", lambda _policy, *args, **kwargs: _Resolver(judged_by_resolver, *args, **kwargs)
+        attempt, "CheckedResolver", lambda _policy, *args, **kwargs: _Resolver(judged_by_resolver, *args, **kwargs)
     )
 
     outcome = await send(f"http://innocent.example:{listener.port}/", lookup)
@@ -291,7 +291,7 @@ async def test_the_socket_itself_is_judged(
     assert (connected, listener.connections) == ([], 0)
 
 
-_Resolver = sending.CheckedResolver
+_Resolver = attempt.CheckedResolver
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ async def test_a_connection_that_fails_tells_no_address() -> None:
 
 
 async def test_a_sender_logs_a_refused_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "MAX_TOLD", 2)
+    monkeypatch.setattr(attempt, "MAX_TOLD", 2)
     with structlog.testing.capture_logs() as lines:
         async with Sender(TargetPolicy(), timeout_seconds=2.0) as sender:
             for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"):

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from creditlane import Settings
 from creditlane.producer.ledger import watermark
 from creditlane.schemas.commands import Credit, OpenAccount
-from creditlane.worker.store import transaction as worker_store
+from creditlane.worker.store import transaction
 
 from ..direct_store import DirectStore, codes
 from .requests_of import ACCOUNTS, code_of, open_account, transfer
@@ -42,14 +42,14 @@ class SlowBatch:
 
     def __init__(self, ann: DirectStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self._may_commit, self._is_writing = threading.Event(), threading.Event()
-        decide = worker_store.decide_all
+        decide = transaction.decide_all
 
         def decide_slowly(*arguments: Any) -> Any:
             self._is_writing.set()
             assert self._may_commit.wait(DEADLINE_SECONDS)
             return decide(*arguments)
 
-        monkeypatch.setattr(worker_store, "decide_all", decide_slowly)
+        monkeypatch.setattr(transaction, "decide_all", decide_slowly)
         self._results: list[str] = []
         self._thread = threading.Thread(target=self._apply, args=[ann])
 

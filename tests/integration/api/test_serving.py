@@ -12,7 +12,7 @@ from queue import Queue
 import pytest
 
 from creditlane import Settings
-from creditlane.cli import api as module
+from creditlane.cli import api as api_command
 from creditlane.local.processes import wait_until
 from creditlane.producer.api.listening_socket import address_of, listening_socket
 from creditlane.schemas.errors import ConfigurationError
@@ -35,7 +35,7 @@ def post(url: str, key: str, body: object) -> tuple[int, bytes]:
 @pytest.mark.parametrize(("log_format", "is_json"), [(None, True), ("json", True), ("console", False)])
 def test_the_address_is_printed_as_the_log_is(log_format: str | None, is_json: bool) -> None:
     """Given output that no terminal shows, then its reader, who may have the log beside it, gets JSON."""
-    line = module._listens("http://127.0.0.1:8000", log_format)
+    line = api_command._listens("http://127.0.0.1:8000", log_format)
 
     assert line.startswith("{") == is_json
     if is_json:
@@ -99,7 +99,7 @@ def test_an_address_of_no_machine_is_one_clear_line() -> None:
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "API_PACKAGES", ("fastapi_that_is_not_there",))
+    monkeypatch.setattr(api_command, "API_PACKAGES", ("fastapi_that_is_not_there",))
 
     with pytest.raises(ConfigurationError, match=r"pip install 'creditlane\[api\]'"):
-        module.api_command()
+        api_command.api_command()

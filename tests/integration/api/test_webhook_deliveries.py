@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
-from creditlane.producer.client._async import ledger_reader as async_ledger_reader
+from creditlane.producer.client._async import ledger_reader
 from creditlane.producer.ledger.statement import Statement
 
 from ...described_events import assert_described
@@ -70,13 +70,13 @@ def busy(api: TestClient, database: psycopg.Connection[Any]) -> str:
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[Statement[Any]]:
     """Everything that is asked of Postgres about webhooks, as it comes."""
     seen: list[Statement[Any]] = []
-    run = async_ledger_reader.AsyncLedgerReader.run
+    run = ledger_reader.AsyncLedgerReader.run
 
-    async def note(self: async_ledger_reader.AsyncLedgerReader, statement: Statement[Any]) -> Any:
+    async def note(self: ledger_reader.AsyncLedgerReader, statement: Statement[Any]) -> Any:
         seen.append(statement)
         return await run(self, statement)
 
-    monkeypatch.setattr(async_ledger_reader.AsyncLedgerReader, "run", note)
+    monkeypatch.setattr(ledger_reader.AsyncLedgerReader, "run", note)
     return seen
 
 

@@ -12,7 +12,7 @@ import redis
 from creditlane import Client, Credit, Debit, IdempotencyKeyMismatch, InvalidCommand, OpenAccount, Settings
 from creditlane.lanes.keys import Keys
 from creditlane.local.processes import wait_until
-from creditlane.worker.jobs import scheduled_commands as due_commands
+from creditlane.worker.jobs import scheduled_commands
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.scheduled_commands import DueCommands
 
@@ -146,7 +146,7 @@ def test_a_full_lane_holds_back_its_own_commands_only(
 ) -> None:
     """Given lanes that take two commands, when one account has five due and another one, then the lanes hold two and
     one, and the rest follows, in order, when there is room."""
-    monkeypatch.setattr(due_commands, "SLICE_COMMANDS", slice_commands)
+    monkeypatch.setattr(scheduled_commands, "SLICE_COMMANDS", slice_commands)
     for number in range(5):
         client.schedule(credit(number), at=LONG_AGO + timedelta(seconds=number))
     client.schedule(credit(9, BOB), at=LONG_AGO + timedelta(seconds=9))
@@ -177,6 +177,6 @@ def test_looking_costs_the_same_with_many_to_come(connection: Connection) -> Non
         assert plan is not None
         return int(plan[0][0]["Plan"]["Shared Hit Blocks"])
 
-    slice_values = dict(zip(("due_at", "created_at", "store_id", "key"), due_commands._BEFORE_ALL, strict=True))
-    assert buffers(due_commands.LOOK, {}) < 20
-    assert buffers(due_commands.READ_DUE, {**slice_values, "limit": 1_000}) < 20
+    slice_values = dict(zip(("due_at", "created_at", "store_id", "key"), scheduled_commands._BEFORE_ALL, strict=True))
+    assert buffers(scheduled_commands.LOOK, {}) < 20
+    assert buffers(scheduled_commands.READ_DUE, {**slice_values, "limit": 1_000}) < 20

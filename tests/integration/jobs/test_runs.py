@@ -12,7 +12,7 @@ from rq.serializers import JSONSerializer
 
 from creditlane.local.processes import wait_until
 from creditlane.schemas.settings import Settings
-from creditlane.worker.jobs import registry as kinds
+from creditlane.worker.jobs import registry
 from creditlane.worker.jobs.database import Connection, connect
 from creditlane.worker.jobs.runs import MAX_ATTEMPTS, Outcome, Run, RunAbandoned, RunLost, perform_run, request_run
 from creditlane.worker.jobs.scheduler import see_to_runs
@@ -203,9 +203,9 @@ def test_a_run_is_put_off_while_postgres_is_away(
     assert (perform_run(run_id)["attempts"], len(effects())) == (1, 1)
 
 
-@pytest.mark.parametrize("name", sorted(kinds.KINDS))
+@pytest.mark.parametrize("name", sorted(registry.KINDS))
 def test_every_kind_of_job_can_be_loaded(name: str) -> None:
-    assert callable(kinds.KINDS[name].load())
+    assert callable(registry.KINDS[name].load())
 
 
 def test_due_times_are_on_the_grid_of_cron_in_utc() -> None:
@@ -213,7 +213,7 @@ def test_due_times_are_on_the_grid_of_cron_in_utc() -> None:
 
     times = [moment]
     for _ in range(3):
-        times.append(kinds.next_due("*/30 * * * *", times[-1]))
+        times.append(registry.next_due("*/30 * * * *", times[-1]))
 
     hour = datetime(2026, 3, 29, 1, tzinfo=UTC)
     assert times[1:] == [hour, hour + timedelta(minutes=30), hour + timedelta(hours=1)]

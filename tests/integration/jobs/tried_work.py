@@ -11,9 +11,7 @@ from typing import Any
 
 from creditlane.schemas.settings import load_settings
 from creditlane.worker.connections import connect_redis
-from creditlane.worker.jobs import process, runs, scheduler
-from creditlane.worker.jobs import registry as kinds
-from creditlane.worker.jobs import scheduled_commands as due_commands
+from creditlane.worker.jobs import process, registry, runs, scheduled_commands, scheduler
 from creditlane.worker.jobs.database import Connection
 from creditlane.worker.jobs.registry import JobKind
 from creditlane.worker.jobs.runs import Outcome, Run
@@ -69,7 +67,7 @@ def install(patch: Any) -> None:
     }
     scheduled = {COUNT: "* * * * *"}
     patch(sys.modules, f"creditlane.worker.jobs.tasks.{MODULE}", sys.modules[__name__])
-    for module in (kinds, runs, scheduler):
+    for module in (registry, runs, scheduler):
         patch(vars(module), "KINDS", tried)
         patch(vars(module), "SCHEDULED", scheduled)
     patch(vars(resumable_export), "PIECE_ROWS", PIECE_ROWS)
@@ -91,7 +89,7 @@ def kill_at(step: str, nth: int) -> None:
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, after_step=listener)
 
-    class KilledCommands(due_commands.DueCommands):
+    class KilledCommands(scheduled_commands.DueCommands):
         def _put(self, *arguments: Any) -> list[Any]:
             put = super()._put(*arguments)
             listener("commands put")
@@ -109,7 +107,7 @@ def kill_at(step: str, nth: int) -> None:
 
 
 def main() -> None:
-    """Run one RQ process with the tests' kinds."""
+    """Run one RQ process with the tests' kinds of jobs."""
     queue, *failpoint = sys.argv[1:]
     install(lambda place, name, value: place.__setitem__(name, value))
     vars(scheduler)["POLL_SECONDS"] = 0.05

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import delivery_round as rounds
+from creditlane.worker.webhooks import delivery_round
 
 from ...described_events import assert_described
 from .publisher import Publisher
@@ -49,5 +49,5 @@ def sending(settings: Settings) -> Settings:
 @pytest.fixture
 def deliver(sending: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, int]]:
     """Runs one round, which ends when nothing is left to do."""
-    monkeypatch.setattr(rounds, "IDLE_SECONDS", 0.15)
-    return lambda: rounds.deliver_round(sending)
+    monkeypatch.setattr(delivery_round, "IDLE_SECONDS", 0.15)
+    return lambda: delivery_round.deliver_round(sending)

@@ -15,9 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from creditlane.schemas.commands import Credit, Freeze, OpenAccount
 from creditlane.schemas.events import new_secret
 from creditlane.schemas.settings import Settings
-from creditlane.worker.webhooks import delivery_round as rounds
-from creditlane.worker.webhooks import endpoint_leases
-from creditlane.worker.webhooks import shutdown as stopping
+from creditlane.worker.webhooks import delivery_round, endpoint_leases, shutdown
 from creditlane.worker.webhooks.concurrency import MAX_CONCURRENCY
 
 from .publisher import Publisher
@@ -59,7 +57,7 @@ def test_an_endpoint_that_hangs_does_not_delay_another(
     receiver.answer("/hanging", receiver.hold)
     credit(publisher, 300)
 
-    done = side(lambda: rounds.deliver_round(sending))
+    done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.at("/healthy")) == 300)
     credit(publisher, 100, first=300)
     receiver.wait_for(lambda: len(receiver.at("/healthy")) == 400)
@@ -123,14 +121,14 @@ def test_a_slice_ends_with_work_left_and_gives_everything_back(
     publisher: Publisher, receiver: Receiver, sending: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At endpoints that do not fail, a slice goes on for as long again as a request may take: 0.3 s are left of it.
-    monkeypatch.setattr(rounds, "SLICE_SECONDS", 0.3 - sending.webhook_timeout_seconds)
+    monkeypatch.setattr(delivery_round, "SLICE_SECONDS", 0.3 - sending.webhook_timeout_seconds)
     publisher.add_endpoint(receiver.url())
     credit(publisher, 2_000)
 
-    first = rounds.deliver_round(sending)
+    first = delivery_round.deliver_round(sending)
     held = publisher.database.execute("select sender from webhook_endpoints").fetchone()
     monkeypatch.undo()
-    second = rounds.deliver_round(sending)
+    second = delivery_round.deliver_round(sending)
 
     assert first["unfinished"] == 1
     assert held == (None,)
@@ -149,7 +147,7 @@ def test_the_last_part_of_a_round_begins_nothing_at_endpoints_that_fail(
     credit(publisher, 10)
 
     with monkeypatch.context() as late:
-        late.setattr(rounds, "SLICE_SECONDS", 0.0)
+        late.setattr(delivery_round, "SLICE_SECONDS", 0.0)
         deliver()
     assert {each.path for each in receiver.received} == {"/healthy"}
     deliver()
@@ -160,11 +158,11 @@ def test_the_last_part_of_a_round_begins_nothing_at_endpoints_that_fail(
 def test_a_process_that_is_to_end_begins_nothing_more(
     publisher: Publisher, receiver: Receiver, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "_stopping", threading.Event())
+    monkeypatch.setattr(shutdown, "_stopping", threading.Event())
     publisher.add_endpoint(receiver.url())
     credit(publisher, 10)
 
-    stopping.stop_soon()
+    shutdown.stop_soon()
     done = deliver()
 
     assert (done["delivered"], receiver.received) == (0, [])
@@ -180,7 +178,7 @@ def test_a_cut_connection_to_postgres_ends_the_round_and_loses_nothing(
     publisher.add_endpoint(receiver.url("/hook"))
     receiver.answer("/hook", plain(200), receiver.hold)
     credit(publisher, 20)
-    done = side(lambda: rounds.deliver_round(sending))
+    done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) > 1)
 
     publisher.database.execute(
@@ -204,7 +202,7 @@ def test_who_changes_an_endpoint_sees_it_in_what_happens_next(
     endpoint = publisher.add_endpoint(receiver.url("/old"))
     receiver.answer("/old", receiver.hold)
     credit(publisher, 1)
-    done = side(lambda: rounds.deliver_round(sending))
+    done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) == 1)
 
     new = new_secret()
@@ -238,7 +236,7 @@ def test_a_process_whose_lease_was_taken_sends_nothing_more(
     publisher.add_endpoint(receiver.url("/hook"))
     receiver.answer("/hook", receiver.hold)
     credit(publisher, 20)
-    done = side(lambda: rounds.deliver_round(sending))
+    done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.received) == 1)
 
     publisher.database.execute(

@@ -10,8 +10,7 @@ import pytest
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.settings import Settings
 from creditlane.schemas.webhook_secrets import SecretKeys
-from creditlane.worker.webhooks import delivery_round as rounds
-from creditlane.worker.webhooks import fan_out
+from creditlane.worker.webhooks import delivery_round, fan_out
 from creditlane.worker.webhooks.endpoint_leases import EndpointLeases
 from creditlane.worker.webhooks.fan_out import FanOut
 
@@ -115,7 +114,7 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
     assert counted(other, "store_id = 1") == ORIGINS
     tell_other(other)
 
-    done = side(lambda: rounds.deliver_round(sending))
+    done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.at("/other")) == 1)
 
     done.result()
@@ -123,7 +122,7 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
     # Where a slow machine ends a slice before that, the next one goes on.
     rounds_left = 5
     while counted(other, "store_id = 1 and attempts = 0") and rounds_left:
-        rounds.deliver_round(sending)
+        delivery_round.deliver_round(sending)
         rounds_left -= 1
     assert counted(other, "store_id = 1 and attempts = 0") == 0
     assert len(taken) < ORIGINS / 4 / 3, "taken four at a time"
@@ -168,14 +167,14 @@ def test_origins_beyond_the_limit_share_a_few_lines(
     # The receiver listens on one address only; the others refuse.
     told = [receiver.url("/first"), refusing(1), refusing(2), receiver.url("/again"), *[f"{o}/x" for o in origins[1:3]]]
     tell_callbacks(publisher, told)
-    rounds.deliver_round(few)
+    delivery_round.deliver_round(few)
 
     busy = receiver.url("/busy").replace("127.0.0.1", "localhost")
     receiver.answer("/busy", plain(503, Retry_After="3600"))
     tell_callbacks(publisher, [busy])
-    rounds.deliver_round(few)
+    delivery_round.deliver_round(few)
     tell_callbacks(publisher, [receiver.url("/later").replace("127.0.0.1", "localhost")])
-    rounds.deliver_round(few)
+    delivery_round.deliver_round(few)
 
     lines = publisher.database.execute("select url from webhook_endpoints where kind = 2 order by created_at, url")
     urls = [url for (url,) in lines]
