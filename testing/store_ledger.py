@@ -24,8 +24,9 @@ from ..schemas.kinds import SPANNING_WORDS, STATUS_CHANGES, Kind
 from ..schemas.statuses import Status
 from ..schemas.webhooks import LowBalance
 from ..worker.ledger.decide import decide_all
+from ..worker.ledger.reversals import positions_of
 from ..worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
-from ..worker.ledger.transactions import accounts_of, positions_of
+from ..worker.ledger.transactions import accounts_of
 from .clock import microseconds_of
 
 

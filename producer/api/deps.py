@@ -58,7 +58,7 @@ RequestReads = Annotated[Reads, Depends(_reads)]
 RequestWrites = Annotated[Writes, Depends(_writes)]
 #: The same where the key is a field of the body.
 BodyWrites = Annotated[Writes, Depends(_writes_by_body)]
-#: The same where the command's key is fixed.
+#: The same where the command makes its key itself: a reversal has one of its own for each attempt.
 KeylessWrites = Annotated[Writes, Depends(_writes_without_key)]
 #: What an operation on webhooks gets.
 RequestWebhooks = Annotated[AsyncWebhooks, Depends(_webhooks)]

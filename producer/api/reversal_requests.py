@@ -1,4 +1,4 @@
-"""Reversing a transaction: refused without using up its key while the books forbid it, else sent to its lane."""
+"""Reversing a transaction: refused at once while the books forbid it, else sent to its lane as a new attempt."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ async def transaction_answer(kind: Kind, outcome: Result | Ticket, reads: Reads,
 def _refuse_early(view: ReversalView) -> None:
     """Refuse what the ledger would refuse as the books stand: a reversal by which an account ends below its limit.
 
-    The key of a reversal is fixed, and a refusal by the ledger would hold it for ever: nobody could ever reverse the
-    transaction, though the account may be unfrozen or topped up tomorrow.
+    Each attempt has a key of its own, so one that the ledger refuses stands in the way of no other. But it costs a lane
+    entry and leaves a row in the journal; what is read here costs neither. The ledger decides all the same.
     """
     if view.transaction.reversal_of is not None:
         raise Problem("reversal_not_reversible")

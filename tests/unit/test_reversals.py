@@ -13,8 +13,8 @@ from creditlane.schemas.commands import Command, Credit, Debit, OpenAccount, Pos
 from creditlane.schemas.identifiers import Position
 from creditlane.schemas.journal import JournalRow
 from creditlane.worker.ledger.decide import decide_all
+from creditlane.worker.ledger.reversals import positions_of
 from creditlane.worker.ledger.state import UNOPENED, BatchState, Outcome
-from creditlane.worker.ledger.transactions import positions_of
 from creditlane.worker.store.outbox import decided_rows, sequences_of
 
 STORE = 1

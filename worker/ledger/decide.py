@@ -2,7 +2,7 @@
 
 `decide_all` walks a batch in lane order over a `BatchState`, and changes nothing but that. A rule takes the account as
 it stands and gives the account as it stands afterwards, with the row that records the decision; `transactions` has the
-rules for several accounts.
+rules for several accounts, `reversals` those of undoing them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
 from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, Kind, content_of_row
 from ...schemas.statuses import Status
 from .entries import move, note
+from .reversals import reversal_of
 from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, BatchState, Decision, Outcome
-from .transactions import decide_transaction, reversal_of
+from .transactions import decide_transaction
 
 AccountRule = Callable[[int, Any, AccountState, BatchState, int], Decision]
 TransactionRule = Callable[[int, LaneCommand, BatchState, int], Outcome]

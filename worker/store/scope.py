@@ -15,8 +15,9 @@ from ...schemas.identifiers import Position, position_of
 from ...schemas.journal import JournalRow
 from ...schemas.journal_columns import row_of
 from ...schemas.kinds import SPANNING_WORDS, Kind
+from ..ledger.reversals import positions_of
 from ..ledger.state import AccountKey, AddressedCommand
-from ..ledger.transactions import accounts_of, positions_of
+from ..ledger.transactions import accounts_of
 from . import sql
 
 _POST, _REVERSE = Kind.POST.word, Kind.REVERSE.word
