@@ -1,6 +1,7 @@
 """Gets every entry of a batch decided: optimistically, else carefully, else bisected down to the one at fault.
 
-A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well.
+A batch goes into as many transactions as its size asks for. What takes too long is tried in halves as well. What never
+gets through goes to `dead_letters`.
 """
 
 from __future__ import annotations
@@ -8,20 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from hashlib import blake2b
-from typing import Any
-from uuid import UUID
 
 import psycopg
 import structlog
 
-from ...lanes.postgres.errors import error_text
 from ...lanes.routing import partition_of
-from ...schemas.errors import CommandDeadLettered, CreditlaneError, UndecodableCommand
-from ...schemas.journal import Refusal
+from ...schemas.errors import CommandDeadLettered, CreditlaneError
 from ..lanes.entries import Batch, LaneEntry
 from ..ledger.state import AddressedCommand, Outcome
 from .accounts import MAX_REMEMBERED_ACCOUNTS
+from .dead_letters import DeadLetters, lease_of, reason_of
 from .sizing import Cost, Sizing
 from .transaction import LedgerStore, PartitionsLost, StaleAccount, TransactionTooLarge
 
@@ -30,11 +27,6 @@ CAREFUL_BATCHES = 2
 #: Times that a careful batch may meet a key which another lane is just committing.
 MAX_COLLISIONS = 5
 
-#: Why a command is dead-lettered that is on a lane that is not its account's.
-WRONG_LANE = (
-    "it stands on a lane that is not its account's: who sent it has another number of partitions. Start that process "
-    "anew, without CREDITLANE_PARTITIONS, then replay this dead letter"
-)
 #: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
 #: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
 _COMMAND_FAULT_CLASSES = frozenset({"22", "23", "54", "P0"})
@@ -85,6 +77,7 @@ class Applier:
         self._lane_of: Callable[[str], int] | None = None
         if partitions is not None:
             self._lane_of = lru_cache(MAX_REMEMBERED_ACCOUNTS)(partial(partition_of, partitions=partitions))
+        self._dead_letters = DeadLetters(store, self._stores, self._lane_of)
         # What was on a lane when this worker took it may have been decided by its last owner.
         self._careful_batches = CAREFUL_BATCHES
 
@@ -154,7 +147,7 @@ class Applier:
             bytes=part.bytes,
             partition=first.partition,
             entry_id=first.entry_id.decode("ascii", "replace"),
-            error=_reason(error),
+            error=reason_of(error),
         )
 
     def _note_commit(self, part: Cost, entries: Sequence[LaneEntry], outcomes: Sequence[Outcome]) -> None:
@@ -169,10 +162,10 @@ class Applier:
         command = entry.command
         if command is not None and command.store_id in self._stores:
             account = self._stores[command.store_id], command.account_id
-            if self._store.is_decided(account, command, _lease_of(entry, epochs)):
+            if self._store.is_decided(account, command, lease_of(entry, epochs)):
                 return self._attempt([entry], epochs, careful=True)[0]
-        reason = f"{_reason(error)}; it did not get through alone either"
-        return self._dead_letter(entry, epochs, CommandDeadLettered.code, reason)
+        reason = f"{reason_of(error)}; it did not get through alone either"
+        return self._dead_letters.add(entry, epochs, CommandDeadLettered.code, reason)
 
     def _decide(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int]) -> list[Outcome]:
         if self._careful_batches == 0:
@@ -211,9 +204,9 @@ class Applier:
     def _bisect(self, entries: Sequence[LaneEntry], epochs: Mapping[int, int], error: Exception) -> list[Outcome]:
         """Bisect: do the halves one after the other, in order; an entry that fails alone is the one at fault."""
         if len(entries) == 1:
-            return [self._dead_letter(entries[0], epochs, CommandDeadLettered.code, _reason(error))]
+            return [self._dead_letters.add(entries[0], epochs, CommandDeadLettered.code, reason_of(error))]
         half = len(entries) // 2
-        _log.warning("batch failed, splitting it", entries=len(entries), error=_reason(error))
+        _log.warning("batch failed, splitting it", entries=len(entries), error=reason_of(error))
         outcomes = self._apply_carefully(entries[:half], epochs)
         if len(outcomes) < half:
             return outcomes
@@ -258,62 +251,20 @@ class Applier:
         readable = [
             entry
             for entry in entries
-            if entry.command and entry.command.store_id in self._stores and not self._is_misplaced(entry)
+            if entry.command and entry.command.store_id in self._stores and not self._dead_letters.is_misplaced(entry)
         ]
         kept = set(map(id, readable))
         # Before the others, whose outcomes would be repeats if one of these could not be stored; twice adds nothing.
-        dead = {id(entry): self._dead_letter_unreadable(entry, epochs) for entry in entries if id(entry) not in kept}
+        dead = {
+            id(entry): self._dead_letters.add_unreadable(entry, epochs) for entry in entries if id(entry) not in kept
+        }
         decided = iter(self._attempt(readable, epochs, careful=careful) if readable else [])
         return [next(decided) if id(entry) in kept else dead[id(entry)] for entry in entries]
-
-    def _dead_letter_unreadable(self, entry: LaneEntry, epochs: Mapping[int, int]) -> Outcome:
-        if entry.command is None:
-            return self._dead_letter(entry, epochs, UndecodableCommand.code, entry.flaw or "")
-        if self._is_misplaced(entry):
-            return self._dead_letter(entry, epochs, "wrong_lane", WRONG_LANE)
-        reason = f"store_id: there is no store {entry.command.store_id!r}; create it, then replay this dead letter"
-        return self._dead_letter(entry, epochs, "unknown_store", reason)
-
-    def _is_misplaced(self, entry: LaneEntry) -> bool:
-        """Return whether it stands on a lane that is not its account's.
-
-        In order with the account's others it is not there, and who has their lane remembers the account as it was.
-        """
-        lane_of, command = self._lane_of, entry.command
-        return lane_of is not None and command is not None and lane_of(command.account_id) != entry.partition
-
-    def _dead_letter(self, entry: LaneEntry, epochs: Mapping[int, int], code: str, reason: str) -> Outcome:
-        """Move an entry to the dead letters, and return what its producer gets."""
-        command = entry.command
-        letter: tuple[Any, ...] = (
-            self._stores.get(command.store_id, 0) if command else 0,
-            _dead_letter_id(entry),
-            entry.partition,
-            entry.entry_id.decode("ascii", "replace"),
-            entry.payload,
-            command.idempotency_key if command else None,
-            code,
-            reason,
-        )
-        refusal = Refusal(CommandDeadLettered.code, reason, {"dead_letter": str(letter[1])})
-        self._store.dead_letter(letter, command, refusal, _lease_of(entry, epochs))
-        _log.error("command dead-lettered", partition=entry.partition, id=str(letter[1]), code=code, reason=reason)
-        return Outcome(None, refusal=refusal)
-
-
-def _lease_of(entry: LaneEntry, epochs: Mapping[int, int]) -> dict[int, int]:
-    return {entry.partition: epochs[entry.partition]} if epochs else {}
 
 
 def _is_cut(error: Exception) -> bool:
     """Return whether the connection broke, and not what Postgres answered on it."""
     return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in _CUT_CLASSES
-
-
-def _dead_letter_id(entry: LaneEntry) -> UUID:
-    """Return an id that a redelivery of the same entry gives again."""
-    seed = b"%d\0%b\0%b" % (entry.partition, entry.entry_id, entry.payload)
-    return UUID(bytes=blake2b(seed, digest_size=16, person=b"creditlane-dead").digest())
 
 
 def _is_commands_fault(error: Exception) -> bool:
@@ -324,10 +275,3 @@ def _is_commands_fault(error: Exception) -> bool:
         # A DataError without a state comes from the driver, which could not write a value down.
         return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in _COMMAND_FAULT_CLASSES
     return True
-
-
-def _reason(error: Exception) -> str:
-    """Return one line on the error, without the values of the row that Postgres would add."""
-    if isinstance(error, psycopg.Error):
-        return error_text(error) if error.sqlstate else f"client: {error_text(error)}"
-    return f"{type(error).__name__}: {error}"
