@@ -13,8 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from ...lanes.encoding import invalid_command
 from ...schemas.errors import (
-    AccountClosed,
-    AccountNotFound,
     InvalidCommand,
     OutcomeUnknown,
     Unavailable,
@@ -32,14 +30,13 @@ from ...schemas.events import (
     uuid_of,
 )
 from ...schemas.networks import NetworkRules
-from ...schemas.statuses import Status, StoredDeliveryStatus, StoredEndpointStatus
+from ...schemas.statuses import StoredDeliveryStatus, StoredEndpointStatus
 from ...schemas.webhook_secrets import SecretKeys
 from ...schemas.webhooks import (
     Delivery,
     DeliveryStatus,
     DeliveryWithBody,
     EndpointStatus,
-    LowBalance,
     NewWebhook,
     Webhook,
     WebhookChange,
@@ -247,24 +244,6 @@ def resend_failed(store: str, webhook_id: str, after: DeliveryCursor) -> Stateme
         return ResentSlice(count, DeliveryCursor(at, event) if count == SLICE_DELIVERIES else None)
 
     return Statement((sql.RESEND_FAILED,), values, outcome)
-
-
-def set_low_balance(store: str, account_id: str, threshold: int | str | None) -> Statement[None]:
-    """Set the balance below which `balance.low` is sent; None: never.
-
-    Raises:
-        InvalidCommand: the threshold is no whole number from 0.
-    """
-    limit = None if threshold is None else str(checked(LowBalance, threshold=threshold).threshold)
-    values = {"store": store, "account": UUID(account_id[4:]), "threshold": limit}
-
-    def outcome(rows: Rows) -> None:
-        if not rows:
-            raise AccountNotFound(details={"account_id": account_id})
-        if rows[0][0] == Status.CLOSED:
-            raise AccountClosed(details={"account_id": account_id})
-
-    return Statement((sql.SET_LOW_BALANCE,), values, outcome)
 
 
 def cursor_before(since: datetime) -> DeliveryCursor:

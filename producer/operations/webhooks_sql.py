@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...schemas.statuses import Status, StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
+from ...schemas.statuses import StoredDeliveryStatus, StoredEndpointKind, StoredEndpointStatus
 from ...schemas.webhooks import MAX_ENDPOINTS, ROTATION_HOURS
 
 _ENABLED, _DELETED = int(StoredEndpointStatus.ENABLED), int(StoredEndpointStatus.DELETED)
@@ -222,17 +222,4 @@ changed as (
 select count(*), (array_agg(created_at order by created_at desc, event_id desc))[1],
        (array_agg(event_id order by created_at desc, event_id desc))[1]
 from failed
-"""  # noqa: S608
-
-#: The account's state, and whether its threshold was set: that of a closed one is not.
-SET_LOW_BALANCE = f"""
-with changed as (
-    update accounts set low_balance = %(threshold)s::numeric,
-        low_balance_since = case when %(threshold)s::numeric is null then null else clock_timestamp() end,
-        updated_at = greatest(updated_at, clock_timestamp())
-    where store_id = {_STORE} and account_id = %(account)s and status <> {Status.CLOSED:d}
-    returning store_id
-)
-select a.status, changed.store_id is not null from accounts a left join changed using (store_id)
-where a.store_id = {_STORE} and a.account_id = %(account)s
 """  # noqa: S608

@@ -24,9 +24,9 @@ from ...schemas.events import (
 from ...schemas.journal import JournalRow, Refusal
 from ...schemas.kinds import SIDE_NAMES, Kind
 from ...schemas.results import Result, moment_of, moment_text, result_of_refusal, result_of_row
+from .low_balance import LOW_BALANCE, has_fallen_low, low_balance_fields
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
-LOW_BALANCE = "balance.low"
 
 _OBJECTS = {
     GRANTED: "customer_credits_grant",
@@ -74,7 +74,7 @@ def event_types_of(item: OutboxItem) -> Iterator[str]:
         yield COMMAND_REJECTED
         return
     for event_type in Kind(row.kind).record.events.get(row.side, ()):
-        if event_type != LOW_BALANCE or _has_fallen_low(item):
+        if event_type != LOW_BALANCE or has_fallen_low(item.row, item.low_balance):
             yield event_type
 
 
@@ -173,8 +173,7 @@ def _low_balance(item: OutboxItem) -> dict[str, Any]:
     return {
         "object": "customer_credits_balance",
         **_account_fields(item),
-        "balance_minor_units": str(item.row.balance_after),
-        "threshold_minor_units": str(item.low_balance),
+        **low_balance_fields(item.row, item.low_balance),
         "occurred_at": _moment(item.row.created_at_us),
         "sequence": item.sequence,
     }
@@ -228,9 +227,3 @@ def _status_after(row: JournalRow) -> str:
     if status is None:
         raise ValueError(f"a {Kind(row.kind).word} leaves the account's status as it is")
     return status.name.lower()
-
-
-def _has_fallen_low(item: OutboxItem) -> bool:
-    row = item.row
-    balance_before = row.balance_after - row.side * (row.amount or 0)
-    return item.low_balance is not None and balance_before >= item.low_balance > row.balance_after

@@ -13,7 +13,7 @@ from ....schemas.kinds import Kind
 from ....schemas.results import Result, microseconds_of
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
-from ...operations.webhooks import set_low_balance
+from ...operations.low_balance import set_low_balance
 from ..auth import Store
 from ..connections import Connections
 from ..deps import BodyWrites, KeylessWrites, RequestReads, RequestStore, RequestWrites

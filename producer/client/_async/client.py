@@ -18,7 +18,7 @@ from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
 from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
-from ...operations.webhooks import set_low_balance
+from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, generated_key, make_command, valid_account_id
 from ..collect import ResultCollector
 from ..resolve import account_as_opened, own_ticket, unread
