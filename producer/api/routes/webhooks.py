@@ -6,11 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from ....schemas.errors import WebhookNotFound
-from ....schemas.webhooks import DeliveryStatus, DeliveryWithBody, NewWebhook, WebhookChange
+from ....schemas.webhooks import DeliveryStatus, NewWebhook, WebhookChange
 from ...operations import webhooks as operations
 from ..deps import RequestWebhooks
-from ..errors import Problem
 from ..models.webhooks import (
     EVENT_EXAMPLE,
     LIMITS,
@@ -28,8 +26,9 @@ from ..models.webhooks import (
     WebhookList,
 )
 from ..openapi.responses import changing, reading
-from ..paging import DEFAULT_PAGE_ITEMS, IN_DIGITS, MAX_PAGE_ITEMS
+from ..paging import DEFAULT_PAGE_ITEMS
 from ..reads import parse_moment
+from ..webhook_paging import PageLimit, PageNumber, PageSize, StartingAfter, page_of_deliveries
 from ..writes import body_answer
 
 #: Most failed deliveries that one request sends again.
@@ -40,14 +39,6 @@ router: APIRouter = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
 
 WebhookPath = Annotated[str, Path(alias="id", description="Id of the endpoint.", examples=[WEBHOOK_EXAMPLE])]
 EventPath = Annotated[str, Path(alias="event_id", description="Id of the event.", examples=[EVENT_EXAMPLE])]
-PageNumber = Annotated[int, Query(ge=1, le=1_000_000, description="Which page; the first is 1."), IN_DIGITS]
-PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most endpoints of a page."), IN_DIGITS]
-PageLimit = Annotated[
-    int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Most items of the page.", examples=[25]), IN_DIGITS
-]
-StartingAfter = Annotated[
-    str | None, Query(description="Id of an event of this list: the page goes on from it, towards older ones.")
-]
 OfStatus = Annotated[DeliveryStatus | None, Query(description="Only deliveries of this status.")]
 
 
@@ -85,7 +76,7 @@ async def list_callback_deliveries(
     starting_after: StartingAfter = None,
 ) -> Response:
     """List what was sent to the URLs that came with commands, newest first."""
-    return body_answer(await _deliveries(webhooks, None, status, limit, starting_after))
+    return body_answer(await page_of_deliveries(webhooks, None, status, limit, starting_after))
 
 
 @router.get(
@@ -192,7 +183,7 @@ async def list_deliveries(
 ) -> Response:
     """List what was sent to the endpoint, newest first."""
     await webhooks.get(webhook_id)
-    return body_answer(await _deliveries(webhooks, webhook_id, status, limit, starting_after))
+    return body_answer(await page_of_deliveries(webhooks, webhook_id, status, limit, starting_after))
 
 
 @router.get(
@@ -229,19 +220,3 @@ async def resend_failed(webhook_id: WebhookPath, body: ResendFailed, webhooks: R
     since = parse_moment(body.since, "since")
     count = await webhooks.resend_failed(webhook_id, since=since, at_most=MAX_RESENT)
     return body_answer(Resent(count=count, has_more=count >= MAX_RESENT))
-
-
-async def _deliveries(
-    webhooks: RequestWebhooks, webhook_id: str | None, status: DeliveryStatus | None, limit: int, cursor: str | None
-) -> DeliveryList:
-    after = None if cursor is None else operations.cursor_of(await _cursor(webhooks, webhook_id, cursor))
-    found = await webhooks.page(webhook_id, status=status, after=after, count=limit + 1)
-    return DeliveryList(data=[DeliveryBody.of(each) for each in found[:limit]], has_more=len(found) > limit)
-
-
-async def _cursor(webhooks: RequestWebhooks, webhook_id: str | None, cursor: str) -> DeliveryWithBody:
-    try:
-        return await webhooks.delivery(webhook_id, cursor)
-    except WebhookNotFound:
-        message = "starting_after: must be the id of an event of this list"
-        raise Problem("validation_error", message, param="starting_after") from None

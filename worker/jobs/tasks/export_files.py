@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +20,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ....schemas.errors import ConfigurationError
 from ....schemas.export_request import SPREADSHEET_SUFFIX
+from .spreadsheet_formulas import without_formula
 
 #: What unfinished files are called.
 PARTIAL_SUFFIX = ".partial"
-#: What spreadsheets take for a formula, also behind blanks and in wide letters.
-_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 
 
 class Row(NamedTuple):
@@ -175,16 +173,11 @@ class CsvFile:
 def _without_formulas(row: Row) -> Row:
     """Return the row with a ' before each text that a spreadsheet would run. Numbers stay, also those below zero."""
     return row._replace(
-        customer_id=_without_formula(row.customer_id),
-        name=_without_formula(row.name),
-        unit_label=_without_formula(row.unit_label),
-        reference=_without_formula(row.reference),
+        customer_id=without_formula(row.customer_id),
+        name=without_formula(row.name),
+        unit_label=without_formula(row.unit_label),
+        reference=without_formula(row.reference),
     )
-
-
-def _without_formula(text: str) -> str:
-    # None where an account or a reference is missing.
-    return f"'{text}" if text and _FORMULA.match(text) else text
 
 
 class ParquetFiles:
