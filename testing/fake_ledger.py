@@ -1,23 +1,23 @@
-"""A ledger in memory that clients of any number of stores may share: lanes, due commands, results, and a clock."""
+"""A ledger in memory that clients of any number of stores may share: lanes, scheduled commands, results, a clock."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from threading import RLock
 from typing import NamedTuple
 
-from ..lanes.encoding import LaneCommand, decode_command, encode_command
+from ..lanes.encoding import LaneCommand, decode_command
 from ..producer.client.chunks import Chunk, addressed
 from ..producer.client.resolve import lost, queued
 from ..producer.ledger.lookups import valid_moment
 from ..schemas.commands import Command
-from ..schemas.errors import IdempotencyKeyMismatch, LaneFull
+from ..schemas.errors import LaneFull
 from ..schemas.results import Result, moment_of, result_of_refusal, result_of_row
 from ..schemas.tickets import Ticket
 from .clock import FakeClock, microseconds_of
+from .scheduled_commands import ScheduledCommands
 from .store_ledger import StoreLedger
 from .store_webhooks import StoreWebhooks
 
@@ -36,15 +36,6 @@ class _Decided(NamedTuple):
     result: Result
 
 
-@dataclass
-class _Due:
-    """A command that is to be put on its lane at a time."""
-
-    encoded: bytes
-    at: datetime
-    is_enqueued: bool = False
-
-
 class FakeLedger:
     """Decides commands as they are accepted, by the worker's own rules, at the time of its clock.
 
@@ -60,7 +51,7 @@ class FakeLedger:
         self._webhooks: dict[str, StoreWebhooks] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._decided: dict[str, _Decided] = {}
-        self._due: dict[tuple[str, str], _Due] = {}
+        self._scheduled = ScheduledCommands()
         self._is_paused = False
         self._latest_us = 0
         self._accepted = 0
@@ -145,28 +136,18 @@ class FakeLedger:
             IdempotencyKeyMismatch: another command is scheduled under the key.
         """
         command, at = addressed(command, store_id), valid_moment(at)
-        key, encoded = command.idempotency_key, encode_command(command, store_id)
         with self._lock:
             self._enqueue_due()
             # What is past is due now.
-            at = max(at, self.clock.now())
-            due = self._due.setdefault((store_id, key), _Due(encoded, at))
-            if due.encoded != encoded:
-                raise IdempotencyKeyMismatch(details={"idempotency_key": key})
-            if not due.is_enqueued:
-                due.at = at
+            self._scheduled.schedule(command, store_id, max(at, self.clock.now()))
             self._enqueue_due()
-        return key
+        return command.idempotency_key
 
     def cancel(self, idempotency_key: str, store_id: str) -> bool:
         """Forget a scheduled command, and tell whether it was still to be put on its lane."""
         with self._lock:
             self._enqueue_due()
-            due = self._due.get((store_id, idempotency_key))
-            if due is None or due.is_enqueued:
-                return False
-            del self._due[store_id, idempotency_key]
-            return True
+            return self._scheduled.cancel(idempotency_key, store_id)
 
     def _store(self, store_id: str) -> StoreLedger:
         return self._stores.setdefault(store_id, StoreLedger(len(self._stores) + 1, store_id))
@@ -176,13 +157,10 @@ class FakeLedger:
 
     def _enqueue_due(self) -> None:
         """Put every command on its lane whose time has come, each as of its own time."""
-        now = self.clock.now()
-        coming = [due for due in self._due.values() if not due.is_enqueued and due.at <= now]
-        for due in sorted(coming, key=lambda due: due.at):
-            due.is_enqueued = True
+        for encoded, at in self._scheduled.take_due(self.clock.now()):
             # Nobody has a ticket of it, so neither lane nor digest are asked for.
-            self._enqueue(0, "", due.encoded)
-            self._decide_waiting(due.at)
+            self._enqueue(0, "", encoded)
+            self._decide_waiting(at)
 
     def _enqueue(self, partition: int, fingerprint: str, encoded: bytes) -> str:
         self._accepted += 1
