@@ -51,7 +51,7 @@ def migrate_command(
     """
     from ..lanes.postgres.migrate import migrate
     from ..lanes.postgres.role_setup import RoleSetup
-    from ..schemas.installation import is_ahead
+    from ..schemas.schema_revision import is_ahead
 
     settings = load_operator_settings()
     url = settings.require_database_url()

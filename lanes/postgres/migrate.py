@@ -23,9 +23,9 @@ from ...schemas.installation import (
     Installation,
     check_others,
     check_partitions,
-    is_ahead,
 )
 from ...schemas.roles import GRANTS, denied
+from ...schemas.schema_revision import is_ahead
 from . import sessions
 from .role_setup import RoleSetup, act_as_owner, grant_rights, make_roles
 

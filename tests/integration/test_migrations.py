@@ -23,13 +23,8 @@ from creditlane.local.processes import wait_until
 from creditlane.schemas import migrations
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError, PartitionMismatch, Unavailable
-from creditlane.schemas.installation import (
-    DEFAULT_PARTITIONS,
-    READ_INSTALLATION,
-    SCHEMA_REVISION,
-    Revision,
-    check_installation,
-)
+from creditlane.schemas.installation import DEFAULT_PARTITIONS, READ_INSTALLATION, check_installation
+from creditlane.schemas.schema_revision import SCHEMA_REVISION, Revision
 from creditlane.schemas.tables import jobs as job_tables
 from creditlane.schemas.tables import webhooks as webhook_tables
 

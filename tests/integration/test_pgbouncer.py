@@ -21,8 +21,8 @@ from creditlane.local.processes import wait_until
 from creditlane.local.server_user import server_user
 from creditlane.producer.api.app import create_app
 from creditlane.producer.operations.api_keys import create_key
-from creditlane.schemas.installation import SCHEMA_REVISION
 from creditlane.schemas.roles import PARTS, Part
+from creditlane.schemas.schema_revision import SCHEMA_REVISION
 
 from ..roles import settings_of, url_of
 

@@ -21,7 +21,7 @@ from creditlane.local.processes import wait_until
 from creditlane.local.servers import EmbeddedRedis
 from creditlane.producer.operations.lane_status import LanesReport, read_lanes
 from creditlane.schemas.errors import NotMigrated, PartitionMismatch, Unavailable
-from creditlane.schemas.installation import SCHEMA_REVISION
+from creditlane.schemas.schema_revision import SCHEMA_REVISION
 
 from ..roles import settings_of
 

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from creditlane.schemas.installation import SCHEMA_REVISION, Revision
 from creditlane.schemas.roles import Part
+from creditlane.schemas.schema_revision import SCHEMA_REVISION, Revision
 
 from ..roles import url_of
 from .releases import Release

@@ -14,7 +14,6 @@ from creditlane.lanes.postgres.row_rules import READ_RULES, TABLES, rules_for
 from creditlane.local.servers import EmbeddedPostgres
 from creditlane.schemas.commands import Credit, OpenAccount
 from creditlane.schemas.errors import ConfigurationError
-from creditlane.schemas.installation import SCHEMA_REVISION
 from creditlane.schemas.roles import (
     FIND_MISSING,
     GRANTS,
@@ -25,6 +24,7 @@ from creditlane.schemas.roles import (
     role_name,
     wanted_by,
 )
+from creditlane.schemas.schema_revision import SCHEMA_REVISION
 
 from ...roles import url_of
 from ..direct_store import DirectStore, codes

@@ -3,14 +3,8 @@
 import pytest
 
 from creditlane.schemas.errors import NotMigrated
-from creditlane.schemas.installation import (
-    OLDEST_REVISION,
-    SCHEMA_REVISION,
-    Revision,
-    check_installation,
-    check_revision,
-    is_ahead,
-)
+from creditlane.schemas.installation import check_installation
+from creditlane.schemas.schema_revision import OLDEST_REVISION, SCHEMA_REVISION, Revision, check_revision, is_ahead
 
 NEWEST, OLDEST = int(SCHEMA_REVISION[:4]), int(OLDEST_REVISION[:4])
 #: Made by newer versions, so that this one goes on.
