@@ -11,9 +11,6 @@ from ...lanes.encoding import invalid_command
 from ...schemas.commands import Name, Text, TransactionId
 from ...schemas.errors import InvalidCommand
 
-#: How often an account is looked for, and opened if there is none, where others open and close it meanwhile.
-ENSURE_ATTEMPTS = 3
-
 _LookupT = TypeVar("_LookupT", bound="Lookup")
 
 

@@ -4,28 +4,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ....lanes.deadlines import deadline_in, rest_of, seconds_until
+from ....lanes.deadlines import deadline_in, rest_of
 from ....lanes.routing import partition_of
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ....schemas.commands import Command, OpenAccount
-from ....schemas.errors import AccountNameTaken, CreditlaneError, OutcomeUnknown, Unavailable
+from ....schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
 from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
-from ...ledger.lookups import ENSURE_ATTEMPTS, OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ...ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
 from ...operations.low_balance import set_low_balance
-from ..chunks import chunk_of, generated_key, make_command, valid_account_id
+from ..chunks import chunk_of, valid_account_id
 from ..collect import ResultCollector
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
-from .command_methods import CommandMethods
 from .concurrency import Scoped
+from .ensure_account import EnsureAccount
 from .webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CLOSED = "This client is closed; make a new one."
 
 
-class Client(CommandMethods):
+class Client(EnsureAccount):
     """Puts commands of one store on the lanes and gets their results back. Threads may share one; it survives a fork.
 
     Connects at the first use, to Redis, and to Postgres only for what is read there. Amounts are whole numbers of the
@@ -64,50 +64,6 @@ class Client(CommandMethods):
             ConfigurationError: a value is not allowed; the message names it.
         """
         return cls(load_settings(**overrides))
-
-    def ensure_account(
-        self,
-        *,
-        customer_id: str,
-        name: str = "default",
-        unit_label: str = "credits",
-        initial_balance: int | str = 0,
-        overdraft_limit: int | str = 0,
-        metadata: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Account:
-        """Return the customer's account of this name, opened if there is none that is not closed.
-
-        However often it is called, and from however many processes at once, one account is opened. Everything but
-        customer and name counts for the one that opens it: whoever finds an account gets it as it is, frozen too.
-
-        Raises:
-            AccountNameTaken: others go on opening and closing accounts of this name.
-            InvalidCommand, LaneFull, OutcomeUnknown: as for `open_account`; calling it again is always safe.
-        """
-        deadline = deadline_in(self._timeout(timeout))
-        attempts_left = ENSURE_ATTEMPTS
-        while True:
-            command = make_command(
-                OpenAccount,
-                # Of its own each time: a key that was refused once, or whose account is closed, opens nothing any more.
-                idempotency_key=generated_key("open"),
-                customer_id=customer_id,
-                name=name,
-                unit_label=unit_label,
-                initial_balance=initial_balance,
-                overdraft_limit=overdraft_limit,
-                metadata=metadata,
-            )
-            found = self._session().reader.open_account(customer_id, name, rest_of(deadline))
-            if found is not None:
-                return found
-            try:
-                return self._open(command, seconds_until(deadline))
-            except AccountNameTaken:
-                attempts_left -= 1
-                if not attempts_left:
-                    raise
 
     def enqueue(self, command: Command) -> Ticket:
         """Put the command on its account's lane and return its ticket, once it stands there durably.
@@ -327,6 +283,9 @@ class Client(CommandMethods):
             if account := account_as_opened(command, result, self.settings.store):
                 return account
             raise
+
+    def _open_account_of(self, customer_id: str, name: str, seconds: float) -> Account | None:
+        return self._session().reader.open_account(customer_id, name, seconds)
 
     def _change(self, command: Command, timeout: float | None) -> Account:
         seconds = self._timeout(timeout)
