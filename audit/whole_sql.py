@@ -1,4 +1,4 @@
-"""The statements of `verification`, each over one range of accounts. They only read.
+"""The statements of `whole`, each over one range of accounts. They only read.
 
 Every statement that finds discrepancies returns rows of
 (check, store_id, account_id, seq or null, expected or null, found or null), and none on sound books.
