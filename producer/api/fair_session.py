@@ -73,8 +73,8 @@ class FairSender(AsyncSender):
             Unavailable, OutcomeUnknown: as for `send`.
         """
         await self._wait_for_share(enqueue.chunk, stall_seconds, pause)
-        begun = await self._begin(enqueue, deadline_in(stall_seconds))
-        await self._finish(begun, stall_seconds, accepted_before=0, pause=pause)
+        begun = await self.begin(enqueue, deadline_in(stall_seconds))
+        await self.finish(begun, stall_seconds, accepted_before=0, pause=pause)
 
     def _enqueue_as(self, chunk: Chunk, producer_id: str, first_number: int, *, keep: bool) -> ChunkEnqueue:
         return ChunkEnqueue(

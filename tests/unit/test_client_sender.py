@@ -11,8 +11,10 @@ from redis.exceptions import NoScriptError
 from creditlane import Debit, OutcomeUnknown, Settings, Unavailable
 from creditlane.producer.api.fair_session import FairSender
 from creditlane.producer.api.redis_memory import RedisMemory
+from creditlane.producer.client._async.enqueue_many import enqueue_many as async_enqueue_many
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.producer.client._async.sender import AsyncSender
+from creditlane.producer.client._sync.enqueue_many import enqueue_many
 from creditlane.producer.client._sync.redis_connection import RedisWire
 from creditlane.producer.client._sync.sender import Sender
 from creditlane.producer.client.chunks import chunk_of
@@ -129,7 +131,8 @@ async def send_one(sender: Any) -> None:
 
 
 async def send_all(sender: Any) -> None:
-    sent = sender.send_all([COMMAND], 8, keep=False, stall_seconds=PATIENCE_SECONDS, on_progress=None)
+    enqueue = async_enqueue_many if isinstance(sender, AsyncSender) else enqueue_many
+    sent: Any = enqueue(sender, [COMMAND], 8, keep=False, stall_seconds=PATIENCE_SECONDS, on_progress=None)
     if inspect.isawaitable(sent):
         await sent
 

@@ -24,6 +24,7 @@ from ..collect import ResultCollector
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
 from .concurrency import Scoped
+from .enqueue_many import enqueue_many
 from .ensure_account import AsyncEnsureAccount
 from .webhooks import AsyncWebhooks
 
@@ -104,7 +105,8 @@ class AsyncClient(AsyncEnsureAccount):
                 certain. Sending everything again under the same keys is safe.
         """
         session, seconds = self._session(), self._timeout(timeout)
-        tickets = await session.sender.send_all(
+        tickets = await enqueue_many(
+            session.sender,
             commands,
             await session.partitions(deadline_in(seconds)),
             keep=keep_results,

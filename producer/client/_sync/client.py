@@ -25,6 +25,7 @@ from ..collect import ResultCollector
 from ..resolve import account_as_opened, own_ticket, unread
 from ..tickets import Tickets
 from .concurrency import Scoped
+from .enqueue_many import enqueue_many
 from .ensure_account import EnsureAccount
 from .webhooks import Webhooks
 
@@ -105,7 +106,8 @@ class Client(EnsureAccount):
                 certain. Sending everything again under the same keys is safe.
         """
         session, seconds = self._session(), self._timeout(timeout)
-        tickets = session.sender.send_all(
+        tickets = enqueue_many(
+            session.sender,
             commands,
             session.partitions(deadline_in(seconds)),
             keep=keep_results,

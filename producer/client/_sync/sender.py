@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ....lanes.backoff import growing_pauses
 from ....lanes.deadlines import deadline_in, part_of, seconds_until
-from ....schemas.commands import Command
-from ....schemas.errors import CreditlaneError, Unavailable
+from ....schemas.errors import Unavailable
 from ....schemas.settings import Settings
-from ..chunks import Chunk, chunks_of, with_progress
+from ..chunks import Chunk
 from ..clocks import Clocks
 from ..enqueue import FULL_LANE_PAUSES, LOAD_SCRIPT, ChunkEnqueue
 from ..identity import CommandNumbers
@@ -23,7 +21,9 @@ from .concurrency import sleep
 from .redis_connection import InFlight, RedisWire
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
+    """A chunk that is on its way to its lanes."""
+
     enqueue: ChunkEnqueue
     #: None: the commands could not be written.
     in_flight: InFlight | None
@@ -57,81 +57,42 @@ class Sender:
             OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
         enqueue = self.enqueue_of(chunk, first_number, keep=keep)
-        self._finish(self._begin(enqueue, deadline), 0.0, accepted_before=0, deadline=deadline)
+        self.finish(self.begin(enqueue, deadline), 0.0, accepted_before=0, deadline=deadline)
         return enqueue
 
     def enqueue_of(self, chunk: Chunk, first_number: int, *, keep: bool) -> ChunkEnqueue:
         """Return a chunk that is to be sent."""
         return ChunkEnqueue(chunk, self._settings, self._producer_id, first_number, keep=keep, clocks=self._clocks)
 
-    def send_all(
-        self,
-        commands: Iterable[Command],
-        partitions: int,
-        *,
-        keep: bool,
-        stall_seconds: float,
-        on_progress: Callable[[int], None] | None,
-    ) -> Tickets:
-        """Put all commands on their lanes, each chunk on its way while the next is encoded, and return their tickets.
+    def enqueue_next(self, chunk: Chunk, *, keep: bool) -> ChunkEnqueue:
+        """Return a chunk that is to be sent under the producer's next numbers."""
+        return self.enqueue_of(chunk, self._numbers.take(len(chunk)), keep=keep)
 
-        Raises:
-            InvalidCommand: a command breaks a rule; everything before it is accepted.
-            LaneFull: a lane took nothing for `stall_seconds`.
-            Unavailable: Redis could not be reached, or refuses.
-            OutcomeUnknown: commands were sent, and no attempt was answered.
+    def no_tickets(self, *, keep: bool) -> Tickets:
+        """Return the tickets of nothing yet, to which those of chunks are appended."""
+        return Tickets(self._settings.store, self._producer_id, kept=keep)
+
+    def begin(self, enqueue: ChunkEnqueue, deadline: float) -> Begun:
+        """Write the chunk to Redis by the deadline, without waiting for the answer; `finish` or `abandon` what begins.
+
+        Raises nothing: what could not be written is tried again by `finish`.
         """
-        tickets = Tickets(self._settings.store, self._producer_id, kept=keep)
-        begun: _Begun | None = None
-        with closing(chunks_of(commands, self._settings.store, partitions)) as chunks:
-            while True:
-                try:
-                    chunk = next(chunks, None)
-                except Exception:
-                    # What came before the bad command is accepted before the caller hears of it.
-                    self._complete(begun, tickets, stall_seconds, on_progress)
-                    raise
-                except BaseException:
-                    # Who is interrupted waits for nothing more; the connection must not stay taken.
-                    if begun is not None and begun.in_flight is not None:
-                        self._wire.abandon(begun.in_flight)
-                    raise
-                self._complete(begun, tickets, stall_seconds, on_progress)
-                if chunk is None:
-                    return tickets
-                first_number = self._numbers.take(len(chunk))
-                enqueue = self.enqueue_of(chunk, first_number, keep=keep)
-                begun = self._begin(enqueue, deadline_in(stall_seconds))
-
-    def _complete(
-        self,
-        begun: _Begun | None,
-        tickets: Tickets,
-        stall_seconds: float,
-        on_progress: Callable[[int], None] | None,
-    ) -> None:
-        if begun is None:
-            return
-        try:
-            self._finish(begun, stall_seconds, accepted_before=len(tickets))
-        except CreditlaneError as error:
-            raise with_progress(error, len(tickets) + begun.enqueue.accepted) from error
-        tickets.append(begun.enqueue)
-        if on_progress is not None:
-            on_progress(len(tickets))
-
-    def _begin(self, enqueue: ChunkEnqueue, deadline: float) -> _Begun:
         try:
             in_flight = self._wire.send(enqueue.calls(), part_of(deadline, ANSWER_TIMEOUT_SECONDS))
         except ExchangeFailed as error:
             if error.sent:
                 enqueue.note_silence()
-            return _Begun(enqueue, None, deadline)
-        return _Begun(enqueue, in_flight, deadline)
+            return Begun(enqueue, None, deadline)
+        return Begun(enqueue, in_flight, deadline)
 
-    def _finish(
+    def abandon(self, begun: Begun | None) -> None:
+        """Wait for no answer any more; the connection must not stay taken."""
+        if begun is not None and begun.in_flight is not None:
+            self._wire.abandon(begun.in_flight)
+
+    def finish(
         self,
-        begun: _Begun,
+        begun: Begun,
         stall_seconds: float,
         accepted_before: int,
         deadline: float | None = None,
@@ -140,6 +101,11 @@ class Sender:
         """Send until all is accepted: by the deadline, or as long as there is progress within `stall_seconds`.
 
         `pause` waits for so many seconds, before a lane that is full is tried again.
+
+        Raises:
+            LaneFull: a lane took nothing for so long.
+            Unavailable: Redis could not be reached, or refuses.
+            OutcomeUnknown: the commands were sent, and no attempt was answered.
         """
         enqueue = begun.enqueue
         pauses, loads = growing_pauses(*FULL_LANE_PAUSES), 0
@@ -162,7 +128,7 @@ class Sender:
             # A lane may be full to the last moment; what is asked then has the least that a call has.
             answers = self._exchange(enqueue, deadline or deadline_in(seconds_until(gives_up_at)))
 
-    def _first_answers(self, begun: _Begun, deadline: float) -> list[Any]:
+    def _first_answers(self, begun: Begun, deadline: float) -> list[Any]:
         if begun.in_flight is not None:
             try:
                 return self._wire.receive(begun.in_flight, part_of(deadline, ANSWER_TIMEOUT_SECONDS))
