@@ -25,12 +25,12 @@ from .lanes.announcer import Announcer
 from .lanes.deleter import Deleter
 from .lanes.entries import Batch, LaneEntry
 from .lanes.fences import EpochRaiser, Fences
-from .lanes.heavy_command_turns import HeldTurns
+from .lanes.heavy_command_turns import HeavyCommandTurns
 from .lanes.installation_mirror import Mirror
 from .lanes.ownership import Ownership
 from .lanes.reader import BLOCK_SECONDS, MAX_ANSWER_BYTES, LaneReader
 from .lanes.redis_session import RedisFault, RedisFaults, RedisSession, answer_seconds_within
-from .lanes.shared_heavy_turn import SharedTurn
+from .lanes.shared_heavy_turn import SharedHeavyTurn
 from .ledger.state import Outcome
 from .metrics import Metrics
 from .progress import Progress
@@ -103,14 +103,14 @@ class ReadingStage:
         self._batches = pipes.batches
         self._stopping = stopping
         self._after_step = after_step
-        self._turns = HeldTurns()
+        self._turns = HeavyCommandTurns()
         self._backoff = _backoff_of(settings, stopping)
         self._session = RedisSession(
             settings.require_redis_url(), faults, answer_seconds=answer_seconds, max_answer_bytes=MAX_ANSWER_BYTES
         )
         self._keys = keys = Keys(settings.redis_prefix)
         self._write_check = keys.write_check
-        self._shared_turn = SharedTurn(self._session.client, keys)
+        self._shared_turn = SharedHeavyTurn(self._session.client, keys)
         raiser = EpochRaiser(
             settings.require_database_url(), worker_id, ownership, answer_seconds=settings.lease_seconds / 2
         )

@@ -10,7 +10,7 @@ from creditlane.local.processes import wait_until
 from creditlane.local.redis_server import EmbeddedRedis
 from creditlane.schemas.settings import Settings
 from creditlane.worker.lanes import shared_heavy_turn
-from creditlane.worker.lanes.shared_heavy_turn import SharedTurn
+from creditlane.worker.lanes.shared_heavy_turn import SharedHeavyTurn
 
 from ..redis_users import redis_url_of
 
@@ -37,7 +37,7 @@ def keys(settings: Settings) -> Keys:
 
 
 def test_one_worker_at_a_time_has_the_turn(client: redis.Redis, keys: Keys) -> None:
-    one, other = SharedTurn(client, keys), SharedTurn(client, keys)
+    one, other = SharedHeavyTurn(client, keys), SharedHeavyTurn(client, keys)
 
     assert one.take()
     assert not other.take()
@@ -46,7 +46,7 @@ def test_one_worker_at_a_time_has_the_turn(client: redis.Redis, keys: Keys) -> N
 
 
 def test_after_a_turn_the_lanes_rest(client: redis.Redis, lanes: redis.Redis, keys: Keys) -> None:
-    one, other = SharedTurn(client, keys), SharedTurn(client, keys)
+    one, other = SharedHeavyTurn(client, keys), SharedHeavyTurn(client, keys)
     one.take()
 
     one.end(600.0)
@@ -61,16 +61,16 @@ def test_a_worker_that_dies_in_its_turn_is_not_waited_for(
     client: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_heavy_turn, "TURN_MS", 50)
-    SharedTurn(client, keys).take()
+    SharedHeavyTurn(client, keys).take()
 
-    assert wait_until(SharedTurn(client, keys).take, seconds=DEADLINE_SECONDS)
+    assert wait_until(SharedHeavyTurn(client, keys).take, seconds=DEADLINE_SECONDS)
 
 
 def test_a_turn_that_never_ends_is_passed_over(client: redis.Redis, keys: Keys) -> None:
     """Given something under the turn's name that does not expire, then a worker waits for a while, and goes at last."""
     moments = iter((0.0, 1.0, shared_heavy_turn.MAX_WAIT_SECONDS, shared_heavy_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     client.set(keys.held_turn, "for ever")
-    worker = SharedTurn(client, keys, lambda: next(moments))
+    worker = SharedHeavyTurn(client, keys, lambda: next(moments))
 
     assert [worker.take() for _ in range(5)] == [False, False, False, True, False]
 
@@ -81,7 +81,7 @@ def test_all_workers_hear_that_one_has_something_else_to_do(
     """Given a worker with other work, then another one hears of it, for a while; it is said again and again, but not
     with every read."""
     moments = iter((0.0, shared_heavy_turn.TELL_SECONDS / 2, shared_heavy_turn.TELL_SECONDS))
-    one, other = SharedTurn(client, keys, lambda: next(moments)), SharedTurn(client, keys)
+    one, other = SharedHeavyTurn(client, keys, lambda: next(moments)), SharedHeavyTurn(client, keys)
     assert not other.others_are_at_work()
 
     one.tell_of_others()
@@ -102,7 +102,7 @@ def test_a_full_redis_stops_no_worker(own_redis: Callable[[], EmbeddedRedis], ke
     with redis.Redis.from_url(redis_url_of("worker", server.url, keys.prefix)) as client:
         with redis.Redis.from_url(server.url) as admin:
             admin.config_set("maxmemory", "1")
-        worker = SharedTurn(client, keys)
+        worker = SharedHeavyTurn(client, keys)
 
         worker.tell_of_others()
 
@@ -119,7 +119,7 @@ def test_whatever_stands_under_the_names_of_turns_stops_no_worker(
     moments = iter((0.0, shared_heavy_turn.MAX_WAIT_SECONDS + 0.1, 9.0))
     for key in (keys.others_at_work, keys.held_turn):
         lanes.rpush(key, "by hand")
-    worker = SharedTurn(client, keys, lambda: next(moments))
+    worker = SharedHeavyTurn(client, keys, lambda: next(moments))
 
     assert worker.others_are_at_work()
     assert [worker.take(), worker.take()] == [False, True]

@@ -6,7 +6,7 @@ from creditlane.worker.lanes.heavy_command_turns import (
     MAX_REST_SECONDS,
     MOST_READS_BEFORE_HELD,
     QUIET_SECONDS,
-    HeldTurns,
+    HeavyCommandTurns,
 )
 
 from .moved_clock import MovedClock
@@ -18,11 +18,11 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-def turns(clock: MovedClock) -> HeldTurns:
-    return HeldTurns(clock)
+def turns(clock: MovedClock) -> HeavyCommandTurns:
+    return HeavyCommandTurns(clock)
 
 
-def do_part(turns: HeldTurns, clock: MovedClock, *, seconds: float, others: bool = True) -> float:
+def do_part(turns: HeavyCommandTurns, clock: MovedClock, *, seconds: float, others: bool = True) -> float:
     turns.begin(others=others)
     assert turns.is_at_part
     clock.now += seconds
@@ -32,7 +32,7 @@ def do_part(turns: HeldTurns, clock: MovedClock, *, seconds: float, others: bool
 
 
 @pytest.mark.parametrize("others", ["here", "elsewhere"])
-def test_the_lanes_rest_as_long_as_the_part_took(turns: HeldTurns, clock: MovedClock, others: str) -> None:
+def test_the_lanes_rest_as_long_as_the_part_took(turns: HeavyCommandTurns, clock: MovedClock, others: str) -> None:
     if others == "here":
         turns.note_read(found=True, more=False)
 
@@ -44,7 +44,7 @@ def test_the_lanes_rest_as_long_as_the_part_took(turns: HeldTurns, clock: MovedC
     assert not turns.has_come(idle=False)
 
 
-def test_however_much_others_send_the_turn_comes(turns: HeldTurns, clock: MovedClock) -> None:
+def test_however_much_others_send_the_turn_comes(turns: HeavyCommandTurns, clock: MovedClock) -> None:
     do_part(turns, clock, seconds=0.01)
     clock.now += 0.011
     for _ in range(MOST_READS_BEFORE_HELD):
@@ -54,7 +54,7 @@ def test_however_much_others_send_the_turn_comes(turns: HeldTurns, clock: MovedC
     assert turns.has_come(idle=False)
 
 
-def test_where_nobody_else_is_at_work_there_is_no_rest(turns: HeldTurns, clock: MovedClock) -> None:
+def test_where_nobody_else_is_at_work_there_is_no_rest(turns: HeavyCommandTurns, clock: MovedClock) -> None:
     turns.note_read(found=True, more=False)
     clock.now += QUIET_SECONDS + 1
 
@@ -62,11 +62,11 @@ def test_where_nobody_else_is_at_work_there_is_no_rest(turns: HeldTurns, clock: 
     assert turns.has_come(idle=True)
 
 
-def test_a_part_that_took_very_long_does_not_rest_for_ever(turns: HeldTurns, clock: MovedClock) -> None:
+def test_a_part_that_took_very_long_does_not_rest_for_ever(turns: HeavyCommandTurns, clock: MovedClock) -> None:
     assert do_part(turns, clock, seconds=60.0) == MAX_REST_SECONDS
 
 
-def test_the_turn_of_another_worker_is_waited_for(turns: HeldTurns, clock: MovedClock) -> None:
+def test_the_turn_of_another_worker_is_waited_for(turns: HeavyCommandTurns, clock: MovedClock) -> None:
     turns.put_off()
 
     assert not turns.has_come(idle=True)

@@ -19,7 +19,7 @@ PUT_OFF_SECONDS = 0.005
 MAX_REST_SECONDS = 1.0
 
 
-class HeldTurns:
+class HeavyCommandTurns:
     """Whose turn it is in one worker."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -51,7 +51,7 @@ class _HeldLane(msgspec.Struct):
     count: int = HELD_ENTRIES
 
 
-class HeldBack:
+class HeavyCommands:
     """The lanes of one worker on which something is held back. No I/O."""
 
     def __init__(self) -> None:

@@ -22,13 +22,13 @@ from .heavy_commands import (
     HELD_BYTES,
     HELD_BYTES_ALONE,
     HELD_ENTRIES_ALONE,
-    HeldBack,
+    HeavyCommands,
     StreamEntry,
     lengths_of,
 )
 from .ownership import Ownership
 from .redis_session import MIN_ANSWER_SECONDS, AnswerTooLong, RedisFault
-from .stalled_lanes import LaneHeads
+from .stalled_lanes import StalledLanes
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
 BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)
@@ -83,7 +83,7 @@ class LaneReader:
         self._batch_limit = batch_limit
         self._clock = clock
         self._faults = LaneFaults(client, keys, metrics, clock=clock)
-        self._heads = LaneHeads(ownership, metrics, self._faults.note)
+        self._heads = StalledLanes(ownership, metrics, self._faults.note)
         self._heads_checked_at = clock()
         #: Number of the Redis session that is read in.
         self._session = 0
@@ -91,7 +91,7 @@ class LaneReader:
         self._cursors: dict[tuple[int, int], bytes] = {}
         #: Lanes that are not read before what is under way is finished, and then from their head.
         self._waiting: set[tuple[int, int]] = set()
-        self._held = HeldBack()
+        self._held = HeavyCommands()
         #: Entries to ask for at once.
         self._entries = FIRST_READ_ENTRIES
         #: The lane after which the next turn begins, where lanes are read by turns.

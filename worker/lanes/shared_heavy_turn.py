@@ -25,7 +25,7 @@ MAX_WAIT_SECONDS = 2 * TURN_MS / 1_000
 OTHERS_MS, TELL_SECONDS = 10_000, 2.0
 
 
-class SharedTurn:
+class SharedHeavyTurn:
     """The turn as one worker sees it. Every method raises redis.RedisError where Redis cannot be used now.
 
     A Redis that is full is used: what frees its memory must not wait for what cannot be said there.

@@ -24,7 +24,7 @@ Lane = tuple[int, int]
 _log = structlog.get_logger(__name__)
 
 
-class LaneHeads:
+class StalledLanes:
     """Remembers the first entry of every read, by lane: a partition and the epoch it is owned under."""
 
     def __init__(self, ownership: Ownership, metrics: Metrics, note: Callable[[int, str | None], None]) -> None:
