@@ -33,7 +33,7 @@ from .processes import (
     usable,
     wait_until,
 )
-from .reachable_paths import place_for_data, programs_for
+from .reachable_paths import path_for_data, programs_for
 from .server_user import ServerUser, server_user
 
 SUPERUSER = "postgres"
@@ -94,10 +94,10 @@ class EmbeddedPostgres:
     def __init__(self, data_dir: Path) -> None:
         given = data_dir.absolute()
         #: May be a link, to where the server's user can reach.
-        self._place = given.parent.resolve() / given.name
-        self.data_dir: Path = self._place.resolve()
-        self.log_path: Path = self._place.with_name(f"{given.name}.log")
-        self._lock_path = self._place.with_name(f"{given.name}.lock")
+        self._set_path = given.parent.resolve() / given.name
+        self.data_dir: Path = self._set_path.resolve()
+        self.log_path: Path = self._set_path.with_name(f"{given.name}.log")
+        self._lock_path = self._set_path.with_name(f"{given.name}.lock")
         #: What whoever started the server should know of where it is; None: nothing.
         self.remark: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,9 +138,9 @@ class EmbeddedPostgres:
         binaries = _binaries()
         with usable(self.data_dir), locked(self._lock_path):
             # Another process may have made the link meanwhile.
-            self.data_dir = self._place.resolve()
+            self.data_dir = self._set_path.resolve()
             user = server_user(self.data_dir)
-            self.data_dir, self.remark = place_for_data(self.data_dir, user)
+            self.data_dir, self.remark = path_for_data(self.data_dir, user)
             if user.switched:
                 binaries = _programs(binaries, user)
             self._initialise(binaries, user)

@@ -41,7 +41,7 @@ def barrier_to(path: Path, user: ServerUser) -> Path | None:
     return None
 
 
-def place_for_data(data_dir: Path, user: ServerUser) -> tuple[Path, str | None]:
+def path_for_data(data_dir: Path, user: ServerUser) -> tuple[Path, str | None]:
     """Return where the user can have its data: the path itself, or what is now a link there leads to; and a remark.
 
     Raises:

@@ -20,11 +20,11 @@ def main(pyright: str, package: str, percent: str) -> int:
     command = [Path(pyright).absolute(), "--verifytypes", package, "--ignoreexternal", "--outputjson"]
     # Not from the root of the repository, which pyright would take for the package.
     with tempfile.TemporaryDirectory() as elsewhere:
-        told = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     try:
-        typed = json.loads(told.stdout)["typeCompleteness"]
+        typed = json.loads(result.stdout)["typeCompleteness"]
     except ValueError:
-        print(told.stdout, told.stderr, file=sys.stderr)
+        print(result.stdout, result.stderr, file=sys.stderr)
         return 1
     visible = [symbol for symbol in typed["symbols"] if symbol["isExported"]]
     for symbol in visible:

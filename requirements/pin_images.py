@@ -28,8 +28,8 @@ def digest_of(image: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        told = getattr(error, "stderr", None) or error
-        raise RuntimeError(f"{image}: {told}") from None
+        reason = getattr(error, "stderr", None) or error
+        raise RuntimeError(f"{image}: {reason}") from None
     if not _DIGEST.fullmatch(done.stdout.strip()):
         raise RuntimeError(f"{image}: docker told no digest: {done.stdout.strip()!r}")
     return done.stdout.strip()

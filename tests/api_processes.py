@@ -19,7 +19,7 @@ from .api_address import address_printed
 from .roles import settings_of
 
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 #: Longer than any test waits: a result that does not come is a failure there, and no 202.
 WAIT_SECONDS = 60.0
 _OWNERS = "select count(distinct worker_id), count(*) filter (where worker_id is null) from leases"
@@ -34,8 +34,8 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(part: Part, *arguments: str) -> "subprocess.Popen[str]":
-        patient = settings_of(part, settings).model_copy(update={"wait_timeout_seconds": WAIT_SECONDS})
-        values = patient.model_dump(exclude_none=True)
+        long_waiting = settings_of(part, settings).model_copy(update={"wait_timeout_seconds": WAIT_SECONDS})
+        values = long_waiting.model_dump(exclude_none=True)
         environment = {**os.environ, **{f"CREDITLANE_{name.upper()}": str(value) for name, value in values.items()}}
         processes.append(
             subprocess.Popen(
@@ -56,15 +56,15 @@ def serve_api(settings: Settings) -> Iterator[ServeApi]:
         url = address_printed(api.stdout.readline())
         with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
             shared = (workers, 0)
-            assert wait_until(lambda: connection.execute(_OWNERS).fetchone() == shared, seconds=PATIENCE_SECONDS)
-            assert wait_until(lambda: _is_ready(url), seconds=PATIENCE_SECONDS)
+            assert wait_until(lambda: connection.execute(_OWNERS).fetchone() == shared, seconds=DEADLINE_SECONDS)
+            assert wait_until(lambda: _is_ready(url), seconds=DEADLINE_SECONDS)
             return url, create_key(connection, settings.store, "test")
 
     yield serve
     for process in processes:
         process.terminate()
     for process in processes:
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=DEADLINE_SECONDS)
 
 
 def _is_ready(url: str) -> bool:

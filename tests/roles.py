@@ -78,7 +78,7 @@ def roles_on(url: str) -> Iterator[None]:
 def migrate_with_roles(url: str, partitions: int) -> None:
     """Make a ledger with roles, which tests may look into."""
     migrate(url, partitions=partitions, roles=setup_of(url))
-    let_tests_look(url)
+    let_tests_read(url)
 
 
 def setup_of(url: str) -> RoleSetup:
@@ -86,7 +86,7 @@ def setup_of(url: str) -> RoleSetup:
     return _roles[str(conninfo_to_dict(url)["user"])].setup
 
 
-def let_tests_look(url: str) -> None:
+def let_tests_read(url: str) -> None:
     """Let the role of the URL look into the sessions of the others and end them."""
     setup = setup_of(url)
     with psycopg.connect(url, autocommit=True) as connection:

@@ -51,8 +51,8 @@ class TcpLink:
         #: What the latest clients have sent first.
         self.greetings: deque[bytes] = deque(maxlen=GREETINGS_KEPT)
         # Bound and never listening: nobody else is given the port while the link refuses connections.
-        self._place = _bound()
-        self.port: int = self._place.getsockname()[1]
+        self._reserved = _bound()
+        self.port: int = self._reserved.getsockname()[1]
         self.reopen()
 
     def __enter__(self) -> Self:
@@ -146,7 +146,7 @@ class TcpLink:
         for connection in self._connections:
             connection.join()
         self._connections.clear()
-        self._place.close()
+        self._reserved.close()
 
     def _open(self) -> list["_Connection"]:
         with self._lock:

@@ -119,7 +119,7 @@ def test_a_silent_link_keeps_back_what_comes_when_it_is_healed(link: TcpLink) ->
             assert late.recv(100) == b"three"
 
 
-def test_an_end_is_told_only_when_a_silent_link_is_healed(link: TcpLink) -> None:
+def test_an_end_is_passed_on_only_when_a_silent_link_is_healed(link: TcpLink) -> None:
     with connected(link) as connection:
         echo(connection, b"one")
         link.silence()
@@ -188,7 +188,7 @@ def test_connections_that_have_sent_a_mark_fall_silent(server: Address) -> None:
         assert echo(other, b"two") == b"two"
 
 
-def test_a_link_leads_elsewhere_from_when_it_is_told(server: Address) -> None:
+def test_a_link_leads_elsewhere_from_when_it_is_redirected(server: Address) -> None:
     with TcpLink(NOBODY) as link:
         # Nobody is there: it ends, and nothing else happens.
         with connected(link) as connection:

@@ -22,7 +22,7 @@ WORKER = "creditlane.cli.worker_child"
 DEADLINE_SECONDS = 60.0
 
 
-class Place(NamedTuple):
+class StackDirectory(NamedTuple):
     """A directory in which a stack is run."""
 
     directory: Path
@@ -69,24 +69,24 @@ def sdk_directory(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def place(workspace: Path) -> Iterator[Place]:
+def stack_directory(workspace: Path) -> Iterator[StackDirectory]:
     """A directory for a stack; whatever a failing test leaves running there is stopped."""
     directory = workspace / f"up-{uuid.uuid4().hex[:8]}"
     directory.mkdir()
-    place = Place(directory)
-    yield place
-    if place.data_dir.exists():
-        EmbeddedRedis(place.data_dir / "redis").stop()
-        EmbeddedPostgres(place.data_dir / "postgres").stop(immediate=True)
+    stack_directory = StackDirectory(directory)
+    yield stack_directory
+    if stack_directory.data_dir.exists():
+        EmbeddedRedis(stack_directory.data_dir / "redis").stop()
+        EmbeddedPostgres(stack_directory.data_dir / "postgres").stop(immediate=True)
 
 
 @pytest.fixture
-def start_up(place: Place) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+def start_up(stack_directory: StackDirectory) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
     """Starts `creditlane up` and returns when it is ready; it is gone after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start() -> "subprocess.Popen[str]":
-        process = place.start("up")
+        process = stack_directory.start("up")
         started.append(process)
         read_until(process, "Ctrl-C stops all of it")
         return process

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Place
+    from conftest import StackDirectory
 
 ReadLines = Callable[["subprocess.Popen[str]", str], list[str]]
 
@@ -26,9 +26,9 @@ def usage(rows: int) -> str:
     return "\n".join(["customer_id,units,reference", *lines])
 
 
-def test_the_sample_runs_and_a_second_run_replays_it(place: "Place") -> None:
-    first = place.run("demo")
-    again = place.run("demo")
+def test_the_sample_runs_and_a_second_run_replays_it(stack_directory: "StackDirectory") -> None:
+    first = stack_directory.run("demo")
+    again = stack_directory.run("demo")
 
     assert (first.returncode, first.stderr) == (0, "")
     assert "2,000 applied" in first.stdout.splitlines()
@@ -38,17 +38,17 @@ def test_the_sample_runs_and_a_second_run_replays_it(place: "Place") -> None:
     assert again.returncode == 0
     assert "2,000 replayed, no balance changed" in again.stdout.splitlines()
     assert table(again.stdout) == table(first.stdout)
-    assert place.servers() == [None, None]
+    assert stack_directory.servers() == [None, None]
 
 
-def table(told: str) -> list[str]:
-    return [line for line in told.splitlines() if line.startswith("cust")]
+def table(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("cust")]
 
 
-def test_a_trace_is_dealt_out_over_the_accounts(place: "Place") -> None:
-    (place.directory / "trace.csv").write_text(trace(rows=300))
+def test_a_trace_is_dealt_out_over_the_accounts(stack_directory: "StackDirectory") -> None:
+    (stack_directory.directory / "trace.csv").write_text(trace(rows=300))
 
-    result = place.run("demo", "--input", "trace.csv", "--accounts", "4")
+    result = stack_directory.run("demo", "--input", "trace.csv", "--accounts", "4")
 
     assert result.returncode == 0
     assert "from the account of customer i modulo 4" in result.stdout
@@ -73,35 +73,39 @@ def expected_of_trace(rows: int, accounts: int) -> list[tuple[str, str, str]]:
         ("who,what\n", "line 1: the header must be"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_before_anything_starts(content: str, message: str, place: "Place") -> None:
-    (place.directory / "usage.csv").write_text(content)
+def test_a_file_that_cannot_be_read_is_named_before_anything_starts(
+    content: str, message: str, stack_directory: "StackDirectory"
+) -> None:
+    (stack_directory.directory / "usage.csv").write_text(content)
 
-    result = place.run("demo", "--input", "usage.csv")
+    result = stack_directory.run("demo", "--input", "usage.csv")
 
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-    assert not place.data_dir.exists()
+    assert not stack_directory.data_dir.exists()
 
 
-def test_a_file_that_is_not_there_is_a_usage_error(place: "Place") -> None:
-    result = place.run("demo", "--input", Path("nowhere.csv"))
+def test_a_file_that_is_not_there_is_a_usage_error(stack_directory: "StackDirectory") -> None:
+    result = stack_directory.run("demo", "--input", Path("nowhere.csv"))
 
     assert result.returncode == 2
     assert "nowhere.csv" in result.stderr
 
 
-def test_an_interrupted_run_stops_everything_and_can_be_repeated(place: "Place", read_lines: ReadLines) -> None:
-    (place.directory / "usage.csv").write_text(usage(rows=5_000))
-    demo = place.start("demo", "--input", "usage.csv")
+def test_an_interrupted_run_stops_everything_and_can_be_repeated(
+    stack_directory: "StackDirectory", read_lines: ReadLines
+) -> None:
+    (stack_directory.directory / "usage.csv").write_text(usage(rows=5_000))
+    demo = stack_directory.start("demo", "--input", "usage.csv")
     read_lines(demo, "worker processes take commands")
 
     demo.send_signal(signal.SIGINT)
-    told, _ = demo.communicate(timeout=60)
+    output, _ = demo.communicate(timeout=60)
 
     assert demo.returncode == 130
-    assert "Traceback" not in told
-    assert place.servers() == [None, None]
-    result = place.run("demo", "--input", "usage.csv")
+    assert "Traceback" not in output
+    assert stack_directory.servers() == [None, None]
+    result = stack_directory.run("demo", "--input", "usage.csv")
     assert result.returncode == 0
     assert "\n0 discrepancies\n" in result.stdout

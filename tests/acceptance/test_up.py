@@ -22,7 +22,7 @@ import redis
 from creditlane.local.processes import wait_until
 
 if TYPE_CHECKING:
-    from conftest import Place
+    from conftest import StackDirectory
 
 StartUp = Callable[[], "subprocess.Popen[str]"]
 ReadLines = Callable[["subprocess.Popen[str]", str], list[str]]
@@ -51,30 +51,30 @@ where datname = current_database() and pid <> pg_backend_pid()
 """
 
 
-def settings_of(place: "Place") -> dict[str, str]:
-    settings: dict[str, str] = json.loads(place.run("env", "--json").stdout)["settings"]
+def settings_of(stack_directory: "StackDirectory") -> dict[str, str]:
+    settings: dict[str, str] = json.loads(stack_directory.run("env", "--json").stdout)["settings"]
     return settings
 
 
-def use(place: "Place") -> str:
+def use(stack_directory: "StackDirectory") -> str:
     """Open an account and debit it as another process does that knows only what `env` prints."""
-    lines = place.run("env").stdout.split()
+    lines = stack_directory.run("env").stdout.split()
     command = ["/usr/bin/env", *lines, sys.executable, "-P", "-c", USE_IT]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_the_stack_works_and_is_gone_after_a_stop(
-    place: "Place", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
+    stack_directory: "StackDirectory", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
 ) -> None:
     up = start_up()
     workers = workers_of(up.pid)
 
-    assert use(place) == "7\n"
+    assert use(stack_directory) == "7\n"
     up.send_signal(signal.SIGTERM)
-    told, _ = up.communicate(timeout=60)
+    output, _ = up.communicate(timeout=60)
 
     assert up.returncode == 0
-    stopped = [line for line in told.splitlines() if "stopped" in line and not line.startswith("{")]
+    stopped = [line for line in output.splitlines() if "stopped" in line and not line.startswith("{")]
     assert stopped == [
         "The jobs have stopped",
         "The workers have stopped",
@@ -82,69 +82,71 @@ def test_the_stack_works_and_is_gone_after_a_stop(
         "Postgres has stopped",
         "All of it has stopped",
     ]
-    assert told.count('"event": "worker stopped"') == 2
-    assert told.count('"event": "jobs process stopped"') == 2
+    assert output.count('"event": "worker stopped"') == 2
+    assert output.count('"event": "jobs process stopped"') == 2
     assert are_gone(workers)
-    assert place.servers() == [None, None]
-    assert not (place.data_dir / "stack.json").exists()
-    assert place.run("env").returncode == 1
+    assert stack_directory.servers() == [None, None]
+    assert not (stack_directory.data_dir / "stack.json").exists()
+    assert stack_directory.run("env").returncode == 1
 
 
 def test_the_data_survives_a_stop_also_where_the_shell_still_has_its_settings(
-    place: "Place", start_up: StartUp, monkeypatch: pytest.MonkeyPatch
+    stack_directory: "StackDirectory", start_up: StartUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = start_up()
-    assert use(place) == "7\n"
-    for line in place.run("env").stdout.splitlines():
+    assert use(stack_directory) == "7\n"
+    for line in stack_directory.run("env").stdout.splitlines():
         monkeypatch.setenv(*line.split("=", 1))
     first.terminate()
     first.communicate(timeout=60)
 
     start_up()
 
-    assert use(place) == "7\n"
-    assert None not in place.servers()
+    assert use(stack_directory) == "7\n"
+    assert None not in stack_directory.servers()
 
 
-def test_a_server_of_the_environment_that_is_away_is_told_as_such(
-    place: "Place", monkeypatch: pytest.MonkeyPatch
+def test_a_server_of_the_environment_that_is_away_is_reported_as_such(
+    stack_directory: "StackDirectory", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CREDITLANE_DATABASE_URL", f"postgresql://creditlane@:5432/creditlane?host={place.directory}")
+    monkeypatch.setenv(
+        "CREDITLANE_DATABASE_URL", f"postgresql://creditlane@:5432/creditlane?host={stack_directory.directory}"
+    )
 
-    result = place.run("up")
+    result = stack_directory.run("up")
 
     assert result.returncode == 1
     assert "Postgres cannot be reached" in result.stderr
     assert "unset CREDITLANE_DATABASE_URL" in result.stderr
-    assert place.servers() == [None, None]
+    assert stack_directory.servers() == [None, None]
 
 
 def test_its_workers_end_when_it_is_killed_and_the_next_one_takes_the_servers_over(
-    place: "Place", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
+    stack_directory: "StackDirectory", start_up: StartUp, workers_of: WorkersOf, are_gone: AreGone
 ) -> None:
     killed = start_up()
-    workers, servers = workers_of(killed.pid), place.servers()
-    assert use(place) == "7\n"
+    workers, servers = workers_of(killed.pid), stack_directory.servers()
+    assert use(stack_directory) == "7\n"
 
     killed.kill()
     killed.wait()
 
     assert are_gone(workers)
-    assert place.run("env").returncode == 1
-    assert place.servers() == servers
+    assert stack_directory.run("env").returncode == 1
+    assert stack_directory.servers() == servers
     next_one = start_up()
-    assert place.servers() == servers
-    assert use(place) == "7\n"
+    assert stack_directory.servers() == servers
+    assert use(stack_directory) == "7\n"
     next_one.terminate()
     next_one.communicate(timeout=60)
-    assert place.servers() == [None, None]
+    assert stack_directory.servers() == [None, None]
 
 
 def test_whatever_of_it_is_killed_comes_back(
-    place: "Place", start_up: StartUp, workers_of: WorkersOf, read_lines: ReadLines
+    stack_directory: "StackDirectory", start_up: StartUp, workers_of: WorkersOf, read_lines: ReadLines
 ) -> None:
     up = start_up()
-    worker, redis_id = workers_of(up.pid)[0], place.servers()[1]
+    worker, redis_id = workers_of(up.pid)[0], stack_directory.servers()[1]
     assert redis_id is not None
 
     os.kill(worker, signal.SIGKILL)
@@ -154,16 +156,18 @@ def test_whatever_of_it_is_killed_comes_back(
 
     assert len(workers_of(up.pid)) == 2
     assert worker not in workers_of(up.pid)
-    assert use(place) == "7\n"
+    assert use(stack_directory) == "7\n"
 
 
-def test_each_part_connects_as_its_own_role(place: "Place", start_up: StartUp, workers_of: WorkersOf) -> None:
+def test_each_part_connects_as_its_own_role(
+    stack_directory: "StackDirectory", start_up: StartUp, workers_of: WorkersOf
+) -> None:
     """Given a stack of one's own, then no process of it owns the ledger, others are told the client's URL, and
     operators' commands have the owner's."""
     up = start_up()
     workers_of(up.pid)
-    settings = settings_of(place)
-    assert use(place) == "7\n"
+    settings = settings_of(stack_directory)
+    assert use(stack_directory) == "7\n"
 
     superuser = settings["CREDITLANE_DATABASE_URL"].replace("creditlane_client@", "postgres@")
     with psycopg.connect(superuser, autocommit=True) as connection:
@@ -192,7 +196,7 @@ def test_each_part_connects_as_its_own_role(place: "Place", start_up: StartUp, w
 
 
 def test_servers_that_are_given_are_used_and_left_alone(
-    place: "Place",
+    stack_directory: "StackDirectory",
     start_up: StartUp,
     empty_database_url: str,
     redis_url: str,
@@ -205,74 +209,78 @@ def test_servers_that_are_given_are_used_and_left_alone(
 
     up = start_up()
 
-    assert place.servers() == [None, None]
-    assert settings_of(place)["CREDITLANE_REDIS_URL"] == redis_url
-    assert use(place) == "7\n"
+    assert stack_directory.servers() == [None, None]
+    assert settings_of(stack_directory)["CREDITLANE_REDIS_URL"] == redis_url
+    assert use(stack_directory) == "7\n"
     up.terminate()
     up.communicate(timeout=60)
-    assert place.run("verify").stdout.splitlines()[-1] == "0 discrepancies"
+    assert stack_directory.run("verify").stdout.splitlines()[-1] == "0 discrepancies"
 
 
-def test_ctrl_c_in_a_terminal_stops_all_of_it(place: "Place", workers_of: WorkersOf, are_gone: AreGone) -> None:
+def test_ctrl_c_in_a_terminal_stops_all_of_it(
+    stack_directory: "StackDirectory", workers_of: WorkersOf, are_gone: AreGone
+) -> None:
     """Given a terminal, when Ctrl-C is pressed three times, then one orderly stop is all that happens."""
     terminal, inner = pty.openpty()
     up = subprocess.Popen(
         [sys.executable, "-P", "-c", IN_TERMINAL, "up"],
-        cwd=place.directory,
+        cwd=stack_directory.directory,
         stdin=inner,
         stdout=inner,
         stderr=inner,
         start_new_session=True,
     )
     os.close(inner)
-    told = read_terminal(terminal, until="partitions changed")
+    output = read_terminal(terminal, until="partitions changed")
     workers = workers_of(up.pid)
 
     os.write(terminal, b"\x03\x03\x03")
-    told += read_terminal(terminal)
+    output += read_terminal(terminal)
     os.close(terminal)
 
     assert up.wait(60) == 0
-    assert re.search(r"worker [12] \| ", told)
-    assert "Traceback" not in told
-    assert "All of it has stopped" in told
-    assert place.servers() == [None, None]
+    assert re.search(r"worker [12] \| ", output)
+    assert "Traceback" not in output
+    assert "All of it has stopped" in output
+    assert stack_directory.servers() == [None, None]
     assert are_gone(workers)
 
 
 def read_terminal(terminal: int, until: str | None = None, seconds: float = 60) -> str:
     """Return what the terminal shows, up to this text or the end."""
-    told, deadline = "", time.monotonic() + seconds
-    while until is None or until not in told:
-        assert select.select([terminal], [], [], deadline - time.monotonic())[0], told
+    output, deadline = "", time.monotonic() + seconds
+    while until is None or until not in output:
+        assert select.select([terminal], [], [], deadline - time.monotonic())[0], output
         try:
             data = os.read(terminal, 65_536)
         except OSError:  # Linux says so when the last process behind the terminal has gone
             data = b""
         if not data:
-            assert until is None, told
-            return told
-        told += data.decode(errors="replace")
-    return told
+            assert until is None, output
+            return output
+        output += data.decode(errors="replace")
+    return output
 
 
 @pytest.mark.parametrize("moment", ["Postgres runs", "The ledger is at"])
-def test_an_interrupted_start_leaves_nothing_behind(moment: str, place: "Place", read_lines: ReadLines) -> None:
-    up = place.start("up")
+def test_an_interrupted_start_leaves_nothing_behind(
+    moment: str, stack_directory: "StackDirectory", read_lines: ReadLines
+) -> None:
+    up = stack_directory.start("up")
     read_lines(up, moment)
 
     up.send_signal(signal.SIGINT)
-    told, _ = up.communicate(timeout=60)
+    output, _ = up.communicate(timeout=60)
 
     assert up.returncode == 0
-    assert "Traceback" not in told
-    assert place.servers() == [None, None]
+    assert "Traceback" not in output
+    assert stack_directory.servers() == [None, None]
 
 
-def test_a_directory_that_cannot_be_used_is_one_line(place: "Place") -> None:
-    Path(place.directory / "file").write_text("")
+def test_a_directory_that_cannot_be_used_is_one_line(stack_directory: "StackDirectory") -> None:
+    Path(stack_directory.directory / "file").write_text("")
 
-    result = place.run("up", "--data-dir", place.directory / "file")
+    result = stack_directory.run("up", "--data-dir", stack_directory.directory / "file")
 
     assert result.returncode == 1
     assert result.stderr.startswith("creditlane: ")

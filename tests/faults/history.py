@@ -115,8 +115,8 @@ class History:
         with redis.Redis.from_url(self._redis_url) as client:
             entries: list[Any] = client.xrange(self._keys.replies(producer_id))
         for _, fields in entries:
-            for news in decode_announcements(fields[ANNOUNCEMENT_FIELD]):
-                by_number[news.number].append(news)
+            for announcement in decode_announcements(fields[ANNOUNCEMENT_FIELD]):
+                by_number[announcement.number].append(announcement)
         return dict(by_number)
 
     def _check_announcements(self, producer: Producer, journal: dict[str, list[Effect]], dead: Collection[int]) -> None:
@@ -124,13 +124,13 @@ class History:
         announced = self.announcements(producer.id)
         assert announced.keys() == set(range(1, len(producer.accepted) + 1))
         for number, command in enumerate(producer.accepted, 1):
-            for news in announced[number]:
+            for announcement in announced[number]:
                 if number in dead:
-                    assert news.row is None
-                    assert news.refusal is not None
+                    assert announcement.row is None
+                    assert announcement.refusal is not None
                 else:
-                    assert news.refusal is None
-                    assert effect_of(news.row) == effects[command.idempotency_key]
+                    assert announcement.refusal is None
+                    assert effect_of(announcement.row) == effects[command.idempotency_key]
 
 
 def effect_of(row: JournalRow | None) -> Effect:

@@ -93,6 +93,6 @@ def test_each_debit_counts_once_and_every_answer_is_true(
         # Then every debit took 1, once, and each application was told its own history in order
         for application in applications:
             balances = [result.balance for result in application.results]
-            assert balances == [INITIAL_BALANCE - place for place in range(1, len(balances) + 1)]
+            assert balances == [INITIAL_BALANCE - number for number in range(1, len(balances) + 1)]
             assert client.balance(application.account_id) == balances[-1]
     assert verify(postgres.url).failed == []

@@ -78,8 +78,8 @@ def commands(settings: Settings, entry: pytest.FixtureRequest) -> list[Command]:
 
 def requests_of(commands: Iterable[Command], settings: Settings) -> list[LaneEntry]:
     return [
-        parse_entry(0, b"%d-0" % place, [COMMAND_FIELD, encode_command(command, settings.store)])
-        for place, command in enumerate(commands, 1)
+        parse_entry(0, b"%d-0" % number, [COMMAND_FIELD, encode_command(command, settings.store)])
+        for number, command in enumerate(commands, 1)
     ]
 
 

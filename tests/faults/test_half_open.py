@@ -127,7 +127,7 @@ def test_another_worker_has_the_lanes_of_one_that_does_not_get_on_and_gives_them
     assert [stuck.has_ended, other.has_ended] == [False, False]
 
 
-def test_a_worker_whose_connection_is_silent_stops_when_it_is_told(brief: Settings, start_worker: StartWorker) -> None:
+def test_a_worker_whose_connection_is_silent_stops_when_it_is_asked(brief: Settings, start_worker: StartWorker) -> None:
     history = History(brief)
     producer = Producer(brief)
     producer.open_accounts()

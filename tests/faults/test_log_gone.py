@@ -183,7 +183,7 @@ def opening() -> Any:
     return OpenAccount(customer_id="ann")
 
 
-def test_what_cannot_be_told_at_the_end_does_not_change_how_it_ends(
+def test_what_cannot_be_logged_at_the_end_does_not_change_how_it_ends(
     settings: Settings, start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:
     """Given settings that are wrong and a full disk, then each part ends with the code that says so."""

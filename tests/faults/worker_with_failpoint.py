@@ -49,19 +49,19 @@ class Failpoint:
             threading.Event().wait(LINGER_SECONDS)
 
 
-def tell_before(name: str, original: Callable[..., Any], listener: Failpoint) -> Callable[..., Any]:
-    def told(*arguments: Any) -> Any:
+def report_before(name: str, original: Callable[..., Any], listener: Failpoint) -> Callable[..., Any]:
+    def reported(*arguments: Any) -> Any:
         listener(name)
         return original(*arguments)
 
-    return told
+    return reported
 
 
 def main() -> None:
     action, step, nth = sys.argv[1:]
     listener = Failpoint(action, step, int(nth))
-    setattr(store.LedgerStore, "_write", tell_before("write", store.LedgerStore._write, listener))  # noqa: B010
-    setattr(store, "copy_text", tell_before("copy", copy_text, listener))  # noqa: B010
+    setattr(store.LedgerStore, "_write", report_before("write", store.LedgerStore._write, listener))  # noqa: B010
+    setattr(store, "copy_text", report_before("copy", copy_text, listener))  # noqa: B010
     run_worker(load_settings(), after_step=listener)
 
 

@@ -30,14 +30,14 @@ def main() -> None:
     later = get_customer_credits_account_balance.sync(account, client=client, at=datetime(2100, 1, 1, tzinfo=UTC))
     assert isinstance(now, BalanceBody)
     assert isinstance(later, BalanceBody)
-    told = {
+    values = {
         "balance": now.balance,
         "updated_at": milliseconds(now.updated_at),
         "now_as_of": milliseconds(now.as_of),
         "later": later.balance,
         "later_as_of": milliseconds(later.as_of),
     }
-    print(json.dumps(told))  # noqa: T201  # the test reads it
+    print(json.dumps(values))  # noqa: T201  # the test reads it
 
 
 def milliseconds(moment: object) -> int | None:

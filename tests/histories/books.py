@@ -13,7 +13,7 @@ from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.kinds import Kind
 
 from .orders import Anomaly
-from .records import Books, Row, Told
+from .records import Books, OutboxPosition, Row
 
 _ROWS = """
 select account_id, seq, kind, side, amount, balance_after, coalesce(overdraft_limit, 0), idempotency_key, rejection,
@@ -21,7 +21,7 @@ select account_id, seq, kind, side, amount, balance_after, coalesce(overdraft_li
        (extract(epoch from created_at) * 1000000)::bigint
 from journal order by account_id, seq
 """
-_TOLD = "select unnest(accounts), unnest(seqs), unnest(sequences) from outbox"
+_OUTBOX = "select unnest(accounts), unnest(seqs), unnest(sequences) from outbox"
 _DEAD = "select idempotency_key from dead_letters where idempotency_key is not null"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9000, 1, 1, tzinfo=UTC)
@@ -31,8 +31,11 @@ def read_books(database_url: str) -> Books:
     """Return everything that the ledger says."""
     with psycopg.connect(database_url) as connection:
         rows = [_row_of(record) for record in connection.execute(_ROWS)]
-        told = [Told(ACCOUNT_PREFIX + account.hex, seq, number) for account, seq, number in connection.execute(_TOLD)]
-        return Books(rows, told, {key for (key,) in connection.execute(_DEAD)})
+        published = [
+            OutboxPosition(ACCOUNT_PREFIX + account.hex, seq, number)
+            for account, seq, number in connection.execute(_OUTBOX)
+        ]
+        return Books(rows, published, {key for (key,) in connection.execute(_DEAD)})
 
 
 def _row_of(record: tuple[Any, ...]) -> Row:

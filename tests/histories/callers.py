@@ -20,7 +20,7 @@ from .records import COMMANDS, Outcome, Request
 #: Entries that are read at a time.
 ENTRIES = 5
 #: How long a response may take at all, in seconds: far more than it may, so that what takes too long is measured.
-PATIENCE_SECONDS = 120.0
+DEADLINE_SECONDS = 120.0
 #: Pause after a request that did not reach the API, in seconds.
 PAUSE_SECONDS = 0.2
 _PATH = "/v1/customer-credits"
@@ -157,7 +157,7 @@ class HttpCaller:
 
     def __init__(self, url: str, key: str, *, timeout: float) -> None:
         parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_SECONDS)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=DEADLINE_SECONDS)
         self._key = key
         self._timeout = timeout
 
@@ -171,8 +171,8 @@ class HttpCaller:
         if body is not None:
             headers["content-type"] = "application/json"
         try:
-            status, told, answer = self.exchange(method, path, headers, None if body is None else json.dumps(body))
-            return outcomes.of_response(request, status, told, json.loads(answer))
+            status, received, answer = self.exchange(method, path, headers, None if body is None else json.dumps(body))
+            return outcomes.of_response(request, status, received, json.loads(answer))
         except (OSError, http.client.HTTPException) as error:
             # The server or the way to it was lost: what became of the request is not known.
             self._connection.close()
@@ -191,9 +191,9 @@ class HttpCaller:
         lines = "".join(f"{json.dumps(_line_of(request))}\n" for request in commands)
         headers = {"x-api-key": self._key, "content-type": "application/x-ndjson"}
         try:
-            status, told, body = self.exchange("POST", f"{_PATH}/commands", headers, lines)
+            status, received, body = self.exchange("POST", f"{_PATH}/commands", headers, lines)
             if status != 200:
-                return outcomes.of_response({"op": "batch"}, status, told, json.loads(body))
+                return outcomes.of_response({"op": "batch"}, status, received, json.loads(body))
             return {"kind": "batch", "answers": [outcomes.of_line(json.loads(line)) for line in body.splitlines()]}
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()

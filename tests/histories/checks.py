@@ -48,7 +48,7 @@ def check(
     history = history_of(operations, books)
     found = [*check_keys(history), *check_rows(history)]
     reads = reads_by_account(history)
-    sequences = {(told.account, told.seq): told.sequence for told in books.told}
+    sequences = {(each.account, each.seq): each.sequence for each in books.published}
     for account, timeline in history.timelines.items():
         found += check_account(timeline, reads.get(account, []), history.timelines, sequences)
     found += check_reversals(books.rows, history.timelines, history.spans)
@@ -93,7 +93,7 @@ def check_answer(operation: Operation, row: Row | None, refused: list[Row], dead
     elif operation.kind == "accepted" and row is None and not refused and request.get("key") not in dead:
         yield Anomaly("accepted_and_lost", str(operation), "neither in the journal nor among the dead letters")
     elif operation.kind == "lost":
-        yield Anomaly("told_as_lost", str(operation), f"the key's row is {row}")
+        yield Anomaly("reported_as_lost", str(operation), f"the key's row is {row}")
 
 
 def check_decision_answer(operation: Operation, row: Row | None, content: list[Any]) -> Iterator[Anomaly]:
@@ -109,7 +109,7 @@ def check_decision_answer(operation: Operation, row: Row | None, content: list[A
     elif row is None:
         yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")
     elif not same:
-        yield Anomaly("mismatch_not_told", str(operation), f"the key belongs to {row}")
+        yield Anomaly("mismatch_not_reported", str(operation), f"the key belongs to {row}")
     else:
         yield from check_row_answered(operation, row)
 
@@ -154,11 +154,11 @@ def _public(code: str | None) -> str | None:
 def check_unavailable(operations: Sequence[Operation], row: Row | None, refused: list[Row]) -> Iterator[Anomaly]:
     """Check that what was said not to be accepted is not in the books, where no other attempt can have put it there."""
     sent = [operation for operation in operations if operation.sends]
-    told = [operation for operation in sent if operation.kind in {"unavailable", "refused"}]
-    if not told or len(told) < len(sent) or (row is None and not refused):
+    denied = [operation for operation in sent if operation.kind in {"unavailable", "refused"}]
+    if not denied or len(denied) < len(sent) or (row is None and not refused):
         return
     if row is None or content_of_row(row) in [content_of(operation.request) for operation in sent]:
-        yield Anomaly("unavailable_but_applied", str(told[0]), f"in the books: {row or refused[0]}")
+        yield Anomaly("unavailable_but_applied", str(denied[0]), f"in the books: {row or refused[0]}")
 
 
 def check_replays(operations: Sequence[Operation], row: Row | None) -> Iterator[Anomaly]:
@@ -173,7 +173,7 @@ def check_replays(operations: Sequence[Operation], row: Row | None) -> Iterator[
     first = min((answer.ended for answer in answers), default=NEVER)
     for answer in answers:
         if answer.began > first and answer.outcome.get("replayed") is False:
-            yield Anomaly("replay_not_told", str(answer), "this key had been answered before")
+            yield Anomaly("replay_not_reported", str(answer), "this key had been answered before")
 
 
 def check_rows(history: History) -> Iterator[Anomaly]:
@@ -182,21 +182,21 @@ def check_rows(history: History) -> Iterator[Anomaly]:
     for key, count in counts.items():
         if count > 1:
             yield Anomaly("two_effects", key, f"{count} rows have this key")
-    firsts = {row.place: row for row in history.books.rows if row.first is None}
+    firsts = {row.position: row for row in history.books.rows if row.first is None}
     moved: defaultdict[tuple[str, int], int] = defaultdict(int)
     for row in history.books.rows:
-        first = firsts.get(row.first or row.place)
+        first = firsts.get(row.first or row.position)
         if first is None:
             yield Anomaly("leg_without_first", str(row), f"no entry at {row.first}")
             continue
-        moved[first.place] += row.side * (row.amount or 0)
+        moved[first.position] += row.side * (row.amount or 0)
         if row.created_us != first.created_us:
             yield Anomaly("leg_at_other_moment", str(row), f"the first entry is at {first.created_us}")
         if row.first is None and not history.spans.attempts(row):
             yield Anomaly("nobody_asked", str(row), "no operation has this key and content")
-    for place, total in moved.items():
-        if firsts[place].kind == "post" and firsts[place].seq > 0 and total != 0:
-            yield Anomaly("legs_do_not_balance", str(firsts[place]), f"they sum up to {total}")
+    for position, total in moved.items():
+        if firsts[position].kind == "post" and firsts[position].seq > 0 and total != 0:
+            yield Anomaly("legs_do_not_balance", str(firsts[position]), f"they sum up to {total}")
 
 
 def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
@@ -215,8 +215,8 @@ def is_absence(operation: Operation, history: History) -> bool:
     row = history.by_key.get(operation.key)
     is_decided = row is not None and row.rejection == "account_not_found"
     is_looked_for = operation.op in {"credit", "debit", "freeze", "unfreeze", "close"} and "http" in operation.outcome
-    is_told = is_looked_for and not is_decided and operation.outcome.get("code") == "not_found"
-    return operation.kind == "absent" or is_told
+    is_refused = is_looked_for and not is_decided and operation.outcome.get("code") == "not_found"
+    return operation.kind == "absent" or is_refused
 
 
 def is_past(operation: Operation) -> bool:
@@ -274,22 +274,22 @@ def _check_read_sums(operations: Iterable[Operation], accounts: set[str], total:
 
 def check_sequences(books: Books) -> Iterator[Anomaly]:
     """Check that the news of each account are numbered without a gap, and that none of them is told twice."""
-    told: defaultdict[str, list[int]] = defaultdict(list)
-    for account, _, sequence in books.told:
-        told[account].append(sequence)
+    sequences: defaultdict[str, list[int]] = defaultdict(list)
+    for account, _, sequence in books.published:
+        sequences[account].append(sequence)
     rows = Counter(row.account for row in books.rows)
     for account, count in rows.items():
-        numbers = Counter(told[account])
+        numbers = Counter(sequences[account])
         twice = sorted(number for number, times in numbers.items() if times > 1)
         missing = sorted(set(range(1, count + 1)) - numbers.keys())
         if twice:
             yield Anomaly("sequence_twice", account, f"{twice} of {count}")
         if missing or max(numbers, default=0) > count:
             yield Anomaly("sequence_missing", account, f"{missing} of {count}, highest {max(numbers, default=0)}")
-    news = {(account, seq) for account, seq, _ in books.told}
+    published = {(account, seq) for account, seq, _ in books.published}
     for row in books.rows:
-        if row.place not in news:
-            yield Anomaly("row_not_told", str(row), "it is not in the outbox")
+        if row.position not in published:
+            yield Anomaly("row_not_published", str(row), "it is not in the outbox")
 
 
 def check_calls(operations: Iterable[Operation], margin_seconds: float) -> Iterator[Anomaly]:

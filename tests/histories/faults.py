@@ -229,7 +229,7 @@ class Episodes:
         self._choose = choose
         self._say = say
         self._left: list[str] = []
-        self.told: list[dict[str, Any]] = []
+        self.finished: list[dict[str, Any]] = []
         self.anomalies: list[Anomaly] = []
 
     def run_one(self) -> None:
@@ -246,7 +246,7 @@ class Episodes:
             lasted = happening.result()
         since = "since the beginning" if others_can else "after the end"
         self._say(f"{' + '.join(names)}, {lasted:.1f} s; all lanes flow {recovered:.1f} s {since}")
-        self.told.append({"faults": names, "lasted": lasted, "recovered": recovered, "since": since})
+        self.finished.append({"faults": names, "lasted": lasted, "recovered": recovered, "since": since})
         longest = self._longest_seconds + (START_SECONDS if "kill all of the workers" in names else 0.0)
         if recovered > longest:
             what = f"only after {recovered:.1f} s {since}, which should be {longest:g} s at most"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .records import Books, Operation, Outcome, Request, Row, Told
+from .records import Books, Operation, OutboxPosition, Outcome, Request, Row
 
 #: How long every operation takes, and how long passes between two of them, in nanoseconds.
 STEP = 1_000_000_000
@@ -17,7 +17,7 @@ class Maker:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.rows: list[Row] = []
-        self.told: list[Told] = []
+        self.published: list[OutboxPosition] = []
         self._now = STEP
 
     @property
@@ -48,7 +48,7 @@ class Maker:
         legs = [(payer, "debit", amount), (taker, "credit", amount)]
         entries = [{"account_id": account, "side": side, "amount": str(amount)} for account, side, _ in legs]
         first = self._enter(payer, "post", -1, amount, key, content={"reference": key, "entries": entries})
-        self._enter(taker, "post", 1, amount, "", first=first.place)
+        self._enter(taker, "post", 1, amount, "", first=first.position)
         self.add({"op": "post", "account": payer, "legs": legs, "reference": key, "key": key}, _applied(first))
 
     def change(self, op: str, account: str, key: str) -> None:
@@ -117,7 +117,9 @@ class Maker:
 
     def _keep(self, row: Row) -> Row:
         self.rows.append(row)
-        self.told.append(Told(row.account, row.seq, sum(other.account == row.account for other in self.rows)))
+        self.published.append(
+            OutboxPosition(row.account, row.seq, sum(other.account == row.account for other in self.rows))
+        )
         return row
 
 
@@ -158,4 +160,4 @@ def good_history() -> tuple[list[Operation], Books]:
     maker.post(a, b, 5, "third")
     maker.read(b)
     maker.change("close", OTHER, "close")
-    return maker.operations, Books(maker.rows, maker.told)
+    return maker.operations, Books(maker.rows, maker.published)

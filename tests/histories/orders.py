@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .records import NEVER, Operation, Row
 from .timelines import STATUS_AFTER, Span, Spans, Timeline
 
-Places = Mapping[tuple[str, int], int]
+Sequences = Mapping[tuple[str, int], int]
 
 #: The states in which a change is applied, or a command refused with this code.
 _ALLOWED = {
@@ -50,13 +50,13 @@ class Seen(NamedTuple):
 
 
 def check_account(
-    timeline: Timeline, reads: Iterable[Operation], timelines: Mapping[str, Timeline], places: Places
+    timeline: Timeline, reads: Iterable[Operation], timelines: Mapping[str, Timeline], sequences: Sequences
 ) -> Iterator[Anomaly]:
     """Check everything that happened on one account against the order of its rows."""
     yield from check_entries(timeline)
-    yield from check_acceptance(timeline, places)
+    yield from check_acceptance(timeline, sequences)
     yield from check_reads(timeline, reads)
-    yield from place_decisions(timeline, places)
+    yield from place_decisions(timeline, sequences)
     yield from check_obstacles(timeline, timelines)
 
 
@@ -79,11 +79,11 @@ def check_entries(timeline: Timeline) -> Iterator[Anomaly]:
             yield Anomaly("decision_missing", str(row), f"should be decision {-number}")
 
 
-def check_acceptance(timeline: Timeline, places: Places) -> Iterator[Anomaly]:
+def check_acceptance(timeline: Timeline, sequences: Sequences) -> Iterator[Anomaly]:
     """Check that what was accepted on the account's lane before another was sent was also decided before it."""
     own = [row for row in (*timeline.entries, *timeline.decisions) if row.first is None]
-    if all(row.place in places for row in own):
-        own.sort(key=lambda row: places[row.place])
+    if all(row.position in sequences for row in own):
+        own.sort(key=lambda row: sequences[row.position])
     else:
         own = [row for row in own if row.seq > 0]
     latest, latest_us = Span(), 0
@@ -114,8 +114,8 @@ def check_reads(timeline: Timeline, reads: Iterable[Operation]) -> Iterator[Anom
         if not positions and not item.what:
             continue
         if not positions:
-            told = timeline.balances[lowest : window.stop]
-            yield Anomaly("stale_or_unreal", item.what, f"positions {lowest} to {window.stop - 1}: {told[:8]}")
+            known = timeline.balances[lowest : window.stop]
+            yield Anomaly("stale_or_unreal", item.what, f"positions {lowest} to {window.stop - 1}: {known[:8]}")
             continue
         moments.append(item.ended)
         furthest.append(max(positions[0], furthest[-1] if furthest else 0))
@@ -144,7 +144,7 @@ def _seen_by_refusals(timeline: Timeline) -> Iterator[Seen]:
             yield Seen(span.began, span.known, row.balance, "")
 
 
-def place_decisions(timeline: Timeline, places: Places) -> Iterator[Anomaly]:
+def place_decisions(timeline: Timeline, sequences: Sequences) -> Iterator[Anomaly]:
     """Find for every decision, in their order, a position that its time, its balance and the account's state allow.
 
     Nothing moves while the account is frozen or closed, so two decisions on both sides of that have one position.
@@ -156,26 +156,28 @@ def place_decisions(timeline: Timeline, places: Places) -> Iterator[Anomaly]:
         window = timeline.window(span.began, span.known)
         real = [p for p in window if timeline.balances[p] == row.balance]
         if not real:
-            told = timeline.balances[window.start : window.stop][:8]
-            yield Anomaly("stale_decision", str(row), f"the account had one of {told} while it was decided")
+            known = timeline.balances[window.start : window.stop][:8]
+            yield Anomaly("stale_decision", str(row), f"the account had one of {known} while it was decided")
             feasible, status = list(window) or feasible, _status_after(row, status)
             continue
         states = {p: "active" if status == "absent" and opened_by_entry and p else status for p in real}
         right = [p for p in real if _is_right(row, states[p])]
         moves = status == "active" or (status == "absent" and opened_by_entry)
         placed = [p for p in right if (p >= feasible[0] if moves else p in feasible)]
-        told = [p for p in placed if places.get(row.place, p + number) == p + number]
-        timed = [p for p in told if _is_in_time(row, timeline.entries, p)]
+        numbered = [p for p in placed if sequences.get(row.position, p + number) == p + number]
+        timed = [p for p in numbered if _is_in_time(row, timeline.entries, p)]
         if not right:
             yield Anomaly("wrong_refusal", str(row), f"the account was {status}")
         elif not placed:
             yield Anomaly("decision_order", str(row), f"{status} at positions {feasible[:8]}, then at {right[:8]}")
-        elif not told:
-            yield Anomaly("sequence_of_decision", str(row), f"told as number {places[row.place]}, not at {placed[:8]}")
+        elif not numbered:
+            yield Anomaly(
+                "sequence_of_decision", str(row), f"published as number {sequences[row.position]}, not at {placed[:8]}"
+            )
         elif not timed:
-            around = [str(timeline.entries[n]) for n in (told[0] - 1, told[0]) if 0 <= n < timeline.end]
+            around = [str(timeline.entries[n]) for n in (numbered[0] - 1, numbered[0]) if 0 <= n < timeline.end]
             yield Anomaly("time_against_order", str(row), f"it stands between {around}")
-        feasible = timed or told or placed or right or real
+        feasible = timed or numbered or placed or right or real
         status = _status_after(row, "active" if status == "absent" and opened_by_entry and feasible[0] else status)
     if status in {"frozen", "closed"} and timeline.end not in feasible:
         yield Anomaly("moved_while_stopped", timeline.account, f"{status} at {feasible[:8]}, moved to {timeline.end}")
@@ -225,8 +227,8 @@ def _check_shortfall(row: Row, other: Timeline, span: Span) -> Iterator[Anomaly]
     offsets = {0, *accumulate(_moved_by(row, other.account))}
     possible = {other.balances[p] + other.limit + offset for p in window for offset in offsets}
     if available not in possible or needed <= available:
-        told = sorted(possible)[:8]
-        yield Anomaly("wrong_refusal", str(row), f"{other.account} had one of {told} available, {needed} needed")
+        known = sorted(possible)[:8]
+        yield Anomaly("wrong_refusal", str(row), f"{other.account} had one of {known} available, {needed} needed")
 
 
 def _moved_by(row: Row, account: str) -> Iterator[int]:
@@ -240,7 +242,7 @@ def check_reversals(rows: Sequence[Row], timelines: Mapping[str, Timeline], span
     legs: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row.seq > 0:
-            legs.setdefault(row.first or row.place, []).append(row)
+            legs.setdefault(row.first or row.position, []).append(row)
     for row in rows:
         if row.kind != "reverse" or row.rejection != "insufficient_balance":
             continue

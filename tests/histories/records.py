@@ -102,7 +102,7 @@ class Row:
     first: tuple[str, int] | None = None
 
     @property
-    def place(self) -> tuple[str, int]:
+    def position(self) -> tuple[str, int]:
         return self.account, self.seq
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ def content_of_row(row: Row) -> list[Any]:
     return [row.kind, row.account]
 
 
-class Told(NamedTuple):
+class OutboxPosition(NamedTuple):
     """What the outbox tells of one row: the place of the decision in its account's history."""
 
     account: str
@@ -140,20 +140,20 @@ class Books:
     """Everything that is in Postgres at the end."""
 
     rows: list[Row]
-    told: list[Told]
+    published: list[OutboxPosition]
     #: Keys of dead letters.
     dead: set[str] = field(default_factory=set)
 
     def write(self, path: Path) -> None:
         """Write them down, so that they can be judged again without Postgres."""
         rows = [asdict(row) for row in self.rows]
-        path.write_text(json.dumps({"rows": rows, "told": self.told, "dead": sorted(self.dead)}))
+        path.write_text(json.dumps({"rows": rows, "published": self.published, "dead": sorted(self.dead)}))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         found = json.loads(path.read_text())
         rows = [Row(**{**row, "first": row["first"] and tuple(row["first"])}) for row in found["rows"]]
-        return cls(rows, [Told(*told) for told in found["told"]], set(found["dead"]))
+        return cls(rows, [OutboxPosition(*each) for each in found["published"]], set(found["dead"]))
 
 
 class HistoryFile:

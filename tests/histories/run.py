@@ -110,7 +110,7 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
     """Make a history in the directory and judge it."""
     began = time.monotonic()
 
-    def tell(text: str) -> None:
+    def log(text: str) -> None:
         say(f"[{time.monotonic() - began:6.1f} s] {text}")
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
         Stack(directory, workers=options.workers, apis=options.apis, **options_of_stack) as stack,
         HistoryFile(directory / "controller.jsonl", "controller") as history,
     ):
-        tell("servers, workers and APIs are up")
+        log("servers, workers and APIs are up")
         plan = open_accounts(stack, options, history)
         plan.write(directory / "plan.json")
         start_clients(stack, options.sorts, directory)
@@ -128,15 +128,15 @@ def run(options: Options, directory: Path, say: Say = lambda _text: None) -> Rep
         )
         assert ready, "the client processes did not start"
         (directory / BEGIN).touch()
-        tell(f"{len(stack.clients)} client processes work")
-        faults, found = make_history(stack, options, plan, history, tell)
+        log(f"{len(stack.clients)} client processes work")
+        faults, found = make_history(stack, options, plan, history, log)
         stack.stop_clients()
-        tell("clients are stopped; waiting for the lanes")
+        log("clients are stopped; waiting for the lanes")
         found += settle(stack)
         ask_again(stack, directory, history, options)
         found += list(prove_books(stack.settings.require_database_url()))
         read_books(stack.settings.require_database_url()).write(directory / "books.json")
-    report = judge(options, directory, tell)
+    report = judge(options, directory, log)
     return Report(options, report.summary, faults, [*found, *report.anomalies])
 
 
@@ -202,7 +202,7 @@ def start_clients(stack: Stack, sorts: Iterable[str], directory: Path) -> None:
 
 
 def make_history(
-    stack: Stack, options: Options, plan: Plan, history: HistoryFile, tell: Say
+    stack: Stack, options: Options, plan: Plan, history: HistoryFile, log: Say
 ) -> tuple[list[dict[str, Any]], list[Anomaly]]:
     """Let the clients work for the time of the options, with faults if wanted; return those, and what went wrong."""
     deadline = time.monotonic() + options.seconds
@@ -210,13 +210,13 @@ def make_history(
     if not options.faults:
         while (left := deadline - time.monotonic()) > 0:
             took = probes.seconds_until_all_flow()
-            tell(f"a command through on every lane in {took:.2f} s")
+            log(f"a command through on every lane in {took:.2f} s")
             time.sleep(min(5.0, max(left, 0)))
         return [], ended_by_themselves(stack)
-    episodes = Episodes(stack, probes, random.Random(options.seed), tell, margin=options.margin)
+    episodes = Episodes(stack, probes, random.Random(options.seed), log, margin=options.margin)
     while time.monotonic() < deadline:
         episodes.run_one()
-    return episodes.told, [*episodes.anomalies, *ended_by_themselves(stack)]
+    return episodes.finished, [*episodes.anomalies, *ended_by_themselves(stack)]
 
 
 def one_account_a_lane(plan: Plan) -> list[str]:

@@ -33,7 +33,7 @@ from ..tcp_link import Address, Target, TcpLink, postgres_address, redis_address
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 24
 #: How long processes may take to start and to stop, in seconds; the machine may be busy.
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 _WORKER = ("-m", "creditlane.worker")
 _API = ("-c", "from creditlane.cli.main import main; main()", "api", "--port", "0")
 _OWNED = "select count(*) from leases where worker_id is null"
@@ -93,7 +93,7 @@ class Process:
         """Ask it to end, and tell whether it did in time; if not, it is killed."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
-        ended = wait_until(lambda: not self.is_running, seconds=PATIENCE_SECONDS)
+        ended = wait_until(lambda: not self.is_running, seconds=DEADLINE_SECONDS)
         self.kill()
         return ended
 
@@ -193,7 +193,7 @@ class Stack:
         for api in self.apis:
             self.start_api(api, self._environment_of(api, "api"))
             self._api_links.append(self._link(partial(self._api_address, api.name)))
-        assert wait_until(self._is_ready, seconds=PATIENCE_SECONDS), "workers and APIs did not start"
+        assert wait_until(self._is_ready, seconds=DEADLINE_SECONDS), "workers and APIs did not start"
 
     def _is_ready(self) -> bool:
         with psycopg.connect(self.database_url) as connection:

@@ -7,7 +7,7 @@ import pytest
 
 from .checks import check
 from .good_history import CLOSED_SET, OTHER, STEP, good_history
-from .records import NEVER, Books, Operation, Row, Told
+from .records import NEVER, Books, Operation, OutboxPosition, Row
 
 A, B = CLOSED_SET
 Damage = Callable[[list[Operation], Books], None]
@@ -137,9 +137,11 @@ def move_while_frozen(operations: list[Operation], books: Books) -> None:
     change_row(books, "unfreeze", balance=moved.balance, created_us=moved.created_us)
 
 
-def tell_a_decision_at_another_place(_operations: list[Operation], books: Books) -> None:
-    places = {(A, -1): 3, (A, 3): 4}
-    books.told[:] = [Told(a, seq, places.get((a, seq), sequence)) for a, seq, sequence in books.told]
+def publish_a_decision_at_another_sequence(_operations: list[Operation], books: Books) -> None:
+    sequences = {(A, -1): 3, (A, 3): 4}
+    books.published[:] = [
+        OutboxPosition(a, seq, sequences.get((a, seq), sequence)) for a, seq, sequence in books.published
+    ]
 
 
 def give_a_later_decision_an_earlier_time(_operations: list[Operation], books: Books) -> None:
@@ -172,12 +174,12 @@ def read_a_moment_that_changed(operations: list[Operation], books: Books) -> Non
 
 
 def miss_a_sequence(_operations: list[Operation], books: Books) -> None:
-    books.told.remove(next(told for told in books.told if told.account == B and told.seq == 2))
+    books.published.remove(next(each for each in books.published if each.account == B and each.seq == 2))
 
 
-def tell_a_sequence_twice(_operations: list[Operation], books: Books) -> None:
-    number = next(number for number, told in enumerate(books.told) if told.account == B and told.sequence == 2)
-    books.told[number] = books.told[number]._replace(sequence=1)
+def publish_a_sequence_twice(_operations: list[Operation], books: Books) -> None:
+    number = next(number for number, each in enumerate(books.published) if each.account == B and each.sequence == 2)
+    books.published[number] = books.published[number]._replace(sequence=1)
 
 
 def apply_what_was_said_not_to_be_accepted(operations: list[Operation], _books: Books) -> None:
@@ -216,7 +218,7 @@ DAMAGES: dict[Damage, str] = {
     double_an_entry: "two_effects",
     answer_a_wrong_balance: "answer_differs",
     answer_a_repeat_otherwise: "answer_differs",
-    hide_that_it_is_a_repeat: "replay_not_told",
+    hide_that_it_is_a_repeat: "replay_not_reported",
     turn_an_acknowledgement_into_a_refusal: "answer_differs",
     turn_a_refusal_into_an_acknowledgement: "answer_differs",
     read_what_was_before: "stale_or_unreal",
@@ -230,7 +232,7 @@ DAMAGES: dict[Damage, str] = {
     swap_the_order_of_two_entries: "order",
     swap_what_was_accepted: "acceptance_order",
     move_while_frozen: "decision_order",
-    tell_a_decision_at_another_place: "sequence_of_decision",
+    publish_a_decision_at_another_sequence: "sequence_of_decision",
     give_a_later_decision_an_earlier_time: "time_against_order",
     give_a_later_entry_an_earlier_time: "time_goes_back",
     write_the_legs_at_two_moments: "leg_at_other_moment",
@@ -238,14 +240,14 @@ DAMAGES: dict[Damage, str] = {
     read_one_leg_as_of_a_moment: "sum_at_moment",
     read_a_moment_that_changed: "moment_changed",
     miss_a_sequence: "sequence_missing",
-    tell_a_sequence_twice: "sequence_twice",
+    publish_a_sequence_twice: "sequence_twice",
     apply_what_was_said_not_to_be_accepted: "unavailable_but_applied",
     apply_what_nobody_asked_for: "nobody_asked",
     mistake_a_repeat_for_a_collision: "wrong_mismatch",
-    take_a_collision_for_a_repeat: "mismatch_not_told",
+    take_a_collision_for_a_repeat: "mismatch_not_reported",
     end_too_late: "late",
     fail_in_no_documented_way: "undocumented",
-    call_what_is_there_lost: "told_as_lost",
+    call_what_is_there_lost: "reported_as_lost",
 }
 
 

@@ -31,7 +31,7 @@ class Spans:
     """The span of each row of the journal."""
 
     def __init__(self, operations: Iterable[Operation], rows: Iterable[Row]) -> None:
-        self._first = {row.place: row for row in rows if row.first is None}
+        self._first = {row.position: row for row in rows if row.first is None}
         self._by_content: defaultdict[tuple[str, str], list[Operation]] = defaultdict(list)
         for operation in operations:
             if operation.sends or operation.op == "wait":
@@ -42,9 +42,9 @@ class Spans:
     def of(self, row: Row) -> Span:
         """Return the span of the row's command."""
         first = row if row.first is None else self._first.get(row.first, row)
-        span = self._known.get(first.place)
+        span = self._known.get(first.position)
         if span is None:
-            span = self._known[first.place] = self._span(first)
+            span = self._known[first.position] = self._span(first)
         return span
 
     def attempts(self, row: Row) -> list[Operation]:
@@ -58,16 +58,16 @@ class Spans:
     def _span(self, row: Row) -> Span:
         attempts = self.attempts(row)
         # Attempts to reverse share one key here: which of them was refused by this very row is not known.
-        told = [] if row.kind == "reverse" and row.rejection else [a for a in attempts if _tells(a, row)]
-        answered = [a.ended for a in told]
-        accepted = [a.ended for a in attempts if a.sends and (a.kind == "accepted" or a in told)]
+        decided = [] if row.kind == "reverse" and row.rejection else [a for a in attempts if _is_answer_of(a, row)]
+        answered = [a.ended for a in decided]
+        accepted = [a.ended for a in attempts if a.sends and (a.kind == "accepted" or a in decided)]
         if row.kind == "reverse":
             accepted = []
         began = [a.began for a in attempts if a.sends]
         return Span(min(began, default=0), min(accepted, default=NEVER), min(answered, default=NEVER))
 
 
-def _tells(operation: Operation, row: Row) -> bool:
+def _is_answer_of(operation: Operation, row: Row) -> bool:
     """Tell whether the operation was answered with this row. The API refuses by itself what it finds no account for."""
     return (
         operation.kind == ("rejected" if row.rejection else "applied")

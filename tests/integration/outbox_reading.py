@@ -14,7 +14,7 @@ class OutboxRow(NamedTuple):
 
     store: str
     #: Account id, seq and sequence of each journal row that it points to.
-    places: list[tuple[str, int, int]]
+    positions: list[tuple[str, int, int]]
     callbacks: list[dict[str, Any]] | None
 
 
@@ -55,13 +55,13 @@ def read_outbox(database_url: str) -> list[OutboxRow]:
     return [
         OutboxRow(
             store,
-            [(f"cca_{account.hex}", *place) for account, *place in zip(accounts, seqs, sequences, strict=True)],  # type: ignore[misc]
+            [(f"cca_{account.hex}", *position) for account, *position in zip(accounts, seqs, sequences, strict=True)],  # type: ignore[misc]
             callbacks,
         )
         for store, accounts, seqs, sequences, callbacks in records
     ]
 
 
-def places_told(database_url: str) -> list[tuple[str, int, int]]:
+def published_positions(database_url: str) -> list[tuple[str, int, int]]:
     """Return the places of all news, in order."""
-    return [place for row in read_outbox(database_url) for place in row.places]
+    return [position for row in read_outbox(database_url) for position in row.positions]

@@ -49,10 +49,14 @@ def batch_of(numbers: range, content: str | None = None) -> tuple[Batch, list[Ou
 
 def numbers_announced(connection: redis.Redis, keys: Keys) -> list[int]:
     entries = connection.xrange(keys.replies(PRODUCER))
-    return [news.number for _, fields in entries for news in decode_announcements(fields[ANNOUNCEMENT_FIELD])]
+    return [
+        announcement.number
+        for _, fields in entries
+        for announcement in decode_announcements(fields[ANNOUNCEMENT_FIELD])
+    ]
 
 
-def test_what_is_announced_and_what_is_kept_tell_their_version(connection: redis.Redis, keys: Keys) -> None:
+def test_what_is_announced_and_what_is_kept_say_their_version(connection: redis.Redis, keys: Keys) -> None:
     """Given a producer of release 0.1.0, and one that polls, then both read what a worker of this one announces."""
     batch, outcomes = batch_of(range(1, 3))
     Announcer(connection, keys, result_ttl_seconds=60, keep_all_results=True).announce(batch, outcomes)
@@ -102,7 +106,7 @@ def test_a_producer_that_reads_nothing_costs_redis_no_more_for_long_results(
     assert numbers_announced(connection, keys)[-1] == 60
 
 
-def test_who_delivers_news_is_woken_once_there_are_some(connection: redis.Redis, keys: Keys) -> None:
+def test_who_delivers_is_woken_once_there_are_outbox_rows(connection: redis.Redis, keys: Keys) -> None:
     announcer = Announcer(connection, keys, result_ttl_seconds=60)
     announcer.announce(*batch_of(range(1, 2)))
     assert connection.exists(keys.wake_deliveries) == 0
@@ -133,7 +137,7 @@ def test_what_redis_refuses_otherwise_is_announced_again(connection: redis.Redis
         announcer.announce(*batch_of(range(1, 2)))
 
 
-def test_what_redis_has_no_memory_for_is_told(connection: redis.Redis, keys: Keys) -> None:
+def test_what_redis_has_no_memory_for_is_reported(connection: redis.Redis, keys: Keys) -> None:
     """Given a Redis that is full, then the caller learns of it and frees memory, rather than to try for ever."""
     refusal = redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
     announcer = Announcer(connection, keys, result_ttl_seconds=60)

@@ -63,7 +63,7 @@ class Lane:
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
-            return self._await_news()
+            return self._await_announcements()
         finally:
             worker.stop()
             thread.join()
@@ -88,16 +88,16 @@ class Lane:
         self._redis.close()
         self._postgres.close()
 
-    def _await_news(self) -> dict[int, Announcement]:
-        news: dict[int, Announcement] = {}
+    def _await_announcements(self) -> dict[int, Announcement]:
+        announced: dict[int, Announcement] = {}
         last = b"0"
-        while len(news) < self._sent:
+        while len(announced) < self._sent:
             read: Any = self._redis.xread({self._keys.replies(self.producer_id): last}, block=DEADLINE_MS)
-            assert read, f"only {sorted(news)} of {self._sent} were announced"
+            assert read, f"only {sorted(announced)} of {self._sent} were announced"
             for _, fields in read[0][1]:
-                news.update((item.number, item) for item in decode_announcements(fields[ANNOUNCEMENT_FIELD]))
+                announced.update((item.number, item) for item in decode_announcements(fields[ANNOUNCEMENT_FIELD]))
             last = read[0][1][-1][0]
-        return news
+        return announced
 
 
 @pytest.fixture
@@ -162,18 +162,18 @@ def test_what_is_no_command_is_kept_with_its_reason_and_the_lane_goes_on(lane: L
     bad = lane.put(fields)
     lane.put_credit("after")
 
-    news = lane.hear()
+    announced = lane.hear()
 
     letter_code, letter_reason, payload, partition, _ = lane.letters()[0]
     assert len(lane.letters()) == 1
     assert (letter_code, partition) == (code, PARTITION)
     assert reason in letter_reason
     assert payload == fields[b"c"] if b"c" in fields else changed() in payload
-    refusal = news[bad].refusal
+    refusal = announced[bad].refusal
     assert refusal is not None
     assert (refusal.code, refusal.message) == ("dead_lettered", letter_reason)
     assert lane.applied() == ["before", "after"]
-    assert [news[number].replayed for number in (1, 3)] == [False, False]
+    assert [announced[number].replayed for number in (1, 3)] == [False, False]
     assert lane.left() == 0
 
 
@@ -184,14 +184,14 @@ def test_everything_that_is_no_command_at_once(lane: Lane) -> None:
         lane.put_credit(f"good {number}")
         lane.put(fields)
 
-    news = lane.hear()
+    announced = lane.hear()
 
     for name, letter, (fields, code, reason) in zip(BAD, lane.letters(), BAD.values(), strict=True):
         assert (letter[0], letter[3]) == (code, PARTITION), name
         assert reason in letter[1], name
         assert letter[2] == fields[b"c"] if b"c" in fields else changed() in letter[2], name
     assert lane.applied() == [f"good {number}" for number in range(len(BAD))]
-    assert [item.replayed for item in news.values()] == [False] * 2 * len(BAD)
+    assert [item.replayed for item in announced.values()] == [False] * 2 * len(BAD)
     assert lane.left() == 0
 
 

@@ -21,7 +21,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def callbacks_of(settings: Settings) -> list[dict[str, Any]]:
-    return [told for row in read_outbox(settings.require_database_url()) for told in row.callbacks or ()]
+    return [callback for row in read_outbox(settings.require_database_url()) for callback in row.callbacks or ()]
 
 
 @pytest.mark.usefixtures("running_worker")
@@ -40,9 +40,9 @@ def test_every_way_to_send_a_command_takes_a_callback(client: Client, settings: 
     tickets = client.enqueue_many([Credit(account_id=ann.id, amount=1, idempotency_key="many", **moved)])  # type: ignore[arg-type]
     assert [result.status for result in client.wait_many(tickets)] == ["applied"]
 
-    told = callbacks_of(settings)
+    callbacks = callbacks_of(settings)
 
-    assert [(each["idempotency_key"], each["seq"], each["sequence"]) for each in told] == [
+    assert [(each["idempotency_key"], each["seq"], each["sequence"]) for each in callbacks] == [
         ("open", 1, 1),
         ("credit", 2, 2),
         ("debit", 3, 3),
@@ -50,8 +50,8 @@ def test_every_way_to_send_a_command_takes_a_callback(client: Client, settings: 
         ("queued", 5, 5),
         ("many", 6, 6),
     ]
-    assert [each["url"] for each in told] == [f"{URL}/open"] + [URL] * 5
-    assert all(each["account_id"] == ann.id and each["refusal"] is None for each in told)
+    assert [each["url"] for each in callbacks] == [f"{URL}/open"] + [URL] * 5
+    assert all(each["account_id"] == ann.id and each["refusal"] is None for each in callbacks)
 
 
 @pytest.mark.usefixtures("running_worker")
@@ -80,7 +80,7 @@ def test_a_bad_callback_is_refused_before_anything_is_sent(client: Client) -> No
     assert refusal.value.field == "callback_url"
 
 
-def test_a_worker_wakes_who_delivers_when_there_are_news_and_not_before(
+def test_a_worker_wakes_who_delivers_when_there_are_outbox_rows_and_not_before(
     settings: Settings, redis_url: str, start_worker: Callable[[], Any]
 ) -> None:
     key = Keys(settings.redis_prefix).wake_deliveries

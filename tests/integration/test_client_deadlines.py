@@ -28,7 +28,7 @@ ACCOUNT = "cca_" + "0" * 31 + "1"
 #: The timeout of the calls here, in seconds.
 TIMEOUT_SECONDS = 1.0
 #: How long such a call may take on a busy machine, in seconds; a deadline of its own at Redis would be five and more.
-PATIENCE_SECONDS = 3.0
+DEADLINE_SECONDS = 3.0
 #: How often a call is tried whose end a slow machine can change.
 TRIES = 4
 MakeClient = Callable[[Settings], Client]
@@ -61,7 +61,7 @@ def warm(client: Client, prefix: str = "warm") -> list[Ticket]:
 
 
 @pytest.fixture
-def impatient(settings: Settings) -> Settings:
+def short_waiting(settings: Settings) -> Settings:
     return settings.model_copy(update={"wait_timeout_seconds": TIMEOUT_SECONDS})
 
 
@@ -77,15 +77,15 @@ def link(server: EmbeddedRedis) -> Iterator[TcpLink]:
 
 
 @pytest.fixture
-def far(impatient: Settings, link: TcpLink, server: EmbeddedRedis) -> Settings:
+def far(short_waiting: Settings, link: TcpLink, server: EmbeddedRedis) -> Settings:
     """Settings that reach the Redis over the link, for calls that may take a second attempt."""
-    return impatient.model_copy(update={"redis_url": link.redis_url(server.url), "wait_timeout_seconds": 6.0})
+    return short_waiting.model_copy(update={"redis_url": link.redis_url(server.url), "wait_timeout_seconds": 6.0})
 
 
 def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
-    make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
+    make_client: MakeClient, short_waiting: Settings, server: EmbeddedRedis
 ) -> None:
-    client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    client = make_client(short_waiting.model_copy(update={"redis_url": server.url}))
     with redis.Redis.from_url(server.url) as connection:
         # So that no connection is free again before each call has its own.
         connection.client_pause(500)
@@ -108,7 +108,7 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
             lambda: list(client.wait_many([ticket], timeout=TIMEOUT_SECONDS)),
         )
         read = together(lambda: client.result(ticket), lambda: client.pending(ACCOUNT))
-        _, close_seconds = outcome_of(make_client(impatient.model_copy(update={"redis_url": server.url})).close)
+        _, close_seconds = outcome_of(make_client(short_waiting.model_copy(update={"redis_url": server.url})).close)
     finally:
         os.kill(server.pid, signal.SIGCONT)
 
@@ -116,14 +116,14 @@ def test_every_call_ends_by_its_deadline_while_redis_is_stopped(
     assert [(type(error), error.ticket) for error, _seconds in sent] == [(OutcomeUnknown, None)] * len(sent)
     assert [type(error) for error, _seconds in asked] == [OutcomeUnknown] * len(asked)
     assert [type(error) for error, _seconds in read] == [Unavailable] * len(read)
-    assert max(close_seconds, *(seconds for _, seconds in sent + asked + read)) < PATIENCE_SECONDS
+    assert max(close_seconds, *(seconds for _, seconds in sent + asked + read)) < DEADLINE_SECONDS
     assert client.result(ticket).status == "queued"
 
 
 def test_closing_does_not_wait_for_a_redis_that_is_stopped(
-    make_client: MakeClient, impatient: Settings, server: EmbeddedRedis
+    make_client: MakeClient, short_waiting: Settings, server: EmbeddedRedis
 ) -> None:
-    client = make_client(impatient.model_copy(update={"redis_url": server.url}))
+    client = make_client(short_waiting.model_copy(update={"redis_url": server.url}))
     # The listener is at work, and its read lasts.
     outcome_of(lambda: client.wait(client.enqueue(debit("k")), timeout=0.1))
     assert server.pid is not None
@@ -134,19 +134,21 @@ def test_closing_does_not_wait_for_a_redis_that_is_stopped(
     finally:
         os.kill(server.pid, signal.SIGCONT)
 
-    assert seconds < PATIENCE_SECONDS + 1
+    assert seconds < DEADLINE_SECONDS + 1
 
 
-def test_what_was_never_sent_is_unavailable_by_the_deadline(make_client: MakeClient, impatient: Settings) -> None:
+def test_what_was_never_sent_is_unavailable_by_the_deadline(make_client: MakeClient, short_waiting: Settings) -> None:
     # A server that takes connections, as the kernel does for a process that is stopped, and never says a word
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        client = make_client(impatient.model_copy(update={"redis_url": f"redis://127.0.0.1:{mute.getsockname()[1]}/0"}))
+        client = make_client(
+            short_waiting.model_copy(update={"redis_url": f"redis://127.0.0.1:{mute.getsockname()[1]}/0"})
+        )
         error, seconds = outcome_of(
             lambda: client.debit(ACCOUNT, 1, reference="r", idempotency_key="d", timeout=TIMEOUT_SECONDS)
         )
 
     assert isinstance(error, Unavailable)
-    assert seconds < PATIENCE_SECONDS
+    assert seconds < DEADLINE_SECONDS
 
 
 class DrippingRedis:
@@ -203,7 +205,7 @@ def test_a_redis_that_answers_byte_by_byte_is_waited_for_until_the_deadline(answ
         dripping.close()
 
     assert isinstance(error, Unavailable)
-    assert seconds < PATIENCE_SECONDS
+    assert seconds < DEADLINE_SECONDS
 
 
 def test_connections_that_fell_silent_leave_time_for_fresh_ones(
@@ -263,19 +265,19 @@ def test_a_full_redis_refuses_and_is_used_again_when_there_is_room(
 
 
 def test_options_in_a_url_that_are_for_a_pool_of_the_library_change_nothing(
-    make_client: MakeClient, impatient: Settings
+    make_client: MakeClient, short_waiting: Settings
 ) -> None:
-    url = f"{impatient.redis_url}{'&' if '?' in str(impatient.redis_url) else '?'}timeout=5&max_connections=7"
-    client = make_client(impatient.model_copy(update={"redis_url": url}))
+    url = f"{short_waiting.redis_url}{'&' if '?' in str(short_waiting.redis_url) else '?'}timeout=5&max_connections=7"
+    client = make_client(short_waiting.model_copy(update={"redis_url": url}))
 
     assert client.result(client.enqueue(debit("k"))).status == "queued"
 
 
 @pytest.mark.parametrize("option", ["hunter2=1", "ssl_cert_reqs=hunter2", "socket_timeout=hunter2"])
-def test_an_option_in_a_url_that_there_is_not_is_told_as_a_wrong_setting(
-    make_client: MakeClient, impatient: Settings, option: str
+def test_an_option_in_a_url_that_there_is_not_is_reported_as_a_wrong_setting(
+    make_client: MakeClient, short_waiting: Settings, option: str
 ) -> None:
-    client = make_client(impatient.model_copy(update={"redis_url": f"rediss://localhost:1/0?{option}"}))
+    client = make_client(short_waiting.model_copy(update={"redis_url": f"rediss://localhost:1/0?{option}"}))
 
     with pytest.raises(ConfigurationError, match="CREDITLANE_REDIS_URL") as caught:
         client.enqueue(debit("k"))
@@ -332,12 +334,12 @@ class FaltererRedis:
     ids=["full", "replica", "replica before version 7", "loading", "lane full"],
 )
 def test_a_refusal_says_that_nothing_was_accepted_only_if_no_attempt_before_went_unanswered(
-    make_client: MakeClient, impatient: Settings, answer: bytes, refusal: str, silent: int
+    make_client: MakeClient, short_waiting: Settings, answer: bytes, refusal: str, silent: int
 ) -> None:
     def ask() -> tuple[str, float]:
         falterer = FaltererRedis(answer, silent=silent)
         try:
-            client = make_client(impatient.model_copy(update={"redis_url": falterer.url}))
+            client = make_client(short_waiting.model_copy(update={"redis_url": falterer.url}))
             error, seconds = outcome_of(lambda: client.enqueue(debit("k")))
             client.close()
         finally:
@@ -351,4 +353,4 @@ def test_a_refusal_says_that_nothing_was_accepted_only_if_no_attempt_before_went
         outcomes.append(ask())
 
     assert outcomes[-1][0] == expected
-    assert outcomes[-1][1] < PATIENCE_SECONDS
+    assert outcomes[-1][1] < DEADLINE_SECONDS

@@ -266,7 +266,7 @@ def test_the_plainest_loop_over_results_that_have_gone_by_does_not_wait_for_each
     assert again == results
 
 
-def test_a_repeat_is_told_as_one_also_where_its_announcement_is_gone(client: Client, settings: Settings) -> None:
+def test_a_repeat_is_reported_as_one_also_where_its_announcement_is_gone(client: Client, settings: Settings) -> None:
     account = client.open_account(customer_id="c", initial_balance=10)
     command = Debit(account_id=account.id, amount=1, reference="r", idempotency_key="key_1")
     first, second = client.enqueue(command), client.enqueue(command)

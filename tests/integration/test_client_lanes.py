@@ -104,7 +104,7 @@ def test_a_bulk_keeps_the_order_of_every_account_over_many_chunks(
         assert b"k" not in fields
 
 
-def test_a_bulk_is_sent_whether_or_not_its_tickets_are_looked_at(
+def test_a_bulk_is_sent_whether_or_not_its_tickets_are_read(
     client: Client, settings: Settings, lanes: "redis.Redis"
 ) -> None:
     client.enqueue_many((debit(number) for number in range(20)), keep_results=True)
@@ -248,7 +248,7 @@ def test_pending_counts_the_accounts_own_commands_only(
     assert other.pending(ACCOUNTS[0]) == 1
 
 
-def test_the_number_of_partitions_is_taken_from_postgres_and_told_to_redis(
+def test_the_number_of_partitions_is_taken_from_postgres_and_written_to_redis(
     make_client: MakeClient, settings: Settings, lanes: "redis.Redis"
 ) -> None:
     client = make_client(settings.model_copy(update={"partitions": None}))

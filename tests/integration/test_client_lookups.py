@@ -271,7 +271,7 @@ def test_another_stores_accounts_and_transactions_are_not_found(
 
 
 @pytest.mark.conformance
-def test_a_balance_is_told_of_every_moment(client: Client, books: DirectStore) -> None:
+def test_a_balance_is_read_as_of_every_moment(client: Client, books: DirectStore) -> None:
     """Given a credit, then the balance at its moment has it, the one a millisecond before has not, and both stay."""
     credit = Credit(account_id=account_id(1), amount=1, reference="r", idempotency_key="credit")
     applied(books, opening(1), credit)

@@ -88,7 +88,7 @@ def test_a_transaction_is_reversed_by_whichever_of_its_accounts(client: Client) 
     assert [entry.reversal_of for entry in client.entries(bob.id)] == [done.transaction_id, None]
 
 
-def test_metadata_is_kept_with_an_account_and_tells_requests_apart(client: Client) -> None:
+def test_metadata_is_kept_with_an_account_and_is_part_of_the_request(client: Client) -> None:
     account = client.open_account(customer_id="ann", initial_balance=100, metadata=METADATA)
 
     client.debit(account.id, 1, reference="r", idempotency_key="k", metadata=METADATA)

@@ -154,7 +154,7 @@ def test_another_process_is_woken_by_the_poll_key(
     assert make_client(settings).result(str(ticket)) == result
 
 
-def test_a_poll_key_with_the_news_of_another_request_is_not_given_out(
+def test_a_poll_key_with_the_announcement_of_another_request_is_not_given_out(
     make_client: MakeClient, settings: Settings, announcer: Announcer
 ) -> None:
     ticket = make_client(settings).enqueue(debit("key_1"))
@@ -194,7 +194,7 @@ def test_two_who_wait_for_the_same_many_both_get_all(client: Client, announcer: 
     assert next(second).status == "applied"
 
 
-def test_a_lane_that_has_lost_its_commands_is_told_and_not_waited_for(client: Client, announcer: Announcer) -> None:
+def test_a_lane_that_has_lost_its_commands_is_reported_and_not_waited_for(client: Client, announcer: Announcer) -> None:
     ticket = client.enqueue(debit("key_1"))
     announcer.connection.delete(announcer.lane(ticket))
 
@@ -204,7 +204,7 @@ def test_a_lane_that_has_lost_its_commands_is_told_and_not_waited_for(client: Cl
         client.wait(str(ticket), timeout=DEADLINE_SECONDS)
 
 
-def test_a_dead_letter_is_told_with_its_reason_until_it_is_replayed(client: Client, settings: Settings) -> None:
+def test_a_dead_letter_is_reported_with_its_reason_until_it_is_replayed(client: Client, settings: Settings) -> None:
     command = debit("key_1")
     ticket = client.enqueue(command)
     with psycopg.connect(settings.require_database_url(), autocommit=True) as ledger:
@@ -309,7 +309,7 @@ def decided_without_postgres(
     return waiting.result(DEADLINE_SECONDS)
 
 
-def test_an_account_that_is_opened_is_told_from_the_announcement_where_postgres_is_away(
+def test_an_account_that_is_opened_is_returned_from_the_announcement_where_postgres_is_away(
     make_client: MakeClient, settings: Settings, announcer: Announcer
 ) -> None:
     account = decided_without_postgres(

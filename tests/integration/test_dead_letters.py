@@ -75,9 +75,9 @@ def credit(producer: Producer, key: str, reference: str = "fine") -> Credit:
 
 def refusals(settings: Settings, producer_id: str, number: int) -> list[tuple[str, str]]:
     return [
-        (news.refusal.code, news.refusal.message)
-        for news in History(settings).announcements(producer_id)[number]
-        if news.refusal is not None
+        (announcement.refusal.code, announcement.refusal.message)
+        for announcement in History(settings).announcements(producer_id)[number]
+        if announcement.refusal is not None
     ]
 
 
@@ -110,14 +110,14 @@ def test_several_bad_commands_in_one_batch_are_found_each_by_itself(
 ) -> None:
     producer.open_accounts()
     bad_ones = []
-    for place in range(4):
+    for number in range(4):
         producer.write(7)
-        producer.send([credit(producer, f"bad {place}", "poison")])
+        producer.send([credit(producer, f"bad {number}", "poison")])
         bad_ones.append(len(producer.accepted))
     producer.write(7)
     start_worker(settings)
     History(settings).check(producer, dead=bad_ones)
-    assert [letter.idempotency_key for letter in dead_letters(settings)] == [f"bad {place}" for place in range(4)]
+    assert [letter.idempotency_key for letter in dead_letters(settings)] == [f"bad {number}" for number in range(4)]
 
 
 @pytest.mark.usefixtures("poison")
@@ -208,11 +208,11 @@ def test_an_unreadable_address_for_the_answer_is_nobodys(
 def test_a_lane_of_nothing_but_rubbish_is_emptied(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    for place in range(50):
-        client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"rubbish %d" % place})
+    for number in range(50):
+        client.xadd(lane_of(settings, producer), {COMMAND_FIELD: b"rubbish %d" % number})
     worker = start_worker(settings)
     History(settings).wait_until_settled()
-    assert [letter.payload for letter in dead_letters(settings)] == [b"rubbish %d" % place for place in range(50)]
+    assert [letter.payload for letter in dead_letters(settings)] == [b"rubbish %d" % number for number in range(50)]
     assert not worker.has_ended
 
 
@@ -269,10 +269,10 @@ def test_a_dead_letter_is_called_back_and_what_is_of_no_store_is_not(
     [row] = read_outbox(settings.require_database_url())
     assert (row.store, row.places) == (settings.store, [])
     assert row.callbacks is not None
-    [told] = row.callbacks
-    refusal = told.pop("refusal")
-    place = {"account_id": bad.account_id, "seq": None, "sequence": None}
-    assert told == {"url": url, "idempotency_key": "the bad one", **place}
+    [callback] = row.callbacks
+    refusal = callback.pop("refusal")
+    unentered = {"account_id": bad.account_id, "seq": None, "sequence": None}
+    assert callback == {"url": url, "idempotency_key": "the bad one", **unentered}
     assert (refusal["code"], refusal["message"]) == ("dead_lettered", "P0001: poison is refused")
     assert len(dead_letters(settings)) == 2
     assert client.lrange(Keys(settings.redis_prefix).wake_deliveries, 0, -1) == [b"1"]

@@ -208,7 +208,7 @@ def test_a_redis_that_is_not_there_leaves_the_letter(dead: Dead, add_letter: Add
 
 
 @pytest.mark.usefixtures("running_worker")
-def test_a_command_of_a_store_that_does_not_exist_is_told_from_anywhere(settings: Settings) -> None:
+def test_a_command_of_a_store_that_does_not_exist_is_listed_from_anywhere(settings: Settings) -> None:
     """Given a dead letter under no store, when another process asks by the ticket's text, then it learns the reason."""
     of_late_store = settings.model_copy(update={"store": "store_late"})
     with Client(of_late_store) as sender, Client(of_late_store) as other:

@@ -142,7 +142,7 @@ def test_entries_without_a_command_are_deleted_too(
 
 
 @pytest.mark.parametrize("same_redis", [True, False])
-def test_a_later_owners_lane_is_left_alone_and_told(
+def test_a_later_owners_lane_is_left_alone_and_reported(
     same_redis: bool, deleter: Deleter, client: redis.Redis, keys: Keys
 ) -> None:
     for partition in (PARTITION, PARTITION + 1):

@@ -21,7 +21,7 @@ ME = "me"
 OTHER = "the other"
 LEASE_SECONDS = 2.0
 #: Another worker with a heartbeat now, for so long. Nobody sends another in these tests.
-SHOW_LIFE = """
+HEARTBEAT = """
 insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
 values (%s, 'elsewhere', 1, clock_timestamp() + make_interval(secs => %s), '{}', %s, %s)
 """
@@ -76,7 +76,7 @@ def test_lanes_that_another_keeps_locked_do_not_keep_a_stuck_worker_from_giving_
 ) -> None:
     # Given a worker that does not get on, and a living one in whose batch some of its lanes are locked
     watcher.execute("update leases set worker_id = case when partition < 4 then %s else %s end", [ME, OTHER])
-    watcher.execute(SHOW_LIFE, [OTHER, 300.0, 300.0, False])
+    watcher.execute(HEARTBEAT, [OTHER, 300.0, 300.0, False])
     with connect_postgres(settings.require_database_url(), worker_id=OTHER) as other:
         other.execute(LOCK_LEASES, [[0, 2]])
         # When it gives its lanes back, then these alone stay, and nobody who lives is disturbed
@@ -92,7 +92,7 @@ def test_a_stuck_worker_ends_the_sessions_of_a_silent_one_that_keep_its_lanes_lo
 ) -> None:
     # Given a worker that does not get on, since one that died keeps its lanes locked
     watcher.execute("update leases set worker_id = case when partition < 4 then %s else %s end", [ME, OTHER])
-    watcher.execute(SHOW_LIFE, [OTHER, 0.0, LEASE_SECONDS, False])
+    watcher.execute(HEARTBEAT, [OTHER, 0.0, LEASE_SECONDS, False])
     with connect_postgres(settings.require_database_url(), worker_id=OTHER) as dead:
         dead.execute(LOCK_LEASES, [[0, 1, 2, 3]])
         # When there is nobody else, then it ends that session itself, and its lanes are free
@@ -107,7 +107,7 @@ def test_a_locked_row_of_a_silent_worker_costs_no_connection(
 ) -> None:
     """Given a worker to be replaced, whose row somebody keeps locked, then it is only asked again for its lanes."""
     watcher.execute("update leases set worker_id = %s", [OTHER])
-    watcher.execute(SHOW_LIFE, [OTHER, 300.0, 300.0, True])
+    watcher.execute(HEARTBEAT, [OTHER, 300.0, 300.0, True])
     with psycopg.connect(settings.require_database_url()) as locking:
         locking.execute("select 1 from workers where worker_id = %s for update", [OTHER])
         with capture_logs() as logs, keeping(settings, is_stuck=False):

@@ -237,7 +237,7 @@ def test_another_programs_tables_are_left_alone(empty_database_url: str) -> None
     assert ask(empty_database_url, tables) == [("accounts",), ("events",)]
 
 
-def test_a_schema_that_is_not_there_is_told(empty_database_url: str) -> None:
+def test_a_schema_that_is_not_there_is_reported(empty_database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="No schema of the search_path is there"):
         migrate(f"{empty_database_url}{_query(empty_database_url)}")
 
@@ -311,12 +311,12 @@ def test_others_get_on_while_a_migration_waits_for_a_table(empty_database_url: s
         other.execute(reading)
         # It is still waiting, so that it was let through and did not come after.
         assert migration.poll() is None
-    told, _ = migration.communicate(timeout=DEADLINE_SECONDS)
+    output, _ = migration.communicate(timeout=DEADLINE_SECONDS)
 
-    assert (migration.returncode, told.split()[-1]) == (0, SCHEMA_REVISION)
+    assert (migration.returncode, output.split()[-1]) == (0, SCHEMA_REVISION)
 
 
-def test_to_be_told_to_stop_ends_a_migration_that_waits_for_another(database_url: str) -> None:
+def test_a_signal_ends_a_migration_that_waits_for_another(database_url: str) -> None:
     """Given SIGTERM, which to a container's first process is none without a handler, then nothing is left behind."""
     command = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()", "migrate"]
     with psycopg.connect(database_url) as holder:
@@ -325,9 +325,9 @@ def test_to_be_told_to_stop_ends_a_migration_that_waits_for_another(database_url
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as migration:
             assert wait_until(lambda: ask(database_url, WAITING_FOR_A_LOCK) == [(1,)], seconds=DEADLINE_SECONDS)
             migration.send_signal(signal.SIGTERM)
-            _, told = migration.communicate(timeout=DEADLINE_SECONDS)
+            _, output = migration.communicate(timeout=DEADLINE_SECONDS)
 
-        assert (migration.returncode, told) == (128 + signal.SIGTERM, "")
+        assert (migration.returncode, output) == (128 + signal.SIGTERM, "")
         assert wait_until(lambda: ask(database_url, WAITING_FOR_A_LOCK) == [(0,)], seconds=DEADLINE_SECONDS)
 
 

@@ -22,7 +22,7 @@ from creditlane.worker.store.transaction import PartitionsLost
 
 from ..conftest import PARTITIONS
 from .direct_store import DirectStore, add_store, codes
-from .outbox_reading import change_status, places_told, read_outbox, subscribe
+from .outbox_reading import change_status, published_positions, read_outbox, subscribe
 
 ANN, BOB, CAT = ("cca_" + letter * 32 for letter in "abc")
 URL = "https://example.com/hook?a=b"
@@ -84,7 +84,7 @@ HISTORY: list[tuple[Command, int]] = [
     ],
 )
 @pytest.mark.parametrize("in_one_batch", [True, False])
-def test_what_is_subscribed_to_is_told_in_order_with_its_number_in_the_account(
+def test_what_is_subscribed_to_is_published_in_order_with_its_number_in_the_account(
     store: DirectStore, database_url: str, events: tuple[str, ...], seqs: list[int], in_one_batch: bool
 ) -> None:
     subscribe(database_url, *events)
@@ -94,12 +94,12 @@ def test_what_is_subscribed_to_is_told_in_order_with_its_number_in_the_account(
         store.apply(*batch)
 
     order = [seq for _, seq in HISTORY]
-    assert places_told(database_url) == [(ANN, seq, order.index(seq) + 1) for seq in seqs]
+    assert published_positions(database_url) == [(ANN, seq, order.index(seq) + 1) for seq in seqs]
     assert store.ledger_store.take_outbox_written()
     assert not store.ledger_store.take_outbox_written()
 
 
-def test_an_account_that_opens_with_nothing_is_told_as_created_and_not_as_granted(
+def test_an_account_that_opens_with_nothing_is_published_as_created_and_not_as_granted(
     store: DirectStore, database_url: str
 ) -> None:
     add_store(database_url, "store_b")
@@ -109,7 +109,7 @@ def test_an_account_that_opens_with_nothing_is_told_as_created_and_not_as_grante
     store.apply(opening(ANN, 0))
     store.apply(opening(BOB, 0), store="store_b")
 
-    assert [(row.store, row.places) for row in read_outbox(database_url)] == [("store_default", [(ANN, -1, 1)])]
+    assert [(row.store, row.positions) for row in read_outbox(database_url)] == [("store_default", [(ANN, -1, 1)])]
 
 
 def test_a_store_without_endpoints_leaves_nothing(store: DirectStore, database_url: str) -> None:
@@ -130,7 +130,7 @@ def test_several_endpoints_of_a_store_want_what_any_of_them_wants(store: DirectS
         opening(ANN, 0), Credit(account_id=ANN, idempotency_key="c", amount=9, reference="r"), debit("d"), debit("e")
     )
 
-    assert [seq for _, seq, _ in places_told(database_url)] == [-1, 2, -2]
+    assert [seq for _, seq, _ in published_positions(database_url)] == [-1, 2, -2]
 
 
 def test_an_endpoint_misses_nothing_that_is_sent_after_it_was_made(store: DirectStore, database_url: str) -> None:
@@ -142,7 +142,7 @@ def test_an_endpoint_misses_nothing_that_is_sent_after_it_was_made(store: Direct
     change_status(database_url, endpoint, 1)
     store.apply(debit("3"))
 
-    assert places_told(database_url) == [(ANN, 2, 2), (ANN, 4, 4)]
+    assert published_positions(database_url) == [(ANN, 2, 2), (ANN, 4, 4)]
 
 
 def test_a_batch_that_is_rolled_back_leaves_nothing(store: DirectStore, database_url: str) -> None:
@@ -157,10 +157,10 @@ def test_a_batch_that_is_rolled_back_leaves_nothing(store: DirectStore, database
         store.apply(debit("lost"), epochs={partition_of(ANN, PARTITIONS): 7})
     store.apply(debit("collides"))
 
-    assert places_told(database_url) == [(ANN, 1, 1), (ANN, 2, 2), (ANN, 3, 3)]
+    assert published_positions(database_url) == [(ANN, 1, 1), (ANN, 2, 2), (ANN, 3, 3)]
 
 
-def test_a_part_that_fails_takes_the_news_of_the_part_before_along(store: DirectStore, database_url: str) -> None:
+def test_a_part_that_fails_takes_the_events_of_the_part_before_along(store: DirectStore, database_url: str) -> None:
     """Given a batch that is decided in two parts, when the second cannot be stored, then the first was not either."""
     store.apply(opening(ANN), debit("used"))
     subscribe(database_url)
@@ -171,20 +171,20 @@ def test_a_part_that_fails_takes_the_news_of_the_part_before_along(store: Direct
 
     assert read_outbox(database_url) == []
     store.apply(*parts)
-    assert [row.places for row in read_outbox(database_url)] == [[(ANN, 3, 3), (ANN, -1, 4)], [(BOB, 1, 1)]]
+    assert [row.positions for row in read_outbox(database_url)] == [[(ANN, 3, 3), (ANN, -1, 4)], [(BOB, 1, 1)]]
 
 
-def test_a_command_that_is_delivered_again_is_no_news(store: DirectStore, database_url: str) -> None:
+def test_a_command_that_is_delivered_again_is_no_event(store: DirectStore, database_url: str) -> None:
     subscribe(database_url)
     commands = [opening(ANN), debit("d"), debit("too much", 1_000)]
 
     store.apply(*commands, debit("d"))
     store.apply(*commands, debit("new"), careful=True)
 
-    assert places_told(database_url) == [(ANN, 1, 1), (ANN, 2, 2), (ANN, -1, 3), (ANN, 3, 4)]
+    assert published_positions(database_url) == [(ANN, 1, 1), (ANN, 2, 2), (ANN, -1, 3), (ANN, 3, 4)]
 
 
-def test_a_transaction_over_several_accounts_and_lanes_is_told_entry_by_entry(
+def test_a_transaction_over_several_accounts_and_lanes_is_published_entry_by_entry(
     store: DirectStore, database_url: str
 ) -> None:
     store.apply(opening(ANN), opening(BOB), opening(CAT))
@@ -199,7 +199,7 @@ def test_a_transaction_over_several_accounts_and_lanes_is_told_entry_by_entry(
         Reverse(account_id=ANN, transaction_id=FIRST),
     )
 
-    assert places_told(database_url) == [
+    assert published_positions(database_url) == [
         (BOB, 2, 2),
         (ANN, 2, 2),
         (BOB, 3, 3),
@@ -230,12 +230,12 @@ def test_two_stores_in_one_batch_have_a_row_each(store: DirectStore, database_ur
     ]
 
 
-def test_a_batch_that_is_decided_in_parts_tells_them_in_order(store: DirectStore, database_url: str) -> None:
+def test_a_batch_that_is_decided_in_parts_reports_them_in_order(store: DirectStore, database_url: str) -> None:
     subscribe(database_url)
 
     store.apply(opening(ANN), Close(account_id=ANN, idempotency_key="x"), opening(BOB), debit("d", account_id=BOB))
 
-    assert [row.places for row in read_outbox(database_url)] == [
+    assert [row.positions for row in read_outbox(database_url)] == [
         [(ANN, 1, 1), (ANN, -1, 2)],
         [(BOB, 1, 1), (BOB, 2, 2)],
     ]

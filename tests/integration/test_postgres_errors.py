@@ -38,7 +38,7 @@ def failed_copy(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         (None, ["22P02", "invalid input syntax for type numeric"]),
     ],
 )
-def test_no_value_of_a_row_is_told(
+def test_no_value_of_a_row_is_shown(
     statement: str | None, words: list[str], connection: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     with pytest.raises(psycopg.Error) as caught:
@@ -56,5 +56,5 @@ def test_no_value_of_a_row_is_told(
     assert caught.value.sqlstate == words[0]
 
 
-def test_what_is_no_answer_of_postgres_is_told_as_it_is() -> None:
+def test_what_is_no_answer_of_postgres_is_reported_as_it_is() -> None:
     assert error_text(psycopg.OperationalError("connection\n\tfailed")) == "connection failed"

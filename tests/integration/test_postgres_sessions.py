@@ -240,7 +240,7 @@ def attempts(url: str) -> list[Callable[[], object]]:
     return [lambda: migrate(url), lambda: connect_postgres(url), lambda: verify(url), read]
 
 
-def test_why_there_is_no_connection_is_told(database_url: str) -> None:
+def test_why_there_is_no_connection_is_reported(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         missing = database_url.replace(connection.info.dbname, "creditlane_nowhere")
     pool = LedgerPool(missing, max_size=1)

@@ -28,8 +28,8 @@ def test_the_program_of_a_page_prints_what_it_says_each_time_that_it_is_run(
 ) -> None:
     """Given a new ledger, when the blocks of a page are run as one program, and again, then both print the same."""
     program = "\n".join(BLOCKS.findall((ROOT / page).read_text()))
-    patient = settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
-    environment = environment_of(settings_of("client", patient))
+    long_waiting = settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
+    environment = environment_of(settings_of("client", long_waiting))
     expected = PRINTED.findall(program)
     assert len(expected) == len(PRINTS.findall(program)) > 1
 

@@ -208,9 +208,9 @@ def test_no_password_is_written_where_others_may_read_it(
     if damage == "another user's":
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
 
-    told, error = run("--passwords-file", str(file))
+    output, error = run("--passwords-file", str(file))
 
-    assert (told, isinstance(error, ConfigurationError)) == ("", True)
+    assert (output, isinstance(error, ConfigurationError)) == ("", True)
     assert "only you may read" in str(error)
     assert file.read_text() == "OTHER=1\n"
 
@@ -220,18 +220,18 @@ def test_passwords_that_are_all_there_are_read_from_any_file(tmp_path: Path) -> 
     file.write_text("".join(f"{variable_of(user)}={user * 4}\n" for user in REDIS_USERS))
     file.chmod(0o644)
 
-    told, error = run("--passwords-file", str(file))
+    output, error = run("--passwords-file", str(file))
 
-    assert (len(told.splitlines()), error) == (len(REDIS_USERS), None)
+    assert (len(output.splitlines()), error) == (len(REDIS_USERS), None)
 
 
-def test_a_password_that_is_missing_or_short_is_named_and_not_told() -> None:
-    told, error = run(**{variable_of("producer"): "p" * 16})
-    assert (told, isinstance(error, ConfigurationError)) == ("", True)
+def test_a_password_that_is_missing_or_short_is_named_and_not_shown() -> None:
+    output, error = run(**{variable_of("producer"): "p" * 16})
+    assert (output, isinstance(error, ConfigurationError)) == ("", True)
     assert f"{variable_of('worker')} is not set" in str(error)
 
-    told, error = run(**{variable_of(user): "short" for user in REDIS_USERS})
-    assert told == ""
+    output, error = run(**{variable_of(user): "short" for user in REDIS_USERS})
+    assert output == ""
     assert "fewer than 16 characters" in str(error)
     assert "short" not in str(error)
 
@@ -239,14 +239,14 @@ def test_a_password_that_is_missing_or_short_is_named_and_not_told() -> None:
 def test_a_server_takes_what_the_command_prints(own_redis: Callable[[], EmbeddedRedis]) -> None:
     """Given the commands for a server that runs, and the prefix of another installation."""
     passwords = {user: f"{user} " * 8 for user in REDIS_USERS}
-    told, _ = run(
+    output, _ = run(
         "--setuser",
         CREDITLANE_REDIS_PREFIX="another.one",
         **{variable_of(user): password for user, password in passwords.items()},
     )
     server = own_redis()
     with redis.Redis.from_url(server.url) as client:
-        for line in told.splitlines():
+        for line in output.splitlines():
             assert client.execute_command(*shlex.split(line)) in {True, b"OK"}  # type: ignore[no-untyped-call]
 
     for user, password in passwords.items():
@@ -283,7 +283,7 @@ def test_a_server_that_is_too_old_for_the_rules_runs_without_users(
     assert not again.has_users
 
 
-def test_a_server_that_somebody_else_started_is_told_of_the_users(own_redis: Callable[[], EmbeddedRedis]) -> None:
+def test_a_server_that_somebody_else_started_gets_the_users(own_redis: Callable[[], EmbeddedRedis]) -> None:
     first = own_redis()
     acl = ["user later on #" + "0" * 64 + " +ping", "user another on nopass +ping"]
     EmbeddedRedis(first.data_dir, acl=acl).start()

@@ -15,8 +15,7 @@ import psycopg
 import pytest
 import redis
 
-from creditlane.local import processes, redis_program, redis_server
-from creditlane.local import reachable_paths as reachable_places
+from creditlane.local import processes, reachable_paths, redis_program, redis_server
 from creditlane.local.processes import is_running, wait_until
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 from creditlane.schemas.errors import ConfigurationError
@@ -192,7 +191,7 @@ class TestPostgres:
     ) -> None:
         """Given a private home, whoever runs this, when a server is started, stopped and started again in it, then it
         keeps its data, and every folder is as private as before."""
-        monkeypatch.setattr(reachable_places, "SHARED_DIRECTORY", directory / "shared")
+        monkeypatch.setattr(reachable_paths, "SHARED_DIRECTORY", directory / "shared")
         home = directory / "home"
         home.mkdir(mode=0o700)
         (home / "notes.txt").write_text("private")

@@ -226,13 +226,13 @@ def test_a_request_waits_no_longer_when_others_wait_already(
 ) -> None:
     read, is_read = Connections.read, threading.Event()
 
-    async def told(*asked: Any) -> Any:
+    async def delayed(*asked: Any) -> Any:
         is_read.set()
         return await read(*asked)
 
     with far_api() as api, ThreadPoolExecutor(1) as other:
         assert api.get(ANN_S_BALANCE).status_code == 404
-        monkeypatch.setattr(Connections, "read", told)
+        monkeypatch.setattr(Connections, "read", delayed)
         link.silence()
         waiting = other.submit(api.get, ANN_S_BALANCE)
         assert is_read.wait(READ_SECONDS)
@@ -248,8 +248,8 @@ def test_what_is_read_has_the_time_that_the_check_of_the_key_has_left(
 ) -> None:
     find = KeyLookup.find
 
-    async def find_slowly(desk: KeyLookup, *asked: Any) -> list[KeyRow]:
-        rows = await find(desk, *asked)
+    async def find_slowly(lookup: KeyLookup, *asked: Any) -> list[KeyRow]:
+        rows = await find(lookup, *asked)
         await asyncio.sleep(READ_SECONDS - SHORT_SECONDS)
         link.silence()
         return rows

@@ -66,21 +66,21 @@ def cramped(settings: Settings, own_redis: Callable[[], EmbeddedRedis]) -> Setti
 def run(arguments: list[str], part: Part, settings: Settings, environment_of: Environment) -> tuple[int, str]:
     """Run a command of this part to its end; return its exit code and what it said on standard error."""
     environment = os.environ | environment_of(settings_of(part, settings))
-    told = subprocess.run(
+    result = subprocess.run(
         [*ENTRY, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
-    return told.returncode, told.stderr
+    return result.returncode, result.stderr
 
 
 @pytest.mark.parametrize("kind", [*PROCESSES, "status"])
 def test_a_redis_in_cluster_mode_is_refused(kind: str, clustered: Settings, environment_of: Environment) -> None:
     part, arguments = PROCESSES.get(kind, ("owner", [kind]))
 
-    code, told = run(arguments, part, clustered, environment_of)
+    code, output = run(arguments, part, clustered, environment_of)
 
     assert code == 1
-    assert CLUSTER in told.splitlines()[-1]
-    assert "Traceback" not in told
+    assert CLUSTER in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
 def test_an_api_on_a_redis_in_cluster_mode_says_so_and_serves_nothing(clustered: Settings) -> None:
@@ -124,12 +124,12 @@ def test_a_redis_that_is_set_up_as_a_cache_is_warned_of_by_status_and_the_api(
     cramped: Settings, environment_of: Environment
 ) -> None:
     environment = os.environ | environment_of(settings_of("owner", cramped))
-    told = subprocess.run([*ENTRY, "status", "--json"], env=environment, capture_output=True, check=True)
+    result = subprocess.run([*ENTRY, "status", "--json"], env=environment, capture_output=True, check=True)
     with capture_logs() as logs, TestClient(create_app(settings_of("api", cramped))) as api:
         warning = api.get("/readyz").json()["warnings"]["redis"]
         again = api.get("/readyz").json()["warnings"]["redis"]
 
-    assert json.loads(told.stdout)["redis_problem"] == warning == again
+    assert json.loads(result.stdout)["redis_problem"] == warning == again
     assert EVICTS in warning
     assert SMALL in warning
     # Once, and not whenever somebody asks.
@@ -143,9 +143,9 @@ def test_a_database_that_is_not_migrated_is_refused(
     part, arguments = PROCESSES.get(kind, ("owner", kind.split()))
     empty = settings.model_copy(update={"database_url": empty_database_url})
 
-    code, told = run(arguments, part, empty, environment_of)
+    code, output = run(arguments, part, empty, environment_of)
 
-    assert (code, told.splitlines()[-1]) == (
+    assert (code, output.splitlines()[-1]) == (
         1,
         "creditlane: The database has not the current schema; run `creditlane migrate`.",
     )
@@ -160,5 +160,5 @@ def test_an_api_whose_role_lacks_a_right_logs_it(settings: Settings, database_ur
     with capture_logs() as logs, TestClient(create_app(mine)):
         assert wait_until(lambda: any("postgres" in entry for entry in logs), seconds=DEADLINE_SECONDS)
 
-    (told,) = [entry for entry in logs if entry["event"] == "cannot serve yet"]
-    assert "select on api_keys" in told["postgres"]
+    (output,) = [entry for entry in logs if entry["event"] == "cannot serve yet"]
+    assert "select on api_keys" in output["postgres"]

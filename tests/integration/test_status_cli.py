@@ -138,7 +138,7 @@ def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settin
     ]
 
 
-def test_lanes_that_are_handed_over_are_told_as_that(run: Run, database_url: str) -> None:
+def test_lanes_that_are_handed_over_are_reported_as_that(run: Run, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "insert into workers (worker_id, host, process_id, expires_at, lease_seconds) "
@@ -194,7 +194,7 @@ def test_a_check_fails_while_an_owned_lane_does_not_get_on(run: Run, database_ur
     assert checked.stderr == "creditlane: lane 3: what was read of it is not done with since 601 s\n"
 
 
-def test_a_lane_whose_lease_is_gone_is_told_until_it_is_migrated(run: Run, database_url: str) -> None:
+def test_a_lane_whose_lease_is_gone_is_reported_until_it_is_migrated(run: Run, database_url: str) -> None:
     """Given living owners of all lanes, when the row of one is deleted, then the lane is shown, the check fails and
     says what to do, and that mends it."""
     own_every_lane(database_url)
@@ -258,9 +258,9 @@ def test_a_redis_that_takes_no_writes_is_named(
     report = json.loads(run("status", "--json", CREDITLANE_REDIS_URL=url).stdout)
     lines = run("status", CREDITLANE_REDIS_URL=url).stdout.splitlines()
 
-    told = "takes no writes: it is a replica, its memory is full, or it cannot save"
-    assert report["redis_problem"] == told
-    assert lines[5:7] == ["problems      1", f"  redis: {told}"]
+    problem = "takes no writes: it is a replica, its memory is full, or it cannot save"
+    assert report["redis_problem"] == problem
+    assert lines[5:7] == ["problems      1", f"  redis: {problem}"]
 
 
 def test_a_redis_that_may_throw_away_lanes_is_named(run: Run, own_redis: Callable[[], EmbeddedRedis]) -> None:

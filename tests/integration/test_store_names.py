@@ -128,7 +128,7 @@ def test_concurrent_openings_of_one_name_have_one_winner(database_url: str) -> N
 
     def open_all(worker: int) -> list[str]:
         ordered = names if worker == 0 else names[::-1]
-        batch = [opening(f"cca_{worker}{place:031x}", name) for place, name in enumerate(ordered)]
+        batch = [opening(f"cca_{worker}{position:031x}", name) for position, name in enumerate(ordered)]
         with DirectStore(database_url, f"worker {worker}") as store:
             return codes(store.apply(*batch))[:: 1 if worker == 0 else -1]
 

@@ -105,7 +105,7 @@ def test_a_clock_that_was_set_back_does_not_turn_time_back(
     assert [result.decided_at for result in results] == [ahead, ahead]
 
 
-def test_a_decision_that_moved_nothing_has_its_place_among_the_entries(database_url: str) -> None:
+def test_a_decision_that_moved_nothing_has_its_position_among_the_entries(database_url: str) -> None:
     """Given decisions among the entries of one batch, all of one time, then each says how many entries came before."""
     refused = Debit(account_id=ANN, idempotency_key="refused", amount=9, reference="r")
     commands = [

@@ -90,7 +90,7 @@ def test_a_commit_without_an_answer_is_unknown(link: TcpLink, far_url: str, atte
 
 
 @pytest.mark.parametrize("spoil", [TcpLink.silence, TcpLink.cut], ids=["silent", "cut"])
-def test_a_transaction_that_was_not_told_to_commit_is_not_done(
+def test_a_transaction_whose_commit_was_not_sent_is_not_done(
     link: TcpLink, far_url: str, attempt: Attempt, spoil: Spoil
 ) -> None:
     with pytest.raises(Unavailable):
@@ -105,7 +105,7 @@ def test_a_commit_that_is_refused_is_not_done(database_url: str, attempt: Attemp
         attempt(database_url, nothing, nothing)
 
 
-def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
+def test_an_endpoint_that_is_deleted_is_not_reported_as_if_it_was_there(
     far_client: Client, link: TcpLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given Postgres goes silent after the endpoint was deleted, then it is not said that nothing is done."""
@@ -123,7 +123,7 @@ def test_an_endpoint_that_is_deleted_is_not_told_as_if_it_was_there(
 
 
 @pytest.mark.parametrize(("parts_done", "error"), [(0, Unavailable), (1, OutcomeUnknown)])
-def test_what_was_sent_again_in_part_is_not_told_as_if_nothing_was(
+def test_what_was_sent_again_in_part_is_not_reported_as_if_nothing_was(
     far_client: Client,
     link: TcpLink,
     monkeypatch: pytest.MonkeyPatch,

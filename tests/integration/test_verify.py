@@ -409,7 +409,7 @@ def test_the_proof_of_a_period_agrees(damage: Damage, ledger: psycopg.Connection
     }
 
 
-DAMAGES_BEFORE_PLACES = [
+DAMAGES_BEFORE_SEQUENCES = [
     Damage(
         "decided on a balance that never was", update(ANN, -3, "balance_after = 99"), {("decided_balance", ANN, -3)}
     ),
@@ -420,7 +420,7 @@ DAMAGES_BEFORE_PLACES = [
 ]
 
 
-@pytest.mark.parametrize("damage", DAMAGES_BEFORE_PLACES, ids=lambda damage: damage.name)
+@pytest.mark.parametrize("damage", DAMAGES_BEFORE_SEQUENCES, ids=lambda damage: damage.name)
 def test_damage_is_found_where_decisions_have_no_position(
     damage: Damage, database_url: str, ledger: psycopg.Connection[Any]
 ) -> None:

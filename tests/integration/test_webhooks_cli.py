@@ -41,7 +41,7 @@ def webhooks(settings: Settings, environment_of: Callable[[Settings], dict[str, 
 
 
 @pytest.fixture
-def told(webhooks: Run) -> Callable[..., Any]:
+def answer_of(webhooks: Run) -> Callable[..., Any]:
     """Runs `creditlane webhooks … --json` and gives what it prints."""
 
     def run(*arguments: str) -> Any:
@@ -73,17 +73,17 @@ def error_of(done: Result) -> CreditlaneError:
     return done.exception
 
 
-def test_an_endpoint_is_made_listed_changed_and_deleted(webhooks: Run, told: Callable[..., Any]) -> None:
-    made = told("create", URL, "--event", "balance.low", "--event", "credits.consumed", "--name", "Billing")
+def test_an_endpoint_is_made_listed_changed_and_deleted(webhooks: Run, answer_of: Callable[..., Any]) -> None:
+    made = answer_of("create", URL, "--event", "balance.low", "--event", "credits.consumed", "--name", "Billing")
 
     assert made["secret"].startswith("whsec_")
     assert (made["url"], made["name"], made["events"]) == (URL, "Billing", ["balance.low", "credits.consumed"])
-    assert told("show", made["id"]) == {**made, "secret": None}
-    assert told("list") == {"webhooks": [{**made, "secret": None}]}
+    assert answer_of("show", made["id"]) == {**made, "secret": None}
+    assert answer_of("list") == {"webhooks": [{**made, "secret": None}]}
 
-    changed = told("update", made["id"], "--status", "disabled", "--all-events", "--name", "")
+    changed = answer_of("update", made["id"], "--status", "disabled", "--all-events", "--name", "")
     assert (changed["status"], changed["events"], changed["name"]) == ("disabled", [], None)
-    assert told("rotate", made["id"])["secret"] not in {None, made["secret"]}
+    assert answer_of("rotate", made["id"])["secret"] not in {None, made["secret"]}
 
     assert webhooks("delete", made["id"]).output == f"Webhook {made['id']} is deleted\n"
     assert webhooks("list").output == "0 webhooks\n"
@@ -103,19 +103,21 @@ def test_a_person_reads_lines(webhooks: Run) -> None:
 
 
 @pytest.mark.usefixtures("delivering")
-def test_a_test_event_is_sent_seen_and_sent_again(webhooks: Run, told: Callable[..., Any], receiver: Receiver) -> None:
+def test_a_test_event_is_sent_seen_and_sent_again(
+    webhooks: Run, answer_of: Callable[..., Any], receiver: Receiver
+) -> None:
     receiver.answer("/hook", plain(200, b"thanks \x1b[2J"))
-    made = told("create", receiver.url("/hook"), "--event", "balance.low")
+    made = answer_of("create", receiver.url("/hook"), "--event", "balance.low")
 
     done = webhooks("test", made["id"])
 
     assert done.exit_code == 0, done.output
-    (delivery,) = told("deliveries", made["id"])["deliveries"]
+    (delivery,) = answer_of("deliveries", made["id"])["deliveries"]
     assert done.output == f"{delivery['event_id']}: 200 in {delivery['latency_ms']} ms  thanks \\x1b[2J\n"
     assert (delivery["event_type"], delivery["status"], delivery["attempts"]) == ("webhook.test", "delivered", 1)
     assert webhooks("event", made["id"], delivery["event_id"]).output.strip() == receiver.received[0].body.decode()
 
-    assert told("resend", made["id"], delivery["event_id"]) == {"resent": 1}
+    assert answer_of("resend", made["id"], delivery["event_id"]) == {"resent": 1}
     receiver.wait_for(lambda: len(receiver.received) == 2)
     assert {each.webhook_id for each in receiver.received} == {delivery["event_id"]}
     assert "thanks \\x1b[2J" in webhooks("deliveries", made["id"]).output
@@ -123,18 +125,18 @@ def test_a_test_event_is_sent_seen_and_sent_again(webhooks: Run, told: Callable[
 
 @pytest.mark.usefixtures("delivering")
 def test_a_test_event_that_is_not_taken_ends_with_1(
-    webhooks: Run, told: Callable[..., Any], receiver: Receiver
+    webhooks: Run, answer_of: Callable[..., Any], receiver: Receiver
 ) -> None:
     receiver.answer("/hook", plain(500, b"no"))
-    made = told("create", receiver.url("/hook"))
+    made = answer_of("create", receiver.url("/hook"))
 
     done = webhooks("test", made["id"])
 
     assert (done.exit_code, "500 in" in done.output) == (1, True)
 
 
-def test_where_nobody_delivers_a_test_says_what_is_missing(webhooks: Run, told: Callable[..., Any]) -> None:
-    made = told("create", URL)
+def test_where_nobody_delivers_a_test_says_what_is_missing(webhooks: Run, answer_of: Callable[..., Any]) -> None:
+    made = answer_of("create", URL)
 
     error = error_of(webhooks("test", made["id"], "--wait", "0"))
 
@@ -142,17 +144,17 @@ def test_where_nobody_delivers_a_test_says_what_is_missing(webhooks: Run, told: 
     assert "creditlane jobs work --queue deliveries" in error.message
 
 
-def test_what_failed_is_sent_again_from_a_moment_on(webhooks: Run, told: Callable[..., Any]) -> None:
-    made = told("create", URL)
+def test_what_failed_is_sent_again_from_a_moment_on(webhooks: Run, answer_of: Callable[..., Any]) -> None:
+    made = answer_of("create", URL)
 
-    assert told("resend", made["id"], "--failed-since", "2026-01-01") == {"resent": 0}
+    assert answer_of("resend", made["id"], "--failed-since", "2026-01-01") == {"resent": 0}
     for wrong in ([made["id"]], [made["id"], "evt_1", "--failed-since", "2026-01-01"]):
         assert webhooks("resend", *wrong).exit_code == 2
     assert webhooks("resend", "callbacks", "--failed-since", "2026-01-01").exit_code == 2
 
 
-def test_the_secret_of_callbacks_is_printed_once(webhooks: Run, told: Callable[..., Any]) -> None:
-    first = told("callback-secret")
+def test_the_secret_of_callbacks_is_printed_once(webhooks: Run, answer_of: Callable[..., Any]) -> None:
+    first = answer_of("callback-secret")
 
     assert first["store_id"] == "store_default"
     assert webhooks("callback-secret").output.strip() not in {"", first["secret"]}

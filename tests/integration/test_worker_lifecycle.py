@@ -57,7 +57,7 @@ def test_a_worker_does_not_start_on_a_newer_schema(settings: Settings, start_wor
 
 
 @pytest.mark.parametrize("missing", ["redis_url", "database_url"])
-def test_a_worker_that_is_not_told_where_its_servers_are_says_so(
+def test_a_worker_without_the_addresses_of_its_servers_says_so(
     missing: str, settings: Settings, start_worker: StartWorker
 ) -> None:
     worker = start_worker(settings, **{missing: None})
@@ -67,7 +67,7 @@ def test_a_worker_that_is_not_told_where_its_servers_are_says_so(
 
 
 @pytest.mark.parametrize("absent", ["redis_url", "database_url"])
-def test_a_worker_waits_for_a_server_that_is_not_there_and_stops_when_told(
+def test_a_worker_waits_for_a_server_that_is_not_there_and_stops_when_asked(
     absent: str, settings: Settings, tmp_path: Path, start_worker: StartWorker
 ) -> None:
     urls = {"redis_url": f"unix://{tmp_path}/nobody.sock", "database_url": f"postgresql:///nothing?host={tmp_path}"}
@@ -106,7 +106,7 @@ def assert_nothing_was_done_twice(settings: Settings, producer: Producer) -> Non
     announced = History(settings).announcements(producer.id)
     seen: set[str] = set()
     for number, command in enumerate(producer.accepted, 1):
-        assert [news.replayed for news in announced[number]] == [command.idempotency_key in seen]
+        assert [announcement.replayed for announcement in announced[number]] == [command.idempotency_key in seen]
         seen.add(command.idempotency_key)
 
 
@@ -206,7 +206,9 @@ def test_a_fault_that_no_stage_expects_ends_the_process_and_the_next_goes_on(
     History(settings).check(producer)
 
 
-def test_a_worker_tells_producers_how_many_partitions_there_are(settings: Settings, start_worker: StartWorker) -> None:
+def test_a_worker_publishes_to_producers_how_many_partitions_there_are(
+    settings: Settings, start_worker: StartWorker
+) -> None:
     key = Keys(settings.redis_prefix).installation
     with redis.Redis.from_url(settings.require_redis_url()) as client:
         start_worker(settings)

@@ -104,12 +104,12 @@ def sent(draw: st.DrawFn, accounts: Sequence[str], label: str, kinds: Sequence[s
 @st.composite
 def posting(draw: st.DrawFn, accounts: Sequence[str], busy: str, key: str) -> Post:
     """Return a post of a few transfers, in any order of its entries; some lack an entry and do not balance."""
-    places = st.sampled_from([busy, busy, accounts[0], accounts[0], *accounts])
+    sides = st.sampled_from([busy, busy, accounts[0], accounts[0], *accounts])
     entries = []
     # Mostly one small transfer between accounts that are there: of the others, few are applied.
     size = draw(st.sampled_from([1, 1, 1, 2, 3]))
     affordable = st.one_of(st.integers(1, 3), st.integers(1, 3), amounts)
-    for source, target, amount in draw(st.lists(st.tuples(places, places, affordable), min_size=size, max_size=size)):
+    for source, target, amount in draw(st.lists(st.tuples(sides, sides, affordable), min_size=size, max_size=size)):
         entries.append({"account_id": source, "side": "debit", "amount": amount})
         entries.append({"account_id": target, "side": "credit", "amount": amount})
     entries = draw(st.permutations(entries))
@@ -171,9 +171,9 @@ def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
     return parts
 
 
-def answer_of(news: Announcement, command: Command) -> Answer:
+def answer_of(announcement: Announcement, command: Command) -> Answer:
     """Return what was announced, as the naive ledger would put it."""
-    return answer_of_result(result_of_announcement(news, str(command.account_id), command.idempotency_key))
+    return answer_of_result(result_of_announcement(announcement, str(command.account_id), command.idempotency_key))
 
 
 def answer_of_result(result: Result) -> Answer:

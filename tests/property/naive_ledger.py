@@ -47,13 +47,13 @@ class NaiveLedger:
 
     def submit(self, store: str, command: dict[str, Any]) -> Answer:
         """Return the answer to a command, given as its fields."""
-        place = (store, command["idempotency_key"])
-        if place in self.answered:
-            return self._answer_again(command, *self.answered[place])
+        identity = (store, command["idempotency_key"])
+        if identity in self.answered:
+            return self._answer_again(command, *self.answered[identity])
         if command["kind"] == "reverse":
             return self._reverse_once(store, command)
         answer = self._do(store, command)
-        self.answered[place] = (command, answer)
+        self.answered[identity] = (command, answer)
         return answer
 
     def _reverse_once(self, store: str, command: dict[str, Any]) -> Answer:
@@ -165,10 +165,10 @@ class NaiveLedger:
                 side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
                 return Answer("rejected", obstacle, None, side, wanted, self.balance(store, own), reference)
             balances[account_id] += amount
-        places = range(len(legs))
-        giving = [place for place in places if legs[place][1] > 0]
-        order = giving + [place for place in places if place not in giving] if reversal_of else places
-        made = {place: self._write(store, *legs[place], reference, reversal_of) for place in order}
+        positions = range(len(legs))
+        giving = [position for position in positions if legs[position][1] > 0]
+        order = giving + [position for position in positions if position not in giving] if reversal_of else positions
+        made = {position: self._write(store, *legs[position], reference, reversal_of) for position in order}
         first, (_, amount) = made[0], legs[0]
         first["legs"] = legs
         return Answer(

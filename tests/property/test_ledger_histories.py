@@ -120,6 +120,6 @@ def test_time_never_goes_back_along_an_account(parts: list[list[Sent]], clocks: 
     for number, part in enumerate(parts):
         ledger.now_us = clocks[number % len(clocks)]
         for row in (row for outcome in ledger.apply(part) for row in rows_of(outcome)):
-            place = (row.store_id, row.account_id)
-            assert row.created_at_us >= max(ledger.now_us, latest.get(place, 0))
-            latest[place] = row.created_at_us
+            account = (row.store_id, row.account_id)
+            assert row.created_at_us >= max(ledger.now_us, latest.get(account, 0))
+            latest[account] = row.created_at_us

@@ -79,15 +79,15 @@ class Stack:
         self._postgres.close()
 
     def _hear(self, producer_id: str, count: int) -> list[Announcement]:
-        news: dict[int, Announcement] = {}
+        announced: dict[int, Announcement] = {}
         last = b"0"
-        while len(news) < count:
+        while len(announced) < count:
             read: Any = self._redis.xread({self._keys.replies(producer_id): last}, block=DEADLINE_MS)
-            assert read, f"{count - len(news)} answers are missing"
+            assert read, f"{count - len(announced)} answers are missing"
             for _, fields in read[0][1]:
-                news.update((item.number, item) for item in decode_announcements(fields[ANNOUNCEMENT_FIELD]))
+                announced.update((item.number, item) for item in decode_announcements(fields[ANNOUNCEMENT_FIELD]))
             last = read[0][1][-1][0]
-        return [news[number] for number in sorted(news)]
+        return [announced[number] for number in sorted(announced)]
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +133,14 @@ def test_the_stack_answers_as_the_naive_ledger(stack: Stack, parts: list[list[Se
     history = [sent for part in parts for sent in part]
     stack.begin()
 
-    news = stack.send(history, parts)
+    announced = stack.send(history, parts)
 
-    assert [answer_of(item, sent.command) for item, sent in zip(news, history, strict=True)] == [
+    assert [answer_of(item, sent.command) for item, sent in zip(announced, history, strict=True)] == [
         naive.submit(stack.stores[sent.store], sent.command.model_dump()) for sent in history
     ]
     for store in stack.stores:
         for account_id in ACCOUNTS:
             moved = [entry["amount"] for entry in naive.entries(store, account_id)]
             assert stack.entries(store, account_id) == [
-                (amount, sum(moved[: place + 1])) for place, amount in enumerate(moved)
+                (amount, sum(moved[: number + 1])) for number, amount in enumerate(moved)
             ]

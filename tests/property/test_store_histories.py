@@ -53,7 +53,7 @@ class TwoWorkers:
     """
 
     def __init__(self, url: str) -> None:
-        self._desk = psycopg.connect(url, autocommit=True)
+        self._observer = psycopg.connect(url, autocommit=True)
         self._connections = [psycopg.connect(url, prepare_threshold=None) for _ in range(2)]
         self._stores = [
             LedgerStore(connection, f"w{n}", partitions=PARTITIONS) for n, connection in enumerate(self._connections)
@@ -65,12 +65,12 @@ class TwoWorkers:
 
     def begin(self) -> None:
         """Make two new stores: to the ledger, nothing in them has ever happened."""
-        for place in range(2):
+        for index in range(2):
             name = f"store_{uuid.uuid4().hex}"
             statement = "insert into stores (public_id, name) values (%s, '') returning store_id"
-            row = self._desk.execute(statement, [name]).fetchone()
+            row = self._observer.execute(statement, [name]).fetchone()
             assert row is not None
-            self.names[place], self.numbers[place] = name, row[0]
+            self.names[index], self.numbers[index] = name, row[0]
         self._subscribe(self.numbers[0])
 
     def apply(self, part: list[Sent], cut: Cut) -> list[Outcome]:
@@ -82,10 +82,10 @@ class TwoWorkers:
         store, epochs = self._stores[worker], {lane: self._hold(worker, lane) for lane in map(_lane_of, part)}
         commands: list[AddressedCommand] = [
             (
-                (self.numbers[place], str(command.account_id)),
-                decode_command(encode_command(command, self.names[place])),
+                (self.numbers[index], str(command.account_id)),
+                decode_command(encode_command(command, self.names[index])),
             )
-            for place, command in part
+            for index, command in part
         ]
         if not careful:
             try:
@@ -94,46 +94,46 @@ class TwoWorkers:
                 store.forget()
         return store.transact(commands, epochs, careful=True)
 
-    def entries(self, place: int, account_id: str) -> list[tuple[int, int]]:
+    def entries(self, index: int, account_id: str) -> list[tuple[int, int]]:
         """Return the entries of an account, as (what it moved, balance after it)."""
-        return self._desk.execute(
+        return self._observer.execute(
             "select (side * amount)::text::numeric, balance_after from journal "
             "where store_id = %s and account_id = %s and seq > 0 order by seq",
-            [self.numbers[place], account_id[4:]],
+            [self.numbers[index], account_id[4:]],
         ).fetchall()  # type: ignore[return-value]
 
-    def status(self, place: int, account_id: str) -> str | None:
+    def status(self, index: int, account_id: str) -> str | None:
         """Return the status that the table of accounts shows."""
-        row = self._desk.execute(
+        row = self._observer.execute(
             "select status from accounts where store_id = %s and account_id = %s",
-            [self.numbers[place], account_id[4:]],
+            [self.numbers[index], account_id[4:]],
         ).fetchone()
         return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
 
-    def told(self, place: int) -> list[tuple[UUID, int, int]]:
+    def published(self, index: int) -> list[tuple[UUID, int, int]]:
         """Return what the outbox tells of a store, in order: account, seq, and its number along the account."""
-        return self._desk.execute(
+        return self._observer.execute(
             "select account_id, seq, sequence from outbox cross join unnest(accounts, seqs, sequences) with ordinality "
-            "as news (account_id, seq, sequence, place) where store_id = %s order by outbox_id, place",
-            [self.numbers[place]],
+            "as published (account_id, seq, sequence, number) where store_id = %s order by outbox_id, number",
+            [self.numbers[index]],
         ).fetchall()  # type: ignore[return-value]
 
-    def journal(self, place: int) -> list[tuple[UUID, int]]:
+    def journal(self, index: int) -> list[tuple[UUID, int]]:
         """Return the places of all that was decided in a store."""
         statement = "select account_id, seq from journal where store_id = %s"
-        return self._desk.execute(statement, [self.numbers[place]]).fetchall()  # type: ignore[return-value]
+        return self._observer.execute(statement, [self.numbers[index]]).fetchall()  # type: ignore[return-value]
 
     def _subscribe(self, store_id: int) -> None:
-        with self._desk.transaction():
-            self._desk.execute(
+        with self._observer.transaction():
+            self._observer.execute(
                 "insert into webhook_endpoints (store_id, endpoint_id, kind, status, url, secret) "
                 "values (%s, gen_random_uuid(), 1, 1, 'https://example.com/', 'whsec_')",
                 [store_id],
             )
-            self._desk.execute("update installation set subscriptions_version = subscriptions_version + 1")
+            self._observer.execute("update installation set subscriptions_version = subscriptions_version + 1")
 
     def close(self) -> None:
-        for connection in [self._desk, *self._connections]:
+        for connection in [self._observer, *self._connections]:
             connection.close()
 
     def _owner(self, sent: Sent) -> int:
@@ -146,7 +146,7 @@ class TwoWorkers:
         if holder != worker:
             epoch += 1
             self._leases[lane] = (worker, epoch)
-            self._desk.execute(
+            self._observer.execute(
                 "update leases set worker_id = %s, epoch = %s where partition = %s", [f"w{worker}", epoch, lane]
             )
         return epoch
@@ -179,26 +179,26 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
             for outcome, sent in zip(outcomes, part, strict=True)
         ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump()) for sent in part]
 
-    for place, name in two_workers.names.items():
+    for index, name in two_workers.names.items():
         for account_id in ACCOUNTS:
             expected, balance = [], 0
             for entry in naive.entries(name, account_id):
                 balance += entry["amount"]
                 expected.append((entry["amount"], balance))
             account = naive.accounts.get((name, account_id))
-            assert two_workers.entries(place, account_id) == expected
-            assert two_workers.status(place, account_id) == (account["status"] if account else None)
-    check_news(two_workers)
+            assert two_workers.entries(index, account_id) == expected
+            assert two_workers.status(index, account_id) == (account["status"] if account else None)
+    check_outbox(two_workers)
 
 
-def check_news(two_workers: TwoWorkers) -> None:
+def check_outbox(two_workers: TwoWorkers) -> None:
     """Check that the store with an endpoint hears of every decision once, each account's in order, and the other of
     none."""
-    told = two_workers.told(0)
-    assert sorted((account, seq) for account, seq, _ in told) == sorted(two_workers.journal(0))
-    for account_id in {account for account, _, _ in told}:
-        own = [(seq, sequence) for account, seq, sequence in told if account == account_id]
+    published = two_workers.published(0)
+    assert sorted((account, seq) for account, seq, _ in published) == sorted(two_workers.journal(0))
+    for account_id in {account for account, _, _ in published}:
+        own = [(seq, sequence) for account, seq, sequence in published if account == account_id]
         assert [sequence for _, sequence in own] == list(range(1, len(own) + 1))
         assert [seq for seq, _ in own if seq > 0] == sorted(seq for seq, _ in own if seq > 0)
         assert [-seq for seq, _ in own if seq < 0] == sorted(-seq for seq, _ in own if seq < 0)
-    assert two_workers.told(1) == []
+    assert two_workers.published(1) == []

@@ -74,10 +74,10 @@ def test_what_is_written_is_these_bytes() -> None:
 @pytest.mark.parametrize("version", GOLDEN)
 def test_what_any_release_wrote_is_read(version: int) -> None:
     """Release 0.1.0 writes no version; what it does not write has its default."""
-    told = [b"v", b"%d" % version] if version else []
+    fields = [b"v", b"%d" % version] if version else []
     for value, expected in zip(GOLDEN[version], (READ, [POLL_KEY]), strict=True):
-        assert announcements_of([b"a", value, *told]) == expected
-        assert announcements_of([*told, b"a", value]) == expected
+        assert announcements_of([b"a", value, *fields]) == expected
+        assert announcements_of([*fields, b"a", value]) == expected
 
 
 def test_what_a_later_release_appends_is_passed_over() -> None:
@@ -96,8 +96,8 @@ def test_release_0_1_0_reads_what_is_written_now() -> None:
         for value in now[1:]:
             fields = [b"v", now[0], b"a", value] if version_first else [b"a", value, b"v", now[0]]
             read += release_0_1_0.announcements_of(fields)
-        told = [(item.number, item.replayed, item.lane_entry) for item in read]
-        assert told == [(1, False, ""), (2, False, ""), (3, True, ""), (4, False, ""), (0, False, "1700000000001-7")]
+        fields = [(item.number, item.replayed, item.lane_entry) for item in read]
+        assert fields == [(1, False, ""), (2, False, ""), (3, True, ""), (4, False, ""), (0, False, "1700000000001-7")]
         rows = [item.row and msgspec.structs.asdict(item.row) for item in read]
         known = set(release_0_1_0.JournalRow.__struct_fields__)
         assert rows == [

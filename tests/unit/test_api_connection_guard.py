@@ -69,7 +69,7 @@ class Peer(asyncio.Protocol):
         self.got = bytearray()
         self.has_ended = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # there before anything else
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -77,11 +77,11 @@ class Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.got += data
-        self._news.set()
+        self._changed.set()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.has_ended = True
-        self._news.set()
+        self._changed.set()
 
     def send(self, data: bytes) -> None:
         self.transport.write(data)
@@ -103,8 +103,8 @@ class Peer(asyncio.Protocol):
         """Return what still comes until the server ends the connection."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not self.has_ended:
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
         return bytes(self.got)
 
     async def _take(self, length: Callable[[], int]) -> bytes:
@@ -112,8 +112,8 @@ class Peer(asyncio.Protocol):
         async with asyncio.timeout(DEADLINE_SECONDS):
             while (size := length()) == 3:
                 assert not self.has_ended, bytes(self.got)
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
         taken = bytes(self.got[:size])
         del self.got[:size]
         return taken

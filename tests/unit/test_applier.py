@@ -90,7 +90,7 @@ class Store:
         self.stuck -= self.decided
         return command.idempotency_key in self.decided
 
-    def dead_letter(self, letter: tuple[Any, ...], *_told: object) -> None:
+    def dead_letter(self, letter: tuple[Any, ...], *_arguments: object) -> None:
         self.dead_letters.append(letter)
 
 
@@ -347,7 +347,7 @@ def test_what_is_in_the_journal_is_never_buried(applier: Applier, store: Store) 
     assert store.dead_letters == []
 
 
-def test_what_is_tried_in_halves_has_a_cause_that_is_told(store: Store) -> None:
+def test_what_is_tried_in_halves_has_a_cause_that_is_logged(store: Store) -> None:
     causes: list[Exception] = []
     applier = Applier(cast("LedgerStore", store), Sizing(), note_failure=causes.append)
     store.stuck = {"key 0"}
@@ -378,7 +378,7 @@ def test_time_outs_of_commands_that_others_decide_are_not_remembered_for_ever() 
     assert len(learnt._lone) == sizing.MAX_LONE
 
 
-def test_a_first_half_that_is_committed_is_told_although_the_second_fails(applier: Applier, store: Store) -> None:
+def test_a_first_half_that_is_committed_is_announced_although_the_second_fails(applier: Applier, store: Store) -> None:
     """Given a batch that is halved because of one command, when the leases are lost between the halves, then what was
     committed is announced, and not decided again."""
     calls = iter([psycopg.errors.CheckViolation("no"), None, PartitionsLost({1})])

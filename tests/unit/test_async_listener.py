@@ -12,7 +12,7 @@ from creditlane.producer.client.reply_stream import ReplyStream
 from creditlane.schemas.journal import Announcement
 
 #: How long the listener may take to end, in seconds.
-PATIENCE_SECONDS = 10.0
+DEADLINE_SECONDS = 10.0
 
 
 class DeafWire:
@@ -41,7 +41,7 @@ async def test_a_listener_whose_cancellation_is_lost_ends_all_the_same() -> None
     listener.start()
     await wire.listening.wait()
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await listener.stop()
 
     assert wire.calls == ["XREAD", "DEL"]

@@ -59,22 +59,22 @@ def test_what_is_available_is_the_balance_without_what_is_held_and_with_the_over
     assert HELD.available == 100 - 30 + 5
 
 
-@pytest.mark.parametrize("place", range(3), ids=["debit", "post", "reverse"])
-def test_no_command_takes_what_is_held(place: int) -> None:
+@pytest.mark.parametrize("number", range(3), ids=["debit", "post", "reverse"])
+def test_no_command_takes_what_is_held(number: int) -> None:
     """Given an account of which some is held, when a command takes all that is available, then it does and what is held
     stays so; when it takes one more, then it is refused."""
-    outcome, after = decided(taking(75)[place], 75)
+    outcome, after = decided(taking(75)[number], 75)
     assert outcome.row is not None
     assert outcome.row.rejection is None
     assert (after.balance, after.held, after.available) == (25, 30, 0)
 
-    outcome, after = decided(taking(76)[place], 76)
+    outcome, after = decided(taking(76)[number], 76)
     assert outcome.row is not None
     assert outcome.row.rejection == "insufficient_balance"
     assert (after.balance, after.held) == (100, 30)
     if outcome.row.content:
-        told = msgspec.json.decode(outcome.row.content).get("obstacle")
-        assert told in (None, {"account_id": ANN, "needed": "76", "available": "75"})
+        obstacle = msgspec.json.decode(outcome.row.content).get("obstacle")
+        assert obstacle in (None, {"account_id": ANN, "needed": "76", "available": "75"})
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def holding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("holding")
-def test_a_refusal_tells_what_was_available() -> None:
+def test_a_refusal_says_what_was_available() -> None:
     refused = msgspec.structs.replace(CREDITED, seq=-1, kind=3, amount=76, rejection="insufficient_balance")
     error = result_of_row(refused).error
     assert error is not None

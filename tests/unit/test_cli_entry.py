@@ -33,7 +33,7 @@ def failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     return run(monkeypatch)
 
 
-def test_the_plain_install_is_told_what_to_add(
+def test_the_plain_install_says_what_to_add(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find_spec = importlib.util.find_spec
@@ -47,9 +47,9 @@ def test_the_entry_point_itself_needs_none_of_the_command_lines_packages() -> No
     """Nothing that takes time is imported before signals are heeded, either."""
     heavy = {"typer", "rich", "sqlalchemy", "alembic", "pydantic", "psycopg", "redis", "asyncio"}
     code = f"import sys, creditlane.cli.main; print({heavy} & sys.modules.keys())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert told.stdout == "set()\n"
+    assert result.stdout == "set()\n"
 
 
 #: Runs the command line of the arguments, then prints which modules that took.
@@ -68,8 +68,8 @@ print(json.dumps(sorted(sys.modules.keys() - before)))
 def modules_of(tmp_path: Path, *arguments: str) -> list[str]:
     environment = {**os.environ, "CREDITLANE_RUNTIME_DIR": str(tmp_path)}
     command = [sys.executable, "-c", COUNT_MODULES, *arguments]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    modules: list[str] = json.loads(told.splitlines()[-1])
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    modules: list[str] = json.loads(output.splitlines()[-1])
     return modules
 
 
@@ -103,8 +103,8 @@ def test_a_table_is_drawn_by_what_is_imported_for_it_alone(tmp_path: Path) -> No
 
 def test_every_command_s_summary_is_the_beginning_of_its_own_help() -> None:
     for name, where in app.CreditlaneGroup.deferred.items():
-        told = " ".join((loaded(name, where).help or "").split())
-        assert told.startswith(where.summary), name
+        output = " ".join((loaded(name, where).help or "").split())
+        assert output.startswith(where.summary), name
 
 
 def test_a_command_that_is_misspelled_is_guessed(
@@ -139,12 +139,12 @@ def test_an_error_s_text_neither_moves_a_cursor_nor_hides_what_follows(
     """Given a folder of somebody's, whose name begins what a terminal conceals, and another line."""
     assert failing_with(make("/srv/\x1b[8mnew\nline\udcff is not trusted"), monkeypatch) == 1
 
-    told = capsys.readouterr().err
-    assert told.removesuffix("\n").isprintable()
-    assert "is not trusted" in told
+    output = capsys.readouterr().err
+    assert output.removesuffix("\n").isprintable()
+    assert "is not trusted" in output
 
 
-def test_an_argument_that_is_no_text_is_told_as_such(
+def test_an_argument_that_is_no_text_is_reported_as_such(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:
@@ -175,7 +175,7 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_to_be_told_to_stop_ends_what_is_under_way(
+def test_a_signal_to_stop_ends_what_is_under_way(
     times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Given SIGTERM before a command has a handler of its own, when it comes again, then nothing is waited for."""
@@ -212,11 +212,11 @@ def test_a_terminal_need_not_know_every_character(encoding: str) -> None:
         entry.main()
     """
     environment = os.environ | {"PYTHONIOENCODING": encoding}
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True, encoding=encoding
     )
 
-    report, brace, listed = told.stdout.partition("}")
+    report, brace, listed = result.stdout.partition("}")
     assert json.loads(report + brace) == {"name": "é Żółć 🙂"}
     assert listed.split() == ["name", "Żółć".encode(encoding, "backslashreplace").decode(encoding), "ends"]
 
@@ -227,12 +227,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        told = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+        result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
     finally:
         os.close(writer)
 
-    assert told.stderr == ""
-    assert told.returncode == 1
+    assert result.stderr == ""
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "worker", "migrate", "dead list"])
@@ -240,10 +240,10 @@ def test_a_missing_setting_is_named_with_what_to_do(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, *command.split()) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("creditlane: CREDITLANE_")
-    assert "creditlane up" in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("creditlane: CREDITLANE_")
+    assert "creditlane up" in output
+    assert output.count("\n") == 1
 
 
 def test_a_wrong_option_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

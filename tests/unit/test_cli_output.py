@@ -29,10 +29,10 @@ def test_a_terminal_gets_a_table_with_grouped_numbers(monkeypatch: pytest.Monkey
 
     print_table(["units", "text"], [(1234567, "[red]not a colour[/red]")], title="Busiest")
 
-    told = terminal.getvalue()
-    assert "1,234,567" in told
-    assert "[red]not a colour[/red]" in told
-    assert "Busiest" in told
+    output = terminal.getvalue()
+    assert "1,234,567" in output
+    assert "[red]not a colour[/red]" in output
+    assert "Busiest" in output
 
 
 def test_texts_of_customers_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,9 +79,9 @@ def test_the_nearest_directory_upwards_counts(data_dir: Path, tmp_path: Path, mo
     monkeypatch.chdir(below)
 
     with claimed(data_dir), recorded(data_dir, 2, PLAIN):
-        told = CliRunner().invoke(app, ["env"])
+        result = CliRunner().invoke(app, ["env"])
 
-    assert (told.exit_code, told.stdout) == (0, "CREDITLANE_REDIS_URL=unix:///tmp/a/redis.sock?db=0\n")
+    assert (result.exit_code, result.stdout) == (0, "CREDITLANE_REDIS_URL=unix:///tmp/a/redis.sock?db=0\n")
 
 
 @pytest.mark.parametrize("settings", [PLAIN, AWKWARD])
@@ -91,27 +91,27 @@ def test_a_shell_reads_the_values_back(settings: dict[str, str], data_dir: Path)
     (name,) = settings
     script = f'eval "$1"; {sys.executable} -c "import os; print(os.environ[\'{name}\'])"'
 
-    told = subprocess.run(["/bin/sh", "-euc", script, "sh", lines], capture_output=True, text=True, check=True)
+    result = subprocess.run(["/bin/sh", "-euc", script, "sh", lines], capture_output=True, text=True, check=True)
 
-    assert told.stdout == f"{settings[name]}\n"
+    assert result.stdout == f"{settings[name]}\n"
 
 
 def test_plain_values_stand_unquoted_for_env(data_dir: Path) -> None:
     with claimed(data_dir), recorded(data_dir, 2, PLAIN):
         lines = CliRunner().invoke(app, ["env", "--data-dir", str(data_dir)]).stdout
 
-    told = subprocess.run(
+    result = subprocess.run(
         ["/usr/bin/env", "-i", *lines.split(), "/usr/bin/env"], capture_output=True, text=True, check=True
     )
 
-    assert told.stdout == lines
+    assert result.stdout == lines
 
 
 def test_a_program_gets_json(data_dir: Path) -> None:
     with claimed(data_dir), recorded(data_dir, 2, AWKWARD):
-        told = CliRunner().invoke(app, ["env", "--json", "--data-dir", str(data_dir)])
+        result = CliRunner().invoke(app, ["env", "--json", "--data-dir", str(data_dir)])
 
-    assert json.loads(told.stdout)["settings"] == AWKWARD
+    assert json.loads(result.stdout)["settings"] == AWKWARD
 
 
 def test_no_stack_is_an_error_that_says_what_to_do(

@@ -71,7 +71,7 @@ def test_a_shell_runs_nothing_of_another_user_s_folder(
 
 
 @pytest.mark.parametrize("name", [LOCK_NAME, RECORD_NAME])
-def test_each_file_is_looked_at(name: str, data_dir: Path, give_away: Callable[..., None]) -> None:
+def test_each_file_is_checked(name: str, data_dir: Path, give_away: Callable[..., None]) -> None:
     with claimed(data_dir), recorded(data_dir, 1, SETTINGS):
         give_away(data_dir / name)
         with pytest.raises(UntrustedPath, match="belongs to"):
@@ -141,13 +141,13 @@ def test_only_names_that_are_known_are_printed_and_every_value_is_quoted(data_di
     with claimed(data_dir), recorded(data_dir, 1, {}):
         (data_dir / RECORD_NAME).write_text(json.dumps({"pid": 1, "workers": 1, "settings": settings}))
 
-        told = subprocess.run(ENV, capture_output=True, text=True, check=True, cwd=tmp_path)
+        result = subprocess.run(ENV, capture_output=True, text=True, check=True, cwd=tmp_path)
         shell = 'eval "$1"; printf "%s|%s" "$CREDITLANE_STORE" "$CREDITLANE_API_KEY"; touch done'
         run = subprocess.run(
-            ["/bin/sh", "-c", shell, "sh", told.stdout], capture_output=True, text=True, check=True, cwd=tmp_path
+            ["/bin/sh", "-c", shell, "sh", result.stdout], capture_output=True, text=True, check=True, cwd=tmp_path
         )
 
     assert run.stdout == "store_a; touch owned|~root\n`touch owned`"
     assert {path.name for path in tmp_path.iterdir()} == {".creditlane", "done"}
-    assert "PATH" not in told.stdout
-    assert "NOTHING" not in told.stdout
+    assert "PATH" not in result.stdout
+    assert "NOTHING" not in result.stdout

@@ -19,20 +19,22 @@ def see(clocks: Clocks, own: MovedClock, *, ahead: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("ahead", [-30.0, 0.0, 30.0])
-@pytest.mark.parametrize(("asked_for", "told_after"), [(0.1, 0.0), (0.0, 0.1), (0.1, 0.1), (0.0, 0.0)])
-def test_only_what_is_older_is_told_so(own: MovedClock, ahead: float, asked_for: float, told_after: float) -> None:
+@pytest.mark.parametrize(("asked_for", "answered_after"), [(0.1, 0.0), (0.0, 0.1), (0.1, 0.1), (0.0, 0.0)])
+def test_only_what_is_older_is_reported_so(
+    own: MovedClock, ahead: float, asked_for: float, answered_after: float
+) -> None:
     """Given ways that take their time, then what was decided at once is not older, and what was so before that is."""
     clocks, accepted = Clocks(own), 0.0
     for note, difference in ((clocks.note_redis, 0.0), (clocks.note_postgres, ahead)):
         asked = own.now
         own.now += asked_for
         shown = own.now + difference
-        own.now += told_after
+        own.now += answered_after
         note(shown, asked)
         accepted = accepted or shown
 
     assert clocks.is_older(accepted + ahead, accepted) is False
-    assert clocks.is_older(accepted + ahead - asked_for - told_after - 0.01, accepted) is True
+    assert clocks.is_older(accepted + ahead - asked_for - answered_after - 0.01, accepted) is True
 
 
 def test_nothing_is_said_of_clocks_that_were_not_both_seen(own: MovedClock) -> None:

@@ -13,7 +13,7 @@ from creditlane.producer.client._async import concurrency as asynchronous
 from creditlane.producer.client._sync import concurrency as blocking
 
 #: How long anything may take that happens, in seconds.
-PATIENCE_SECONDS = 30.0
+DEADLINE_SECONDS = 30.0
 #: How long nothing is waited for in vain, in seconds.
 SHORT_SECONDS = 0.02
 
@@ -42,7 +42,7 @@ async def test_an_event_is_waited_for_as_long_as_was_said(kind: Any) -> None:
 
     await value_of(kind.wait_for_event(event, SHORT_SECONDS))
     event.set()
-    await value_of(kind.wait_for_event(event, PATIENCE_SECONDS))
+    await value_of(kind.wait_for_event(event, DEADLINE_SECONDS))
 
     assert event.is_set()
 
@@ -51,7 +51,7 @@ async def test_an_event_is_waited_for_as_long_as_was_said(kind: Any) -> None:
 async def test_who_finds_no_slot_goes_without_one(kind: Any) -> None:
     slots = kind.Slots(2)
 
-    taken = [await value_of(slots.take(seconds)) for seconds in (0.0, PATIENCE_SECONDS, 0.0, SHORT_SECONDS)]
+    taken = [await value_of(slots.take(seconds)) for seconds in (0.0, DEADLINE_SECONDS, 0.0, SHORT_SECONDS)]
     slots.give_back()
 
     assert taken == [True, True, False, False]
@@ -61,7 +61,7 @@ async def test_who_finds_no_slot_goes_without_one(kind: Any) -> None:
 async def test_who_waits_for_a_slot_gets_the_one_that_is_given_back() -> None:
     slots = asynchronous.Slots(1)
     await slots.take(0.0)
-    waiting = asyncio.create_task(slots.take(PATIENCE_SECONDS))
+    waiting = asyncio.create_task(slots.take(DEADLINE_SECONDS))
     await asyncio.sleep(0)
 
     slots.give_back()
@@ -72,11 +72,11 @@ async def test_who_waits_for_a_slot_gets_the_one_that_is_given_back() -> None:
 def test_a_thread_that_waits_for_a_slot_gets_the_one_that_is_given_back() -> None:
     slots, taken = blocking.Slots(1), []
     slots.take(0.0)
-    waiting = threading.Thread(target=lambda: taken.append(slots.take(PATIENCE_SECONDS)))
+    waiting = threading.Thread(target=lambda: taken.append(slots.take(DEADLINE_SECONDS)))
     waiting.start()
 
     slots.give_back()
-    waiting.join(PATIENCE_SECONDS)
+    waiting.join(DEADLINE_SECONDS)
 
     assert taken == [True]
 
@@ -98,9 +98,9 @@ async def test_a_task_in_the_background_is_begun_once_and_cancelled() -> None:
 
     task.begin(work)
     task.begin(work)
-    await asyncio.wait_for(begun.wait(), PATIENCE_SECONDS)
+    await asyncio.wait_for(begun.wait(), DEADLINE_SECONDS)
 
-    assert await task.stop(wake, PATIENCE_SECONDS)
+    assert await task.stop(wake, DEADLINE_SECONDS)
     assert runs == ["begun", "ended"]
 
 
@@ -110,14 +110,14 @@ def test_a_thread_in_the_background_is_begun_once_and_woken() -> None:
 
     def work() -> None:
         runs.append(threading.current_thread())
-        woken.wait(PATIENCE_SECONDS)
+        woken.wait(DEADLINE_SECONDS)
         # Does not last: the work was stopped
-        thread.pause(PATIENCE_SECONDS)
+        thread.pause(DEADLINE_SECONDS)
 
     thread.begin(work)
     thread.begin(work)
 
-    assert thread.stop(woken.set, PATIENCE_SECONDS)
+    assert thread.stop(woken.set, DEADLINE_SECONDS)
     assert [(run.daemon, run.is_alive()) for run in runs] == [(True, False)]
 
 
@@ -125,7 +125,7 @@ def test_a_thread_in_the_background_is_begun_once_and_woken() -> None:
 async def test_what_was_not_begun_is_not_waited_for(kind: Any) -> None:
     task = kind.BackgroundTask("test")
 
-    assert not await value_of(task.stop(lambda: None, PATIENCE_SECONDS))
+    assert not await value_of(task.stop(lambda: None, DEADLINE_SECONDS))
     assert task.is_stopping
 
 
@@ -175,14 +175,14 @@ def test_threads_that_come_together_get_the_same_value() -> None:
     scoped = blocking.Scoped(object)
 
     def get() -> None:
-        gate.wait(PATIENCE_SECONDS)
+        gate.wait(DEADLINE_SECONDS)
         got.append(scoped.get())
 
     threads = [threading.Thread(target=get) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(DEADLINE_SECONDS)
 
     assert len(got) == 8
     assert len(set(map(id, got))) == 1

@@ -72,7 +72,7 @@ def test_importing_the_client_loads_no_database_driver_and_no_web_package() -> N
     assert done.stdout.strip() == "[]"
 
 
-def test_no_representation_or_message_tells_a_secret() -> None:
+def test_no_representation_or_message_shows_a_secret() -> None:
     settings = Settings(redis_url="redis://:hunter2@localhost:x/0", database_url="postgresql//u:hunter2@localhost/db")
 
     with pytest.raises(ConfigurationError) as caught:

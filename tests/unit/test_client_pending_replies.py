@@ -32,7 +32,7 @@ def pending() -> PendingReplies[Future[Announcement]]:
     return PendingReplies(Future)
 
 
-def test_an_announcement_keeps_the_promise_made_before_it(pending: PendingReplies[Future[Announcement]]) -> None:
+def test_an_announcement_resolves_the_future_made_before_it(pending: PendingReplies[Future[Announcement]]) -> None:
     future = pending.expect(7)
 
     pending.deliver([announcement(6), announcement(7)])
@@ -120,7 +120,7 @@ def test_a_blocking_read_never_waits_for_ever(seconds: float) -> None:
     assert 0 < int(call[call.index("BLOCK") + 1]) <= 2_000
 
 
-def test_each_command_of_a_roll_call_gets_its_result_once() -> None:
+def test_each_command_that_is_collected_gets_its_result_once() -> None:
     collector = ResultCollector([ticket(1), ticket(2), ticket(1)], STORE, "me")
 
     results = [collector.claim(item) for item in (announcement(1), announcement(1), announcement(3), announcement(2))]
@@ -137,7 +137,7 @@ def test_numbers_of_another_producer_are_not_taken_for_ones_own() -> None:
     assert collector.claim(announcement(1)) is None
 
 
-def test_sweeps_come_round_to_every_undecided_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_come_round_to_every_undecided_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "LOOKUP_KEYS", 2)
     collector = ResultCollector([str(ticket(number)) for number in range(9)], STORE, "me")
 
@@ -146,7 +146,7 @@ def test_sweeps_come_round_to_every_undecided_ticket(monkeypatch: pytest.MonkeyP
     assert set(asked) == set(range(9))
 
 
-def test_a_sweep_gives_out_only_final_results_and_none_twice() -> None:
+def test_a_pass_gives_out_only_final_results_and_none_twice() -> None:
     collector = ResultCollector([ticket(number) for number in (1, 2, 3)], STORE, "me")
     lookup = collector.next_lookup()
     collector.claim(announcement(1))
@@ -166,7 +166,7 @@ def test_what_is_no_ticket_of_this_store_is_refused_before_anything_is_awaited(t
         ResultCollector([thing], STORE, "me")  # type: ignore[list-item]
 
 
-def test_patience_with_a_deadline_ends_at_the_deadline() -> None:
+def test_a_wait_policy_with_a_deadline_ends_at_the_deadline() -> None:
     policy = WaitPolicy(100.0, 5.0, has_own=True)
 
     assert policy.wait_seconds(104.9) <= 0.11
@@ -174,7 +174,7 @@ def test_patience_with_a_deadline_ends_at_the_deadline() -> None:
     assert policy.spent_seconds(105.0) == 5.0
 
 
-def test_patience_without_a_deadline_ends_after_a_long_silence_only() -> None:
+def test_a_wait_policy_without_a_deadline_ends_after_a_long_silence_only() -> None:
     policy = WaitPolicy(0.0, None, has_own=True)
 
     policy.note(0, asked=True, now=10.0)

@@ -157,7 +157,7 @@ def test_a_bulk_that_is_held_outlasts_small_ones_that_are_not() -> None:
     assert [len(ahead.window(bulk[position])) for position in (0, 1)] == [1, 2]
 
 
-def test_bulks_whose_numbers_lie_between_each_other_are_told_apart() -> None:
+def test_bulks_whose_numbers_lie_between_each_other_are_kept_apart() -> None:
     # Given two bulks that were sent at the same time, chunk by chunk by turns
     ahead, bulks = ReadAhead(), (Tickets(STORE, "producer", kept=False), Tickets(STORE, "producer", kept=False))
     for first_number in range(1, 41, 10):

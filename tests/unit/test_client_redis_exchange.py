@@ -95,7 +95,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("step", "expected"), [("connect", Unavailable), ("send", OutcomeUnknown), ("read", OutcomeUnknown)]
 )
-def test_whatever_a_dead_connection_raises_is_a_failed_exchange_and_gives_its_place_back(
+def test_whatever_a_dead_connection_raises_is_a_failed_exchange_and_gives_its_slot_back(
     error: BaseException, step: str, expected: type[Exception]
 ) -> None:
     wire = RedisWire(URL)
@@ -138,7 +138,7 @@ class SlowConnection(AsyncBrokenConnection):
         ...
 
 
-async def test_cancelled_exchanges_give_their_places_back() -> None:
+async def test_cancelled_exchanges_give_their_slots_back() -> None:
     answering = asyncio.Event()
     wire = AsyncRedisWire(URL)
     wire._maker = Maker(lambda: SlowConnection(answering))
@@ -188,5 +188,5 @@ async def test_who_finds_every_connection_taken_waits_until_its_own_deadline() -
     ],
     ids=str,
 )
-def test_an_error_of_the_server_is_told_from_one_of_the_command(answer: Any, *, is_so: bool) -> None:
+def test_an_error_of_the_server_is_distinguished_from_one_of_the_command(answer: Any, *, is_so: bool) -> None:
     assert is_of_server(answer) is is_so

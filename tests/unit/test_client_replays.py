@@ -71,7 +71,7 @@ def test_what_is_sent_again_after_its_result_was_announced_is_a_repeat() -> None
 
 
 @pytest.mark.parametrize("ahead", [0.0, 0.3, 30.0, -0.3, -30.0])
-def test_clocks_that_were_seen_tell_a_repeat_within_the_second(ahead: float) -> None:
+def test_clocks_that_were_seen_show_a_repeat_within_the_second(ahead: float) -> None:
     # Given that both clocks were seen at the same moment
     repeats = Replays(seen(ahead))
 

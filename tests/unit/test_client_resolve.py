@@ -118,7 +118,7 @@ def test_a_key_that_belongs_to_another_request_is_a_mismatch_and_not_its_result(
     assert (result.balance, result.transaction_id, result.account_id) == (None, None, ACCOUNT)
 
 
-def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
+def test_a_poll_key_with_the_announcement_of_another_request_says_nothing() -> None:
     mismatch = Announcement(0, None, refusal=Refusal("idempotency_key_mismatch", "used before"))
 
     assert resolve_announced(ticket_for(DEBIT), [Announcement(0, debit_row(amount=4)), mismatch]) is None
@@ -131,7 +131,7 @@ def test_a_poll_key_with_the_news_of_another_request_says_nothing() -> None:
     ("of_entry", "replayed", "expected"),
     [("5-0", False, False), ("5-0", True, True), ("4-9", False, True), ("4-9", True, True), ("", True, True)],
 )
-def test_the_news_of_a_poll_key_say_of_each_entry_whether_it_was_the_first(
+def test_the_announcement_in_a_poll_key_says_of_each_entry_whether_it_was_the_first(
     of_entry: str, expected: bool, *, replayed: bool
 ) -> None:
     announcement = Announcement(0, debit_row(), replayed=replayed, lane_entry=of_entry)
@@ -142,7 +142,7 @@ def test_the_news_of_a_poll_key_say_of_each_entry_whether_it_was_the_first(
     assert found.replayed is expected
 
 
-def test_the_news_of_a_later_entry_do_not_say_whether_an_earlier_one_was_the_first() -> None:
+def test_the_announcement_of_a_later_entry_does_not_say_whether_an_earlier_one_was_the_first() -> None:
     announcement = Announcement(0, debit_row(), replayed=True, lane_entry="5-10")
 
     assert resolve_announced(ticket_for(DEBIT, lane_entry="5-9"), [announcement]) is None
@@ -157,7 +157,7 @@ def status_of(*letters: DeadLetterRow) -> str | None:
     return result.status if result else None
 
 
-def test_a_dead_letter_is_told_with_its_reason() -> None:
+def test_a_dead_letter_is_reported_with_its_reason() -> None:
     result = resolve(ticket_for(DEBIT), None, [letter()])
 
     assert result is not None

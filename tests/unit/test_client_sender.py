@@ -25,7 +25,7 @@ URL = "redis://localhost:1/0"
 COMMAND = Debit(account_id="cca_" + "0" * 31 + "1", amount=1, reference="r", idempotency_key="k")
 SETTINGS = Settings(lane_limit=9)
 #: How long a call may take, in seconds.
-PATIENCE_SECONDS = 2.0
+DEADLINE_SECONDS = 2.0
 
 #: What Redis does with one request after the other. After the last of them nobody takes connections any more.
 SILENT = ConnectionResetError("the connection ended before the answer")
@@ -124,7 +124,7 @@ def fair(script: list[Any]) -> FairSender:
 
 async def send_one(sender: Any) -> None:
     sent = sender.send(
-        chunk_of(COMMAND, "store_default", 8), 1, keep=True, deadline=time.monotonic() + PATIENCE_SECONDS
+        chunk_of(COMMAND, "store_default", 8), 1, keep=True, deadline=time.monotonic() + DEADLINE_SECONDS
     )
     if inspect.isawaitable(sent):
         await sent
@@ -132,14 +132,14 @@ async def send_one(sender: Any) -> None:
 
 async def send_all(sender: Any) -> None:
     enqueue = async_enqueue_many if isinstance(sender, AsyncSender) else enqueue_many
-    sent: Any = enqueue(sender, [COMMAND], 8, keep=False, stall_seconds=PATIENCE_SECONDS, on_progress=None)
+    sent: Any = enqueue(sender, [COMMAND], 8, keep=False, stall_seconds=DEADLINE_SECONDS, on_progress=None)
     if inspect.isawaitable(sent):
         await sent
 
 
 async def deliver(sender: Any) -> None:
     enqueue = sender.unannounced(chunk_of(COMMAND, "store_default", 8))
-    await sender.deliver(enqueue, PATIENCE_SECONDS)
+    await sender.deliver(enqueue, DEADLINE_SECONDS)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def passed(pending: PendingReplies[Any]) -> PendingReplies[Any]:
     return pending
 
 
-def test_an_interrupted_look_up_keeps_no_future() -> None:
+def test_an_interrupted_lookup_keeps_no_future() -> None:
     class Interrupted:
         def decisions(self, _tickets: object, _seconds: float) -> None:
             raise KeyboardInterrupt
@@ -47,7 +47,7 @@ def test_an_interrupted_look_up_keeps_no_future() -> None:
     assert pending._futures == {}
 
 
-async def test_a_cancelled_look_up_keeps_no_future() -> None:
+async def test_a_cancelled_lookup_keeps_no_future() -> None:
     looking = asyncio.Event()
 
     class Silent:

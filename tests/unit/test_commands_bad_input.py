@@ -218,7 +218,7 @@ def test_no_field_is_passed_over_in_silence(kind: type[Command], field: str) -> 
     assert refusal_of(kind, **{field: 1}) == (field, f"{field}: Extra inputs are not permitted")
 
 
-def test_every_broken_rule_is_told_at_once() -> None:
+def test_every_broken_rule_is_reported_at_once() -> None:
     _, message = refusal_of(Debit, amount=0, reference="", idempotency_key="")
 
     assert message == f"idempotency_key: {SHORT}; amount: {WHOLE}; reference: {SHORT}"

@@ -121,7 +121,7 @@ def test_every_service_is_hardened_and_limited(services: dict[str, Any]) -> None
         assert service["cap_drop"] == ["ALL"], name
         assert "cap_add" not in service, name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert all("size=" in place for place in service["tmpfs"]), name
+        assert all("size=" in mount for mount in service["tmpfs"]), name
         assert {"cpus", "mem_limit", "pids_limit"} <= service.keys(), name
         assert service["ulimits"] == {"nofile": 65536}, name
         # The image of ours has its user in the Dockerfile.
@@ -198,7 +198,7 @@ def test_a_worker_is_healthy_while_its_heart_beats(services: dict[str, Any]) -> 
     (instruction,) = dockerfile_instructions("HEALTHCHECK")
     assert json.loads(instruction.partition("CMD ")[2]) == check
     # Where its heartbeat goes.
-    assert any(place.startswith("/tmp:") for place in services["worker"]["tmpfs"])  # noqa: S108  memory of its own
+    assert any(mount.startswith("/tmp:") for mount in services["worker"]["tmpfs"])  # noqa: S108  memory of its own
 
 
 @pytest.mark.parametrize("service", ["deliveries", "jobs"])

@@ -112,7 +112,7 @@ def test_the_form_on_the_lanes_does_not_move(command: Command, encoded: bytes) -
     assert fields_of(decode_command(encoded)) == {**fields_of(command), "store_id": "store_default"}
 
 
-def test_the_fingerprint_tells_requests_apart() -> None:
+def test_the_fingerprint_distinguishes_requests() -> None:
     one = Debit(account_id=ANN, idempotency_key="k", amount=1, reference="r")
     same = Debit(account_id=ANN, idempotency_key="k", amount="1", reference="r")  # type: ignore[arg-type]
     other = Debit(account_id=ANN, idempotency_key="k", amount=2, reference="r")
@@ -207,7 +207,7 @@ def changed(**fields: Any) -> bytes:
         (changed(reference="x" * MAX_COMMAND_BYTES), "bytes are more than the 262144"),
     ],
 )
-def test_what_is_no_command_is_told_with_its_reason(data: bytes, reason: str) -> None:
+def test_what_is_no_command_is_reported_with_its_reason(data: bytes, reason: str) -> None:
     """Given bytes on a lane that are no command, when they are decoded, then the error says which field and why."""
     with pytest.raises(UndecodableCommand) as refusal:
         decode_command(data)

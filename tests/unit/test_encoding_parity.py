@@ -144,13 +144,13 @@ def test_the_fast_reader_adds_nothing(
 
 
 @settings(max_examples=300, deadline=None)
-@given(place=st.integers(0, 300), junk=st.binary(max_size=3), cut=st.integers(0, 3))
-def test_damaged_bytes_are_judged_alike(place: int, junk: bytes, cut: int) -> None:
+@given(position=st.integers(0, 300), junk=st.binary(max_size=3), cut=st.integers(0, 3))
+def test_damaged_bytes_are_judged_alike(position: int, junk: bytes, cut: int) -> None:
     """Given a good command with some bytes replaced, then what the fast reader lets through the models read alike."""
     good = json.dumps({**GOOD, "idempotency_key": 'k\u00e9y \\ " \U0001f600'}).encode()
-    place %= len(good)
+    position %= len(good)
 
-    fast, slow = fast_and_slow(good[:place] + junk + good[place + cut :])
+    fast, slow = fast_and_slow(good[:position] + junk + good[position + cut :])
 
     assert fast is None or fast == slow
 

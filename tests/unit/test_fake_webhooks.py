@@ -80,7 +80,7 @@ def test_sequences_count_every_decision_of_an_account_on(client: FakeClient) -> 
     assert sequences == [1, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_callback_tells_what_became_of_its_command_once(client: FakeClient) -> None:
+def test_a_callback_says_what_became_of_its_command_once(client: FakeClient) -> None:
     account = client.open_account(customer_id="ann", initial_balance=10)
     for _ in range(2):
         client.debit(account.id, 3, reference="r", idempotency_key="k", callback_url=URL)

@@ -39,10 +39,10 @@ def test_a_change_of_one_client_is_noticed_and_made_in_the_other(tree: Path) -> 
     replace(tree / CLIENT / "_async/listener.py", "STOP_SECONDS = 1.0", "STOP_SECONDS = 1.5")
     (tree / CLIENT / "_sync/left_over.py").touch()
 
-    code, told = generate(tree, "--check")
+    code, output = generate(tree, "--check")
     assert code == 1
-    assert "listener.py, left_over.py" in told
-    assert "+STOP_SECONDS = 1.5" in told
+    assert "listener.py, left_over.py" in output
+    assert "+STOP_SECONDS = 1.5" in output
 
     assert generate(tree) == (0, "")
     assert "STOP_SECONDS = 1.5" in (tree / CLIENT / "_sync/listener.py").read_text()
@@ -52,14 +52,14 @@ def test_a_change_of_one_client_is_noticed_and_made_in_the_other(tree: Path) -> 
 def test_what_cannot_be_said_in_both_ways_is_refused(tree: Path) -> None:
     replace(tree / CLIENT / "_async/listener.py", "import logging\n", "import asyncio\nimport logging\n")
 
-    code, told = generate(tree)
+    code, output = generate(tree)
 
-    assert (code, "no blocking form: ['import asyncio']" in told) == (1, True)
+    assert (code, "no blocking form: ['import asyncio']" in output) == (1, True)
 
 
 def test_a_substitution_that_fits_nothing_is_refused(tree: Path) -> None:
     replace(tree / SCRIPT, r'(r"\banext\(", "next("),', r'(r"\banext\(", "next("), (r"\bgone\b", "away"),')
 
-    code, told = generate(tree)
+    code, output = generate(tree)
 
-    assert (code, "fit nothing: ['\\\\bgone\\\\b']" in told) == (1, True)
+    assert (code, "fit nothing: ['\\\\bgone\\\\b']" in output) == (1, True)

@@ -79,7 +79,7 @@ def test_one_that_has_not_beaten_for_two_leases_is_dead_until_it_does(
     assert worker_alive.report_alive() == 0
 
 
-def test_one_silent_process_beside_another_is_told(
+def test_one_silent_process_beside_another_is_reported(
     directory: Path, later: Callable[[float], None], heartbeat: Heartbeat
 ) -> None:
     heartbeat.beat()

@@ -40,7 +40,7 @@ def test_a_position_can_be_read_from_its_ids(account_id: str, seq: int) -> None:
         "ccx_" + "a" * 32 + "1",
     ],
 )
-def test_what_is_no_position_is_told_apart(text: str) -> None:
+def test_what_is_no_position_is_distinguished(text: str) -> None:
     assert position_of(text) is None
 
 

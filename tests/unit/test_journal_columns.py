@@ -133,7 +133,7 @@ def test_an_entry_that_is_read_has_columns_of_the_journal() -> None:
     assert tuple(selected) == columns
 
 
-def test_an_entry_and_a_decision_have_everything_in_its_place() -> None:
+def test_an_entry_and_a_decision_have_everything_in_its_column() -> None:
     """Given a command and an account of which no two values are alike, then the row has each under its name."""
     command = SimpleNamespace(kind="freeze", account_id=ACCOUNT, idempotency_key="the key")
     before = AccountState(status=1, balance=40, overdraft_limit=50, entries=6, decisions=7, latest_at_us=8)

@@ -112,7 +112,7 @@ def test_a_record_reads_back_what_was_asked_for(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
-def test_callers_are_told_every_rejection_of_a_kind(kind: Kind) -> None:
+def test_every_rejection_of_a_kind_is_documented_for_callers(kind: Kind) -> None:
     for rejection in kind.record.rejections:
         assert public_code(rejection.code) in CODES
 

@@ -76,8 +76,8 @@ class Streams:
             raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         found = []
         for lane, start in self.starts.items():
-            place = tuple(map(int, start.split(b"-")))
-            entries = [number for number in self.lanes.get(lane, []) if (number, 0) > place][:count]
+            position = tuple(map(int, start.split(b"-")))
+            entries = [number for number in self.lanes.get(lane, []) if (number, 0) > position][:count]
             if entries:
                 found.append([lane, [[b"%d-0" % number, [b"c", self.payload(number)]] for number in entries]])
         self.bound([entries for _, entries in found])
@@ -702,7 +702,7 @@ def test_long_entries_among_what_is_held_back_are_asked_for_few_at_once(
     assert asked[-1] * 7_900 < 2 * HELD_BYTES
 
 
-def test_with_something_held_back_a_lane_is_read_on_from_its_place(
+def test_with_something_held_back_a_lane_is_read_on_from_its_position(
     reader: LaneReader, streams: Streams, ownership: Ownership
 ) -> None:
     """Given a lane with nothing under way but something held back, then a read does not begin at its head again."""
@@ -770,7 +770,7 @@ def test_what_is_held_back_of_a_lane_that_cannot_be_read_comes_again_in_order(
     assert entries_of(reader.read_held(epochs)) == [(2, 1), (2, 3), (2, 4)]
 
 
-def test_the_heads_of_many_lanes_with_long_entries_are_looked_at(
+def test_the_heads_of_many_lanes_with_long_entries_are_read(
     streams: Streams, make_reader: Callable[[int], LaneReader], clock: MovedClock
 ) -> None:
     """Given many lanes under way of which the first entries together are longer than an answer may be, then they are

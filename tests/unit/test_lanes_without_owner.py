@@ -92,7 +92,7 @@ def test_without_a_worker_to_take_them_lanes_are_a_problem_at_once(
     assert observer.after(0.0, given_back(1, 2), workers) == [1, 2]
 
 
-def test_what_was_told_stays_told_until_it_has_an_owner(observer: Observer) -> None:
+def test_what_was_reported_stays_reported_until_it_has_an_owner(observer: Observer) -> None:
     """Given lanes that had no worker, when one starts, then they are a problem until it has taken them."""
     assert observer.after(0.0, given_back(1, 2), []) == [1, 2]
     assert observer.after(1.0, given_back(1, 2), [worker()]) == [1, 2]

@@ -121,7 +121,7 @@ def test_a_line_that_is_longer_than_what_a_pipe_takes_at_once_comes_whole(pipe: 
 
     # Those of other threads do not come in between.
     text = b"".join(parts).decode()
-    assert sorted(text[place : place + len(LONG_LINE)] for place in range(0, len(text), len(LONG_LINE))) == [
+    assert sorted(text[start : start + len(LONG_LINE)] for start in range(0, len(text), len(LONG_LINE))) == [
         LONG_LINE.replace("x", each) for each in "abcd"
     ]
 

@@ -46,9 +46,9 @@ def process(request: pytest.FixtureRequest) -> str:
 def written(process: str, log_format: str) -> str:
     environment = {"CREDITLANE_REDIS_URL": "redis://:s3cr3t%23x@h/0"}
     command = [sys.executable, "-c", LOG, process, log_format]
-    told = subprocess.run(command, capture_output=True, check=False, env=environment)
-    assert told.returncode == 1
-    return told.stderr.decode()
+    result = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert result.returncode == 1
+    return result.stderr.decode()
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
@@ -65,7 +65,7 @@ def test_no_control_character_of_others_reaches_a_terminal(process: str, log_for
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_password_and_no_variable_is_told(process: str, log_format: str) -> None:
+def test_no_password_and_no_variable_is_logged(process: str, log_format: str) -> None:
     text = written(process, log_format)
 
     assert text.count("***") >= 4

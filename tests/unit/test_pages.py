@@ -34,10 +34,10 @@ def test_the_architecture_has_every_room_and_no_other() -> None:
 def test_the_architecture_has_the_layers_that_are_checked() -> None:
     block = re.search(r"(?m)(?:^    .+\n)+", ARCHITECTURE.split("## The tree\n", 1)[1])
     assert block is not None
-    told = [frozenset(re.findall(r"\w+", line)) for line in block[0].splitlines()]
+    documented = [frozenset(re.findall(r"\w+", line)) for line in block[0].splitlines()]
     (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
 
-    assert told == [frozenset(re.findall(r"creditlane\.(\w+)", layer)) for layer in contract["layers"]]
+    assert documented == [frozenset(re.findall(r"creditlane\.(\w+)", layer)) for layer in contract["layers"]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -46,15 +46,15 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def test_every_word_of_the_glossary_stands_there_once_and_its_places_are_there() -> None:
+def test_every_word_of_the_glossary_stands_there_once_and_its_paths_are_there() -> None:
     rows = [line for line in GLOSSARY.splitlines() if line.startswith("| **")]
     words = [word for row in rows for word in re.findall(r"\*\*([^*]+)\*\*", row.split("|")[1])]
 
     assert len(words) > 40
     assert words == sorted(words, key=str.casefold)
     assert len(set(words)) == len(words)
-    places = re.findall(r"`([a-z_]+(?:/[a-z_.]+)+)`", "\n".join(row.split("|")[3] for row in rows))
-    assert [place for place in places if not (ROOT / place).exists()] == []
+    paths = re.findall(r"`([a-z_]+(?:/[a-z_.]+)+)`", "\n".join(row.split("|")[3] for row in rows))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_decision_is_in_their_list_under_its_number() -> None:
@@ -80,42 +80,44 @@ def test_the_pages_name_the_pythons_that_are_declared() -> None:
     assert set(re.findall(r"With Python (3\.\d+)", README)) == {oldest}
 
 
-def settings_told() -> dict[str, list[str]]:
+def settings_documented() -> dict[str, list[str]]:
     """Return the default that the tables of the pages give for each setting."""
-    told: dict[str, list[str]] = {}
+    documented: dict[str, list[str]] = {}
     for page in PAGES:
         for line in page.read_text().splitlines():
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
             if len(cells) > 3 and re.fullmatch(rf"`{PREFIX}\w+`", cells[1]):
-                told.setdefault(cells[1].strip("`").removeprefix(PREFIX).lower(), []).append(cells[2])
-    return told
+                documented.setdefault(cells[1].strip("`").removeprefix(PREFIX).lower(), []).append(cells[2])
+    return documented
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_in_a_table_with_its_default(name: str) -> None:
-    (told,) = settings_told()[name]
+    (documented,) = settings_documented()[name]
     default = Settings.model_fields[name].default
 
     if isinstance(default, bool):
-        assert told == str(default).lower()
+        assert documented == str(default).lower()
     elif isinstance(default, int | float):
-        number = re.match(r"[\d,]+(?:\.\d+)?", told)
-        assert number is not None, told
+        number = re.match(r"[\d,]+(?:\.\d+)?", documented)
+        assert number is not None, documented
         assert float(number[0].replace(",", "")) == default
     elif default:
-        assert told == f"`{default}`"
+        assert documented == f"`{default}`"
     else:
-        assert told, "what happens without it"
+        assert documented, "what happens without it"
 
 
 def test_no_table_has_a_setting_that_is_none() -> None:
-    assert set(settings_told()) == set(Settings.model_fields)
+    assert set(settings_documented()) == set(Settings.model_fields)
 
 
-def test_the_targets_that_are_told_are_there() -> None:
+def test_the_targets_that_are_documented_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
-    told = {name for page in PAGES for name in re.findall(r"(?:`|^ +)make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    documented = {
+        name for page in PAGES for name in re.findall(r"(?:`|^ +)make ([a-z]+)", page.read_text(), re.MULTILINE)
+    }
 
-    assert told
-    assert told <= targets
+    assert documented
+    assert documented <= targets

@@ -25,4 +25,4 @@ def test_every_session_is_made_in_one_module() -> None:
     sources = [source for room in ROOMS for source in (PACKAGE / room).rglob("*.py")]
 
     assert len(sources) > 100
-    assert [place for source in sources for place in foreign_sessions(source)] == []
+    assert [location for source in sources for location in foreign_sessions(source)] == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from creditlane.local import reachable_paths as reachable_places
-from creditlane.local.reachable_paths import barrier_to, place_for_data, programs_for
+from creditlane.local import reachable_paths
+from creditlane.local.reachable_paths import barrier_to, path_for_data, programs_for
 from creditlane.local.server_user import ServerUser
 from creditlane.local.trusted_paths import UntrustedPath
 from creditlane.schemas.errors import ConfigurationError
@@ -30,7 +30,7 @@ def home(workspace: Path) -> Path:
 def shared(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In the place of /var/lib/creditlane."""
     path = workspace / f"shared-{os.urandom(4).hex()}"
-    monkeypatch.setattr(reachable_places, "SHARED_DIRECTORY", path)
+    monkeypatch.setattr(reachable_paths, "SHARED_DIRECTORY", path)
     return path
 
 
@@ -52,18 +52,18 @@ def test_the_first_folder_that_is_closed_is_found(home: Path) -> None:
 def test_data_behind_a_private_folder_go_to_where_they_can_be_reached(home: Path, shared: Path) -> None:
     data_dir = home / "postgres"
 
-    place, remark = place_for_data(data_dir, STRANGER)
+    path, remark = path_for_data(data_dir, STRANGER)
 
-    assert place.parent.parent == shared
-    assert data_dir.readlink() == place
-    assert barrier_to(place, STRANGER) is None
+    assert path.parent.parent == shared
+    assert data_dir.readlink() == path
+    assert barrier_to(path, STRANGER) is None
     assert stat.S_IMODE(shared.stat().st_mode) == 0o711
     assert remark is not None
-    assert str(place) in remark
+    assert str(path) in remark
     assert str(home.parent) in remark
     # From then on the link leads there, and two folders never to one place.
-    assert place_for_data(data_dir.resolve(), STRANGER) == (place, None)
-    assert place_for_data(home / "other", STRANGER)[0].parent != place.parent
+    assert path_for_data(data_dir.resolve(), STRANGER) == (path, None)
+    assert path_for_data(home / "other", STRANGER)[0].parent != path.parent
 
 
 def test_data_that_are_there_are_not_moved(home: Path) -> None:
@@ -71,24 +71,24 @@ def test_data_that_are_there_are_not_moved(home: Path) -> None:
     data_dir.mkdir()
 
     with pytest.raises(ConfigurationError, match=r"chmod o\+x") as caught:
-        place_for_data(data_dir, STRANGER)
+        path_for_data(data_dir, STRANGER)
     assert str(home.parent) in caught.value.message
 
 
-def test_a_place_that_somebody_else_has_made_is_not_used(home: Path, shared: Path) -> None:
+def test_a_path_that_somebody_else_has_made_is_not_used(home: Path, shared: Path) -> None:
     shared.mkdir()
     shared.chmod(0o777)
 
     with pytest.raises(UntrustedPath, match="can be written by others"):
-        place_for_data(home / "postgres", STRANGER)
+        path_for_data(home / "postgres", STRANGER)
     assert not (home / "postgres").exists()
 
 
-def test_no_place_at_all_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reachable_places, "SHARED_DIRECTORY", home / "shared")
+def test_where_no_path_can_be_used_the_error_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachable_paths, "SHARED_DIRECTORY", home / "shared")
 
     with pytest.raises(ConfigurationError, match="--data-dir"):
-        place_for_data(home / "postgres", STRANGER)
+        path_for_data(home / "postgres", STRANGER)
 
 
 @pytest.mark.parametrize("is_private", [True, False])

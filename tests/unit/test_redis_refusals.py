@@ -27,8 +27,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("answer", "told"), REFUSALS.items())
-def test_a_refusal_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch, answer: str, told: str) -> None:
+@pytest.mark.parametrize(("answer", "reported"), REFUSALS.items())
+def test_a_refusal_is_reported_as_what_it_is(monkeypatch: pytest.MonkeyPatch, answer: str, reported: str) -> None:
     error = BaseParser.parse_error(answer)
 
     async def refuse(*_arguments: object, **_options: object) -> list[Exception]:
@@ -44,5 +44,5 @@ def test_a_refusal_is_told_as_what_it_is(monkeypatch: pytest.MonkeyPatch, answer
     problem = asyncio.run(ask())
 
     assert problem is not None
-    assert told in problem
+    assert reported in problem
     assert "ann" not in problem.split()

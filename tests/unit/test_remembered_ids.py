@@ -26,7 +26,7 @@ def test_an_id_that_is_too_long_is_no_more_remembered_than_it_is_one(name: str, 
     assert remembered().currsize == before > 0
 
 
-def test_a_producer_with_a_long_name_is_no_more_remembered_than_it_is_told() -> None:
+def test_a_producer_with_a_long_name_is_no_more_remembered_than_it_is_answered() -> None:
     parse_entry(0, b"1-1", [b"c", GOOD, b"r", b"producer/1"])
     remembered = entries._producer_id.cache_info
     before = remembered().currsize

@@ -26,11 +26,11 @@ def test_the_guide_has_every_grant() -> None:
         [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", GUIDE, re.MULTILINE)
     ]
     heading = next(number for number, row in enumerate(rows) if row == ["table", "worker", "api", "jobs", "client"])
-    told = {}
+    documented = {}
     for name, *cells in rows[heading + 2 : heading + 2 + len(GRANTS)]:
         grants = dict(zip(rows[heading][1:], cells, strict=True))
-        told[name.strip("`")] = {part: text for part, text in grants.items() if text != NOTHING}
-    assert told == {table: dict(grants) for table, grants in GRANTS.items()}
+        documented[name.strip("`")] = {part: text for part, text in grants.items() if text != NOTHING}
+    assert documented == {table: dict(grants) for table, grants in GRANTS.items()}
 
 
 def test_every_table_has_its_grants_and_every_column_is_one() -> None:
@@ -50,7 +50,7 @@ def test_every_word_of_a_grant_is_understood(part: str) -> None:
         assert set(words) == {word for right in rights for word in (right.privilege.lower(), right.column) if word}
 
 
-def test_a_role_that_lacks_rights_is_told_all_of_them() -> None:
+def test_of_a_role_that_lacks_rights_all_of_them_are_named() -> None:
     with pytest.raises(DeniedByRole, match=r"insert on outbox, update \(status\) on accounts.*creditlane_worker"):
         check_rights("worker", [("outbox", "INSERT", None), ("accounts", "UPDATE", "status")])
 

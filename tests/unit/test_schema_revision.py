@@ -20,7 +20,7 @@ def test_a_schema_in_the_range_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (f"{OLDEST - 1:04}", f"has schema {OLDEST - 1:04} and .* needs {OLDEST_REVISION}; run `creditlane migrate`"),
         # It says nothing of older code.
@@ -31,8 +31,8 @@ def test_a_schema_in_the_range_is_taken(name: str) -> None:
         ("", "has schema  and"),
     ],
 )
-def test_a_schema_out_of_the_range_is_refused_with_what_to_do(name: str, told: str) -> None:
-    with pytest.raises(NotMigrated, match=told):
+def test_a_schema_out_of_the_range_is_refused_with_what_to_do(name: str, message: str) -> None:
+    with pytest.raises(NotMigrated, match=message):
         check_installation((name, 8), None)
 
     assert not is_ahead(name)

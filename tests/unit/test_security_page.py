@@ -27,7 +27,7 @@ def test_every_test_that_is_named_is_there() -> None:
     assert {name for name in re.findall(r"::(test_\w+)", PAGE) if f"def {name}(" not in everything} == set()
 
 
-def test_every_promise_is_held_or_plainly_not_made() -> None:
+def test_every_guarantee_is_held_or_plainly_not_given() -> None:
     promises = list(rows("What is promised, and what holds it"))
 
     assert len(promises) > 40

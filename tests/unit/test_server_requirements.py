@@ -18,15 +18,15 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    ("encoding", "version", "told"),
+    ("encoding", "version", "message"),
     [
         ("SQL_ASCII", 180_006, "encoding is SQL_ASCII, and a ledger needs UTF8: create another one with `create data"),
         (None, 180_006, "encoding is None"),
         ("UTF8", 120_022, "Postgres is version 12, and a ledger needs 13 or later"),
     ],
 )
-def test_a_postgres_that_can_keep_no_ledger_is_refused(encoding: str | None, version: int, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_a_postgres_that_can_keep_no_ledger_is_refused(encoding: str | None, version: int, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         check_postgres(encoding, version)
 
 
@@ -36,7 +36,7 @@ def test_a_postgres_that_can_is_taken(version: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "message"),
     [
         ({"redis_version": "6.0.16"}, "Redis is version 6.0.16, and Creditlane needs 6.2 or later"),
         ({"redis_version": "5.0.14"}, "needs 6.2 or later"),
@@ -44,13 +44,13 @@ def test_a_postgres_that_can_is_taken(version: int) -> None:
         ({"redis_mode": "cluster"}, "Redis runs in cluster mode"),
     ],
 )
-def test_a_redis_that_cannot_have_the_lanes_is_refused(facts: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_a_redis_that_cannot_have_the_lanes_is_refused(facts: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         check_redis(GOOD | facts)
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "message"),
     [
         ({}, []),
         ({"redis_version": "6.2.0"}, []),
@@ -69,15 +69,15 @@ def test_a_redis_that_cannot_have_the_lanes_is_refused(facts: dict[str, object],
         ),
     ],
 )
-def test_what_works_until_it_does_not_is_warned_of(facts: dict[str, object], told: list[str]) -> None:
+def test_what_works_until_it_does_not_is_warned_of(facts: dict[str, object], message: list[str]) -> None:
     warnings = check_redis(GOOD | facts)
 
-    assert len(warnings) == len(told)
-    assert all(words in warning for words, warning in zip(told, warnings, strict=True))
+    assert len(warnings) == len(message)
+    assert all(words in warning for words, warning in zip(message, warnings, strict=True))
     assert not any("\n" in warning for warning in warnings)
 
 
-def test_what_is_not_told_is_taken_for_right() -> None:
+def test_what_is_not_reported_is_taken_for_right() -> None:
     assert check_redis({}) == []
 
 
@@ -96,5 +96,5 @@ def test_an_answer_as_it_is_sent_is_read() -> None:
         "3999 fd00::7:6381",
     ],
 )
-def test_an_answer_of_a_cluster_is_told_as_that(answer: str) -> None:
+def test_an_answer_of_a_cluster_is_reported_as_that(answer: str) -> None:
     assert refusal_meaning(f"Redis refuses: {answer}") == "runs in cluster mode; take one without"

@@ -132,16 +132,16 @@ def test_what_the_driver_of_redis_takes_is_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "keepalive"), [("redis://h:7/1", True), ("unix:///tmp/r.sock", None)])
-def test_every_connection_to_redis_is_told_the_same(url: str, keepalive: bool | None) -> None:
+def test_every_connection_to_redis_has_the_same_options(url: str, keepalive: bool | None) -> None:
     with connect_redis(url) as client:
         made = [client.connection_pool.connection_kwargs, RedisWire(url)._maker.connection_kwargs]
     made.append(AsyncRedisWire(url)._maker.connection_kwargs)
 
-    told = [(each["protocol"], each["decode_responses"], each.get("socket_keepalive")) for each in made]
-    assert told == [(2, False, keepalive)] * 3
+    options = [(each["protocol"], each["decode_responses"], each.get("socket_keepalive")) for each in made]
+    assert options == [(2, False, keepalive)] * 3
 
 
-def told_by(error: BaseException) -> str:
+def texts_of(error: BaseException) -> str:
     """Everything that a traceback of the error says, however it is shown."""
     texts: list[str] = []
     each: BaseException | None = error
@@ -159,7 +159,7 @@ def test_a_url_of_postgres_that_is_none_is_not_repeated(url: str) -> None:
     for read in (settings.require_database_url, lambda: readable_postgres_url(url)):
         with pytest.raises(ConfigurationError, match="CREDITLANE_DATABASE_URL must be like") as caught:
             read()
-        assert SECRET not in told_by(caught.value)
+        assert SECRET not in texts_of(caught.value)
 
 
 @pytest.mark.parametrize("url", NOT_REDIS)
@@ -173,21 +173,21 @@ def test_a_url_of_redis_that_is_none_is_not_repeated(url: str) -> None:
     ):
         with pytest.raises(ConfigurationError, match="CREDITLANE_REDIS_URL") as caught:
             read()
-        assert SECRET not in told_by(caught.value)
+        assert SECRET not in texts_of(caught.value)
 
 
 def test_an_option_that_no_connection_takes_is_not_repeated() -> None:
     for make in (connect_redis, RedisWire, AsyncRedisWire):
         with pytest.raises(ConfigurationError, match="option") as caught:
             make(f"redis://:{SECRET}@h/0?{SECRET}=1")
-        assert SECRET not in told_by(caught.value)
+        assert SECRET not in texts_of(caught.value)
 
 
 def test_settings_that_are_wrong_repeat_nothing() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(database_url=[f"postgresql://u:{SECRET}@h/x"], partitions=0)  # type: ignore[arg-type]
 
-    assert SECRET not in told_by(caught.value)
+    assert SECRET not in texts_of(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_settings_are_refused_when_they_are_read(name: str, url: str, monkeypatc
 
     with pytest.raises(ConfigurationError, match=f"CREDITLANE_{name}_URL") as caught:
         load_settings()
-    assert SECRET not in told_by(caught.value)
+    assert SECRET not in texts_of(caught.value)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

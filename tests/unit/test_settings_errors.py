@@ -19,6 +19,6 @@ def test_every_wrong_variable_is_named_with_what_it_allows(monkeypatch: pytest.M
     assert "soon" not in caught.value.message
 
 
-def test_what_was_given_in_the_place_of_a_variable_is_named_as_it_was_given() -> None:
+def test_what_was_given_instead_of_a_variable_is_named_as_it_was_given() -> None:
     with pytest.raises(ConfigurationError, match=r"^store: String should match pattern"):
         load_settings(store="none such")

@@ -64,7 +64,7 @@ def test_a_time_that_lies_hours_ahead_ends_with_the_lease_that_was_waited(watche
     assert silent(watched.watch) == ["other"]
 
 
-def test_a_clock_that_jumps_ahead_makes_nobody_silent_who_shows_life(watched: Watched) -> None:
+def test_a_clock_that_jumps_ahead_makes_nobody_silent_whose_heartbeat_comes(watched: Watched) -> None:
     """Given times that are over by the clock as soon as they are shown, when each look finds another, then all live."""
     for number in range(10):
         watched.look(sign(number, -3_600.0), after=2)
@@ -122,7 +122,7 @@ def test_one_whose_time_is_over_and_who_owns_nothing_counts_for_nothing(watched:
     assert (silent(watched.watch), watched.watch.alive()) == ([], 0)
 
 
-def test_the_next_look_comes_when_the_first_could_be_silent(watched: Watched) -> None:
+def test_the_next_check_comes_when_the_first_could_be_silent(watched: Watched) -> None:
     watched.look(sign(1, 10.0))
     watched.look(sign(1, 5.0), sign(2, 9.0)._replace(worker_id="third"), after=5)
 

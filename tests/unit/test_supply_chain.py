@@ -146,7 +146,7 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("version", "code"), [("1.1", 0), ("1.2", 1), ("1.2.post1", 1), ("1.3.9", 1), ("1.4", 0), ("2.0", 0)]
 )
-def test_a_stored_copy_tells_what_is_known_of_a_lock(version: str, code: int, copy: Path, tmp_path: Path) -> None:
+def test_a_stored_copy_says_what_is_known_of_a_lock(version: str, code: int, copy: Path, tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text(f"Some_Package=={version} ; python_version >= '3.11' \\\n    --hash=sha256:{'0' * 64}\n")
 
@@ -157,7 +157,7 @@ def test_a_stored_copy_tells_what_is_known_of_a_lock(version: str, code: int, co
     assert (found, "2030-2" in done.stdout) == (code == 1, False)
 
 
-def test_what_was_not_looked_at_is_no_success(tmp_path: Path) -> None:
+def test_what_was_not_checked_is_no_success(tmp_path: Path) -> None:
     """Given no copy, or an index that tells nothing of a package, then the check says so and does not pass."""
     lock = tmp_path / "lock.txt"
     lock.write_text(f"some-package==1.0 \\\n    --hash=sha256:{'0' * 64}\n")

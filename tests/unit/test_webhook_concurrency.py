@@ -38,7 +38,7 @@ def test_each_failure_halves_down_to_one() -> None:
     assert not pace.is_proven
 
 
-def test_those_that_hang_do_not_take_the_places_of_the_others() -> None:
+def test_those_that_hang_do_not_take_the_slots_of_the_others() -> None:
     slots = Slots(max_of_class=2)
 
     taken = {kind: [slots.take(kind, 0.0, 1) for _ in range(3)] for kind in RequestClass}
@@ -47,7 +47,7 @@ def test_those_that_hang_do_not_take_the_places_of_the_others() -> None:
     assert slots.taken == 6
 
 
-def test_whatever_other_stores_have_a_store_finds_a_place() -> None:
+def test_whatever_other_stores_have_a_store_finds_a_slot() -> None:
     """Given a store that takes what it gets, then another gets as much as it needs of the rest, and one that comes when
     there is nothing left gets one slot for itself; what is given back counts no more."""
     slots = Slots(max_of_class=100)
@@ -77,7 +77,7 @@ def test_a_slow_request_counts_among_the_slow_ones_of_its_store() -> None:
     assert slots.take(RequestClass.NEW, SLOW_SECONDS, 1) is not None
 
 
-def test_a_place_that_is_held_for_long_is_free_again_for_the_quick() -> None:
+def test_a_slot_that_is_held_for_long_is_free_again_for_the_quick() -> None:
     slots = Slots(max_of_class=1)
     slow = slots.take(RequestClass.QUICK, 0.0, 1)
     assert slow is not None

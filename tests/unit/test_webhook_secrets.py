@@ -18,7 +18,7 @@ def test_without_a_key_secrets_stay_as_they_are() -> None:
     assert keys.is_current(secret)
 
 
-def test_a_sealed_secret_tells_nothing_and_is_opened_by_its_key() -> None:
+def test_a_sealed_secret_shows_nothing_and_is_opened_by_its_key() -> None:
     secret, keys = new_secret(), SecretKeys(NEW)
 
     kept = keys.seal(secret)
@@ -62,7 +62,7 @@ def test_a_sealed_secret_that_was_changed_is_not_opened() -> None:
     ["short", f"{NEW},hunter2", "ä" * 44, Fernet.generate_key().decode()[:-2]],
     ids=["short", "one of two", "not ASCII", "cut"],
 )
-def test_what_is_no_key_is_an_error_that_names_the_setting_and_tells_nothing(text: str) -> None:
+def test_what_is_no_key_is_an_error_that_names_the_setting_and_shows_nothing(text: str) -> None:
     with pytest.raises(ConfigurationError, match=SETTING) as caught:
         secret_keys(Settings(webhook_secret_keys=text))
 

@@ -356,10 +356,10 @@ async def test_a_name_that_leads_into_a_denied_network_is_refused(listener: List
     assert (connected, listener.connections) == ([], 0)
 
 
-async def test_what_the_operators_resolver_knows_is_told_to_the_operator_alone() -> None:
+async def test_what_the_operators_resolver_knows_is_logged_for_the_operator_alone() -> None:
     """Given a name that leads inside, one that nobody knows and one that leads out but not by https, when something is
     sent there, then the three are one to the owner, also by the time that they take; the log tells them apart."""
-    outcomes, told = [], []
+    outcomes, logged = [], []
     with structlog.testing.capture_logs() as lines:
         for url, answer in (
             ("https://inside.example/", ["10.0.0.1"]),
@@ -367,13 +367,13 @@ async def test_what_the_operators_resolver_knows_is_told_to_the_operator_alone()
             ("http://outside.example/", [PUBLIC]),
         ):
             outcomes.append(await send(url, knowing(answer)))
-    told = [(line["host"], line["detail"]) for line in lines]
+    logged = [(line["host"], line["detail"]) for line in lines]
 
     assert outcomes == [REFUSED] * 3
-    assert told[0] == ("inside.example", f"10.0.0.1 is not a public address. {TO_ALLOW}")
-    assert told[1][0] == "nowhere.example"
-    assert "Name or service not known" in told[1][1]
-    assert told[2] == ("outside.example", f"http to {PUBLIC} is refused; use https. {TO_ALLOW}")
+    assert logged[0] == ("inside.example", f"10.0.0.1 is not a public address. {TO_ALLOW}")
+    assert logged[1][0] == "nowhere.example"
+    assert "Name or service not known" in logged[1][1]
+    assert logged[2] == ("outside.example", f"http to {PUBLIC} is refused; use https. {TO_ALLOW}")
 
 
 def knowing(answer: list[str] | OSError) -> Lookup:
@@ -385,7 +385,7 @@ def knowing(answer: list[str] | OSError) -> Lookup:
     return lookup
 
 
-async def test_a_connection_that_fails_tells_no_address() -> None:
+async def test_a_connection_that_fails_shows_no_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 

@@ -47,8 +47,8 @@ def made() -> dict[str, Any]:
     events = [
         event for each in rows for event in events_of(OutboxItem(each, 1, "s", "c", "n", "u", 0, 50), EVENT_TYPES)
     ]
-    told = callback_event(1, ANN, "k", "https://example.com", rows[0], sequence=1, written_at_us=0)
-    return {event.event_type: json.loads(event.body) for event in (*events, told)}
+    callback = callback_event(1, ANN, "k", "https://example.com", rows[0], sequence=1, written_at_us=0)
+    return {event.event_type: json.loads(event.body) for event in (*events, callback)}
 
 
 @pytest.mark.parametrize("block", blocks("json"))

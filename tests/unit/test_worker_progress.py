@@ -67,7 +67,7 @@ def test_a_part_that_is_done_is_progress(progress: Progress, time: MovedClock) -
     assert progress.stuck(10) == {}
 
 
-def test_a_stage_whose_thread_has_ended_is_stuck_unless_it_was_told_to_end(
+def test_a_stage_whose_thread_has_ended_is_stuck_unless_it_was_asked_to_end(
     progress: Progress, stopping: threading.Event
 ) -> None:
     thread = threading.Thread(target=lambda: None)

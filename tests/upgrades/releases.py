@@ -19,7 +19,7 @@ CURRENT_MAIN = "creditlane.cli.main"
 #: What no process of a release needs.
 LEFT_OUT = (":(exclude)tests", ":(exclude)docs", ":(exclude)examples", ":(exclude)requirements")
 #: How long a command may take, in seconds; the machine may be busy.
-PATIENCE_SECONDS = 120
+DEADLINE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Release:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE_SECONDS,
+            timeout=DEADLINE_SECONDS,
         )
         assert done.returncode == 0, f"{self.name}: {command[3:]} ended with {done.returncode}\n{done.stderr[-4000:]}"
         return done.stdout
@@ -74,7 +74,7 @@ def previous(workspace: Path) -> Release:
     package = workspace / "previous" / "creditlane"
     archive = _git("archive", "--format=tar", _commit_of_previous(), "--", ".", *LEFT_OUT)
     package.mkdir(parents=True)
-    subprocess.run(["tar", "-xf", "-", "-C", str(package)], input=archive, check=True, timeout=PATIENCE_SECONDS)  # noqa: S607
+    subprocess.run(["tar", "-xf", "-", "-C", str(package)], input=archive, check=True, timeout=DEADLINE_SECONDS)  # noqa: S607
     return Release("previous", PREVIOUS_MAIN, package)
 
 
@@ -93,4 +93,4 @@ def _commit_of_previous() -> str:
 def _git(*arguments: str) -> bytes:
     # A tree that another user owns, as in containers, is read and nothing else.
     command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS).stdout
+    return subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_SECONDS).stdout

@@ -26,7 +26,7 @@ from creditlane.schemas.settings import Settings
 
 from ..integration.webhooks.receiver import Receiver
 from ..redis_users import PASSWORDS, admit, has_users
-from ..roles import let_tests_look, settings_of, setup_of
+from ..roles import let_tests_read, settings_of, setup_of
 from .load import INITIAL_BALANCE
 from .processes import DEADLINE_SECONDS, Calls, HttpCalls, Line, Process, Running, environment, is_ready, wait_for
 from .releases import Release
@@ -87,7 +87,7 @@ def ledger(settings: Settings, previous: Release) -> str:
     url, setup = settings.require_database_url(), setup_of(settings.require_database_url())
     passwords = {f"CREDITLANE_{part.upper()}_PASSWORD": password for part, password in setup.passwords.items()}
     previous.run(previous.command("migrate", "--roles"), {**environment(settings), **passwords})
-    let_tests_look(url)
+    let_tests_read(url)
     # Those of 0.1.0 are refused what two processes of one queue need of RQ: the changelog says what was mended.
     if has_users(settings.require_redis_url()) and EACH == 1:
         let_in(previous, settings)

@@ -60,7 +60,7 @@ def test_every_printed_command_does_what_the_guide_says(local_stack: Path, shell
     assert len(found) == 10
 
     script = f"\necho; echo '{SEPARATOR}'\n".join(block.script for block in found)
-    told = subprocess.run(
+    result = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", script],
         cwd=local_stack,
         env=shell_environment,
@@ -70,8 +70,8 @@ def test_every_printed_command_does_what_the_guide_says(local_stack: Path, shell
         check=False,
     )
 
-    assert told.returncode == 0, told.stderr
-    outputs = [output.strip() for output in told.stdout.split(SEPARATOR)]
+    assert result.returncode == 0, result.stderr
+    outputs = [output.strip() for output in result.stdout.split(SEPARATOR)]
     for block, printed in zip(found, outputs, strict=True):
         assert_prints(block, printed)
 

@@ -25,14 +25,14 @@ pytestmark = pytest.mark.xdist_group("up")
 
 
 def settings_of(stack: Path, environment: dict[str, str]) -> dict[str, str]:
-    told = subprocess.run(
+    result = subprocess.run(
         ["creditlane", "env", "--json"],  # noqa: S607  found on the path of its environment
         cwd=stack,
         env=environment,
         capture_output=True,
         check=True,
     )
-    found: dict[str, str] = json.loads(told.stdout)["settings"]
+    found: dict[str, str] = json.loads(result.stdout)["settings"]
     return found
 
 
@@ -43,7 +43,7 @@ def get(url: str, key: str = "") -> int:
     return status
 
 
-def test_it_tells_the_address_and_the_key_and_env_knows_them(
+def test_it_prints_the_address_and_the_key_and_env_knows_them(
     started_stack: tuple[Path, list[str]], shell_environment: dict[str, str]
 ) -> None:
     stack, lines = started_stack
@@ -176,10 +176,10 @@ def test_up_takes_a_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_a_kept_key_is_not_shown_again() -> None:
-    told = up_command._about(Api("http://127.0.0.1:8000", "cl_secret", is_key_new=False), Path(".creditlane"))
+    printed = up_command._about(Api("http://127.0.0.1:8000", "cl_secret", is_key_new=False), Path(".creditlane"))
 
-    assert "cl_secret" not in told
-    assert ".creditlane/api-key" in told
+    assert "cl_secret" not in printed
+    assert ".creditlane/api-key" in printed
 
 
 def test_without_its_packages_the_stack_runs_and_says_so() -> None:

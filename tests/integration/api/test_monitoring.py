@@ -401,8 +401,8 @@ def test_lanes_that_are_handed_over_are_ready_and_those_that_nobody_takes_are_no
         assert (numbers(api)["creditlane_lane_owned", "1"], numbers(api)["creditlane_lane_owned", "3"]) == (0, 1)
 
         connection.execute("update workers set lease_seconds = 0.5, expires_at = clock_timestamp() + interval '2 s'")
-        show_life = "update workers set expires_at = clock_timestamp() + interval '2 s'"
-        assert wait_until(lambda: connection.execute(show_life) and problems_of(api) != {}, seconds=10)
+        heartbeat = "update workers set expires_at = clock_timestamp() + interval '2 s'"
+        assert wait_until(lambda: connection.execute(heartbeat) and problems_of(api) != {}, seconds=10)
         assert problems_of(api) == {"lanes": "2 of 8 have no living worker (1, 2); start `creditlane worker`"}
 
 

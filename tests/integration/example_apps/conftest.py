@@ -20,7 +20,7 @@ from ...tcp_link import TcpLink, redis_address
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 #: How long a result may take, in seconds; the machine may be busy.
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 
 Work = Callable[[str], str]
 
@@ -51,7 +51,7 @@ class App(NamedTuple):
         """Return a token."""
         return self.command("sign-up", customer)
 
-    def be_patient(self, seconds: float) -> None:
+    def set_wait_timeout(self, seconds: float) -> None:
         """Wait so long for results of the ledger."""
         self.ledger.settings = self.ledger.settings.model_copy(update={"wait_timeout_seconds": seconds})
 
@@ -179,7 +179,7 @@ def app_environment(
     """What an app finds around it: the settings of this test's stack, and where its own database goes."""
     theirs = settings_of("client", settings)
     theirs = theirs.model_copy(
-        update={"redis_url": redis_link.redis_url(theirs.require_redis_url()), "wait_timeout_seconds": PATIENCE_SECONDS}
+        update={"redis_url": redis_link.redis_url(theirs.require_redis_url()), "wait_timeout_seconds": DEADLINE_SECONDS}
     )
     for name, value in environment_of(theirs).items():
         monkeypatch.setenv(name, value)

@@ -7,7 +7,7 @@ import pytest
 
 from creditlane import Client, Settings
 
-from .conftest import PATIENCE_SECONDS, App, django_app
+from .conftest import DEADLINE_SECONDS, App, django_app
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_purchase_is_charged_after_the_commit_and_never_after_a_rollback(
             selling.buy(account_id, "1", "Why?")
             raise ZeroDivisionError
 
-    with Client(settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS})) as ledger:
+    with Client(settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})) as ledger:
         with pytest.raises(ZeroDivisionError):
             undecided()
         rolled_back = ledger.balance(account_id), models.Purchase.objects.count()

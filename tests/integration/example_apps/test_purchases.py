@@ -12,7 +12,7 @@ from creditlane import Client, Settings
 from creditlane.local.processes import wait_until
 
 from ...tcp_link import TcpLink
-from .conftest import PATIENCE_SECONDS, Answer, App
+from .conftest import DEADLINE_SECONDS, Answer, App
 
 REPEATS = 40
 QUESTION = b'{"question": "Why?"}'
@@ -22,7 +22,7 @@ QUESTION = b'{"question": "Why?"}'
 def ledger(settings: Settings, running_worker: object) -> Iterator[Client]:
     """The ledger as its owner sees it, with a worker."""
     assert running_worker
-    with Client(settings.model_copy(update={"wait_timeout_seconds": PATIENCE_SECONDS})) as client:
+    with Client(settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})) as client:
         yield client
 
 
@@ -207,7 +207,7 @@ def test_what_the_ledger_does_not_answer_is_charged_and_served_once_it_does_or_g
     app.set_work(lambda question: worked.append(question) or question)
 
     redis_link.shut()
-    app.be_patient(0.5)
+    app.set_wait_timeout(0.5)
     unavailable = app.ask(token, "1")
     redis_link.reopen()
     late: list[Answer] = []
@@ -217,9 +217,9 @@ def test_what_the_ledger_does_not_answer_is_charged_and_served_once_it_does_or_g
         return ledger.pending(account) > 0
 
     with stopped(running_worker):
-        assert wait_until(is_accepted, seconds=PATIENCE_SECONDS)
+        assert wait_until(is_accepted, seconds=DEADLINE_SECONDS)
         late += [app.ask(token, "2") for _ in range(2)]
-    app.be_patient(PATIENCE_SECONDS)
+    app.set_wait_timeout(DEADLINE_SECONDS)
     served = [app.ask(token, key) for key in ("1", "2")]
 
     assert {answer.status for answer in (unavailable, *late)} == {503}

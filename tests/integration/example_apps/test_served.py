@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .conftest import EXAMPLES, PATIENCE_SECONDS
+from .conftest import DEADLINE_SECONDS, EXAMPLES
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 
@@ -65,17 +65,17 @@ def serve() -> Iterator[Callable[[Commands], str]]:
         )
         processes.append(process)
         assert process.stdout is not None
-        told = []
+        printed = []
         for line in process.stdout:
-            told.append(line)
+            printed.append(line)
             if found := ADDRESS.search(line):
                 return found.group()
-        raise AssertionError("".join(told))
+        raise AssertionError("".join(printed))
 
     yield start
     for process in processes:
         process.terminate()
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=DEADLINE_SECONDS)
 
 
 def run(arguments: tuple[str, ...], folder: Path) -> str:
@@ -90,13 +90,13 @@ def ask(address: str, token: str) -> tuple[int, Any]:
         "Content-Type": "application/json",
     }
     request = urllib.request.Request(f"{address}/answers", b'{"question": "Why?"}', headers)  # noqa: S310  a test's own
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:  # noqa: S310
         return answer.status, json.load(answer)
 
 
 def status_of_two_keys(address: str, token: str) -> int:
     """Return what a request with two different keys is answered with."""
-    link = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+    link = http.client.HTTPConnection(address.removeprefix("http://"), timeout=DEADLINE_SECONDS)
     body = b'{"question": "Which?"}'
     link.putrequest("POST", "/answers")
     for header in (

@@ -65,7 +65,7 @@ def test_rows_since_the_last_mark_are_proven(connection: Connection) -> None:
     second = run_now(connection, "verify-recent")
     third = run_now(connection, "verify-recent")
 
-    assert [told["rows"] for told in (first, second, third)] == [10, 3, 0]
+    assert [result["rows"] for result in (first, second, third)] == [10, 3, 0]
     assert reconciliations(connection) == [(1, 10, 0), (1, 3, 0), (1, 0, 0)]
 
 
@@ -205,7 +205,7 @@ def test_a_period_is_proven_as_it_stood_at_one_moment(database_url: str, connect
     assert dict(failed(verify(database_url)))["future"] == 1
 
 
-def test_a_row_in_the_future_is_told_once_a_proof(connection: Connection) -> None:
+def test_a_row_in_the_future_is_reported_once_a_proof(connection: Connection) -> None:
     """Given new rows in two pieces of time, and one in the future, then that one counts once."""
     connection.execute("update installation set created_at = %s", [LATELY - MINUTE])
     add_entries(connection, 1, range(1, 4), LATELY)
@@ -249,9 +249,9 @@ def test_the_whole_ledger_is_proven_and_kept(
     add_entries(connection, 1, range(1, 11), LATELY)
     damage(connection, "balance_after = 99", 1, 10)
 
-    told = run_now(connection, "verify")
+    result = run_now(connection, "verify")
 
-    assert (told["accounts"], told["rows"]) == (1, 10)
+    assert (result["accounts"], result["rows"]) == (1, 10)
     ((kind, rows, discrepancies),) = reconciliations(connection)
     assert (kind, rows, discrepancies > 0) == (2, 10, True)
     (line,) = [line for line in status(settings, environment_of).splitlines() if line.startswith("books")]
@@ -272,34 +272,37 @@ def test_status_says_when_the_books_are_first_proven(
     """Given a process of the jobs that has counted and has yet to prove, then status says when it will; and names
     missing processes only once that time has come."""
 
-    def told() -> str:
+    def status_line() -> str:
         (line,) = [line for line in status(settings, environment_of).splitlines() if line.startswith("books")]
         return line.removeprefix("books         not proven yet: ")
 
-    def told_of_run(state: int) -> str:
+    def status_line_of_run(state: int) -> str:
         connection.execute("update job_runs set owner = null, owner_until = null, finished_at = null, status = 1")
         if state == 2:
             connection.execute("update job_runs set status = 2, owner = 'me', owner_until = now()")
         if state == 4:
             connection.execute("update job_runs set status = 4, finished_at = now()")
-        return told()
+        return status_line()
 
     Scheduler(settings, threading.Event()).sync(connection)
     run_now(connection, "statistics")
     set_due = "update scheduled_jobs set next_due_at = %s where name = 'verify-recent'"
     connection.execute(set_due, [datetime(2100, 1, 1, 12, 10, tzinfo=UTC)])
-    assert told() == "`verify-recent` is due at 2100-01-01 12:10:00 UTC"
+    assert status_line() == "`verify-recent` is due at 2100-01-01 12:10:00 UTC"
     report = json.loads(status(settings, environment_of, "--json"))
     assert report["next_proof"] == {"due_at": "2100-01-01T12:10:00Z", "state": "scheduled"}
 
     late = "`verify-recent` is due since 2025-01-01 12:10:00 UTC, and no `creditlane jobs work --queue jobs`"
     connection.execute(set_due, [datetime(2025, 1, 1, 12, 10, tzinfo=UTC)])
-    assert told() == f"{late} has begun it"
+    assert status_line() == f"{late} has begun it"
     connection.execute(set_due, [datetime(2100, 1, 1, 12, 20, tzinfo=UTC)])
     connection.execute("insert into job_runs (name, due_at) values ('verify-recent', '2025-01-01 12:10:00+00')")
-    assert told_of_run(1) == f"{late} has begun it"
-    assert told_of_run(2) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, is under way"
-    assert told_of_run(4) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, has failed; see `creditlane jobs list`"
+    assert status_line_of_run(1) == f"{late} has begun it"
+    assert status_line_of_run(2) == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, is under way"
+    assert (
+        status_line_of_run(4)
+        == "`verify-recent`, due at 2025-01-01 12:10:00 UTC, has failed; see `creditlane jobs list`"
+    )
 
 
 def statistics(connection: Connection) -> list[tuple[Any, ...]]:

@@ -181,7 +181,7 @@ class Watched(JobsWorker):
 
 
 @pytest.mark.usefixtures("length_job")
-def test_a_process_shows_life_during_a_long_job(jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_sends_heartbeats_during_a_long_job(jobs_queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a job that may take hours, then its process claims to live for a minute or two, again and again."""
     monkeypatch.setattr(rq_worker, "BEAT_SECONDS", 0.01)
     job = jobs_queue.enqueue(LENGTH, [1, 2], job_timeout=86_400)
@@ -231,7 +231,7 @@ def test_a_hint_wakes_the_deliveries_at_once_and_once(
     thread = threading.Thread(target=waker.run)
     thread.start()
     try:
-        add_news(connection)
+        add_outbox_row(connection)
         for _ in range(3):
             client_of_redis.rpush(Keys(settings.redis_prefix).wake_deliveries, "1")
         assert wait_until(lambda: queue.count > 0, seconds=DEADLINE_SECONDS)
@@ -246,20 +246,20 @@ def test_a_hint_wakes_the_deliveries_at_once_and_once(
     assert (job.func_name, job.args, job.kwargs) == (ROUND, [], {})
 
 
-def test_news_are_found_without_a_hint(
+def test_outbox_rows_are_found_without_a_hint(
     settings: Settings, connection: Connection, client_of_redis: redis.Redis
 ) -> None:
     queue = open_queue(settings, "deliveries", client_of_redis)
     waker = Waker(settings, threading.Event())
 
     before = waker.poll(connection, queue)
-    add_news(connection)
+    add_outbox_row(connection)
     after, again = waker.poll(connection, queue), waker.poll(connection, queue)
 
     assert (before, after, again, queue.count) == (False, True, False, 1)
 
 
-def add_news(connection: Connection) -> None:
+def add_outbox_row(connection: Connection) -> None:
     connection.execute("insert into outbox (store_id, accounts, seqs, sequences) values (1, '{}', '{}', '{}')")
 
 

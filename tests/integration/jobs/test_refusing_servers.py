@@ -225,7 +225,7 @@ def test_processes_are_known_again_when_redis_was_emptied(own: Settings, process
     check_all_work(own, processes)
 
 
-def test_who_is_told_to_stop_stops_also_while_rq_is_suspended(own: Settings) -> None:
+def test_who_is_asked_to_stop_stops_also_while_rq_is_suspended(own: Settings) -> None:
     """Given a worker that is suspended, when another part of its process says that it is to end, then it does."""
     stopping = threading.Event()
     with connect_redis(own.require_redis_url()) as client:
@@ -242,7 +242,7 @@ def test_who_is_told_to_stop_stops_also_while_rq_is_suspended(own: Settings) -> 
         assert not waiting.is_alive()
 
 
-def test_a_run_is_given_up_when_nobody_can_be_told_that_it_is_alive(
+def test_a_run_is_given_up_when_its_heartbeat_cannot_be_written(
     settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a run in the middle of a statement, when Postgres takes no note of its process for longer than the lease,

@@ -159,13 +159,13 @@ def test_an_export_that_was_killed_goes_on_and_equals_one_that_was_not(
     assert not interrupted.target.exists()
 
     again = start_export(connection, interrupted)
-    told: list[int] = []
-    written = write_export(settings, again, lambda rows, _share: told.append(rows))
+    reported: list[int] = []
+    written = write_export(settings, again, lambda rows, _share: reported.append(rows))
 
     assert (again, written.rows) == (started, ENTRIES)
     assert digests(interrupted.target) == digests(whole.target)
     noted = pieces // NOTE_PIECES * NOTE_PIECES
-    assert told == [PIECE_ROWS * piece for piece in range(noted + 1, ENTRIES // PIECE_ROWS + 1)]
+    assert reported == [PIECE_ROWS * piece for piece in range(noted + 1, ENTRIES // PIECE_ROWS + 1)]
     assert [path.name for path in (tmp_path / "interrupted").iterdir()] == [interrupted.target.name]
 
 
@@ -329,7 +329,7 @@ def test_a_folder_that_is_exchanged_while_it_is_written_gets_no_name(
     assert list(request.target.iterdir()) == [] if form == "parquet" else request.target.read_text() == "forged"
 
 
-def test_a_link_in_the_place_of_the_export_is_not_written_to(connection: Connection, tmp_path: Path) -> None:
+def test_a_link_where_the_export_goes_is_not_written_to(connection: Connection, tmp_path: Path) -> None:
     request = request_of(tmp_path, "csv")
     request.target.symlink_to(tmp_path / "nowhere")
 

@@ -53,14 +53,14 @@ def events(connection: Connection) -> list[int]:
 def test_old_deliveries_that_are_over_go_with_their_events(connection: Connection) -> None:
     """Given deliveries of 11, 22, 33 and 44 days, when more than 30 days are forgotten, then those that are delivered
     or failed are gone, those that are pending are left, and an event is left as long as one of its deliveries is."""
-    told = run_now(connection, "retention")
+    result = run_now(connection, "retention")
 
     assert deliveries(connection) == [
         *[(1, event, event % 10) for event in (11, 12, 13, 21, 22, 23, 31, 41)],
         *[(2, event, 2) for event in (11, 12, 13, 21, 22, 23)],
     ]
     assert events(connection) == [11, 12, 13, 21, 22, 23, 31, 41]
-    assert (told["deliveries"], told["events"]) == (4 + 6, 4)
+    assert (result["deliveries"], result["events"]) == (4 + 6, 4)
 
 
 def test_the_age_is_a_setting(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +74,9 @@ def test_done_again_nothing_more_goes(connection: Connection) -> None:
     run_now(connection, "retention")
     left = deliveries(connection), events(connection)
 
-    told: dict[str, Any] = run_now(connection, "retention")
+    result: dict[str, Any] = run_now(connection, "retention")
 
-    assert {value for name, value in told.items() if name != "run"} == {0}
+    assert {value for name, value in result.items() if name != "run"} == {0}
     assert (deliveries(connection), events(connection)) == left
 
 
@@ -94,13 +94,13 @@ def test_origins_of_callbacks_go_with_the_last_of_their_deliveries(connection: C
         " and endpoint_id = lpad('2', 32, '0')::uuid"
     )
 
-    told = run_now(connection, "retention")
+    result = run_now(connection, "retention")
 
     left = numbers(
         connection, "select ltrim(translate(endpoint_id::text, '-', ''), '0') from webhook_endpoints order by 1"
     )
     assert left == [(1,), (2,), (3,), (7,)]
-    assert told["origins"] == 4
+    assert result["origins"] == 4
 
 
 def test_the_ledger_and_what_is_to_come_stay(connection: Connection) -> None:
@@ -116,9 +116,9 @@ def test_the_ledger_and_what_is_to_come_stay(connection: Connection) -> None:
         "select 1, now() - n * interval '20 days', '{}', '{}', '{}' from generate_series(1, 3) as n"
     )
 
-    told = run_now(connection, "retention")
+    result = run_now(connection, "retention")
 
-    assert (told["due_commands"], told["outbox_rows"]) == (1, 2)
+    assert (result["due_commands"], result["outbox_rows"]) == (1, 2)
     assert connection.execute("select idempotency_key from due_commands").fetchall() == [("2",)]
     assert connection.execute("select (select count(*) from journal), (select count(*) from accounts)").fetchone() == (
         5,

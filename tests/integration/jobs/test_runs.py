@@ -164,12 +164,12 @@ def test_a_failed_run_stands_in_the_failed_registry_and_rq_requeues_it(
     error = connection.execute("select status, error from job_runs where run_id = %s", [run_id]).fetchone()
     see_to_runs(connection, settings, jobs_queue)
 
-    told = rq("requeue", "--queue", f"{settings.redis_prefix}-jobs", "--serializer", "json", job_id)
+    output = rq("requeue", "--queue", f"{settings.redis_prefix}-jobs", "--serializer", "json", job_id)
 
     assert error == (4, "RuntimeError: it stumbled")
     assert result is not None
     assert str(result.exc_string).rstrip().endswith("RuntimeError: it stumbled")
-    assert "Requeueing 1 jobs" in told
+    assert "Requeueing 1 jobs" in output
     assert wait_until(lambda: STUMBLE in dict(effects()), seconds=DEADLINE_SECONDS)
     assert wait_until(lambda: failed.get_job_count(cleanup=False) == 0, seconds=DEADLINE_SECONDS)
     assert outcome_of(connection, run_id) == (3, 1, {"attempts": 1})

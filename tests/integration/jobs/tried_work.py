@@ -80,8 +80,8 @@ def kill_at(step: str, nth: int) -> None:
     """Let this process end without a word at a step of its scheduler."""
     left = [nth]
 
-    def listener(told: str) -> None:
-        left[0] -= told == step
+    def listener(done: str) -> None:
+        left[0] -= done == step
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -109,7 +109,7 @@ def kill_at(step: str, nth: int) -> None:
 def main() -> None:
     """Run one RQ process with the tests' kinds of jobs."""
     queue, *failpoint = sys.argv[1:]
-    install(lambda place, name, value: place.__setitem__(name, value))
+    install(lambda namespace, name, value: namespace.__setitem__(name, value))
     vars(scheduler)["POLL_SECONDS"] = 0.05
     if failpoint:
         kill_at(failpoint[1], int(failpoint[2]))

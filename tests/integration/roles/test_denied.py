@@ -65,7 +65,7 @@ def test_a_jobs_process_without_a_right_does_not_start_and_says_which(settings: 
         JobsProcess(settings, "jobs").run()
 
 
-def test_a_right_that_is_taken_while_a_worker_works_is_told(
+def test_a_right_that_is_taken_while_a_worker_works_is_reported(
     settings: Settings, take: Take, running_worker: "subprocess.Popen[bytes]"
 ) -> None:
     """Given a worker at work, when its role loses the right to write the journal, then its status says so, and with the
@@ -141,7 +141,7 @@ def test_operators_have_a_url_of_their_own(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["verify"], ["dead", "list"], ["webhooks", "list"]])
-def test_a_client_may_look(arguments: list[str], settings: Settings) -> None:
+def test_a_client_may_read(arguments: list[str], settings: Settings) -> None:
     result = run(settings_of("client", settings), *arguments)
 
     assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -142,7 +142,7 @@ ENDPOINT += " values (1, gen_random_uuid(), {kind}, 1, 'https://{host}', 'whsec_
 URLS = "select kind, url from webhook_endpoints order by url"
 
 
-def test_who_delivers_puts_no_endpoint_in_the_place_of_another(database_url: str) -> None:
+def test_who_delivers_replaces_no_endpoint_by_another(database_url: str) -> None:
     """Given an endpoint and an origin of callbacks, when the jobs' role deletes all that it may and makes others, then
     it is the origin that is gone, and no endpoint can be made. Migrating again changes nothing."""
     with psycopg.connect(url_of("client", database_url), autocommit=True) as connection:
@@ -225,8 +225,8 @@ def test_nobody_but_the_owner_makes_anything_beside_the_tables(database_url: str
         connection.execute("grant create on schema public to public")
         migrate(database_url, roles=RoleSetup(prefix, note=notes.append))
 
-    told = [line for line in notes if "`revoke create on schema public from public`" in line]
-    assert len(told) == len(PROCESSES)
+    reported = [line for line in notes if "`revoke create on schema public from public`" in line]
+    assert len(reported) == len(PROCESSES)
 
 
 def test_a_ledger_that_is_there_gets_its_roles_and_goes_on(empty_database_url: str) -> None:
@@ -260,7 +260,7 @@ def setup_like(url: str) -> RoleSetup:
     return RoleSetup(names_of(url)["owner"].removesuffix("_owner"))
 
 
-def test_whoever_may_make_no_roles_is_told_what_it_takes(empty_database_url: str) -> None:
+def test_whoever_may_make_no_roles_learns_what_it_takes(empty_database_url: str) -> None:
     """Given a role that may only connect, when it is to make roles, then the message names what it lacks, and nothing
     is made."""
     with pytest.raises(DeniedByRole, match=r"lacks CREATEROLE, to make the role another_owner"):
@@ -270,7 +270,7 @@ def test_whoever_may_make_no_roles_is_told_what_it_takes(empty_database_url: str
         assert connection.execute("select to_regclass('journal')").fetchone() == (None,)
 
 
-def test_whoever_may_not_act_as_the_owner_is_told_whose_the_ledger_is(database_url: str) -> None:
+def test_whoever_may_not_act_as_the_owner_learns_whose_the_ledger_is(database_url: str) -> None:
     names = names_of(database_url)
     with pytest.raises(DeniedByRole, match=f"{names['worker']} lacks the right to act as {names['owner']}"):
         migrate(url_of("worker", database_url))

@@ -40,20 +40,20 @@ class Publisher:
             **columns,
         }
         names = ", ".join(values)
-        places = ", ".join(f"%({name})s" for name in values)
-        self.database.execute(f"insert into webhook_endpoints ({names}) values ({places})".encode(), values)
+        placeholders = ", ".join(f"%({name})s" for name in values)
+        self.database.execute(f"insert into webhook_endpoints ({names}) values ({placeholders})".encode(), values)
         self.database.execute("update installation set subscriptions_version = subscriptions_version + 1")
         endpoint: UUID = values["endpoint_id"]
         return endpoint
 
     def happen(self, *commands: Command, callback_url: str | None = None) -> list[Result]:
         """Apply the commands, each in a transaction of its own, which writes its outbox row."""
-        told = {} if callback_url is None else {"callback_url": callback_url}
-        return [self.store.apply(command.model_copy(update=told))[0] for command in commands]
+        fields = {} if callback_url is None else {"callback_url": callback_url}
+        return [self.store.apply(command.model_copy(update=fields))[0] for command in commands]
 
-    def tell(self, rows: list[tuple[UUID, int, int]], callbacks: list[dict[str, Any]] | None = None) -> None:
+    def publish(self, rows: list[tuple[UUID, int, int]], callbacks: list[dict[str, Any]] | None = None) -> None:
         """Write one row of the outbox: of each journal row its account, seq and sequence."""
-        accounts, seqs, sequences = ([row[place] for row in rows] for place in range(3))
+        accounts, seqs, sequences = ([row[column] for row in rows] for column in range(3))
         self.database.execute(
             "insert into outbox (store_id, accounts, seqs, sequences, callbacks) values (1, %s, %s, %s, %s)",
             [accounts, seqs, sequences, None if callbacks is None else Jsonb(callbacks)],

@@ -27,19 +27,19 @@ def events(receiver: Receiver) -> list[dict[str, Any]]:
     return [each.event for each in receiver.received]
 
 
-def test_an_applied_command_is_told_with_its_result(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_an_applied_command_is_sent_with_its_result(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     publisher.happen(OPEN_BOB)
     (credit,) = publisher.happen(CREDIT, callback_url=receiver.url("/told?by=me"))
 
     deliver()
 
     (request,) = receiver.received
-    told = request.event["object"]
+    received = request.event["object"]
     assert request.path == "/told?by=me"
     assert request.webhook_id == public_event_id(callback_event_id(1, BOB, "credit", receiver.url("/told?by=me")))
     assert (request.event["eventType"], request.event["sequence"]) == ("command.applied", 2)
-    assert told.pop("decided_at").endswith("Z")
-    assert told == {
+    assert received.pop("decided_at").endswith("Z")
+    assert received == {
         "object": "command",
         "status": "applied",
         "account_id": BOB,
@@ -55,7 +55,7 @@ def test_an_applied_command_is_told_with_its_result(publisher: Publisher, receiv
     }
 
 
-def test_a_rejected_command_is_told_with_its_error(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_a_rejected_command_is_sent_with_its_error(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     publisher.happen(OPEN_BOB, CREDIT)
     (refused,) = publisher.happen(TOO_MUCH, callback_url=receiver.url())
 
@@ -67,7 +67,7 @@ def test_a_rejected_command_is_told_with_its_error(publisher: Publisher, receive
     assert event["object"]["error"] == refused.error.model_dump()
 
 
-def test_a_reversal_is_told_under_the_key_that_was_sent(
+def test_a_reversal_is_sent_under_the_key_that_was_given(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     _, credit = publisher.happen(OPEN_BOB, CREDIT)
@@ -81,33 +81,33 @@ def test_a_reversal_is_told_under_the_key_that_was_sent(
     assert event["object"]["reversal_of"] == credit.transaction_id
 
 
-def test_a_dead_letter_is_told_and_so_is_what_becomes_of_it(
+def test_a_dead_letter_is_sent_and_so_is_what_becomes_of_it(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a command that became a dead letter, was replayed and then applied, then both are told, each once."""
     refusal = {"code": "dead_lettered", "message": "It could not be decided.", "details": {}}
     callback = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": None, "sequence": None}
     publisher.happen(OPEN_BOB)
-    publisher.tell([], [{**callback, "refusal": refusal}])
-    publisher.tell([], [{**callback, "refusal": refusal}])
+    publisher.publish([], [{**callback, "refusal": refusal}])
+    publisher.publish([], [{**callback, "refusal": refusal}])
     publisher.happen(CREDIT, callback_url=receiver.url())
 
     deliver()
 
-    told = {event["eventType"]: event for event in events(receiver)}
-    assert sorted(told) == ["command.applied", "command.dead_lettered"]
+    received = {event["eventType"]: event for event in events(receiver)}
+    assert sorted(received) == ["command.applied", "command.dead_lettered"]
     assert len(receiver.received) == 2
-    dead = told["command.dead_lettered"]
+    dead = received["command.dead_lettered"]
     assert (dead["sequence"], dead["object"]["error"], dead["object"]["decided_at"]) == (None, refusal, None)
     assert dead["object"]["idempotency_key"] == "credit"
 
 
-def test_a_repeated_command_is_told_once(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_a_repeated_command_is_sent_once(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     publisher.happen(OPEN_BOB, CREDIT, callback_url=receiver.url())
     again = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": 1, "sequence": 2}
-    publisher.tell([], [{**again, "refusal": None}])
+    publisher.publish([], [{**again, "refusal": None}])
     deliver()
-    publisher.tell([], [{**again, "refusal": None}])
+    publisher.publish([], [{**again, "refusal": None}])
     deliver()
 
     assert [event["object"]["idempotency_key"] for event in events(receiver)].count("credit") == 1
@@ -127,49 +127,49 @@ HISTORY: list[Command] = [
 ]
 
 
-PLACES = {each.idempotency_key: place for place, each in enumerate(HISTORY, start=1)}
+SEQUENCES = {each.idempotency_key: sequence for sequence, each in enumerate(HISTORY, start=1)}
 
 
-def tell_again(publisher: Publisher, url: str) -> None:
+def publish_again(publisher: Publisher, url: str) -> None:
     for command in HISTORY:
         publisher.store.apply(command.model_copy(update={"callback_url": url}), careful=True)
 
 
-def places_told(receiver: Receiver) -> dict[str, int | None]:
+def sequences_received(receiver: Receiver) -> dict[str, int | None]:
     return {event["object"]["idempotency_key"]: event["sequence"] for event in events(receiver)}
 
 
-def test_what_was_decided_before_is_told_with_its_place(
+def test_what_was_decided_before_is_sent_with_its_number(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a history in one batch that nobody was told of, when each of its commands is sent again with a callback,
     then each is told with the number it has among all decisions of the account."""
     publisher.store.apply(*HISTORY)
-    tell_again(publisher, receiver.url())
+    publish_again(publisher, receiver.url())
 
     deliver()
 
-    assert places_told(receiver) == PLACES
+    assert sequences_received(receiver) == SEQUENCES
 
 
-def test_an_entry_among_decisions_that_have_no_place_is_told_by_their_times(
+def test_an_entry_among_decisions_without_a_number_is_numbered_by_their_times(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given decisions from before places were written down, when an entry is told of, then their times are compared."""
     publisher.happen(*HISTORY)
     publisher.database.execute("alter table journal disable trigger user")
     publisher.database.execute("update journal set entries_before = null")
-    tell_again(publisher, receiver.url())
+    publish_again(publisher, receiver.url())
 
     deliver()
 
     moved = {each.idempotency_key for each in HISTORY if isinstance(each, Credit)}
-    assert {key: place for key, place in places_told(receiver).items() if key in moved} == {
-        key: place for key, place in PLACES.items() if key in moved
+    assert {key: sequence for key, sequence in sequences_received(receiver).items() if key in moved} == {
+        key: sequence for key, sequence in SEQUENCES.items() if key in moved
     }
 
 
-def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(publisher: Publisher) -> None:
+def test_the_number_of_a_row_is_found_among_many_decisions_by_halving(publisher: Publisher) -> None:
     """Given thousands of refusals after an entry, when its place is asked for, then few of them are looked at."""
     refusals = 20_000
     publisher.happen(OPEN_BOB, CREDIT)
@@ -181,7 +181,7 @@ def test_the_place_of_a_row_is_found_among_many_decisions_by_halving(publisher: 
         [BOB[4:], refusals],
     )
     publisher.database.execute("vacuum analyze journal")
-    publisher.tell([], [{"url": "https://example.com", "idempotency_key": "credit", "account_id": BOB, "seq": 1}])
+    publisher.publish([], [{"url": "https://example.com", "idempotency_key": "credit", "account_id": BOB, "seq": 1}])
     (outbox_id,) = publisher.database.execute("select outbox_id from outbox").fetchone() or (0,)
     values = {"stores": [1], "ids": [outbox_id]}
 
@@ -276,7 +276,7 @@ def test_a_callback_of_nothing_does_not_hold_up_the_others(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     nothing = {"url": receiver.url(), "idempotency_key": "k", "account_id": BOB, "seq": 99, "sequence": 99}
-    publisher.tell([], [{**nothing, "refusal": None}])
+    publisher.publish([], [{**nothing, "refusal": None}])
     publisher.happen(OPEN_BOB, callback_url=receiver.url())
 
     deliver()

@@ -73,7 +73,7 @@ def test_one_success_within_the_day_begins_it_anew(publisher: Publisher, receive
 
 
 @pytest.mark.parametrize("status", [2, 3], ids=["disabled", "deleted"])
-def test_what_happens_while_an_endpoint_is_off_is_not_told_to_it(
+def test_what_happens_while_an_endpoint_is_off_is_not_sent_to_it(
     publisher: Publisher, receiver: Receiver, deliver: Deliver, status: int
 ) -> None:
     """Given an endpoint with a delivery pending, when it is disabled, then that stays, and nothing is added until it is

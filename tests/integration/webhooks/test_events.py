@@ -49,7 +49,7 @@ def moment(result: Result) -> str:
     return result.decided_at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{result.decided_at.microsecond // 1000:03}Z"
 
 
-def told(receiver: Receiver) -> list[tuple[str, int, dict[str, Any]]]:
+def received(receiver: Receiver) -> list[tuple[str, int, dict[str, Any]]]:
     """Return type, sequence and object of what came, in order of account and sequence."""
     events = [each.event for each in receiver.received]
     found = [(event["eventType"], event["sequence"], event["object"]) for event in events]
@@ -116,7 +116,7 @@ def rejection_body(refused: Result) -> dict[str, Any]:
     }
 
 
-def test_every_event_has_the_promised_body(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_every_event_has_the_documented_body(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     endpoint = publisher.add_endpoint(receiver.url())
     opened, _ = publisher.happen(OPEN_ANN, OPEN_BOB)
     publisher.database.execute("update accounts set low_balance = 50, low_balance_since = now()")
@@ -146,7 +146,7 @@ def test_every_event_has_the_promised_body(publisher: Publisher, receiver: Recei
         ("account.unfrozen", 6, account_body("active", BIG, opened, unfreeze, 6)),
         ("account.closed", 7, account_body("closed", BIG, opened, close, 7)),
     ]
-    found = [event for event in told(receiver) if BOB not in str(event)]
+    found = [event for event in received(receiver) if BOB not in str(event)]
     assert {kind for kind, _, _ in found} == set(EVENT_TYPES)
     for kind, sequence, what in expected:
         assert (kind, sequence, what) in found
@@ -177,7 +177,7 @@ def test_the_envelope_and_the_headers(publisher: Publisher, receiver: Receiver, 
     assert datetime.fromisoformat(request.event["object"]["occurred_at"]).tzinfo is not None
 
 
-def test_each_entry_of_a_transaction_is_told_on_its_account(
+def test_each_entry_of_a_transaction_is_sent_for_its_account(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     """Given a post over two accounts and its reversal, then each account's part has the ids of the transactions."""
@@ -195,7 +195,7 @@ def test_each_entry_of_a_transaction_is_told_on_its_account(
 
     parts = [
         (kind, sequence, what["account_id"], what["id"], what["amount_minor_units"], what.get("reversal_of"))
-        for kind, sequence, what in told(receiver)
+        for kind, sequence, what in received(receiver)
     ]
     assert parts == [
         ("credits.consumed", 2, ANN, post.transaction_id, "30", None),
@@ -203,7 +203,7 @@ def test_each_entry_of_a_transaction_is_told_on_its_account(
         ("credits.granted", 2, BOB, post.transaction_id, "30", None),
         ("credits.reversed", 3, BOB, reversal.transaction_id, "30", post.transaction_id),
     ]
-    assert [what.get("side") for _, _, what in told(receiver)] == [None, "credit", None, "debit"]
+    assert [what.get("side") for _, _, what in received(receiver)] == [None, "credit", None, "debit"]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_each_entry_of_a_transaction_is_told_on_its_account(
     ],
     ids=["debit", "reverse", "freeze"],
 )
-def test_a_command_for_an_unknown_account_is_told_as_rejected(
+def test_a_command_for_an_unknown_account_is_sent_as_rejected(
     publisher: Publisher, receiver: Receiver, deliver: Deliver, command: Command
 ) -> None:
     publisher.add_endpoint(receiver.url())
@@ -223,12 +223,12 @@ def test_a_command_for_an_unknown_account_is_told_as_rejected(
 
     deliver()
 
-    ((kind, sequence, what),) = told(receiver)
+    ((kind, sequence, what),) = received(receiver)
     assert (kind, sequence, what["customer_id"]) == ("command.rejected", 1, None)
     assert (what["error"]["code"], what["kind"]) == ("account_not_found", command.kind)
 
 
-def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
+def test_low_balance_is_sent_on_the_crossing_and_again_after_the_way_back(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     publisher.add_endpoint(receiver.url(), events=("balance.low",))
@@ -252,9 +252,12 @@ def test_low_balance_is_told_on_the_crossing_and_again_after_the_way_back(
 
     deliver()
 
-    assert [(sequence, what["balance_minor_units"]) for _, sequence, what in told(receiver)] == [(6, "49"), (9, "30")]
-    assert {what["threshold_minor_units"] for _, _, what in told(receiver)} == {"50"}
-    assert told(receiver)[0][2]["customer_id"] == BOBS["customer_id"]
+    assert [(sequence, what["balance_minor_units"]) for _, sequence, what in received(receiver)] == [
+        (6, "49"),
+        (9, "30"),
+    ]
+    assert {what["threshold_minor_units"] for _, _, what in received(receiver)} == {"50"}
+    assert received(receiver)[0][2]["customer_id"] == BOBS["customer_id"]
 
 
 def test_an_endpoint_gets_what_it_asked_for(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
@@ -273,7 +276,7 @@ def test_an_endpoint_gets_what_it_asked_for(publisher: Publisher, receiver: Rece
     }
 
 
-def test_a_store_is_not_told_of_another(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_a_store_gets_no_events_of_another(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     publisher.database.execute("insert into stores (public_id, name) values ('store_other', 'Other')")
     publisher.add_endpoint(receiver.url("/other"), store_id=2)
     publisher.add_endpoint(receiver.url("/own"))
@@ -300,20 +303,20 @@ def test_an_endpoint_hears_nothing_from_before_it_was_there(
     assert len(receiver.at("/first")) == 2
 
 
-def test_news_that_stand_in_the_outbox_twice_are_told_once(
+def test_events_that_stand_in_the_outbox_twice_are_sent_once(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
     endpoint = publisher.add_endpoint(receiver.url())
     publisher.happen(OPEN_BOB)
-    publisher.tell([(UUID(BOB[4:]), -1, 1)])
+    publisher.publish([(UUID(BOB[4:]), -1, 1)])
     deliver()
-    publisher.tell([(UUID(BOB[4:]), -1, 1)])
+    publisher.publish([(UUID(BOB[4:]), -1, 1)])
     deliver()
 
     assert len(receiver.received) == len(publisher.deliveries(endpoint)) == 1
 
 
-def test_a_large_batch_is_told_whole(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+def test_a_large_batch_is_sent_whole(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     """Given a batch with more items than one part has, and many small ones after it, then all are sent."""
     publisher.add_endpoint(receiver.url(), events=("credits.granted",))
     commands = [Credit(account_id=BOB, idempotency_key=f"k{n}", amount=1, reference="r") for n in range(1_500)]

@@ -192,7 +192,7 @@ def test_seal_brings_everything_under_the_first_key(
     assert {each.path for each in receiver.received} == {"/clear", "/old"}
 
 
-def test_what_no_key_opens_is_left_and_told(publisher: Publisher, run: Run) -> None:
+def test_what_no_key_opens_is_left_and_reported(publisher: Publisher, run: Run) -> None:
     lost = SecretKeys(OLD).seal(new_secret())
     publisher.add_endpoint("https://example.com", secret=lost)
     publisher.add_endpoint("https://example.org")

@@ -46,9 +46,9 @@ def refusing(number: int) -> str:
     return f"http://127.{1 + number // 65_536}.{number // 256 % 256}.{number % 256}:1/hook"
 
 
-def tell_callbacks(publisher: Publisher, urls: list[str]) -> None:
+def publish_callbacks(publisher: Publisher, urls: list[str]) -> None:
     """Write one row of the outbox, with a result for each of these URLs."""
-    told = [
+    callbacks = [
         {
             "url": url,
             "idempotency_key": f"k{number}",
@@ -59,10 +59,10 @@ def tell_callbacks(publisher: Publisher, urls: list[str]) -> None:
         }
         for number, url in enumerate(urls)
     ]
-    publisher.tell([], told)
+    publisher.publish([], callbacks)
 
 
-def tell_other(publisher: Publisher, number: int = 0) -> None:
+def publish_other(publisher: Publisher, number: int = 0) -> None:
     """Let one thing happen in the second store."""
     account = f"cca_{number:032x}"
     publisher.store.apply(
@@ -109,10 +109,10 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
         await plain(200)(writer)
 
     receiver.answer("/other", count_and_answer)
-    tell_callbacks(other, [refusing(number) for number in range(ORIGINS)])
+    publish_callbacks(other, [refusing(number) for number in range(ORIGINS)])
     await fan_out_parts(database_url, 1)
     assert counted(other, "store_id = 1") == ORIGINS
-    tell_other(other)
+    publish_other(other)
 
     done = side(lambda: delivery_round.deliver_round(sending))
     receiver.wait_for(lambda: len(receiver.at("/other")) == 1)
@@ -128,12 +128,12 @@ async def test_new_origins_that_refuse_do_not_delay_another_store(
     assert len(taken) < ORIGINS / 4 / 3, "taken four at a time"
 
 
-async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: Publisher, database_url: str) -> None:
+async def test_the_fewest_events_are_fanned_out_first_and_the_oldest_next(other: Publisher, database_url: str) -> None:
     """Given rows of one store with many items, and then one of another with a single one, then that is fanned out with
     the first part, and the first store's oldest with the second."""
     for start in range(0, 8_000, 800):
-        tell_callbacks(other, [refusing(start) + f"?{number}" for number in range(800)])
-    tell_other(other)
+        publish_callbacks(other, [refusing(start) + f"?{number}" for number in range(800)])
+    publish_other(other)
 
     # The first part has the oldest row of each; there is no room for the first store's next one.
     assert await fan_out_parts(database_url, 2) == [2, 1]
@@ -141,7 +141,7 @@ async def test_the_fewest_news_are_fanned_out_first_and_the_oldest_next(other: P
     assert counted(other, "store_id = 1") == 1_600
 
 
-def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Publisher) -> None:
+def test_a_batch_writes_its_events_in_outbox_rows_of_a_bounded_size(other: Publisher) -> None:
     accounts = [f"cca_{number:032x}" for number in range(1_200)]
     other.store.apply(
         *[OpenAccount(account_id=each, idempotency_key=each, customer_id=each) for each in accounts], store=OTHER
@@ -149,8 +149,10 @@ def test_a_batch_writes_its_news_in_rows_of_a_bounded_size(other: Publisher) -> 
 
     rows = other.database.execute("select accounts from outbox order by outbox_id").fetchall()
 
-    assert [len(told) for (told,) in rows] == [500, 500, 200]
-    assert [str(account).replace("-", "") for (told,) in rows for account in told] == [each[4:] for each in accounts]
+    assert [len(published) for (published,) in rows] == [500, 500, 200]
+    assert [str(account).replace("-", "") for (published,) in rows for account in published] == [
+        each[4:] for each in accounts
+    ]
 
 
 def test_origins_beyond_the_limit_share_a_few_lines(
@@ -165,15 +167,21 @@ def test_origins_beyond_the_limit_share_a_few_lines(
     few = sending.model_copy(update={"webhook_callback_origins": 2})
     origins = [f"http://127.0.0.{number}:{receiver.port}" for number in range(1, 9)]
     # The receiver listens on one address only; the others refuse.
-    told = [receiver.url("/first"), refusing(1), refusing(2), receiver.url("/again"), *[f"{o}/x" for o in origins[1:3]]]
-    tell_callbacks(publisher, told)
+    callbacks = [
+        receiver.url("/first"),
+        refusing(1),
+        refusing(2),
+        receiver.url("/again"),
+        *[f"{o}/x" for o in origins[1:3]],
+    ]
+    publish_callbacks(publisher, callbacks)
     delivery_round.deliver_round(few)
 
     busy = receiver.url("/busy").replace("127.0.0.1", "localhost")
     receiver.answer("/busy", plain(503, Retry_After="3600"))
-    tell_callbacks(publisher, [busy])
+    publish_callbacks(publisher, [busy])
     delivery_round.deliver_round(few)
-    tell_callbacks(publisher, [receiver.url("/later").replace("127.0.0.1", "localhost")])
+    publish_callbacks(publisher, [receiver.url("/later").replace("127.0.0.1", "localhost")])
     delivery_round.deliver_round(few)
 
     lines = publisher.database.execute("select url from webhook_endpoints where kind = 2 order by created_at, url")
