@@ -20,7 +20,7 @@ API_PACKAGES = ("fastapi", "fastapi_offline", "httptools", "prometheus_client", 
 
 
 def is_api_installed() -> bool:
-    """Tell whether the extra `api` is installed."""
+    """Return whether the extra `api` is installed."""
     return all(importlib.util.find_spec(package) is not None for package in API_PACKAGES)
 
 
@@ -48,7 +48,7 @@ def api_command(
 
 
 def _listens(address: str, log_format: str | None) -> str:
-    """Return the line that tells the address: to programs as JSON, like the log, with which it is often read as one."""
+    """Return the line that says the address: to programs as JSON, like the log, with which it is often read as one."""
     if (log_format or ("console" if sys.stdout.isatty() else "json")) == "console":
         return f"The API listens on {address}"
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")

@@ -96,7 +96,7 @@ def replay_command(
     """Put dead letters back at the end of their accounts' lanes, once their cause is gone.
 
     Safe to repeat: a command has one effect, however often it is replayed. Ends with 1 if one could not be put back,
-    as when its bytes do not tell which account it is for.
+    as when its bytes do not say which account it is for.
 
     Example:  creditlane dead replay --all
     """

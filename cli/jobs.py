@@ -18,10 +18,10 @@ from .process_pool import print_log_line
 from .stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from ..worker.jobs.status import JobLook, JobsReport, RunLook
+    from ..worker.jobs.status import JobReport, JobsReport, RunReport
 
-#: How often a run is looked at while it is waited for, in seconds.
-LOOK_SECONDS = 0.2
+#: How often a run is read while it is waited for, in seconds.
+POLL_SECONDS = 0.2
 
 jobs_app: typer.Typer = typer.Typer(
     name="jobs",
@@ -91,7 +91,7 @@ def run_command(
     if as_json:
         print_json(run)
     else:
-        print_line(f"{run.name} {run.status}: {run.error or _told(run.outcome)}")
+        print_line(f"{run.name} {run.status}: {run.error or _summary_of(run.outcome)}")
     raise typer.Exit(0 if run.status == "done" else 1)
 
 
@@ -108,7 +108,7 @@ def alive_command(queue: Queue) -> None:
     raise typer.Exit(0 if found else 1)
 
 
-def run_now(settings: Settings, name: str, arguments: dict[str, Any] | None = None) -> RunLook:
+def run_now(settings: Settings, name: str, arguments: dict[str, Any] | None = None) -> RunReport:
     """Have a run of the job made and done, show how far it is, and return it when it is over.
 
     Raises:
@@ -130,14 +130,14 @@ def run_now(settings: Settings, name: str, arguments: dict[str, Any] | None = No
         return _awaited(settings, run_id)
 
 
-def _awaited(settings: Settings, run_id: int) -> RunLook:
+def _awaited(settings: Settings, run_id: int) -> RunReport:
     from ..worker.jobs.status import reached_postgres, read_run
 
     with reached_postgres(settings) as connection, progress_bar("Running", "done") as progress:
         while (run := read_run(connection, run_id)) is not None and run.finished_at is None:
             done, total = _share(run.progress or {})
             progress(done, total)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     if run is None:
         raise ConfigurationError(f"The run {run_id} is gone.")
     return run
@@ -173,19 +173,19 @@ def _print_report(report: JobsReport) -> None:
     )
 
 
-def _job_row(job: JobLook) -> tuple[str | float | None, ...]:
+def _job_row(job: JobReport) -> tuple[str | float | None, ...]:
     run = job.latest
     due = f"{job.next_due_at:%F %T}" if job.next_due_at else None
     if run is None:
         return job.name, job.schedule or "on request", due, None, None, None, None
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None
-    outcome = run.error or _told(run.outcome or run.progress)
+    outcome = run.error or _summary_of(run.outcome or run.progress)
     return job.name, job.schedule or "on request", due, f"{run.due_at:%F %T}", run.status, seconds, outcome
 
 
-def _told(numbers: dict[str, Any] | None) -> str:
-    """Return what a run tells, on one line."""
-    shown = {name: value for name, value in (numbers or {}).items() if isinstance(value, str | int | float)}
+def _summary_of(counts: dict[str, Any] | None) -> str:
+    """Return what a run reports, on one line."""
+    shown = {name: value for name, value in (counts or {}).items() if isinstance(value, str | int | float)}
     return ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in shown.items()
     )

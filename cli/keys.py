@@ -58,7 +58,7 @@ def list_command(
     store: Annotated[str | None, typer.Option("--store", help="Only the keys of this store.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the keys by their ids, oldest first. What a key is nobody can tell.
+    """List the keys by their ids, oldest first. What a key is nobody can see.
 
     Example:  creditlane keys list --store store_default
     """

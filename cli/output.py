@@ -74,7 +74,7 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _shows_everything(encoding: str | None) -> bool:
-    """Tell whether every character can be written; where not, JSON has escapes of its own, which programs can read."""
+    """Return whether every character can be written; where not, JSON has escapes of its own, for programs to read."""
     return encoding is not None and codecs.lookup(encoding).name == "utf-8"
 
 

@@ -18,7 +18,7 @@ from .output import print_json, print_line, print_table
 #: How long `--check` waits for lanes that are on their way between workers, in leases, and how often it looks, in
 #: seconds.
 HANDOVER_LEASES = 1.0
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 class StatusReport(LanesReport, BooksReport):
@@ -61,7 +61,7 @@ def settled_lanes(settings: Settings) -> LanesReport:
     report = read_lanes(settings)
     deadline = time.monotonic() + HANDOVER_LEASES * settings.lease_seconds
     while any(lane.between_workers for lane in report.lanes) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         report = read_lanes(settings)
     return report
 
@@ -114,7 +114,7 @@ def _about_next_proof(proof: NextProof | None) -> str:
 
 
 def _about_secrets(secrets: SecretCount | None) -> str | None:
-    """Tell whether the secrets that webhooks are signed with can be read in the database; None: nothing to tell."""
+    """Return whether the secrets that webhooks are signed with can be read in the database; None: nothing to report."""
     if secrets is None or not secrets.sealed + secrets.in_the_clear:
         return None
     if not secrets.in_the_clear:

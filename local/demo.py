@@ -83,7 +83,7 @@ def _stack_settings(data_dir: Path, workers: int, signals: StopSignals) -> Itera
 
 
 def _run(usage: UsageFile, workers: int, data_dir: Path, signals: StopSignals) -> bool:
-    """Run the file and tell whether all is as it should be."""
+    """Run the file and return whether all is as it should be."""
     plan = plan_of(usage)
     print_line(f"{usage.path}: {plan.debits:,} debits on {len(plan.customers):,} accounts; {usage.rule}")
     if plan.empty_rows:

@@ -18,7 +18,7 @@ from ..schemas.errors import ConfigurationError
 MAX_SOCKET_PATH_BYTES = 100
 #: Paths of these characters mean themselves in a URL, in postgresql.conf and in libpq's comma-separated host list.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
-#: Pause between two looks at a condition, in seconds.
+#: Pause between two checks of a condition, in seconds.
 POLL_SECONDS = 0.005
 #: How long one process waits for another that starts or stops the same server, in seconds.
 LOCK_DEADLINE_SECONDS = 120.0
@@ -27,7 +27,7 @@ LOG_TAIL_LINES = 12
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
-    """Look at the condition until it holds or the deadline passes; tell whether it held."""
+    """Check the condition until it holds or the deadline passes; return whether it held."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:
@@ -87,7 +87,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_running(pid: int, argument: str) -> bool:
-    """Tell whether the process lives and was started with this argument, so that a recycled pid is not taken for it."""
+    """Return whether the process lives and was started with this argument: a recycled pid is not taken for it."""
     return f" {argument} " in f" {_command_line(pid)} "
 
 

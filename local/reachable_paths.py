@@ -26,7 +26,7 @@ EXISTING_DATA = (
     "mkdir -pm 711 {shared} && mv {data} {shared}/NAME && ln -s {shared}/NAME {data}; or let everybody pass through "
     "that folder yourself: chmod o+x {barrier}"
 )
-NO_PLACE = (
+NO_PATH = (
     "Postgres runs as user {uid}, who cannot pass through {barrier}, and {shared} cannot be used instead ({reason}): "
     "take a folder that everybody may pass through, --data-dir, or run as a normal user"
 )
@@ -62,7 +62,7 @@ def path_for_data(data_dir: Path, user: ServerUser) -> tuple[Path, str | None]:
     except OSError as error:
         reason = error.strerror
         raise ConfigurationError(
-            NO_PLACE.format(uid=user.uid, barrier=barrier, shared=SHARED_DIRECTORY, reason=reason)
+            NO_PATH.format(uid=user.uid, barrier=barrier, shared=SHARED_DIRECTORY, reason=reason)
         ) from error
     return target, MOVED.format(folder=target, barrier=barrier)
 
@@ -85,7 +85,7 @@ def programs_for(user: ServerUser, packages: list[Path], program: Path) -> Path:
     except OSError as error:
         shared, reason = SHARED_DIRECTORY, error.strerror
         raise ConfigurationError(
-            NO_PLACE.format(uid=user.uid, barrier=barrier or program, shared=shared, reason=reason)
+            NO_PATH.format(uid=user.uid, barrier=barrier or program, shared=shared, reason=reason)
         ) from error
     return folder / program.relative_to(packages[0].parent)
 

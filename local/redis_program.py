@@ -71,7 +71,7 @@ class Needed(NamedTuple):
     valkey: Version | None = (7, 2)
 
     def is_met_by(self, program: Program) -> bool:
-        """Tell whether the program can read the directory."""
+        """Return whether the program can read the directory."""
         least = self.valkey if program.family == "Valkey" else self.redis
         return least is not None and program.version >= least
 

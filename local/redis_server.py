@@ -38,7 +38,7 @@ STOP_DEADLINE_SECONDS = 30.0
 class EmbeddedRedis:
     """One Redis on one data directory, reached over a unix socket; an accepted write is on disk before its answer.
 
-    The server inherits the lock of its directory, so the lock tells whether one runs, whoever started it: a server
+    The server inherits the lock of its directory, so the lock shows whether one runs, whoever started it: a server
     whose starter was killed is adopted, and two never share an append-only file.
     """
 
@@ -152,7 +152,7 @@ class EmbeddedRedis:
         return True
 
     def _admit(self) -> None:
-        """Tell a server that was started by somebody else of the users."""
+        """Give the users to a server that was started by somebody else."""
         with redis.Redis.from_url(self.url) as client:
             try:
                 for line in self._acl:

@@ -114,7 +114,7 @@ def _environments(as_part: Mapping[Part, Settings], log_format: str | None) -> d
 
 
 def _migrated(settings: Settings, *, makes_roles: bool = False) -> str:
-    """Bring the ledger to the schema of this version, perhaps with roles, and tell which that is."""
+    """Bring the ledger to the schema of this version, perhaps with roles, and return which that is."""
     from ..lanes.postgres.migrate import migrate
     from ..lanes.postgres.role_setup import RoleSetup
 

@@ -23,8 +23,8 @@ LOCK_NAME = "stack.lock"
 KNOWN_SETTINGS = frozenset(
     {*(f"CREDITLANE_{name.upper()}" for name in Settings.model_fields), "CREDITLANE_API_URL", "CREDITLANE_API_KEY"}
 )
-#: A command that only looks whether a stack runs holds the lock for a moment, in seconds.
-LOOK_SECONDS = 1.0
+#: A command that only checks whether a stack runs holds the lock for a moment, in seconds.
+LOCK_SECONDS = 1.0
 
 
 class StackRecord(BaseModel):
@@ -67,7 +67,7 @@ def claimed(data_dir: Path) -> Iterator[None]:
         taken.extend([] if descriptor is None else [descriptor])
         return bool(taken)
 
-    if not wait_until(take, seconds=LOOK_SECONDS):
+    if not wait_until(take, seconds=LOCK_SECONDS):
         with trusted_directory(data_dir) as opened:
             record = _read(data_dir, opened)
         by = f" by process {record.pid}" if record else ""
@@ -82,7 +82,7 @@ def claimed(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def recorded(data_dir: Path, workers: int, settings: Mapping[str, str]) -> Iterator[None]:
-    """Tell other commands of the stack that runs in this process. The settings may hold passwords."""
+    """Let other commands know the stack that runs in this process. The settings may hold passwords."""
     record = StackRecord(pid=os.getpid(), workers=workers, settings=dict(settings))
     path = data_dir / RECORD_NAME
     draft = path.with_suffix(".new")

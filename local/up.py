@@ -19,8 +19,8 @@ from .api_server import KEY_FILE, Api
 from .stack import Stack, running_stack
 from .stack_record import DATA_DIRECTORY
 
-#: How often the embedded servers are looked at, in seconds.
-LOOK_SECONDS = 1.0
+#: How often the embedded servers are checked, in seconds.
+CHECK_SECONDS = 1.0
 
 DataDirectory = Annotated[Path, typer.Option("--data-dir", help="Where the data lives; it survives a stop.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Number of worker processes.")]
@@ -84,7 +84,7 @@ def _about(api: Api | None, data_dir: Path) -> str:
 def _watch(stack: Stack) -> None:
     """Start an embedded server again when it is gone; workers and clients come back to it by themselves."""
     while True:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)
         for name, server in stack.servers.items():
             if server.pid is None:
                 announce(f"{name} is gone; it starts again")

@@ -70,7 +70,7 @@ def findings_in(copy: Path, versions: Mapping[str, set[Version]]) -> Iterator[Fi
 
 
 def is_affected(affected: Mapping[str, Any], version: Version) -> bool:
-    """Tell whether the advisory is of this version: by its list of versions, or by its ranges."""
+    """Return whether the advisory is of this version: by its list of versions, or by its ranges."""
     if any(_version(text) == version for text in affected.get("versions", ())):
         return True
     return any(
@@ -121,7 +121,7 @@ def findings_of_the_index(lock: Path) -> Iterator[Finding]:
     skipped = [each["name"] for each in dependencies if "skip_reason" in each]
     if skipped:
         raise CannotLook(
-            f"the index told nothing of {len(skipped)} of {len(dependencies)} packages, {skipped[0]} first"
+            f"the index said nothing of {len(skipped)} of {len(dependencies)} packages, {skipped[0]} first"
         )
     for each in dependencies:
         for known in each["vulns"]:

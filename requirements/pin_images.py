@@ -31,7 +31,7 @@ def digest_of(image: str) -> str:
         reason = getattr(error, "stderr", None) or error
         raise RuntimeError(f"{image}: {reason}") from None
     if not _DIGEST.fullmatch(done.stdout.strip()):
-        raise RuntimeError(f"{image}: docker told no digest: {done.stdout.strip()!r}")
+        raise RuntimeError(f"{image}: docker printed no digest: {done.stdout.strip()!r}")
     return done.stdout.strip()
 
 

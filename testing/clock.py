@@ -9,7 +9,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class FakeClock:
-    """Tells the time that a test has set, in UTC; without one, that at which it was made."""
+    """Returns the time that a test has set, in UTC; without one, that at which it was made."""
 
     def __init__(self, now: datetime | None = None) -> None:
         self._now = datetime.now(UTC) if now is None else _in_utc(now)

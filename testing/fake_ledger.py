@@ -95,13 +95,13 @@ class FakeLedger:
         with self._lock:
             self._enqueue_due()
             on_lanes = Counter(waiting.partition for waiting in self._waiting.values())
-            for partition, places in chunk.lanes.items():
-                if on_lanes[partition] + len(places) > lane_limit:
+            for partition, indexes in chunk.lanes.items():
+                if on_lanes[partition] + len(indexes) > lane_limit:
                     raise LaneFull(partition=partition)
-            partitions = {place: partition for partition, places in chunk.lanes.items() for place in places}
+            partitions = {index: partition for partition, indexes in chunk.lanes.items() for index in indexes}
             entries = [
-                self._enqueue(partitions[place], chunk.fingerprints[place], encoded)
-                for place, encoded in enumerate(chunk.encoded)
+                self._enqueue(partitions[index], chunk.fingerprints[index], encoded)
+                for index, encoded in enumerate(chunk.encoded)
             ]
             self._decide_waiting()
             return [entry.encode() for entry in entries]
@@ -144,7 +144,7 @@ class FakeLedger:
         return command.idempotency_key
 
     def cancel(self, idempotency_key: str, store_id: str) -> bool:
-        """Forget a scheduled command, and tell whether it was still to be put on its lane."""
+        """Forget a scheduled command, and return whether it was still to be put on its lane."""
         with self._lock:
             self._enqueue_due()
             return self._scheduled.cancel(idempotency_key, store_id)

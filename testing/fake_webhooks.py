@@ -134,7 +134,7 @@ class FakeWebhooks(Webhooks):
         after: operations.DeliveryCursor | None,
         count: int | None,
     ) -> Sequence[Delivery]:
-        """Return some deliveries, newest first, from a place on; None: all of them."""
+        """Return some deliveries, newest first, from a position on; None: all of them."""
         found = [
             _without_body(delivery)
             for (endpoint, _), delivery in self._endpoints().deliveries.items()

@@ -18,8 +18,8 @@ from ..schemas.settings import PREFIX, Settings
 
 #: How long the stack may take to start and to stop, and a command to run, in seconds. The machine may be busy.
 DEADLINE_SECONDS = 120.0
-#: How often the log is looked at while the stack starts, in seconds.
-LOOK_SECONDS = 0.05
+#: How often the log is read while the stack starts, in seconds.
+POLL_SECONDS = 0.05
 #: What is written when everything runs.
 READY = "Ctrl-C stops all of it"
 #: How much of the log goes into an error, in characters.
@@ -112,7 +112,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
     while READY not in (text := log.read_text(errors="replace")):
         if process.poll() is not None or time.monotonic() >= deadline:
             raise CreditlaneError(f"the stack did not start: {text[-LOG_TAIL_CHARACTERS:].strip()}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -66,7 +66,7 @@ class StoreLedger:
         return self._states.get(account_id, UNOPENED)
 
     def entries(self, account_id: str) -> list[JournalRow]:
-        """Return the account's entries, oldest first: entry `seq` has the place `seq - 1`."""
+        """Return the account's entries, oldest first: entry `seq` has the index `seq - 1`."""
         return self._entries.get(account_id, [])
 
     def entry(self, position: Position) -> JournalRow | None:
@@ -137,8 +137,8 @@ class StoreLedger:
         first = None if position is None else self.entry(position)
         if position is None or first is None:
             return {}
-        rows = {place: self.entry(place) for place in [position, *positions_of(first)]}
-        return {(self.number, place): row for place, row in rows.items() if row is not None}
+        rows = {index: self.entry(index) for index in [position, *positions_of(first)]}
+        return {(self.number, index): row for index, row in rows.items() if row is not None}
 
     def _keep(self, row: JournalRow) -> None:
         self.journal.append(row)

@@ -87,9 +87,9 @@ def first_entry(ledger: StoreLedger, identifier: str) -> JournalRow | None:
 
 
 def touches(ledger: StoreLedger, identifier: str, account_id: str) -> bool:
-    """Tell whether the store has this transaction, with an entry on this account."""
+    """Return whether the store has this transaction, with an entry on this account."""
     first = first_entry(ledger, identifier)
-    return first is not None and any(place.account_id == account_id for place in _entry_row(first).positions())
+    return first is not None and any(position.account_id == account_id for position in _entry_row(first).positions())
 
 
 def balance_at(ledger: StoreLedger, account_id: str, at: datetime, now: datetime) -> BalanceAt:
@@ -108,7 +108,7 @@ def balance_at(ledger: StoreLedger, account_id: str, at: datetime, now: datetime
 
 def _transaction_of(ledger: StoreLedger, first: JournalRow) -> Transaction:
     row = _entry_row(first)
-    rows = [_entry_row(found) for place in row.positions() if (found := ledger.entry(place)) is not None]
+    rows = [_entry_row(found) for position in row.positions() if (found := ledger.entry(position)) is not None]
     return transaction_of(TransactionRows(row, rows), ledger.store_id)
 
 

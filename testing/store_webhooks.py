@@ -27,7 +27,7 @@ class StoreWebhooks:
 
     def __init__(self, store_id: str, now: Callable[[], datetime]) -> None:
         self.store_id = store_id
-        #: Tells the time.
+        #: Returns the time.
         self.now = now
         #: In the order in which they were made, without their secrets.
         self.endpoints: dict[str, Webhook] = {}

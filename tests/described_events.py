@@ -20,7 +20,7 @@ def assert_described(events: Iterable[dict[str, Any]]) -> None:
 
 
 def _name_of(event: dict[str, Any]) -> str:
-    # A rejected command is told to endpoints in another form than to the URL that came with it.
+    # A rejected command is sent to endpoints in another form than to the URL that came with it.
     is_result = event["object"]["object"] == "command" and "status" in event["object"]
     return "callback" if is_result else str(event["eventType"])
 

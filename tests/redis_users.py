@@ -16,7 +16,7 @@ from creditlane.producer.client._sync.session import Session
 from creditlane.producer.operations import lane_status
 from creditlane.schemas.settings import Settings
 
-#: No words: logs do not tell passwords, wherever these come up.
+#: No words: logs do not show passwords, wherever these come up.
 PASSWORDS: dict[RedisUser, str] = {user: secrets.token_hex(16) for user in REDIS_USERS}
 #: Where the rules that are shipped can be had.
 FIRST_VERSION = (7, 0)
@@ -37,7 +37,7 @@ def note_server(url: str) -> None:
 
 
 def has_users(url: str) -> bool:
-    """Tell whether this server has users."""
+    """Return whether this server has users."""
     return url in _servers
 
 

@@ -36,7 +36,7 @@ class TcpLink:
 
     Args:
         target: Where the connections lead to.
-        marks: What connections can be told apart by, once a client has sent it: see silence_open.
+        marks: What connections can be distinguished by, once a client has sent it: see silence_open.
     """
 
     def __init__(self, target: Target, *, marks: Collection[bytes] = ()) -> None:
@@ -76,7 +76,7 @@ class TcpLink:
         return f"redis://{login}{at}{LOOPBACK}:{self.port}/{database or 0}"
 
     def silence(self) -> None:
-        """Let nothing through any more, over what is open or will be; nobody is told, also not of an end.
+        """Let nothing through any more, over what is open or will be; nobody notices, also not an end.
 
         What is sent after this has returned is kept back.
         """
@@ -215,7 +215,7 @@ class _Connection:
         self._flows.set()
 
     def end(self) -> None:
-        """Tell both sides that this is the end, and pass nothing on any more."""
+        """Close both sides, and pass nothing on any more."""
         with self._lock:
             self.is_open = False
             for end in self._sockets:
@@ -271,7 +271,7 @@ class _Connection:
                 if not self.is_open:
                     break
                 sink.sendall(data)
-        # Of an end nobody is told while there is silence; then both ways end together: none of the protocols here goes
+        # An end is not passed on while there is silence; then both ways end together: none of the protocols here goes
         # on with half a connection.
         self._flows.wait()
         self.end()

@@ -1,4 +1,4 @@
-"""A link does to a connection what a network does: nothing is told of silence, and what was kept back comes afterwards.
+"""A link does to a connection what a network does: nobody is notified of silence; what was kept back comes afterwards.
 
 And it leaves nothing open, whatever happens while it closes.
 """

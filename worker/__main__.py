@@ -11,7 +11,7 @@ from .process import run_worker
 
 
 def main() -> int:
-    """Run until told to stop. Returns the exit code."""
+    """Run until asked to stop. Returns the exit code."""
     try:
         run_worker(load_settings())
     except CreditlaneError as error:

@@ -29,7 +29,7 @@ def sender_session_name(sender_id: str = "") -> str:
 def connect_postgres(
     database_url: str, *, worker_id: str = "", autocommit: bool = False, silence_seconds: float = SILENCE_SECONDS
 ) -> PostgresSession:
-    """Return a new connection, which others can tell from its name to be this worker's.
+    """Return a new connection, which others can see from its name to be this worker's.
 
     Postgres may be silent on it for so long, and about as long while it is made.
 

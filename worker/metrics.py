@@ -47,7 +47,7 @@ class Metrics:
                 self._committed_at = self._clock()
 
     def note_lane_faults(self, faults: Mapping[int, str]) -> None:
-        """Note which lanes do not get on for a reason of their own, in place of those noted before."""
+        """Note which lanes do not get on for a reason of their own, instead of those noted before."""
         with self._lock:
             self._numbers.lane_faults = {str(partition): cause for partition, cause in sorted(faults.items())}
 

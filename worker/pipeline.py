@@ -38,7 +38,7 @@ from .store.applier import Applier, CommandTimedOut
 from .store.sizing import Sizing
 from .store.transaction import Connection, LedgerStore, PartitionsLost
 
-#: How long the reader waits for the first lanes before it looks whether to stop, in seconds.
+#: How long the reader waits for the first lanes before it checks whether to stop, in seconds.
 WAIT_FOR_LANES_SECONDS = 0.25
 
 #: Called with the name of the step that was just done, "read", "commit", "announce" or "delete". For tests of faults.
@@ -131,7 +131,7 @@ class ReadingStage:
             if not epochs:
                 if self._work.is_failing:
                     # Whoever lost the lanes because it could not read shows without them that it can again.
-                    self._read(self._look)
+                    self._read(self._check_writes)
                 continue
             if mirror.is_due:
                 self._read(partial(_put_right, mirror))
@@ -143,7 +143,7 @@ class ReadingStage:
             found = bool(self._pass_on(partial(self._reader.read, epochs, block_seconds=self._seconds_to_block())))
             self._turns.note_read(found=found, more=not self._reader.is_at_end)
             if found:
-                self._read(self._tell_of_others)
+                self._read(self._note_others)
             if self._reader.holds_back and self._turns.has_come(idle=not found and self._is_idle()):
                 self._pass_on(partial(self._read_held, epochs))
         self._session.close()
@@ -171,8 +171,8 @@ class ReadingStage:
         self._shared_turn.end(self._turns.note_done())
         return Batch([], {})
 
-    def _tell_of_others(self) -> Batch:
-        self._shared_turn.tell_of_others()
+    def _note_others(self) -> Batch:
+        self._shared_turn.note_others()
         return Batch([], {})
 
     def _seconds_to_block(self) -> float:
@@ -183,7 +183,7 @@ class ReadingStage:
     def _is_idle(self) -> bool:
         return self._reader.is_at_end and self._batches.is_wanted
 
-    def _look(self) -> Batch:
+    def _check_writes(self) -> Batch:
         # A server that takes no writes answers everything else; one that is only full allows to delete.
         self._session.client.delete(self._write_check)
         return Batch([], {})

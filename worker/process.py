@@ -54,7 +54,7 @@ def _no_listener(_step: str) -> None:
 
 
 class Worker:
-    """One worker process. `run` returns when it was told to stop and everything is given back."""
+    """One worker process. `run` returns when it was asked to stop and everything is given back."""
 
     def __init__(self, settings: Settings, *, after_step: StepListener = _no_listener) -> None:
         self._settings = settings
@@ -112,7 +112,7 @@ class Worker:
         self._stopping.set()
 
     def run(self) -> None:
-        """Apply commands until told to stop.
+        """Apply commands until asked to stop.
 
         Raises:
             ConfigurationError: the database is not migrated, was initialised with other partitions, or does not let
@@ -177,7 +177,7 @@ class Worker:
                 _log.exception("worker fails", part=threading.current_thread().name)
 
     def _check_installation(self) -> Installation | None:
-        """Wait for Postgres, check what is fixed there, and mirror it for producers. None if told to stop."""
+        """Wait for Postgres, check what is fixed there, and mirror it for producers. None if asked to stop."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             self._beat()

@@ -20,12 +20,12 @@ from ..schemas.worker_metrics import StageTrouble
 
 #: What is said of a stage whose thread is no more.
 ENDED = "its thread has ended"
-#: What is said of a stage that was not told any error.
+#: What is said of a stage that reported no error.
 NO_ANSWER = "no answer yet"
 
 
 class Work:
-    """What one stage is at. One thread notes, others look."""
+    """What one stage is at. One thread notes, others read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -79,7 +79,7 @@ class Progress:
         self.applier: Work = Work(clock)
         self.announcer: Work = Work(clock)
         self._works = {"reader": self.reader, "applier": self.applier, "announcer": self.announcer}
-        #: The threads of stages, by the stage. None of them ends while the worker is not told to stop.
+        #: The threads of stages, by the stage. None of them ends while the worker is not asked to stop.
         self.threads: Mapping[str, Thread] = MappingProxyType({})
 
     def stuck(self, seconds: float) -> dict[str, StageTrouble]:

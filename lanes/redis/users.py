@@ -113,7 +113,7 @@ class _Names:
         self.queues = [f"{prefix}-{queue}" for queue in QUEUES]
 
 
-def _look(names: _Names) -> Iterator[Grant]:
+def _of_status(names: _Names) -> Iterator[Grant]:
     """Yield what `creditlane status` needs, by which containers are checked, too."""
     # A script that only reads needs its keys like one that writes.
     yield Grant("eval evalsha xrange xlen", names.lanes)
@@ -127,7 +127,7 @@ def _put_on_lanes(names: _Names) -> Iterator[Grant]:
 
 def _of_producer(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
-    yield from _look(names)
+    yield from _of_status(names)
     yield from _put_on_lanes(names)
     yield Grant("xread", names.lanes)
     yield Grant("hgetall", names.backlogs, reads=True)
@@ -141,7 +141,7 @@ def _of_producer(prefix: str) -> Iterator[Grant]:
 
 def _of_worker(prefix: str) -> Iterator[Grant]:
     names = _Names(prefix)
-    yield from _look(names)
+    yield from _of_status(names)
     yield Grant("eval evalsha xread xrange xlen xtrim xdel", names.lanes + names.fences + names.backlogs)
     yield Grant("hincrby hdel hlen hgetall", names.backlogs)
     yield Grant("get set type", names.fences)

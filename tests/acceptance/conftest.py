@@ -141,7 +141,7 @@ def workers_of() -> Callable[[int], list[int]]:
 
 @pytest.fixture
 def are_gone() -> Callable[[list[int]], bool]:
-    """Tells whether worker processes have ended, in good time."""
+    """Returns whether worker processes have ended, in good time."""
 
     def gone(pids: list[int]) -> bool:
         return wait_until(lambda: not any(is_running(pid, WORKER) for pid in pids), seconds=DEADLINE_SECONDS)

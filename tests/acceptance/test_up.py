@@ -1,4 +1,4 @@
-"""`creditlane up` runs the whole stack, tells others of it, and leaves no process behind, however it ends."""
+"""`creditlane up` runs the whole stack, lets others find it, and leaves no process behind, however it ends."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_whatever_of_it_is_killed_comes_back(
 def test_each_part_connects_as_its_own_role(
     stack_directory: "StackDirectory", start_up: StartUp, workers_of: WorkersOf
 ) -> None:
-    """Given a stack of one's own, then no process of it owns the ledger, others are told the client's URL, and
+    """Given a stack of one's own, then no process of it owns the ledger, others get the client's URL, and
     operators' commands have the owner's."""
     up = start_up()
     workers_of(up.pid)

@@ -58,7 +58,7 @@ def _change_of(command: Command) -> int:
 
 
 class History:
-    """What became of commands, as Postgres and Redis tell it."""
+    """What became of commands, as Postgres and Redis have it."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.partitions is not None
@@ -134,6 +134,6 @@ class History:
 
 
 def effect_of(row: JournalRow | None) -> Effect:
-    """Return what a row tells of its command's effect."""
+    """Return what a row says of its command's effect."""
     assert row is not None
     return Effect(row.seq, row.idempotency_key, row.balance_after, row.rejection)

@@ -18,7 +18,7 @@ INITIAL_BALANCE = 1_000_000
 
 
 class Application:
-    """Debits one account over and over, each until its outcome is known, as the documentation tells to."""
+    """Debits one account over and over, each until its outcome is known, as the documentation says."""
 
     def __init__(self, client: Client, number: int) -> None:
         self.account_id = client.open_account(customer_id=f"customer {number}", initial_balance=INITIAL_BALANCE).id
@@ -90,7 +90,7 @@ def test_each_debit_counts_once_and_every_answer_is_true(
         all_go_on()
         for application in applications:
             application.stop()
-        # Then every debit took 1, once, and each application was told its own history in order
+        # Then every debit took 1, once, and each application got its own history in order
         for application in applications:
             balances = [result.balance for result in application.results]
             assert balances == [INITIAL_BALANCE - number for number in range(1, len(balances) + 1)]

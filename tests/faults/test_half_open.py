@@ -17,7 +17,7 @@ from .owners import owned_by
 from .producing import Producer
 from .worker_processes import StartWorker, wait_for
 
-#: Tells how long it took: pytest -o log_cli=true -o log_cli_level=info
+#: Logs how long it took: pytest -o log_cli=true -o log_cli_level=info
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 2.0

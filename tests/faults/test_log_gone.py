@@ -1,4 +1,4 @@
-"""A log that cannot be written does not matter: everything goes on, and stops when it is told to."""
+"""A log that cannot be written does not matter: everything goes on, and stops when it is asked to."""
 
 import http.client
 import os
@@ -129,7 +129,7 @@ def test_every_process_goes_on_without_its_log(
     kind: str, own: tuple[Settings, EmbeddedRedis], start: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
     """Given a log that cannot be written, from the start or later, when Redis was away, which is worth a warning to
-    each part, then every part is at work again, and ends well when it is told to."""
+    each part, then every part is at work again, and ends well when it is asked to."""
     settings, server = own
     sink, port = Sink(kind), free_port()
     parts = {name: start(settings, sink, *command) for name, command in commands(port).items()}

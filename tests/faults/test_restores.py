@@ -89,7 +89,7 @@ class Stack:
             client.script_flush()
 
     def forget_kept_results(self) -> None:
-        """Delete what tells of commands that a restored Postgres knows nothing of, as the guide says."""
+        """Delete what speaks of commands that a restored Postgres knows nothing of, as the guide says."""
         with redis.Redis.from_url(self._redis.url) as client:
             for key in client.scan_iter(match=f"{Keys().prefix}:*:result:*"):
                 client.unlink(key)

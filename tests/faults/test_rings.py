@@ -20,7 +20,7 @@ from creditlane.audit.whole import verify
 
 from .extent import LONG
 
-#: Tells the rate: pytest -o log_cli=true -o log_cli_level=info
+#: Logs the rate: pytest -o log_cli=true -o log_cli_level=info
 log = logging.getLogger(__name__)
 
 ACCOUNTS = "/v1/customer-credits/accounts"

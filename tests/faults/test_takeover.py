@@ -21,7 +21,7 @@ from .owners import owned_by
 from .producing import Producer
 from .worker_processes import StartWorker, WorkerProcess, wait_for
 
-#: Tells how long it took: pytest -o log_cli=true -o log_cli_level=info
+#: Logs how long it took: pytest -o log_cli=true -o log_cli_level=info
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 10.0 if LONG else 2.0
@@ -179,7 +179,7 @@ def test_a_jump_of_the_clock_costs_nobody_its_lanes(
     wait_for(lambda: sorted(owned_by(shared_settings).values()) == [4, 4], "an equal share each")
     with psycopg.connect(shared_settings.require_database_url(), autocommit=True) as connection:
         before = connection.execute("select partition, worker_id, epoch from leases order by 1").fetchall()
-        # When every lease is over at once, again and again, as far as the clock can tell
+        # When every lease is over at once, again and again, by the clock
         end = time.monotonic() + 2 * LEASE_SECONDS
         while time.monotonic() < end:
             connection.execute(

@@ -29,7 +29,7 @@ class Failpoint(NamedTuple):
     nth: int = 1
 
 
-#: A worker that only tells its steps.
+#: A worker that only reports its steps.
 NO_FAILPOINT = Failpoint()
 
 

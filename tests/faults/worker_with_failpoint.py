@@ -1,8 +1,9 @@
 """A worker process that ends or stops itself at a chosen step: `worker_with_failpoint.py ACTION STEP NTH`.
 
 The actions are "kill", "stop", "raise" an error that nobody expects, "linger" as on a slow network, and "none".
-The steps are those that the worker tells its listener (read, commit, announce, delete), and two inside the transaction:
-"write", before anything is written, and "copy", while Postgres waits for the rows. Each step is told on standard error.
+The steps are those that the worker reports to its listener (read, commit, announce, delete), and two inside the
+transaction: "write", before anything is written, and "copy", while Postgres waits for the rows. Each step is printed on
+standard error.
 """
 
 import json

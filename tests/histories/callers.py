@@ -35,7 +35,7 @@ _KINDS: dict[str, type[Command]] = {
 
 
 class Caller(Protocol):
-    """Carries out one request and tells what it came to, whatever happens."""
+    """Carries out one request and returns what it came to, whatever happens."""
 
     def __call__(self, request: Request) -> Outcome: ...
 
@@ -102,7 +102,7 @@ def _reading_call_of(
 
 
 def outcome_of(request: Request, answer: Any) -> Outcome:
-    """Return the outcome that the answer of a client's method tells."""
+    """Return the outcome that the answer of a client's method gives."""
     if isinstance(answer, Ticket):
         return {"kind": "accepted", "ticket": str(answer)}
     if request["op"] == "read_balance":

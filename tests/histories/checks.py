@@ -129,7 +129,7 @@ def check_reversal_answer(operation: Operation, row: Row | None, refused: list[R
 
 
 def check_row_answered(operation: Operation, row: Row) -> Iterator[Anomaly]:
-    """Check that the answer tells what the row records."""
+    """Check that the answer says what the row records."""
     outcome = operation.outcome
     if (operation.kind == "rejected") != (row.rejection is not None):
         yield Anomaly("answer_differs", str(operation), f"the books say {row}")
@@ -200,7 +200,7 @@ def check_rows(history: History) -> Iterator[Anomaly]:
 
 
 def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
-    """Return the operations that tell something of an account as it was while they ran."""
+    """Return the operations that say something of an account as it was while they ran."""
     reads: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
         if (operation.kind == "read" and not is_past(operation)) or is_absence(operation, history):
@@ -211,7 +211,7 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
 
 
 def is_absence(operation: Operation, history: History) -> bool:
-    """Tell whether somebody looked for the account and found none: a reader, or the API before it sent a command."""
+    """Return whether somebody looked for the account and found none: a reader, or the API before it sent a command."""
     row = history.by_key.get(operation.key)
     is_decided = row is not None and row.rejection == "account_not_found"
     is_looked_for = operation.op in {"credit", "debit", "freeze", "unfreeze", "close"} and "http" in operation.outcome
@@ -220,7 +220,7 @@ def is_absence(operation: Operation, history: History) -> bool:
 
 
 def is_past(operation: Operation) -> bool:
-    """Tell whether this read a balance as of a moment that was past by then; in the future it is the current one."""
+    """Return whether this read a balance as of a moment that was past by then; in the future it is the current one."""
     return operation.op == "read_at" and operation.request["at_us"] <= operation.ended_us
 
 
@@ -273,7 +273,7 @@ def _check_read_sums(operations: Iterable[Operation], accounts: set[str], total:
 
 
 def check_sequences(books: Books) -> Iterator[Anomaly]:
-    """Check that the news of each account are numbered without a gap, and that none of them is told twice."""
+    """Check that the outbox numbers the rows of each account without a gap, and has none of them twice."""
     sequences: defaultdict[str, list[int]] = defaultdict(list)
     for account, _, sequence in books.published:
         sequences[account].append(sequence)

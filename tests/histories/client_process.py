@@ -1,6 +1,6 @@
 """A client process: `python -m tests.histories.client_process NAME SORT PLAN FILE`, with settings in its environment.
 
-It works until it is told to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, racing (that is
+It works until it is asked to stop by SIGTERM, or killed. Its sort says how it calls: blocking, asyncio, racing (that is
 asyncio without a pause), http or bulk.
 """
 
@@ -119,7 +119,7 @@ def send_many(client: Client) -> Callable[[list[Request]], Outcome]:
 
 
 def main(name: str, sort: str, plan_path: Path, history_path: Path) -> None:
-    """Work until told to stop."""
+    """Work until asked to stop."""
     plan, history, stopping = Plan.read(plan_path), HistoryFile(history_path, name), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     count = {"bulk": 2, "racing": RACERS}.get(sort, AT_ONCE)

@@ -220,7 +220,7 @@ class Faults:
 
 
 class Episodes:
-    """One after the other, each told with what it took to recover."""
+    """One after the other, each logged with what it took to recover."""
 
     def __init__(self, stack: Stack, probes: Probes, choose: random.Random, say: Say, *, margin: float) -> None:
         self._longest_seconds = stack.lease_seconds + TAKEOVER_SECONDS + margin

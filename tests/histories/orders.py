@@ -37,7 +37,7 @@ class Anomaly(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What an operation tells of an account: the balance, or the very position."""
+    """What an operation says of an account: the balance, or the very position."""
 
     began: int
     ended: int
@@ -188,7 +188,7 @@ def _status_after(row: Row, status: str) -> str:
 
 
 def _is_in_time(row: Row, entries: Sequence[Row], position: int) -> bool:
-    """Tell whether the decision's time lies between those of the entries before and after it."""
+    """Return whether the decision's time lies between those of the entries before and after it."""
     after_previous = position == 0 or entries[position - 1].created_us <= row.created_us
     return after_previous and (position == len(entries) or row.created_us <= entries[position].created_us)
 

@@ -20,15 +20,15 @@ from creditlane.schemas.results import Result
 
 from .records import Outcome, Request
 
-#: Statuses of the API with which it tells what the ledger decided.
+#: Statuses of the API with which it says what the ledger decided.
 _REJECTIONS = frozenset({404, 409, 422})
-#: Codes that are told where nothing is decided: what is said of the command with them.
+#: Codes that are answered where nothing is decided: what is said of the command with them.
 _UNDECIDED = {"timeout": "unknown", "unavailable": "unavailable", "lane_full": "refused", "rate_limited": "refused"}
 _AVAILABLE = re.compile(r"has (-?[0-9]+) available, and ([0-9]+) is needed")
 
 
 def of_result(result: Result) -> Outcome:
-    """Return the outcome that a result tells."""
+    """Return the outcome of a result."""
     if result.status == "queued":
         return {"kind": "accepted"}
     if result.status == "dead_lettered":
@@ -52,7 +52,7 @@ def of_account(account: Account, *, kind: str) -> Outcome:
 
 
 def of_error(request: Request, error: Exception) -> Outcome:
-    """Return the outcome that an error of a client tells."""
+    """Return the outcome of an error of a client."""
     if isinstance(error, AccountNotFound) and request["op"].startswith("read"):
         return {"kind": "absent"}
     if isinstance(error, Rejected):
@@ -81,7 +81,7 @@ def _rejected(code: str, details: dict[str, Any]) -> Outcome:
 
 
 def of_response(request: Request, status: int, headers: dict[str, str], body: Any) -> Outcome:
-    """Return the outcome that a response of the API tells. `http` marks what did not pass through a client of ours."""
+    """Return the outcome of a response of the API. `http` marks what did not pass through a client of ours."""
     code = body["error"]["code"] if isinstance(body, dict) and "trace_id" in body else None
     return {**_outcome_of(request, status, code, headers, body), "http": status}
 
@@ -146,12 +146,12 @@ def _polled(body: Any) -> Outcome:
 
 
 def of_newest_entry(entry: str | None, balance: int) -> Outcome:
-    """Return what the newest entry of an account tells: its very position."""
+    """Return what the newest entry of an account says: its very position."""
     return {"kind": "read", "balance": balance, "position": int(entry[36:], 16) if entry else 0}
 
 
 def of_line(line: dict[str, Any]) -> Outcome:
-    """Return the outcome that a line of the batch endpoint's answer tells."""
+    """Return the outcome of a line of the batch endpoint's answer."""
     if line["status"] == "queued":
         return {"kind": "accepted", "ticket": line["id"]}
     kind = "unavailable" if line["error"]["code"] in {"unavailable", "lane_full"} else "error"

@@ -1,4 +1,4 @@
-"""Tells how long it takes until commands flow on every lane: a credit to one account of each, begun now."""
+"""Measures how long it takes until commands flow on every lane: a credit to one account of each, begun now."""
 
 import time
 from contextlib import suppress

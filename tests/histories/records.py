@@ -1,7 +1,7 @@
 """What a history is made of: operations as clients saw them, and the books as Postgres has them at the end. Plain data.
 
 Each client process appends to a file of its own a line before every call and a line after it, so that also a killed one
-has told what it was about to do. Times are those of the machine's monotonic clock, in nanoseconds: one clock for all
+has said what it was about to do. Times are those of the machine's monotonic clock, in nanoseconds: one clock for all
 processes.
 """
 
@@ -128,7 +128,7 @@ def content_of_row(row: Row) -> list[Any]:
 
 
 class OutboxPosition(NamedTuple):
-    """What the outbox tells of one row: the place of the decision in its account's history."""
+    """What the outbox has of one row: the number of the decision in its account's history."""
 
     account: str
     seq: int

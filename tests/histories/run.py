@@ -150,7 +150,7 @@ def judge(options: Options, directory: Path, say: Say = lambda _text: None) -> R
 
 
 def open_accounts(stack: Stack, options: Options, history: HistoryFile) -> Plan:
-    """Open the accounts that all clients know, and return what they are told of them."""
+    """Open the accounts that all clients know, and return what they need to know of them."""
     store = stack.settings.store
     requests: list[Request] = []
 
@@ -225,7 +225,7 @@ def one_account_a_lane(plan: Plan) -> list[str]:
 
 
 def ended_by_themselves(stack: Stack) -> list[Anomaly]:
-    """Tell of every process that is gone though nobody has ended it."""
+    """Report every process that is gone though nobody has ended it."""
     gone: list[Process] = [process for process in stack.processes() if not process.is_running]
     return [Anomaly("process_ended", process.name, "nobody has ended it") for process in gone]
 
@@ -300,7 +300,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_in(kept: Path | None, options: Options) -> Report:
-    """Make a history, and tell what goes on; its directory stays if it was named, or if something was found."""
+    """Make a history, and print what goes on; its directory stays if it was named, or if something was found."""
     directory = kept or Path(tempfile.mkdtemp(prefix="creditlane-history-"))
     if kept is None:
         # As root: for the user of Postgres to pass through.

@@ -90,7 +90,7 @@ class Process:
         self._wait()
 
     def stop(self) -> bool:
-        """Ask it to end, and tell whether it did in time; if not, it is killed."""
+        """Ask it to end, and return whether it did in time; if not, it is killed."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         ended = wait_until(lambda: not self.is_running, seconds=DEADLINE_SECONDS)
@@ -182,7 +182,7 @@ class Stack:
             note_server(self.redis_url)
         migrate_with_roles(self.database_url, PARTITIONS)
         with Client(settings_of("client", self.settings)) as client:
-            # Nothing is sent, since no jobs run: what the workers have to tell stays in the outbox.
+            # Nothing is sent, since no jobs run: what the workers publish stays in the outbox.
             client.webhooks.create(url="https://example.com/hook")
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             self.api_key = create_key(connection, self.settings.store, "histories")
@@ -240,7 +240,7 @@ class Stack:
 
 
 def is_answering(url: str) -> bool:
-    """Tell whether the API serves its operations."""
+    """Return whether the API serves its operations."""
     try:
         with urllib.request.urlopen(f"{url}/healthz", timeout=5):  # noqa: S310 - an address of the run's own
             return True

@@ -82,7 +82,7 @@ def miss_an_account_that_is_there(operations: list[Operation], _books: Books) ->
 
 
 def go_back_between_two_reads(operations: list[Operation], _books: Books) -> None:
-    """Nobody was told of the post, so one may see it or not; but not first see it and then not."""
+    """Nobody got the result of the post, so one may see it or not; but not first see it and then not."""
     post = operation_of(operations, "post", key="third")
     post.outcome, post.ended, post.began = {"kind": "none"}, NEVER, 1
     read = operation_of(operations, "read_balance", nth=2)
@@ -130,7 +130,7 @@ def swap_what_was_accepted(operations: list[Operation], books: Books) -> None:
 
 
 def move_while_frozen(operations: list[Operation], books: Books) -> None:
-    """Nobody was told when the account was unfrozen; it was after what moved on it."""
+    """Nobody got the result when the account was unfrozen; it was after what moved on it."""
     unfreeze = operation_of(operations, "unfreeze")
     unfreeze.outcome, unfreeze.ended = {"kind": "none"}, NEVER
     moved = next(row for row in books.rows if row.key == "third")

@@ -68,7 +68,7 @@ class Spans:
 
 
 def _is_answer_of(operation: Operation, row: Row) -> bool:
-    """Tell whether the operation was answered with this row. The API refuses by itself what it finds no account for."""
+    """Return whether the operation was answered with this row. The API refuses what it finds no account for."""
     return (
         operation.kind == ("rejected" if row.rejection else "applied")
         and operation.outcome.get("code") == row.rejection

@@ -81,7 +81,7 @@ class Workload:
             self._common: 8,
             self._collide: 2,
             self._live: 2,
-            self._look: 8,
+            self._read: 8,
             self._enqueue: 6,
             self._sum_up: 24 if self._over_http else 0,
         }
@@ -174,7 +174,7 @@ class Workload:
         yield from self._send(self._movement("credit", account, 1))
         yield {"op": "read_account", "account": account}
 
-    def _look(self) -> Steps:
+    def _read(self) -> Steps:
         account = self._choose([*self._plan.hot, *self._plan.drained, *self._plan.frozen])
         yield {"op": self._choose(["read_balance", "read_account", "read_entries"]), "account": account}
 

@@ -101,7 +101,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def is_fake(request: pytest.FixtureRequest) -> bool:
-    """Tell whether the test has clients without servers."""
+    """Return whether the test has clients without servers."""
     parameters = getattr(request.node, "callspec", None)
     return parameters is not None and parameters.params.get("make_client") in FAKES
 

@@ -1,4 +1,4 @@
-"""What a producer is told stays there until it reads it, whatever the sizes of the batches."""
+"""What is announced to a producer stays there until it reads it, whatever the sizes of the batches."""
 
 from collections.abc import Iterator
 from unittest.mock import patch
@@ -112,7 +112,7 @@ def test_who_delivers_is_woken_once_there_are_outbox_rows(connection: redis.Redi
     assert connection.exists(keys.wake_deliveries) == 0
     for number in range(2, 5):
         announcer.announce(*batch_of(range(number, number + 1)), has_outbox_rows=True)
-    # However many batches had news while nobody was there, one element tells of them.
+    # However many batches had outbox rows while nobody was there, one element says so.
     assert connection.lrange(keys.wake_deliveries, 0, -1) == [b"1"]
 
 

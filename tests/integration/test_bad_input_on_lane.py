@@ -156,7 +156,7 @@ BAD: dict[str, tuple[dict[bytes, bytes], str, str]] = {
 @pytest.mark.parametrize("name", ["no JSON", "no field c", "kind with NUL", "unknown store", "another's lane"])
 def test_what_is_no_command_is_kept_with_its_reason_and_the_lane_goes_on(lane: Lane, name: str) -> None:
     """Given a bad entry between good ones, when a worker takes the lane, then the bad one is a dead letter with every
-    byte and the reason, its sender is told, and its neighbours apply as if it had not been there."""
+    byte and the reason, its producer gets it, and its neighbours apply as if it had not been there."""
     fields, code, reason = BAD[name]
     lane.put_credit("before")
     bad = lane.put(fields)
@@ -199,8 +199,8 @@ MALFORMED_REPLIES = [b"", b"nobody", b"a:b/1", b"\xff/1", b"x" * 100 + b"/1", b"
 
 
 def test_a_malformed_reply_field_keeps_nothing_from_being_applied(lane: Lane) -> None:
-    """Given good commands whose reply fields are malformed, then they are applied, nobody is told, and no key of Redis
-    is made from them."""
+    """Given good commands whose reply fields are malformed, then they are applied, nothing is announced, and no key of
+    Redis is made from them."""
     for number, reply in enumerate(MALFORMED_REPLIES):
         command = Credit(account_id=ANN, idempotency_key=f"unheard {number}", amount=1, reference="good")
         lane.put({b"c": encode_command(command, "store_default"), b"r": reply}, announced=False)

@@ -176,7 +176,7 @@ def test_who_loses_the_race_for_a_name_gets_the_winners_account(
 @pytest.mark.conformance
 @pytest.mark.usefixtures("running_worker")
 def test_a_name_that_is_taken_names_the_account_that_has_it(make_client: MakeClient, settings: Settings) -> None:
-    """Given a refusal for its name, then it tells which account had it: at once, as a replay, and from elsewhere."""
+    """Given a refusal for its name, then it says which account had it: at once, as a replay, and from elsewhere."""
     client = make_client(settings)
     first = client.open_account(customer_id="ann", name="Main")
     refused = OpenAccount(customer_id="ann", name="main", idempotency_key="second")

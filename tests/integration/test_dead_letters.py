@@ -1,4 +1,4 @@
-"""What cannot be decided goes to the dead letters with its reason, its producer is told, and the lane goes on."""
+"""What cannot be decided goes to the dead letters with its reason, its producer gets it, and the lane goes on."""
 
 import signal
 from collections.abc import Iterator
@@ -194,14 +194,14 @@ def test_an_unreadable_address_for_the_answer_is_nobodys(
     settings: Settings, producer: Producer, client: "redis.Redis", start_worker: StartWorker
 ) -> None:
     """The command itself is good: it applies, and no key of that name is made."""
-    command = credit(producer, "whom to tell")
+    command = credit(producer, "whom to answer")
     fields = {COMMAND_FIELD: encode_command(command, settings.store), REPLY_FIELD: b"../evil:{p1}/1"}
     producer.open_accounts()
     client.xadd(lane_of(settings, producer), fields)  # type: ignore[arg-type]
     start_worker(settings)
     History(settings).wait_until_settled()
     effects = History(settings).effects()[producer.accounts[0]]
-    assert [effect.idempotency_key for effect in effects] == [producer.accepted[0].idempotency_key, "whom to tell"]
+    assert [effect.idempotency_key for effect in effects] == [producer.accepted[0].idempotency_key, "whom to answer"]
     assert list(client.scan_iter(f"{settings.redis_prefix}*evil*")) == []
 
 

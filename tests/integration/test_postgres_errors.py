@@ -1,4 +1,4 @@
-"""What is told of an error of Postgres names the table and the constraint, and no value of a row."""
+"""What is said of an error of Postgres names the table and the constraint, and no value of a row."""
 
 import traceback
 from collections.abc import Iterator

@@ -80,18 +80,18 @@ def test_all_workers_hear_that_one_has_something_else_to_do(
 ) -> None:
     """Given a worker with other work, then another one hears of it, for a while; it is said again and again, but not
     with every read."""
-    moments = iter((0.0, shared_heavy_turn.TELL_SECONDS / 2, shared_heavy_turn.TELL_SECONDS))
+    moments = iter((0.0, shared_heavy_turn.NOTE_SECONDS / 2, shared_heavy_turn.NOTE_SECONDS))
     one, other = SharedHeavyTurn(client, keys, lambda: next(moments)), SharedHeavyTurn(client, keys)
     assert not other.others_are_at_work()
 
-    one.tell_of_others()
+    one.note_others()
     assert other.others_are_at_work()
     assert 0 < lanes.pttl(keys.others_at_work) <= shared_heavy_turn.OTHERS_MS
 
     client.set(keys.others_at_work, "0")
-    one.tell_of_others()
+    one.note_others()
     assert lanes.get(keys.others_at_work) == b"0"
-    one.tell_of_others()
+    one.note_others()
     assert lanes.get(keys.others_at_work) == b"1"
 
 
@@ -104,7 +104,7 @@ def test_a_full_redis_stops_no_worker(own_redis: Callable[[], EmbeddedRedis], ke
             admin.config_set("maxmemory", "1")
         worker = SharedHeavyTurn(client, keys)
 
-        worker.tell_of_others()
+        worker.note_others()
 
         assert worker.take()
         worker.end(0.5)
@@ -124,5 +124,5 @@ def test_whatever_stands_under_the_names_of_turns_stops_no_worker(
     assert worker.others_are_at_work()
     assert [worker.take(), worker.take()] == [False, True]
     worker.end(0.0)
-    worker.tell_of_others()
+    worker.note_others()
     assert worker.others_are_at_work()

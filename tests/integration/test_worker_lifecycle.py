@@ -86,7 +86,7 @@ def test_a_stop_under_load_finishes_the_batch_and_gives_everything_back(
     with Producer(settings) as producer:
         first = start_worker(settings)
         History(settings).wait_for_more_rows(100)
-        # When it is told to stop
+        # When it is asked to stop
         first.signal(request_to_stop)
         # Then it leaves, without waiting for its lease to run out, and the next goes on at once
         assert first.wait_for_exit() == 0
@@ -114,7 +114,7 @@ def assert_nothing_was_done_twice(settings: Settings, producer: Producer) -> Non
 def test_a_stop_waits_until_what_is_decided_is_announced_and_deleted(
     step: str, settings: Settings, start_worker: StartWorker
 ) -> None:
-    # Given a worker with a backlog that is told to stop while it is slow to tell its news
+    # Given a worker with a backlog that is asked to stop while it is slow to announce
     settings = settings.model_copy(update={"batch_limit": 20})
     producer = Producer(settings)
     producer.open_accounts()
@@ -148,7 +148,7 @@ def test_a_batch_that_fails_during_a_stop_is_not_overtaken_by_the_next(
     producer.write(200)
     worker = start_worker(settings, Failpoint("stop", "write", 2))
     worker.wait_until_stopped()
-    # When its connection breaks just while it is told to stop
+    # When its connection breaks just while it is asked to stop
     cut_postgres_connections(settings)
     worker.signal(signal.SIGTERM)
     worker.signal(signal.SIGCONT)
@@ -178,7 +178,7 @@ def test_a_result_that_cannot_be_announced_during_a_stop_stays_on_the_lane(
         worker = start_worker(settings, NO_FAILPOINT)
         worker.wait_for_log("results cannot be announced, trying again")
         worker.wait_for_log("step", step="commit", count=3)
-        # When the worker is told to stop
+        # When the worker is asked to stop
         worker.signal(signal.SIGTERM)
         assert worker.wait_for_exit() == 0
         # Then everything still stands there, and the next worker announces it
@@ -217,7 +217,7 @@ def test_a_worker_publishes_to_producers_how_many_partitions_there_are(
 
 
 def test_a_wrong_number_of_partitions_does_not_stay_in_redis(settings: Settings, start_worker: StartWorker) -> None:
-    """Given a worker at work, when somebody changes what producers are told, then it is soon as before, and logged."""
+    """Given a worker at work, when somebody changes what producers read, then it is soon as before, and logged."""
     key, right = Keys(settings.redis_prefix).installation, b'{"partitions":8}'
     with redis.Redis.from_url(settings.require_redis_url()) as client:
         worker = start_worker(settings)

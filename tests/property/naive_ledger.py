@@ -161,7 +161,7 @@ class NaiveLedger:
             if obstacle is None and account and amount < 0 and balance < -account["limit"]:
                 obstacle = "insufficient_balance"
             if obstacle:
-                # What was wanted of another account is not told as if it were wanted of this one.
+                # What was wanted of another account is not reported as if it were wanted of this one.
                 side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
                 return Answer("rejected", obstacle, None, side, wanted, self.balance(store, own), reference)
             balances[account_id] += amount

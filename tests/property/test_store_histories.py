@@ -74,7 +74,7 @@ class TwoWorkers:
         self._subscribe(self.numbers[0])
 
     def apply(self, part: list[Sent], cut: Cut) -> list[Outcome]:
-        """Apply a batch as workers do: optimistically if so told, and carefully when that fails."""
+        """Apply a batch as workers do: optimistically if asked to, and carefully when that fails."""
         runs = groupby(part, lambda sent: self._owner(sent) if cut.worker is None else cut.worker)
         return [outcome for worker, run in runs for outcome in self._apply_run(list(run), worker, careful=cut.careful)]
 
@@ -111,7 +111,7 @@ class TwoWorkers:
         return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
 
     def published(self, index: int) -> list[tuple[UUID, int, int]]:
-        """Return what the outbox tells of a store, in order: account, seq, and its number along the account."""
+        """Return what the outbox has of a store, in order: account, seq, and its number along the account."""
         return self._observer.execute(
             "select account_id, seq, sequence from outbox cross join unnest(accounts, seqs, sequences) with ordinality "
             "as published (account_id, seq, sequence, number) where store_id = %s order by outbox_id, number",

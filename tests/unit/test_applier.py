@@ -49,7 +49,7 @@ def row_of(key: str) -> JournalRow:
 
 
 class Store:
-    """Stands in for the store: takes so many commands at once, and otherwise fails as it is told."""
+    """Stands in for the store: takes so many commands at once, and otherwise fails as it is set to."""
 
     def __init__(self) -> None:
         self.takes = 1_000_000

@@ -19,7 +19,7 @@ OUTLIVE_SIGTERM = (
     "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); "
     "time.sleep(600)"
 )
-#: A worker child whose worker only tells its id and waits, and whose starter is then killed.
+#: A worker child whose worker only prints its id and waits, and whose starter is then killed.
 CHILD_WITHOUT_WORK = """
 import os, signal, sys, threading, types
 worker = types.ModuleType("creditlane.worker.__main__")

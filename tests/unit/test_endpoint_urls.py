@@ -1,4 +1,4 @@
-"""Which URLs an endpoint may have, as far as they tell by themselves."""
+"""Which URLs an endpoint may have, as far as they show it by themselves."""
 
 import pytest
 from pydantic import ValidationError

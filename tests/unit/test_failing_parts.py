@@ -1,4 +1,4 @@
-"""A part that fails ends its process, also when that cannot be told."""
+"""A part that fails ends its process, also when that cannot be logged."""
 
 from typing import Any
 

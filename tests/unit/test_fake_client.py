@@ -63,7 +63,7 @@ METHODS = [
 
 
 def needs_servers(real: type, name: str, seen: frozenset[str] = frozenset()) -> bool:
-    """Tell whether a method names the connections, by itself or through private ones that it calls."""
+    """Return whether a method names the connections, by itself or through private ones that it calls."""
     member = vars(real).get(name)
     if name in {"_session", "_sessions"}:
         return True

@@ -100,7 +100,7 @@ def test_a_record_names_every_side_of_its_applied_rows_and_no_other(kind: Kind) 
 
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.word)
 def test_a_record_reads_back_what_was_asked_for(kind: Kind) -> None:
-    """Given any command of the kind, then its row tells every field that makes two of them the same request."""
+    """Given any command of the kind, then its row has every field that makes two of them the same request."""
     rows = rows_of(kind)
 
     assert rows

@@ -344,7 +344,7 @@ def test_a_lane_read_again_without_progress_is_noticed_until_it_gets_on(
     reader: LaneReader, streams: Streams, ownership: Ownership, metrics: Metrics
 ) -> None:
     """Given entries that are decided and never deleted, when they are read again and again, then that is counted and
-    told, and no more once the lane gets on."""
+    logged, and no more once the lane gets on."""
     streams.lanes = {lane(2): [1, 2]}
     for _ in range(MAX_SAME_HEADS + 1):
         ownership.finish(reader.read({2: 5}).epochs)
@@ -820,7 +820,7 @@ def test_what_is_held_back_of_a_lane_that_is_gone_is_forgotten(reader: LaneReade
     ],
 )
 def test_only_a_well_formed_reply_field_names_a_producer(field: bytes, producer_id: str | None, number: int) -> None:
-    """Given a reply field, when it is not what a producer writes, then nobody is told and no key is made of it."""
+    """Given a reply field, when it is not what a producer writes, then nothing is announced and no key made of it."""
     entry = parse_entry(3, b"1-0", [b"c", b"{}", b"r", field])
 
     assert (entry.producer_id, entry.number) == (producer_id, number)

@@ -46,7 +46,7 @@ def observer() -> Observer:
 
 
 def test_a_worker_that_joins_is_no_problem_at_any_moment(observer: Observer) -> None:
-    """Given two workers that give lanes to a third, each lane a moment after the other, then none is ever told."""
+    """Given two workers that give lanes to a third, each lane a moment after the other, then none is ever reported."""
     workers = [worker("a"), worker("b"), worker("c")]
     for lane in range(LANES):
         between = owned(*range(lane), epoch=3) + given_back(lane) + owned(*range(lane + 1, LANES))
@@ -79,7 +79,7 @@ def test_the_longest_lease_counts(observer: Observer) -> None:
 
 
 def test_two_hand_overs_are_not_one_that_lasts(observer: Observer) -> None:
-    """Given who looks so rarely that it does not see the owner between, then the epoch tells that there was one."""
+    """Given who looks so rarely that it does not see the owner between, then the epoch shows that there was one."""
     assert observer.after(0.0, given_back(1, epoch=2), [worker()]) == []
     assert observer.after(60.0, given_back(1, epoch=4), [worker()]) == []
     assert observer.after(60.0, given_back(1, epoch=4), [worker()]) == [1]

@@ -225,7 +225,7 @@ REPEATS: list[tuple[Command, Command, list[str]]] = [
     ("first", "second", "differing"), REPEATS, ids=lambda value: getattr(value, "kind", str(value))
 )
 def test_a_key_belongs_to_its_first_request(first: Command, second: Command, differing: list[str]) -> None:
-    """Given a key that was used, when another request uses it, then it is told what differs and changes nothing."""
+    """Given a key that was used, when another request uses it, then it gets what differs and changes nothing."""
     batch = batch_of(ACTIVE)
     decided(ACTIVE, first, batch=batch)
     before = dict(batch.accounts)

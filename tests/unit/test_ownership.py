@@ -109,7 +109,7 @@ def test_giving_up_a_lane_does_not_wait_for_ever() -> None:
 
 
 class Time:
-    """A clock that is told the time."""
+    """A clock that is set."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -10,7 +10,7 @@ from creditlane.producer.api.fair_session import FairSession
 from creditlane.producer.client._async.redis_connection import AsyncRedisWire
 from creditlane.producer.client.redis_exchange import ExchangeFailed, failure, is_of_server
 
-#: As Redis answers, and how that is told.
+#: As Redis answers, and how that is reported.
 REFUSALS = {
     "READONLY You can't write against a read only replica.": "takes no writes",
     "OOM command not allowed when used memory > 'maxmemory'.": "takes no writes",

@@ -128,7 +128,7 @@ def test_who_would_end_below_the_limit_is_named_with_what_the_whole_takes() -> N
 
 
 def test_the_positions_of_its_entries_in_the_history_follow_their_numbers() -> None:
-    """Given a refusal and then a reversal that takes and gives on one account, in one batch, then each decision tells
+    """Given a refusal and then a reversal that takes and gives on one account, in one batch, then each decision says
     how many there were with it."""
     ledger = Ledger({ANN: 7, BOB: 0})
     made = ledger.post((ANN, "credit", 2), (BOB, "credit", 3), (ANN, "debit", 5))

@@ -1,4 +1,4 @@
-"""What Postgres and Redis tell of themselves is refused, warned of, or right."""
+"""What Postgres and Redis say of themselves is refused, warned of, or right."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from creditlane.producer.client.redis_exchange import refusal_meaning
 from creditlane.schemas.errors import ConfigurationError
 from creditlane.schemas.server_requirements import check_postgres, check_redis, fields_of
 
-#: What the embedded server tells, of what is looked at.
+#: What the embedded server answers, of what is checked.
 GOOD = {
     "redis_version": "7.2.4",
     "server_mode": "standalone",

@@ -10,7 +10,7 @@ LEASE = 10.0
 
 
 class Time:
-    """A clock that is told the time."""
+    """A clock that is set."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -37,7 +37,7 @@ def bare_numbers(source: str) -> list[str]:
 
 
 def sources() -> list[Path]:
-    # A migration tells what a revision is, whatever the code says later.
+    # A migration says what a revision is, whatever the code says later.
     found = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) if "migrations" not in path.parts]
     assert len(found) > 200
     return found

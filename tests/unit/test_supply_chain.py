@@ -158,7 +158,7 @@ def test_a_stored_copy_says_what_is_known_of_a_lock(version: str, code: int, cop
 
 
 def test_what_was_not_checked_is_no_success(tmp_path: Path) -> None:
-    """Given no copy, or an index that tells nothing of a package, then the check says so and does not pass."""
+    """Given no copy, or an index that says nothing of a package, then the check says so and does not pass."""
     lock = tmp_path / "lock.txt"
     lock.write_text(f"some-package==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
     (tmp_path / "pip_audit.py").write_text(
@@ -171,7 +171,7 @@ def test_what_was_not_checked_is_no_success(tmp_path: Path) -> None:
     broken = check(lock, path=str(tmp_path))
 
     assert (no_copy.returncode, silent.returncode, broken.returncode) == (3, 3, 3)
-    assert "could not look: the index told nothing of 1 of 1 packages" in silent.stdout
+    assert "could not look: the index said nothing of 1 of 1 packages" in silent.stdout
     assert "could not look: no network" in broken.stdout
 
 

@@ -18,7 +18,7 @@ ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 443))]
 
 
 class SilentServers:
-    """A resolver that answers no name with `silent` in it before it is told to."""
+    """A resolver that answers no name with `silent` in it before it is allowed to."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()

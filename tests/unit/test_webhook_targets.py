@@ -358,7 +358,7 @@ async def test_a_name_that_leads_into_a_denied_network_is_refused(listener: List
 
 async def test_what_the_operators_resolver_knows_is_logged_for_the_operator_alone() -> None:
     """Given a name that leads inside, one that nobody knows and one that leads out but not by https, when something is
-    sent there, then the three are one to the owner, also by the time that they take; the log tells them apart."""
+    sent there, then the three are one to the owner, also by the time that they take; the log distinguishes them."""
     outcomes, logged = [], []
     with structlog.testing.capture_logs() as lines:
         for url, answer in (
@@ -395,7 +395,7 @@ async def test_a_connection_that_fails_shows_no_address() -> None:
 
 
 async def test_a_sender_logs_a_refused_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "MAX_TOLD", 2)
+    monkeypatch.setattr(attempt, "MAX_LOGGED_HOSTS", 2)
     with structlog.testing.capture_logs() as lines:
         async with Sender(TargetPolicy(), timeout_seconds=2.0) as sender:
             for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"):

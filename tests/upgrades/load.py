@@ -1,8 +1,8 @@
-"""Uses a ledger as an application does, until it is told to stop: every kind of call, on accounts of all lanes.
+"""Uses a ledger as an application does, until it is asked to stop: every kind of call, on accounts of all lanes.
 
 It is run with each of the releases, so it imports nothing but the public names of the package. Arguments: what its keys
 begin with, the file for what it did, a URL or `-`, the accounts. Each line of the file is one call: its key, what it
-moved if it was applied, or what went wrong, which nothing may. The URL is told of reversals. It prints which package it
+moved if it was applied, or what went wrong, which nothing may. The URL gets reversals. It prints which package it
 has imported.
 """
 

@@ -75,7 +75,7 @@ class Process:
         return [line for line in lines if '"level":"error"' in line.replace(" ", "") or not line.startswith("{")]
 
     def stop(self) -> None:
-        """Tell it to end, and fail unless it does, and well."""
+        """Ask it to end, and fail unless it does, and well."""
         self._process.send_signal(signal.SIGTERM)
         wait_for(lambda: not self.is_running, f"the end of {self.name}")
         self.end()
@@ -117,7 +117,7 @@ class Running:
         return process, url
 
     def load(self, release: Release, accounts: list[str], url: str = "-") -> tuple[Process, "Calls"]:
-        """Start a program that uses the client of this release, and perhaps has a URL told of reversals."""
+        """Start a program that uses the client of this release, and perhaps has reversals sent to a URL."""
         path = self._directory / f"calls-{len(self.processes)}.jsonl"
         path.touch()
         name = f"{release.name} {len(self.processes)}"
@@ -247,7 +247,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def is_ready(url: str) -> bool:
-    """Tell whether the API at this address says that it can be used."""
+    """Return whether the API at this address says that it can be used."""
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310 - an address of the test's own
             return True

@@ -126,7 +126,7 @@ class Rollout:
 
     def __init__(self, running: Running, settings: Settings, accounts: list[str], http: HttpCalls, url: str) -> None:
         self._running = running
-        #: Told of reversals.
+        #: Gets reversals.
         self._url = url
         self._settings = settings
         self._accounts = accounts
@@ -194,7 +194,7 @@ class Rollout:
         return set(self._apis.values())
 
     def are_ready(self) -> bool:
-        """Tell whether every API says that it can be used."""
+        """Return whether every API says that it can be used."""
         return all(map(is_ready, self._http.urls))
 
     def _api(self, release: Release) -> Process:

@@ -14,7 +14,7 @@ from .process import run_jobs_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until told to stop. Returns the exit code."""
+    """Run until asked to stop. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="creditlane.worker.jobs", description=__doc__)
     parser.add_argument("--queue", choices=[DELIVERIES, JOBS], required=True)
     try:

@@ -30,7 +30,7 @@ REFUSED_SECONDS = 30 * 86_400
 #: How much of a text that anybody may have written is kept of a refused job, in characters.
 MAX_TEXT_CHARACTERS = 200
 
-#: What RQ keeps of a job and Creditlane's jobs use. Everything else is not looked at.
+#: What RQ keeps of a job and Creditlane's jobs use. Everything else is not read.
 _FIELDS = (
     "created_at",
     "description",

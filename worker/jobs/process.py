@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class JobsProcess:
-    """One RQ process. `run` returns when it was told to stop and the job under way is done."""
+    """One RQ process. `run` returns when it was asked to stop and the job under way is done."""
 
     def __init__(self, settings: Settings, queue: QueueName) -> None:
         settings.require_database_url()
@@ -65,7 +65,7 @@ class JobsProcess:
         self._stopping.set()
 
     def run(self) -> None:
-        """Do jobs until told to stop.
+        """Do jobs until asked to stop.
 
         Raises:
             ConfigurationError: the database is not migrated, was initialised with other partitions, or does not let
@@ -120,7 +120,7 @@ class JobsProcess:
             on_refusal=partial(count_refusal, self._settings, self._queue, connection),
         )
         if connection.exists(worker.key):
-            # Redis went away in the middle of something, and could not be told that this worker ended.
+            # Redis went away in the middle of something, and did not learn that this worker ended.
             worker.register_death()  # type: ignore[no-untyped-call]  # RQ has no type for it
         worker.work(logging_level=None)
 
@@ -146,7 +146,7 @@ class JobsProcess:
                 _log.exception("jobs process fails", part=threading.current_thread().name)
 
     def _wait_for_ledger(self) -> bool:
-        """Wait for Postgres and check what is fixed there. False if told to stop."""
+        """Wait for Postgres and check what is fixed there. False if asked to stop."""
         self._catch_signals()
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():

@@ -44,7 +44,7 @@ def _nothing() -> None:
 
 
 class JobsWorker(SimpleWorker):
-    """Works on one queue until told to stop; the job under way is finished first.
+    """Works on one queue until asked to stop; the job under way is finished first.
 
     RQ's own SimpleWorker sends no heartbeat during a job, so it claims in advance to live for as long as a job may
     take, and a signal may cut it short just after it took a job off the queue.
@@ -97,7 +97,7 @@ class JobsWorker(SimpleWorker):
         timeout: int | None,  # noqa: ARG002  # RQ's signature
         max_idle_time: int | None = None,  # noqa: ARG002  # the same
     ) -> tuple[Job, Queue] | None:
-        """Return the next job, or None when told to stop. Waits for a Redis that is away."""
+        """Return the next job, or None when asked to stop. Waits for a Redis that is away."""
         backoff = Backoff(self._stopping)
         while not self._stopping.is_set():
             try:
@@ -145,12 +145,12 @@ class JobsWorker(SimpleWorker):
         """
         try:
             execution = self.prepare_execution(job)
-            with self._showing_life(job, execution):
+            with self._sending_heartbeats(job, execution):
                 self.perform_job(job, queue, execution)
             self.set_state(WorkerStatus.IDLE)
         except redis.RedisError as error:
             # RQ would call it unhandled; the process begins with a new worker.
-            _log.warning("Redis was not told how a job went", job=job.id, error=str(error))
+            _log.warning("Redis was not updated with how a job went", job=job.id, error=str(error))
             raise StopRequested from error
 
     def subscribe(self) -> None:
@@ -167,7 +167,7 @@ class JobsWorker(SimpleWorker):
         except Exception as error:
             if isinstance(error, redis.RedisError) and not is_somebody_elses(error):
                 raise
-            # Where in RQ it failed tells nobody anything.
+            # Where in RQ it failed helps nobody.
             _log.error("RQ's registries hold what RQ cannot read", error=f"{type(error).__name__}: {error}")
             self.last_cleaned_at = datetime.now(UTC)  # type: ignore[assignment]  # RQ says that it is always None
 
@@ -206,9 +206,11 @@ class JobsWorker(SimpleWorker):
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
     @contextmanager
-    def _showing_life(self, job: Job, execution: Execution) -> Iterator[None]:
+    def _sending_heartbeats(self, job: Job, execution: Execution) -> Iterator[None]:
         done = threading.Event()
-        beats = threading.Thread(target=self._show_life, args=(job, execution, done), name="heartbeat", daemon=True)
+        beats = threading.Thread(
+            target=self._send_heartbeats, args=(job, execution, done), name="heartbeat", daemon=True
+        )
         beats.start()
         try:
             yield
@@ -216,7 +218,7 @@ class JobsWorker(SimpleWorker):
             done.set()
             beats.join()
 
-    def _show_life(self, job: Job, execution: Execution, done: threading.Event) -> None:
+    def _send_heartbeats(self, job: Job, execution: Execution, done: threading.Event) -> None:
         while not done.wait(BEAT_SECONDS):
             try:
                 self.maintain_heartbeats(job, execution)

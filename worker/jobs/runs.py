@@ -82,7 +82,7 @@ class Run:
         self.attempts: int = 0
 
     def claim(self) -> bool:
-        """Become the owner, and tell whether that succeeded."""
+        """Become the owner, and return whether that succeeded."""
         with self.connection.transaction():
             self.connection.execute(sql.AWAIT_SCHEDULE, {"name": self.name})
             row = self.connection.execute(
@@ -171,7 +171,7 @@ class Run:
         while True:
             values = {"run_id": self.run_id, "owner": self._owner, "lease_seconds": LEASE_SECONDS}
             if connection.execute(sql.KEEP, values).rowcount == 0:
-                # Done in the meantime, or somebody else's; `finish` tells the two apart.
+                # Done in the meantime, or somebody else's; `finish` distinguishes the two.
                 self._lost.set()
                 return
             self._kept_at = time.monotonic()

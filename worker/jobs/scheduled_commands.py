@@ -1,4 +1,4 @@
-"""Puts commands on their lanes when they are due. Any number of processes look; one at a time puts.
+"""Puts commands on their lanes when they are due. Any number of processes check; one at a time puts.
 
 A command that was put twice, since a process died in between, has one effect: its idempotency key is the same.
 """
@@ -29,14 +29,14 @@ SLICE_COMMANDS = 1_000
 _LOCK = 7_306_011_902
 
 #: The time of the statement, not of each row: with that no index could be used.
-LOOK = "select exists (select from due_commands where enqueued_at is null and due_at <= statement_timestamp())"
+IS_ANY_DUE = "select exists (select from due_commands where enqueued_at is null and due_at <= statement_timestamp())"
 
 #: Where a command stands in the order of what is due: due time, creation, store, key.
-_Place = tuple[datetime, datetime, int, str]
+_Position = tuple[datetime, datetime, int, str]
 #: What one store has on one lane: the lane's number, and the store.
 _Queue = tuple[int, str]
 #: Before every one.
-_BEFORE_ALL: _Place = (datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), 0, "")
+_BEFORE_ALL: _Position = (datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), 0, "")
 
 TAKE_LOCK = "select pg_try_advisory_xact_lock(%(lock)s)"
 
@@ -66,7 +66,7 @@ class _Due(NamedTuple):
     idempotency_key: str
     partition: int
     command: bytes
-    place: _Place
+    position: _Position
 
     @property
     def queue(self) -> _Queue:
@@ -87,7 +87,7 @@ class DueCommands:
 
         A lane is full for one store, which has its share of it, before it is full for all.
         """
-        if not _scalar(connection.execute(LOOK).fetchone()):
+        if not _scalar(connection.execute(IS_ANY_DUE).fetchone()):
             return 0
         count, after, full = 0, _BEFORE_ALL, set[_Queue]()
         while True:
@@ -102,12 +102,12 @@ class DueCommands:
             full |= {one.queue for one in set(due) - set(put)}
             if len(due) < SLICE_COMMANDS:
                 break
-            after = due[-1].place
+            after = due[-1].position
         if full:
             _log.warning("lanes are full, due commands wait", lanes=len({partition for partition, _ in full}))
         return count
 
-    def _read(self, connection: Connection, after: _Place) -> list[_Due]:
+    def _read(self, connection: Connection, after: _Position) -> list[_Due]:
         values = dict(zip(("due_at", "created_at", "store_id", "key"), after, strict=True))
         rows = connection.execute(READ_DUE, {**values, "limit": SLICE_COMMANDS}).fetchall()
         if not self._partitions:

@@ -43,7 +43,7 @@ FAILURE_SECONDS = 30 * 86_400
 #: A job that waits, or runs, or has failed and waits for a person, is as it should be.
 _STANDING = {JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED, JobStatus.FAILED}
 
-#: Is told each step that is done; outside of tests nobody listens.
+#: Is called with each step that is done; outside of tests nobody listens.
 StepListener = Callable[[str], None]
 
 _log = structlog.get_logger(__name__)
@@ -77,14 +77,14 @@ class Scheduler:
         while not self._stopping.is_set():
             try:
                 with connect(self._settings) as connection, connect_redis(self._settings.require_redis_url()) as client:
-                    self._look(connection, client, backoff)
+                    self._run_ticks(connection, client, backoff)
             except (psycopg.Error, redis.RedisError) as error:
                 # Also an error that is an answer, as of a server that lets nothing be written: the next connection may
                 # lead to another.
                 _log.warning("the scheduler tries again", error=error_text(error), failures=backoff.failures)
                 backoff.pause()
 
-    def _look(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:
+    def _run_ticks(self, connection: Connection, client: redis.Redis, backoff: Backoff) -> None:
         queue = open_queue(self._settings, JOBS, client)
         self.sync(connection)
         while not self._stopping.wait(POLL_SECONDS):

@@ -39,7 +39,7 @@ select {_RUN} from job_runs where name = %(name)s order by due_at desc limit 1
 READ_NEXT_DUE = "select next_due_at from scheduled_jobs where name = %(name)s"
 
 
-class RunLook(BaseModel):
+class RunReport(BaseModel):
     """A run."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -59,7 +59,7 @@ class RunLook(BaseModel):
     error: str | None
 
 
-class JobLook(BaseModel):
+class JobReport(BaseModel):
     """A kind of job, and its latest run."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class JobLook(BaseModel):
     #: As cron writes it, in UTC; None: on request only.
     schedule: str | None
     next_due_at: datetime | None
-    latest: RunLook | None
+    latest: RunReport | None
 
 
 class ProcessLook(BaseModel):
@@ -104,7 +104,7 @@ class JobsReport(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
-    jobs: list[JobLook]
+    jobs: list[JobReport]
     queues: list[QueueLook]
 
 
@@ -122,9 +122,9 @@ def read_jobs(settings: Settings) -> JobsReport:
     return JobsReport(jobs=jobs, queues=queues)
 
 
-def read_run(connection: Connection, run_id: int) -> RunLook | None:
+def read_run(connection: Connection, run_id: int) -> RunReport | None:
     """Return the run as it is now."""
-    with connection.cursor(row_factory=class_row(RunLook)) as cursor:
+    with connection.cursor(row_factory=class_row(RunReport)) as cursor:
         return cursor.execute(READ_RUN, {"run_id": run_id}).fetchone()
 
 
@@ -156,12 +156,12 @@ def reached_redis(settings: Settings) -> Iterator[redis.Redis]:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
 
 
-def _job(connection: Connection, name: str) -> JobLook:
-    with connection.cursor(row_factory=class_row(RunLook)) as cursor:
+def _job(connection: Connection, name: str) -> JobReport:
+    with connection.cursor(row_factory=class_row(RunReport)) as cursor:
         latest = cursor.execute(READ_LATEST_RUN, {"name": name}).fetchone()
     due = connection.execute(READ_NEXT_DUE, {"name": name}).fetchone()
     kind = KINDS[name]
-    return JobLook(
+    return JobReport(
         name=name,
         summary=kind.summary,
         schedule=kind.schedule,

@@ -1,4 +1,4 @@
-"""Up to which moment the jobs may take the journal for complete; `audit/watermark.py` tells how that is known."""
+"""Up to which moment the jobs may take the journal for complete; `audit/watermark.py` says how that is known."""
 
 from __future__ import annotations
 

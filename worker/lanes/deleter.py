@@ -26,11 +26,11 @@ from .redis_session import is_of_wrong_type
 #: Entries compared, or deleted by id, in one call, so that none keeps Redis busy for long and none brings in too much.
 MAX_ENTRIES_PER_CALL = 100
 
-#: For how long a lane counts as one that several stores use, in seconds: whose each command is, is then told at once.
-#: Otherwise nobody looks, since that costs a twentieth of all that a worker does.
+#: For how long a lane counts as one that several stores use, in seconds: whose each command is, is then sent
+#: along at once. Otherwise nobody looks, since that costs a twentieth of all that a worker does.
 SEVERAL_STORES_SECONDS = 30.0
 
-#: What the scripts answer: a later owner has the lane; its head is not what was decided; it must be told whose that is.
+#: What the scripts answer: a later owner has the lane; its head is not what was decided; it must know whose that is.
 _FENCED = -1
 _OTHER_HEAD = -2
 _SEVERAL_STORES = -3

@@ -1,6 +1,6 @@
 """The fences of the lanes this process owns: raised before a lane is read, and never in an owner's way.
 
-Who owns a lane is told by its lease in Postgres alone. The fence in Redis only keeps an owner of before from deleting,
+Its lease in Postgres alone says who owns a lane. The fence in Redis only keeps an owner of before from deleting,
 so an owner passes it: where it stands above the epoch, because Postgres was restored to an earlier state, the lease
 gets an epoch above the fence; where it is nothing that an owner may have written, it is named and overwritten.
 """

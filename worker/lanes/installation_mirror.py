@@ -1,4 +1,4 @@
-"""What Redis tells producers of the installation, kept as it is in Postgres.
+"""What Redis has for producers of the installation, kept as it is in Postgres.
 
 Producers find the lane of an account by the number of partitions, and many ask Redis only. Whatever else stands there,
 by hand or by another installation of the same prefix, would lead those that start next to lanes of other accounts.

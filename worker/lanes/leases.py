@@ -33,9 +33,9 @@ When something fails:
   cost the lease.
 * A row is locked by a batch: unlocked rows first, then the others for half a second, then again after 0.1 s.
 * A stage of this process does not get on for a lease (`progress`): all lanes are given back at once, and
-  `workers.stuck` tells the others not to count it. If the stage holds the rows locked, its session is ended. Once it
+  `workers.stuck` makes the others not count it. If the stage holds the rows locked, its session is ended. Once it
   gets on, the worker takes part again.
-* The process is told to stop: everything is given back. It is killed: the lanes are taken over within its lease and
+* The process is asked to stop: everything is given back. It is killed: the lanes are taken over within its lease and
   two seconds.
 """
 
@@ -111,7 +111,7 @@ class LeaseKeeper:
         self._watch = Watch(lease_seconds)
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._was_stuck = False
-        self._told_standing: set[int] = set()
+        self._logged_standing: set[int] = set()
         self._beat = beat
 
     def run(self) -> None:
@@ -166,8 +166,8 @@ class LeaseKeeper:
     def _tick(self) -> float:
         """Send a heartbeat and own what is due. Returns how long to wait until the next time, in seconds."""
         stuck = self._progress.stuck(self._lease_seconds)
-        self._tell(stuck)
-        self._show_life(is_stuck=bool(stuck))
+        self._log_stages(stuck)
+        self._send_heartbeat(is_stuck=bool(stuck))
         partitions, nobodys, held = self._read_shares()
         self._watch.observe(map(Sign._make, self._connected().execute(sql.READ_OTHERS, {"worker_id": self._worker_id})))
         if stuck:
@@ -187,7 +187,7 @@ class LeaseKeeper:
         pause = min(self._renewal_seconds, self._watch.next_silence_seconds() + POLL_SECONDS / 2)
         return pause if done else RETRY_SECONDS
 
-    def _tell(self, stuck: Mapping[str, StageTrouble]) -> None:
+    def _log_stages(self, stuck: Mapping[str, StageTrouble]) -> None:
         """Log what has begun or ceased to stand still since the last time."""
         if stuck and not self._was_stuck:
             for stage, trouble in stuck.items():
@@ -202,12 +202,12 @@ class LeaseKeeper:
             _log.info("all stages get on again")
         self._was_stuck = bool(stuck)
         standing = self._ownership.standing(2 * self._lease_seconds)
-        if standing.keys() - self._told_standing:
+        if standing.keys() - self._logged_standing:
             seconds = round(max(standing.values()), 1)
             _log.warning("nothing of these partitions gets done", partitions=sorted(standing), seconds=seconds)
-        self._told_standing = set(standing)
+        self._logged_standing = set(standing)
 
-    def _show_life(self, *, is_stuck: bool) -> None:
+    def _send_heartbeat(self, *, is_stuck: bool) -> None:
         numbers = self._metrics.encoded(
             troubles=self._progress.troubles(self._lease_seconds / 2),
             standing_lanes=self._ownership.standing(self._lease_seconds),
@@ -238,7 +238,7 @@ class LeaseKeeper:
         self._end_silent(self._watch.to_replace())
         if self._release(held):
             return self._renewal_seconds
-        # The stage that is stuck holds the leases of its batch: its session is alive as far as Postgres can tell.
+        # The stage that is stuck holds the leases of its batch: its session is alive as far as Postgres knows.
         self._end_sessions([self._worker_id])
         return RETRY_SECONDS
 

@@ -32,9 +32,9 @@ from .stalled_lanes import StalledLanes
 
 #: How long one read waits for a command, in seconds. Only a change of lanes or a stop waits for it to end.
 BLOCK_SECONDS = min(0.25, MIN_ANSWER_SECONDS / 2)
-#: How often lanes that are always under way are looked at for entries before those, in seconds.
+#: How often lanes that are always under way are read for entries before those, in seconds.
 HEAD_CHECK_SECONDS = 1.0
-#: Lanes of which the first entry is looked at in one answer: the longest entries of so many are well below its bound.
+#: Lanes of which the first entry is read in one answer: the longest entries of so many are well below its bound.
 HEADS_AT_ONCE = 32
 #: Entries to ask for at once, to begin with and after long ones; twice as many after an answer that was short.
 FIRST_READ_ENTRIES = 256
@@ -298,9 +298,9 @@ class LaneReader:
         return {partition: epoch for partition, epoch in epochs.items() if partition not in unreadable}
 
     def _find_lower_ids(self, owned: set[tuple[int, int]]) -> None:
-        """Now and then look whether lanes that are always under way have entries before those, and let them wait.
+        """Now and then check whether lanes that are always under way have entries before those, and let them wait.
 
-        What is held back stands before them, too; such a lane is looked at once that is done.
+        What is held back stands before them, too; such a lane is read once that is done.
         """
         if self._clock() - self._heads_checked_at < HEAD_CHECK_SECONDS:
             return

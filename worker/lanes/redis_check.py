@@ -20,7 +20,7 @@ def check_redis(client: redis.Redis) -> None:
     try:
         info = client.info()
     except redis.ResponseError:
-        # Not every server lets everybody ask, and one that is starting tells nothing yet.
+        # Not every server lets everybody ask, and one that is starting answers nothing yet.
         return
     for problem in server_requirements.check_redis(info):
         _log.warning("commands can be lost or refused", redis=problem)

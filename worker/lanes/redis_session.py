@@ -36,7 +36,7 @@ def answer_seconds_within(lease_seconds: float) -> float:
 
 def is_out_of_memory(error: object) -> bool:
     """Return whether Redis refused to take more: what frees memory works all the same."""
-    # What a script meets is told as the script's error.
+    # What a script meets is reported as the script's error.
     return isinstance(error, redis.OutOfMemoryError) or (
         isinstance(error, redis.ResponseError) and "OOM command not allowed" in str(error)
     )

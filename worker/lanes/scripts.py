@@ -23,7 +23,7 @@ end
 return standing
 """
 
-#: How a script tells that a later owner has raised the fence. What is no number stands in nobody's way.
+#: How a script reports that a later owner has raised the fence. What is no number stands in nobody's way.
 _IS_FENCED = """
 local standing = tonumber(redis.pcall('GET', KEYS[2]) or '0')
 if standing and standing > tonumber(ARGV[1]) then
@@ -32,13 +32,13 @@ end
 """
 
 #: Deletes what was decided from the head of the lane, if the head is what was decided: its first entry is the first
-#: decided one, and the last decided one is there with its payload. Ids alone do not tell: a Redis that lost its tail
+#: decided one, and the last decided one is there with its payload. Ids alone do not show it: a Redis that lost its tail
 #: gives them out again. What came between two entries that are still there came with them.
 #: KEYS 1 lane, 2 fence, 3 whose what stands on it is
 #: ARGV 1 epoch, 2 first decided id, 3 last decided id, 4 payload of that, 5 the id after it,
 #:      then of each store that had some of it: the store, how many commands, how many bytes; none if it is not known
 #: Returns the number of entries deleted, -1 if the lane is another owner's, -2 if its head is something else, or -3
-#: if several stores have something on the lane and it was not told whose this is.
+#: if several stores have something on the lane and it was not given whose this is.
 DELETE_HEAD = (
     COUNT_ALONE
     + _IS_FENCED

@@ -1,4 +1,4 @@
-"""The turn of what is held back, of which all workers have one together: told in Redis, and no more than a hint.
+"""The turn of what is held back, of which all workers have one together: noted in Redis, and no more than a hint.
 
 What one worker does of it keeps the others waiting as well: for lanes, where it reaches theirs, or for the disk. Two of
 them at it would make others wait twice as long. So while anybody has something else to do, one worker at a time does a
@@ -22,7 +22,7 @@ TURN_MS = 2_000
 #: How long a worker waits for its turn before it goes without, in seconds: whatever stands in Redis stops nobody.
 MAX_WAIT_SECONDS = 2 * TURN_MS / 1_000
 #: How long it counts that somebody has something else to do, in milliseconds, and how often that is said, in seconds.
-OTHERS_MS, TELL_SECONDS = 10_000, 2.0
+OTHERS_MS, NOTE_SECONDS = 10_000, 2.0
 
 
 class SharedHeavyTurn:
@@ -35,15 +35,15 @@ class SharedHeavyTurn:
         self._client = client
         self._keys = keys
         self._clock = clock
-        self._told_at = -math.inf
+        self._noted_at = -math.inf
         #: Since when the turn has been another's, whenever it was asked for.
         self._waits_since: float | None = None
 
-    def tell_of_others(self) -> None:
+    def note_others(self) -> None:
         """Say that there is something to do here that is not held back."""
         now = self._clock()
-        if now - self._told_at >= TELL_SECONDS:
-            self._told_at = now
+        if now - self._noted_at >= NOTE_SECONDS:
+            self._noted_at = now
             self._note(self._keys.others_at_work, OTHERS_MS)
 
     def others_are_at_work(self) -> bool:

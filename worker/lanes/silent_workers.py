@@ -14,7 +14,7 @@ from typing import NamedTuple
 #: How long a worker must have been watched without a sign before the clock is believed that its time is over: in
 #: leases, twice the time from one sign to the next.
 MIN_WATCHED_LEASES = 0.4
-#: How much of the time between two looks counts as watched, in leases of this worker.
+#: How much of the time between two reads counts as watched, in leases of this worker.
 MAX_WATCHED_LEASES = 0.3
 #: How long beyond its lease a worker may be silent whose time seems not to be over: in leases, and at least in seconds.
 SLACK_LEASES = 0.1
@@ -36,7 +36,7 @@ class Sign(NamedTuple):
 
 
 class Watch:
-    """Watches the other workers from look to look."""
+    """Watches the other workers from read to read."""
 
     def __init__(self, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lease_seconds = lease_seconds

@@ -26,7 +26,7 @@ class Lines(NamedTuple):
 def lines_of(rows: Sequence[JournalRow]) -> Lines:
     r"""Return the rows as lines of text for COPY, `\N` for null, in the order of `sql.COPY_JOURNAL`.
 
-    The lines are sorted, and each begins with its place in the primary key: two transactions that touch the same
+    The lines are sorted, and each begins with its position in the primary key: two transactions that touch the same
     accounts take their index entries in the same order, so neither can wait for the other in a circle.
     """
     moments: dict[int, str] = {}

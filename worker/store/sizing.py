@@ -17,7 +17,7 @@ from ...schemas.commands import Post
 from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..lanes.entries import LaneEntry
 
-#: Most bytes of one transaction: what stands on the lanes and the rows that are written, as far as it can be told.
+#: Most bytes of one transaction: what stands on the lanes and the rows that are written, as far as it can be known.
 MAX_TRANSACTION_BYTES = 8_000_000
 #: Most rows of a transaction with a post or a reversal in it: all the lanes that it touches stand still meanwhile.
 MAX_SPANNING_ROWS = 1_000

@@ -7,7 +7,7 @@ from ...schemas.statuses import Status, StoredEndpointKind, StoredEndpointStatus
 
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
 #: the limit of whole transactions came with Postgres 17.
-#: Waits for locks end a little before statements do: so the error tells a wait for others from work that is too much.
+#: Waits for locks end a little before statements do: so the error says whether others or the work took too long.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
 #: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
 BEGIN_BATCH = """
@@ -108,8 +108,8 @@ from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(customers)s::text[], 
             %(name_keys)s::text[], %(unit_labels)s::text[], %(limits)s::text[], %(moments)s::timestamptz[],
             %(metadata)s::text[])
      with ordinality as wanted
-     (store_id, account_id, customer_id, name, name_key, unit_label, overdraft_limit, moment, metadata, place)
-order by store_id, customer_id, name_key, place
+     (store_id, account_id, customer_id, name, name_key, unit_label, overdraft_limit, moment, metadata, position)
+order by store_id, customer_id, name_key, wanted.position
 on conflict do nothing
 returning store_id, account_id
 """  # noqa: S608

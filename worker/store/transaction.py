@@ -1,8 +1,8 @@
 """The ledger's store: reads what a batch touches, lets the ledger decide, and writes it in one transaction.
 
-A batch is first tried optimistically: accounts as remembered, no look-up of keys. The primary key of the journal
+A batch is first tried optimistically: accounts as remembered, no lookup of keys. The primary key of the journal
 catches an account that somebody else moved, its unique index a key that was used before: the transaction is rolled
-back, and the batch is tried again carefully, with locks and look-ups. Nothing here talks to Redis or retries.
+back, and the batch is tried again carefully, with locks and lookups. Nothing here talks to Redis or retries.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ MAX_BODY_BYTES = 16_384
 #: How much of a body, or of an error's text, is kept, in characters.
 KEPT_CHARACTERS = 500
 #: Refused targets that one sender logs, which lasts for a round, each once; and how much of its host.
-MAX_TOLD = 100
+MAX_LOGGED_HOSTS = 100
 MAX_HOST_CHARACTERS = 255
 
 _TLS_ERRORS = aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorCertificateError
@@ -115,7 +115,7 @@ class Sender:
         self._closing = AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         #: Hosts of refused targets that are in the log.
-        self._told: set[str] = set()
+        self._logged_hosts: set[str] = set()
 
     async def __aenter__(self) -> Self:
         lookup = self._lookup or self._threaded_lookup()
@@ -139,16 +139,16 @@ class Sender:
         except TargetRefused as error:
             return self._refused(target, error.detail)
         except aiohttp.ClientConnectorDNSError as error:
-            # Not told apart: whoever gives a name must not learn whether the operator's servers know it.
+            # Not distinguished: whoever gives a name must not learn whether the operator's servers know it.
             return self._refused(target, f"the name cannot be resolved: {error.os_error}")
         except Exception as error:  # noqa: BLE001  # a stranger's answer must not end the deliveries to all others
             return _failure(began, _reason(error, time.perf_counter() - began))
 
     def _refused(self, target: str, detail: str) -> Outcome:
-        """Tell the operator why, and the target's owner always the same, which took no time."""
+        """Log for the operator why, and answer the target's owner always the same, which took no time."""
         host = _host_of(target)
-        if host not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(host)
+        if host not in self._logged_hosts and len(self._logged_hosts) < MAX_LOGGED_HOSTS:
+            self._logged_hosts.add(host)
             _log.warning("a webhook's target is refused", host=host, detail=detail)
         return Outcome(False, 0, error=TargetRefused().message)
 

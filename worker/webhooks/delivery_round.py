@@ -40,7 +40,7 @@ from .targets import TargetPolicy
 SLICE_SECONDS = 20.0
 #: How long a round waits for more when there is nothing to do, in seconds.
 IDLE_SECONDS = 0.5
-#: How often results are written and more is asked for at least, in seconds, and how often the outbox is looked at.
+#: How often results are written and more is asked for at least, in seconds, and how often the outbox is read.
 STEP_SECONDS = 0.02
 OUTBOX_SECONDS = 0.05
 #: How often endpoints are looked for, in seconds: not at once for more, so that several processes share them.

@@ -1,7 +1,7 @@
 """Deliveries whose attempts are used up, shown where users of RQ look for failures, and sent again from there.
 
 They stand in Postgres as failed, which is the truth; the jobs only show them. `rq requeue` of such a job has them sent
-again. This is the one place of the deliveries that knows RQ.
+again. This is the one module of the deliveries that knows RQ.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ async def _fan_out(connection: Connection, keys: SecretKeys, rows: Sequence[Outb
         records = await (await connection.execute(sql.READ_ITEMS, columns)).fetchall()
         await _store_items(connection, await _events_of_records(records, wanted))
     records = await (await connection.execute(sql.READ_CALLBACKS, columns)).fetchall()
-    callbacks = [record for record in records if _tells_something(record)]
+    callbacks = [record for record in records if _says_something(record)]
     if callbacks:
         await _store_callbacks(connection, keys, callbacks, most_origins)
 
@@ -205,11 +205,11 @@ async def _lines_of(
     return lines
 
 
-def _tells_something(record: Sequence[Any]) -> bool:
+def _says_something(record: Sequence[Any]) -> bool:
     """Return whether there is a row or a refusal; one without either must not hold up all others for ever."""
     store_id, _, _, _, account_id, sequence, refusal, row_store, *_ = record
     if row_store is None and refusal in {None, "null"}:
-        _log.error("a callback tells of nothing", store=store_id, account=account_id, sequence=sequence)
+        _log.error("a callback is about nothing", store=store_id, account=account_id, sequence=sequence)
         return False
     return True
 
@@ -217,11 +217,11 @@ def _tells_something(record: Sequence[Any]) -> bool:
 def _callback_of(record: Sequence[Any]) -> Event:
     store_id, written_at_us, url, key, account_id, sequence, refusal, *row = record
     # What has no row has a refusal.
-    told = row_of(row) if row[0] is not None else msgspec.json.decode(refusal, type=_ToldRefusal).refusal()
-    return callback_event(store_id, account_id, key, url, told, sequence=sequence, written_at_us=written_at_us)
+    fact = row_of(row) if row[0] is not None else msgspec.json.decode(refusal, type=_SentRefusal).refusal()
+    return callback_event(store_id, account_id, key, url, fact, sequence=sequence, written_at_us=written_at_us)
 
 
-class _ToldRefusal(msgspec.Struct):
+class _SentRefusal(msgspec.Struct):
     code: str
     message: str
     details: dict[str, Any] = {}

@@ -49,13 +49,13 @@ class Resolving:
             await self._freed.wait()
         self._of_stores[store_id] += 1
 
-        def tell(_done: Future[Any]) -> None:
+        def give_back(_done: Future[Any]) -> None:
             # The loop may be gone by now, and with it whoever counts.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._give_back, store_id)
 
         asked = self._threads.submit(self._get_addresses, host, port, family, socket.SOCK_STREAM)
-        asked.add_done_callback(tell)
+        asked.add_done_callback(give_back)
         found = await asyncio.wrap_future(asked)
         return [(int(kind), str(address[0])) for kind, _, _, _, address in found]
 

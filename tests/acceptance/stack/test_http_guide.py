@@ -35,7 +35,7 @@ def blocks() -> Iterator[Block]:
 
 
 def agrees(expected: Any, found: Any) -> bool:
-    """Tell whether all that is printed is there; what is there may be more."""
+    """Return whether all that is printed is there; what is there may be more."""
     if expected == ANYTHING:
         return found is not None
     if isinstance(expected, dict):

@@ -1,4 +1,4 @@
-"""`creditlane up` serves the API beside the workers, tells where, and keeps it up."""
+"""`creditlane up` serves the API beside the workers, prints where, and keeps it up."""
 
 import json
 import os

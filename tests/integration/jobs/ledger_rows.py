@@ -11,7 +11,7 @@ LATELY = datetime.now(UTC) - timedelta(minutes=30)
 
 
 def run_now(connection: Connection, name: str) -> dict[str, Any]:
-    """Do a job now, and return what it told."""
+    """Do a job now, and return what it reported."""
     return perform_run(request_run(connection, name))
 
 

@@ -95,7 +95,7 @@ def test_damage_among_the_new_rows_is_found_kept_and_shown(
     environment_of: Callable[[Settings], dict[str, str]],
 ) -> None:
     """Given new rows of which one is wrong, when they are proven, then it is found; and when the next proof finds
-    nothing new, status still tells."""
+    nothing new, status still says."""
     add_entries(connection, 1, range(1, 11), A_WHILE_AGO)
     run_now(connection, "verify-recent")
     set_mark(connection, LATELY - HOUR)
@@ -146,7 +146,7 @@ class Interrupted(psycopg.Connection[tuple[Any, ...]]):
     """A connection on which something happens before each statement."""
 
     statements = 0
-    #: Is told the number of the statement that comes next in this transaction.
+    #: Is called with the number of the statement that comes next in this transaction.
     before: Callable[[int], None] = staticmethod(lambda _number: None)
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:

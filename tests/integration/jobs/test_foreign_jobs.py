@@ -51,7 +51,7 @@ def plant(queue: Queue, name: str, fields: dict[str, Any]) -> None:
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """A module that can be imported by its name; tells whether it was."""
+    """A module that can be imported by its name; returns whether it was."""
     (tmp_path / f"{PLANTED}.py").write_text("def called(*_arguments, **_named): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     return lambda: PLANTED in sys.modules

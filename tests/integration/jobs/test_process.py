@@ -60,7 +60,7 @@ def test_rq_info_shows_the_processes_each_on_one_queue(
 def test_a_signal_lets_the_job_be_finished(
     start_jobs: StartJobs, effects: Effects, connection: Connection, settings: Settings, jobs_queue: Queue
 ) -> None:
-    """Given a process in the middle of a job, when it is told to stop, then it finishes the job, takes no other, and
+    """Given a process in the middle of a job, when it is asked to stop, then it finishes the job, takes no other, and
     ends well."""
     first, second = request_run(connection, HOLD), request_run(connection, COUNT)
     process = start_jobs()

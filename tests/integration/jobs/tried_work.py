@@ -1,6 +1,6 @@
 """Work for the tests' own kinds of jobs, and an RQ process with them: `tried_work.py QUEUE [kill STEP NTH]`.
 
-It runs in this process and in others, so whatever it is to wait for or to tell goes through Postgres and Redis. The
+It runs in this process and in others, so whatever it is to wait for or to report goes through Postgres and Redis. The
 process can be made to end at the NTH step of a name: of the scheduler's, "commands put", or "export noted".
 """
 
@@ -19,7 +19,7 @@ from creditlane.worker.jobs.tasks import resumable_export
 
 #: Every minute, and all that it brings about is a row.
 COUNT = "count"
-#: On request: tells that it has begun, waits until it is told to go on, and then is a row too.
+#: On request: reports that it has begun, waits until it is asked to go on, and then is a row too.
 HOLD = "hold"
 #: Where the tests themselves reach Redis, for what holds a job.
 TESTS_REDIS_URL = "TRIED_WORK_REDIS_URL"
@@ -49,7 +49,7 @@ def perform(run: Run) -> Outcome:
 
 
 def hold(name: str) -> None:
-    """Tell that this is reached, and wait until somebody says to go on."""
+    """Report that this is reached, and wait until somebody says to go on."""
     # As the tests: the user of the jobs has no such keys.
     with connect_redis(os.environ[TESTS_REDIS_URL]) as client:
         client.rpush(f"{name}:reached", "1")

@@ -1,4 +1,4 @@
-"""What a role may not do is told as that: at the start, while it works, and to operators."""
+"""What a role may not do is reported as that: at the start, while it works, and to operators."""
 
 import subprocess
 from collections.abc import Callable, Iterator

@@ -212,7 +212,7 @@ def test_migrating_again_gives_back_what_is_missing_and_takes_what_is_too_much(d
 
 def test_nobody_but_the_owner_makes_anything_beside_the_tables(database_url: str) -> None:
     """Given a role that may make functions in the schema of the ledger, and then everybody, when the roles are set up
-    again, then the first may not any more, and the second, on which others may rely, is told."""
+    again, then the first may not any more, and the second, on which others may rely, is reported."""
     names = names_of(database_url)
     prefix, notes = names["owner"].removesuffix("_owner"), list[str]()
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -318,7 +318,7 @@ def test_a_role_that_may_too_much_is_not_taken(
 
 
 def test_passwords_are_stored_hashed_and_change_when_they_are_given_again(postgres_server: EmbeddedPostgres) -> None:
-    """Given passwords for some roles, then Postgres is told their verifiers only, and the others stay without."""
+    """Given passwords for some roles, then Postgres gets their verifiers only, and the others stay without."""
     url = postgres_server.create_database("of_hidden")
     stored = "select rolname::text, rolpassword from pg_authid where rolname like 'hidden%' and rolpassword is not null"
 

@@ -53,7 +53,7 @@ async def hang(_writer: asyncio.StreamWriter) -> None:
 
 
 class Receiver:
-    """Answers 200 to everything, unless a path is told otherwise: one answer after another, the last one for ever."""
+    """Answers 200 to everything, unless a path is set otherwise: one answer after another, the last one for ever."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -1,4 +1,4 @@
-"""What became of a command is told to the URL that came with it."""
+"""What became of a command is sent to the URL that came with it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,14 +29,14 @@ def events(receiver: Receiver) -> list[dict[str, Any]]:
 
 def test_an_applied_command_is_sent_with_its_result(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
     publisher.happen(OPEN_BOB)
-    (credit,) = publisher.happen(CREDIT, callback_url=receiver.url("/told?by=me"))
+    (credit,) = publisher.happen(CREDIT, callback_url=receiver.url("/hook?by=me"))
 
     deliver()
 
     (request,) = receiver.received
     received = request.event["object"]
-    assert request.path == "/told?by=me"
-    assert request.webhook_id == public_event_id(callback_event_id(1, BOB, "credit", receiver.url("/told?by=me")))
+    assert request.path == "/hook?by=me"
+    assert request.webhook_id == public_event_id(callback_event_id(1, BOB, "credit", receiver.url("/hook?by=me")))
     assert (request.event["eventType"], request.event["sequence"]) == ("command.applied", 2)
     assert received.pop("decided_at").endswith("Z")
     assert received == {
@@ -84,7 +84,7 @@ def test_a_reversal_is_sent_under_the_key_that_was_given(
 def test_a_dead_letter_is_sent_and_so_is_what_becomes_of_it(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    """Given a command that became a dead letter, was replayed and then applied, then both are told, each once."""
+    """Given a command that became a dead letter, was replayed and then applied, then both are sent, each once."""
     refusal = {"code": "dead_lettered", "message": "It could not be decided.", "details": {}}
     callback = {"url": receiver.url(), "idempotency_key": "credit", "account_id": BOB, "seq": None, "sequence": None}
     publisher.happen(OPEN_BOB)
@@ -142,8 +142,8 @@ def sequences_received(receiver: Receiver) -> dict[str, int | None]:
 def test_what_was_decided_before_is_sent_with_its_number(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    """Given a history in one batch that nobody was told of, when each of its commands is sent again with a callback,
-    then each is told with the number it has among all decisions of the account."""
+    """Given a history in one batch that was sent to nobody, when each of its commands is sent again with a callback,
+    then each is sent with the number it has among all decisions of the account."""
     publisher.store.apply(*HISTORY)
     publish_again(publisher, receiver.url())
 
@@ -155,7 +155,7 @@ def test_what_was_decided_before_is_sent_with_its_number(
 def test_an_entry_among_decisions_without_a_number_is_numbered_by_their_times(
     publisher: Publisher, receiver: Receiver, deliver: Deliver
 ) -> None:
-    """Given decisions from before places were written down, when an entry is told of, then their times are compared."""
+    """Given decisions from before numbers were written down, when an entry is sent, then their times are compared."""
     publisher.happen(*HISTORY)
     publisher.database.execute("alter table journal disable trigger user")
     publisher.database.execute("update journal set entries_before = null")

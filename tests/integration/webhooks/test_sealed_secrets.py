@@ -204,7 +204,7 @@ def test_what_no_key_opens_is_left_and_reported(publisher: Publisher, run: Run) 
 
 
 def test_seal_does_what_it_can_of_a_row(publisher: Publisher, run: Run) -> None:
-    """Given a secret in the clear after one whose key is lost, then that is sealed, and the other left and told."""
+    """Given a secret in the clear after one whose key is lost, then that is sealed, and the other left and reported."""
     secret, lost = new_secret(), SecretKeys(OLD).seal(new_secret())
     publisher.add_endpoint("https://example.com", secret=secret, previous_secret=lost)
 

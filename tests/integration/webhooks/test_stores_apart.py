@@ -162,7 +162,7 @@ def test_origins_beyond_the_limit_share_a_few_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Given more origins than a store may have, of which one asks to be left alone for an hour, then the store has no
-    more rows than that and the shared ones, every other origin is told, and the first keep lines of their own."""
+    more rows than that and the shared ones, every other origin gets its callback, and the first keep own lines."""
     monkeypatch.setattr(fan_out, "SHARED_LINES", 1)
     few = sending.model_copy(update={"webhook_callback_origins": 2})
     origins = [f"http://127.0.0.{number}:{receiver.port}" for number in range(1, 9)]

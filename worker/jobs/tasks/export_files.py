@@ -181,7 +181,7 @@ def _without_formulas(row: Row) -> Row:
 
 
 class ParquetFiles:
-    """A directory of Parquet files, one for the rows between two places that were noted."""
+    """A directory of Parquet files, one for the rows between two positions that were noted."""
 
     def __init__(self, descriptor: int, partial: Path, output: Path) -> None:
         try:

@@ -32,7 +32,7 @@ from .export_files import Files, Row, open_files
 PIECE_ROWS = 5_000
 #: How long Postgres may take before the first row of a stretch comes, in seconds.
 READING_SILENCE_SECONDS = 600.0
-#: Pieces after which the place is noted.
+#: Pieces after which the position is noted.
 NOTE_PIECES = 20
 #: The first stretch of time, and the shortest.
 FIRST_STRETCH, SHORTEST_STRETCH = timedelta(minutes=1), timedelta(milliseconds=100)
@@ -77,7 +77,7 @@ where store_id = %(store_id)s and seq > 0 and created_at >= %(since)s and create
 order by created_at, account_id, seq
 """
 
-#: Is told how many rows are written, and how much of the period.
+#: Is called with how many rows are written, and how much of the period.
 ExportProgress = Callable[[int, float], None]
 
 
@@ -89,7 +89,7 @@ class Key(msgspec.Struct, frozen=True):
     seq: int
 
 
-class Place(msgspec.Struct, frozen=True):
+class ExportPosition(msgspec.Struct, frozen=True):
     """How far an export is: everything up to a row is on the disk."""
 
     rows: int = 0
@@ -155,12 +155,12 @@ def write_export(settings: Settings, started: Started, progress: ExportProgress)
         row = connection.execute(READ_EXPORT, started._asdict()).fetchone()
         if row is None:
             raise ConfigurationError(f"There is no export {started.export_id}.")
-        store, since, until, form, output, position, is_finished = row
-        place = msgspec.convert(position or {}, Place)
+        store, since, until, form, output, noted, is_finished = row
+        position = msgspec.convert(noted or {}, ExportPosition)
         if not is_finished:
             period = Period(started, since, until)
-            place = _Writing(connection, reading, period, progress).write(Path(output), form, place)
-    return Export(store=store, since=since, until=until, format=form, output=Path(output), rows=place.rows)
+            position = _Writing(connection, reading, period, progress).write(Path(output), form, position)
+    return Export(store=store, since=since, until=until, format=form, output=Path(output), rows=position.rows)
 
 
 class Period(NamedTuple):
@@ -181,28 +181,28 @@ class _Writing:
         self._started, self._since, self._until = period
         self._progress = progress
 
-    def write(self, output: Path, form: str, place: Place) -> Place:
+    def write(self, output: Path, form: str, position: ExportPosition) -> ExportPosition:
         """Write what is missing, give the files their name, and return how much there is."""
-        if not (place.is_whole and output.exists()):
+        if not (position.is_whole and output.exists()):
             with open_files(form, output) as files:
                 # There may be less than was noted, as on another machine: then from the beginning.
-                if not files.resume(place.size):
-                    place = Place()
+                if not files.resume(position.size):
+                    position = ExportPosition()
                     files.resume(0)
-                place = self._write_rows(files, place)
+                position = self._write_rows(files, position)
                 files.finish()
-        self._note(FINISH, place)
-        return place
+        self._note(FINISH, position)
+        return position
 
-    def _write_rows(self, files: Files, place: Place) -> Place:
-        rows, latest = place.rows, place.latest
+    def _write_rows(self, files: Files, position: ExportPosition) -> ExportPosition:
+        rows, latest = position.rows, position.latest
         for number, piece in enumerate(_pieces(self._entries(latest)), start=1):
             files.write([row for _, row in piece])
             rows, latest = rows + len(piece), piece[-1][0]
             if number % NOTE_PIECES == 0:
-                self._note(NOTE, Place(rows, files.secure(), latest))
+                self._note(NOTE, ExportPosition(rows, files.secure(), latest))
             self._progress(rows, (latest.created_at - self._since) / (self._until - self._since))
-        whole = Place(rows, files.secure(), latest, is_whole=True)
+        whole = ExportPosition(rows, files.secure(), latest, is_whole=True)
         self._note(NOTE, whole)
         return whole
 
@@ -237,9 +237,9 @@ class _Writing:
             for account, seq, *fields in cursor:
                 yield Key(fields[-1], account, seq), _row(account, seq, *fields)
 
-    def _note(self, statement: str, place: Place) -> None:
-        position = Jsonb(msgspec.to_builtins(place))
-        self._connection.execute(statement, {**self._started._asdict(), "position": position})
+    def _note(self, statement: str, position: ExportPosition) -> None:
+        noted = Jsonb(msgspec.to_builtins(position))
+        self._connection.execute(statement, {**self._started._asdict(), "position": noted})
 
 
 def _pieces(entries: Iterator[tuple[Key, Row]]) -> Iterator[list[tuple[Key, Row]]]:

@@ -44,7 +44,7 @@ def perform(run: Run) -> Outcome:
     while mark < until:
         run.check()
         end = min(until, mark + piece)
-        # What is in the future belongs to no piece, and is told once.
+        # What is in the future belongs to no piece, and is reported once.
         report = verify_period(run.connection, mark, end, with_future=mark == since)
         tally.add(report)
         piece = PIECE if report.rows else 2 * piece
@@ -83,10 +83,10 @@ class Tally:
         """Add what a piece found, and log it."""
         self.rows += report.rows
         self.discrepancies += report.discrepancies
-        self.findings += told(report.failed)
+        self.findings += reported_findings(report.failed)
 
 
-def told(failed: list[CheckReport]) -> list[dict[str, Any]]:
+def reported_findings(failed: list[CheckReport]) -> list[dict[str, Any]]:
     """Return the checks that found something as they are kept, and log each as an error."""
     for check in failed:
         _log.error(

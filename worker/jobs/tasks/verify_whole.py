@@ -8,7 +8,7 @@ from ....audit.whole import verify
 from ....schemas.statuses import StoredProofKind
 from ..runs import Outcome, Run
 from ..watermark import read_watermark
-from .verify_recent import Tally, reconcile, told
+from .verify_recent import Tally, reconcile, reported_findings
 
 #: How often the progress is noted, in seconds.
 NOTE_SECONDS = 2.0
@@ -24,7 +24,7 @@ def perform(run: Run) -> Outcome:
         {
             "rows": report.entries + report.decisions,
             "discrepancies": report.discrepancies,
-            "findings": told(report.failed),
+            "findings": reported_findings(report.failed),
         }
     )
     return Outcome(
