@@ -104,7 +104,6 @@ class AsyncFakeClient(AsyncClient):
         self.webhooks = AsyncFakeWebhooks(self._twin.webhooks)
 
     if not TYPE_CHECKING:
-        ensure_account = _awaited(FakeClient.ensure_account)
         enqueue = _awaited(FakeClient.enqueue)
 
     async def enqueue_many(
@@ -140,6 +139,7 @@ class AsyncFakeClient(AsyncClient):
     # What the methods of the commands need of a client; the twin is this one's other face.
     if not TYPE_CHECKING:
         _open = _awaited(FakeClient._open)  # noqa: SLF001
+        _open_account_of = _awaited(FakeClient._open_account_of)  # noqa: SLF001
         _change = _awaited(FakeClient._change)  # noqa: SLF001
         _decide = _awaited(FakeClient._decide)  # noqa: SLF001
         _touches = _awaited(FakeClient._touches)  # noqa: SLF001

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple, NoReturn, TypeVar
@@ -12,8 +12,6 @@ from ..producer.client.chunks import (
     Chunk,
     chunk_of,
     chunks_of,
-    generated_key,
-    make_command,
     valid_account_id,
 )
 from ..producer.client.identity import CommandNumbers, new_producer_id
@@ -62,30 +60,6 @@ class FakeClient(Client):
         self._closed = False
         self._producer_id = new_producer_id()
         self._numbers = CommandNumbers()
-
-    def ensure_account(
-        self,
-        *,
-        customer_id: str,
-        name: str = "default",
-        unit_label: str = "credits",
-        initial_balance: int | str = 0,
-        overdraft_limit: int | str = 0,
-        metadata: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Account:
-        """Return the customer's account of this name, opened if there is none, as `Client.ensure_account`."""
-        command = make_command(
-            OpenAccount,
-            idempotency_key=generated_key("open"),
-            customer_id=customer_id,
-            name=name,
-            unit_label=unit_label,
-            initial_balance=initial_balance,
-            overdraft_limit=overdraft_limit,
-            metadata=metadata,
-        )
-        return self._account_of_name(customer_id, name) or self._open(command, timeout)
 
     def enqueue(self, command: Command) -> Ticket:
         """Put the command on its account's lane and return its ticket, as `Client.enqueue`."""
@@ -218,6 +192,9 @@ class FakeClient(Client):
 
     def _open(self, command: OpenAccount, timeout: float | None) -> Account:
         return self._change(command, timeout)
+
+    def _open_account_of(self, customer_id: str, name: str, seconds: float) -> Account | None:  # noqa: ARG002  nothing is waited for
+        return self._account_of_name(customer_id, name)
 
     def _change(self, command: Command, timeout: float | None) -> Account:
         return store_reads.account(self._store_ledger(), self._decide(command, timeout).account_id)

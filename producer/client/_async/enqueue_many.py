@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from ....lanes.deadlines import deadline_in
 from ....schemas.commands import Command
 from ....schemas.errors import CreditlaneError
 from ..chunks import async_chunks_of, with_progress
 from ..tickets import Tickets
-from .sender import AsyncSender, Begun
+
+if TYPE_CHECKING:  # the driver comes with it, see the client
+    from .sender import AsyncSender, Begun
 
 
 async def enqueue_many(

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from ....lanes.deadlines import deadline_in
 from ....schemas.commands import Command
 from ....schemas.errors import CreditlaneError
 from ..chunks import chunks_of, with_progress
 from ..tickets import Tickets
-from .sender import Begun, Sender
+
+if TYPE_CHECKING:  # the driver comes with it, see the client
+    from .sender import Begun, Sender
 
 
 def enqueue_many(
