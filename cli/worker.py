@@ -45,7 +45,7 @@ def worker_command(
 def alive_command() -> None:
     """Say whether the worker processes of this machine, user and CREDITLANE_REDIS_PREFIX are alive, for health checks.
 
-    Ends with 1 if there is none, or if one has shown no life for two leases. It asks no server: a worker that waits for
+    Ends with 1 if there is none, or if one had no heartbeat for two leases. It asks no server: a worker that waits for
     one is alive. `creditlane status --check` says whether every lane has a worker.
 
     Example:  creditlane worker alive

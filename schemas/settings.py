@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     keep_all_results: bool = False
     #: Most commands that a worker decides in one transaction.
     batch_limit: int = Field(default=8_000, ge=1, le=50_000)
-    #: How long a worker that shows no life keeps its partitions, in seconds.
+    #: How long a worker without heartbeats keeps its partitions, in seconds.
     lease_seconds: float = Field(default=10.0, ge=0.5, le=300)
     #: Where workers leave their heartbeats for `creditlane worker alive`; left out, in the temporary directory.
     runtime_dir: str | None = None
