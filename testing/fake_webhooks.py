@@ -11,7 +11,7 @@ from uuid import uuid4
 from ..producer.client._sync.webhooks import Webhooks
 from ..producer.operations import webhooks as operations
 from ..producer.operations.webhook_targets import refuse_target
-from ..schemas.errors import CreditlaneError, WebhookLimitReached
+from ..schemas.errors import ConfigurationError, CreditlaneError, WebhookLimitReached
 from ..schemas.events import TEST_EVENT, new_secret, public_endpoint_id, public_event_id
 from ..schemas.networks import network_rules
 from ..schemas.settings import Settings
@@ -29,6 +29,8 @@ from .clock import microseconds_of
 from .fake_ledger import FakeLedger
 from .store_webhooks import CALLBACKS, StoreWebhooks
 
+#: What is said where nothing can sign.
+MISSING = "webhooks are signed with `pip install 'creditlane[worker]'`"
 #: What stays of a delivery's attempts when it is sent again.
 _AGAIN = {"status": "pending", "attempts": 0}
 
@@ -135,6 +137,7 @@ class FakeWebhooks(Webhooks):
         count: int | None,
     ) -> Sequence[Delivery]:
         """Return some deliveries, newest first, from a position on; None: all of them."""
+        operations.stored_status(status)
         found = [
             _without_body(delivery)
             for (endpoint, _), delivery in self._endpoints().deliveries.items()
@@ -178,8 +181,14 @@ class FakeWebhooks(Webhooks):
         The receiver gets the headers, signed as the real ones are, and the body; what it returns is taken for the
         status of its response. From 200 to 299 the event is delivered, else it has failed; there is no second attempt.
         It takes the extra `worker`, which signs.
+
+        Raises:
+            ConfigurationError: the extra is not installed.
         """
-        from ..worker.webhooks.signing import Signer
+        try:
+            from ..worker.webhooks.signing import Signer
+        except ModuleNotFoundError:
+            raise ConfigurationError(MISSING) from None
 
         store = self._endpoints()
         pending = [(key, delivery) for key, delivery in store.deliveries.items() if delivery.status == "pending"]

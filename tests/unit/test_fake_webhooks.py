@@ -1,6 +1,7 @@
 """Webhooks of the clients without servers: endpoints hear of what happens, and receivers can be tried with it."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 from creditlane import (
     AccountClosed,
+    ConfigurationError,
     InsufficientBalance,
     InvalidCommand,
     Settings,
@@ -89,6 +91,16 @@ def test_a_callback_says_what_became_of_its_command_once(client: FakeClient) -> 
 
     assert types_of(client, None) == ["command.rejected", "command.applied"]
     assert {delivery.url for delivery in client.webhooks.deliveries(None)} == {URL}
+
+
+def test_delivering_without_what_signs_says_which_extra_has_it(
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "creditlane.worker.webhooks.signing", raising=False)
+    monkeypatch.setitem(sys.modules, "standardwebhooks.webhooks", None)
+
+    with pytest.raises(ConfigurationError, match=r"creditlane\[worker\]"):
+        client.webhooks.deliver(lambda *_: 204)
 
 
 def test_a_receiver_is_handed_what_is_pending_and_can_verify_it(client: FakeClient) -> None:
