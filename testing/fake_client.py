@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from itertools import islice
 from typing import NamedTuple, NoReturn, TypeVar
 
+from ..lanes.deadlines import deadline_in
 from ..producer.client._sync.client import CLOSED, Client
 from ..producer.client.chunks import (
     Chunk,
@@ -17,7 +17,7 @@ from ..producer.client.chunks import (
 from ..producer.client.identity import CommandNumbers, new_producer_id
 from ..producer.client.resolve import is_decided, overdue, own_ticket
 from ..producer.client.tickets import Tickets
-from ..producer.ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ..producer.ledger.lookups import OfCustomer, OfKey, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ..schemas.commands import Command, OpenAccount
 from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown
@@ -95,7 +95,8 @@ class FakeClient(Client):
 
     def cancel(self, idempotency_key: str) -> bool:
         """Forget the scheduled command of this key, as `Client.cancel`."""
-        return self._open_ledger().cancel(idempotency_key, self.settings.store)
+        wanted = lookup(OfKey, idempotency_key=idempotency_key)
+        return self._open_ledger().cancel(wanted.idempotency_key, self.settings.store)
 
     def result(self, ticket: Ticket | str) -> Result:
         """Return what is known of the ticket's command, as `Client.result`."""
@@ -107,10 +108,10 @@ class FakeClient(Client):
         Raises:
             OutcomeUnknown: at once, if the ledger is paused and has not decided it.
         """
-        ticket = own_ticket(ticket, self.settings.store)
+        ticket, seconds = own_ticket(ticket, self.settings.store), self._timeout(timeout)
         result = self._open_ledger().result(ticket)
         if not is_decided(result):
-            raise overdue(ticket, self._timeout(timeout))
+            raise overdue(ticket, seconds)
         return result
 
     def wait_many(self, tickets: Iterable[Ticket | str], timeout: float | None = None) -> Iterator[Result]:
@@ -119,13 +120,14 @@ class FakeClient(Client):
         Raises:
             OutcomeUnknown: after all others, if the ledger is paused and has not decided one.
         """
-        store = self.settings.store
+        ledger, store = self._open_ledger(), self.settings.store
         wanted = list(dict.fromkeys(own_ticket(ticket, store) for ticket in tickets))
-        return self._results_of(wanted, self._timeout(timeout))
+        return _results_of(ledger, wanted, self._timeout(timeout))
 
     def balance(self, account_id: str, after: Ticket | str | None = None, timeout: float | None = None) -> int:
         """Return the account's balance, as `Client.balance`."""
         account_id = valid_account_id(account_id)
+        self._timeout(timeout)
         if after is not None:
             self.wait(after, timeout)
         return store_reads.account(self._store_ledger(), account_id).balance
@@ -134,10 +136,11 @@ class FakeClient(Client):
         self,
         account_id: str,
         at: datetime,
-        timeout: float | None = None,  # noqa: ARG002  nothing is waited for
+        timeout: float | None = None,
     ) -> BalanceAt:
         """Return the account's balance after everything up to this moment, as `Client.balance_at`."""
         account_id, moment = valid_account_id(account_id), valid_moment(at)
+        self._timeout(timeout)
         return store_reads.balance_at(self._store_ledger(), account_id, moment, self.ledger.now())
 
     def account(self, account_id: str) -> Account:
@@ -203,7 +206,8 @@ class FakeClient(Client):
         return store_reads.touches(self._store_ledger(), transaction_id, account_id)
 
     def _decide(self, command: Command, timeout: float | None) -> Result:
-        result = self.wait(self._put(command, kept=False), timeout)
+        seconds = self._timeout(timeout)
+        result = self.wait(self._put(command, kept=False), seconds)
         result.raise_for_rejection()
         return result
 
@@ -215,21 +219,11 @@ class FakeClient(Client):
         store = self.settings.store
         return Ticket(store, account_id, key, entry.decode(), fingerprint, kept, self._producer_id, number)
 
-    def _results_of(self, tickets: list[Ticket], seconds: float) -> Iterator[Result]:
-        undecided: list[Ticket] = []
-        for ticket in tickets:
-            result = self._open_ledger().result(ticket)
-            if is_decided(result):
-                yield result
-            else:
-                undecided.append(ticket)
-        if undecided:
-            raise OutcomeUnknown(
-                f"{len(undecided)} of {len(tickets)} commands have no result after {seconds:g} s, the first of them "
-                f"that of key {undecided[0].idempotency_key!r}. They are accepted and may still apply: wait for them "
-                "again.",
-                ticket=undecided[0],
-            )
+    def _timeout(self, timeout: float | None) -> float:
+        """Return what counts of the time-out. What is no number of seconds fails here as it does where one waits."""
+        seconds = super()._timeout(timeout)
+        deadline_in(seconds)
+        return seconds
 
     def _store_ledger(self) -> StoreLedger:
         return self._open_ledger().store(self.settings.store)
@@ -240,5 +234,29 @@ class FakeClient(Client):
         return self.ledger
 
 
+def _results_of(ledger: FakeLedger, tickets: list[Ticket], seconds: float) -> Iterator[Result]:
+    undecided: list[Ticket] = []
+    for ticket in tickets:
+        result = ledger.result(ticket)
+        if is_decided(result):
+            yield result
+        else:
+            undecided.append(ticket)
+    if undecided:
+        raise OutcomeUnknown(
+            f"{len(undecided)} of {len(tickets)} commands have no result after {seconds:g} s, the first of them "
+            f"that of key {undecided[0].idempotency_key!r}. They are accepted and may still apply: wait for them "
+            "again.",
+            ticket=undecided[0],
+        )
+
+
 def _at_most(limit: int | None, items: Iterator[_ItemT]) -> Iterator[_ItemT]:
-    return items if limit is None else islice(items, max(0, limit))
+    taken = 0
+    # As the real one compares it, and when: whatever is no number fails at the first item.
+    while limit is None or limit > taken:
+        try:
+            yield next(items)
+        except StopIteration:
+            return
+        taken += 1

@@ -42,9 +42,11 @@ class StoreWebhooks:
         Raises:
             WebhookNotFound: the store has none of this id.
         """
-        if webhook_id not in self.endpoints:
+        # Not every caller has its types checked.
+        found = self.endpoints.get(str(webhook_id))
+        if found is None:
             raise WebhookNotFound
-        return self.endpoints[webhook_id]
+        return found
 
     def delivery(self, webhook_id: str | None, event_id: str) -> DeliveryWithBody:
         """Return the delivery of this event, by a callback where there is no endpoint.
@@ -52,7 +54,7 @@ class StoreWebhooks:
         Raises:
             WebhookNotFound: the store has none.
         """
-        found = self.deliveries.get((webhook_id, event_id))
+        found = self.deliveries.get((None if webhook_id is None else str(webhook_id), str(event_id)))
         if found is None:
             raise WebhookNotFound
         return found

@@ -55,7 +55,8 @@ def reversal_of(account_id: str, transaction_id: str) -> Reverse:
     Raises:
         InvalidCommand: the id has not the form of one.
     """
-    position = position_of(transaction_id)
+    # Not every caller has its types checked: what is no text is refused by the model.
+    position = position_of(str(transaction_id))
     return make_command(
         Reverse, account_id=position.account_id if position else account_id, transaction_id=transaction_id
     )

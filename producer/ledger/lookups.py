@@ -45,6 +45,12 @@ class OfTransaction(Lookup):
     transaction_id: TransactionId
 
 
+class OfKey(Lookup):
+    """What was asked under an idempotency key."""
+
+    idempotency_key: Text
+
+
 def lookup(kind: type[_LookupT], **fields: object) -> _LookupT:
     """Return what is looked for.
 

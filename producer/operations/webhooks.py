@@ -197,25 +197,43 @@ def send_test(store: str, webhook_id: str) -> Statement[str]:
 def list_deliveries(
     store: str, webhook_id: str | None, *, status: DeliveryStatus | None, after: DeliveryCursor | None, count: int
 ) -> Statement[list[Delivery]]:
-    """Return some deliveries of the endpoint, or of all callbacks, newest first, from a cursor on."""
-    number = None if status is None else StoredDeliveryStatus[status.upper()]
+    """Return some deliveries of the endpoint, or of all callbacks, newest first, from a cursor on.
+
+    Raises:
+        InvalidCommand: there is no such status.
+    """
+    number = stored_status(status)
     statement = sql.list_deliveries(of_callbacks=webhook_id is None, status=number, after=after is not None)
-    values = {**_of(store, webhook_id), "count": count}
+    values = {**_of_deliveries(store, webhook_id), "count": count}
     if after is not None:
         values |= {"after_at": after.at, "after": after.event}
     return Statement((statement,), values, lambda rows: [_delivery(row) for row in rows])
 
 
+def stored_status(status: object) -> StoredDeliveryStatus | None:
+    """Return the number that this status of a delivery is stored as; not every caller has its types checked.
+
+    Raises:
+        InvalidCommand: there is no such status.
+    """
+    if status is None:
+        return None
+    known = {stored.name.lower(): stored for stored in StoredDeliveryStatus}
+    if not isinstance(status, str) or status not in known:
+        raise InvalidCommand(f"status: must be one of {', '.join(known)}", field="status")
+    return known[status]
+
+
 def get_delivery(store: str, webhook_id: str | None, event_id: str) -> Statement[DeliveryWithBody]:
     """Return one delivery with what is sent."""
     statement = sql.get_delivery(of_callbacks=webhook_id is None)
-    return Statement((statement,), _of(store, webhook_id, event_id), _only(_delivery_with_body))
+    return Statement((statement,), _of_delivery(store, webhook_id, event_id), _only(_delivery_with_body))
 
 
 def resend(store: str, webhook_id: str | None, event_id: str) -> Statement[Delivery]:
     """Send one event again."""
     statement = sql.RESEND_CALLBACK if webhook_id is None else sql.RESEND
-    return Statement((statement,), _of(store, webhook_id, event_id), _only(_delivery))
+    return Statement((statement,), _of_delivery(store, webhook_id, event_id), _only(_delivery))
 
 
 @contextmanager
@@ -287,19 +305,31 @@ def change_of(
     return checked(WebhookChange, **fields)
 
 
-def _of(store: str, webhook_id: str | None, event_id: str | None = None) -> dict[str, Any]:
-    """Return the values that name an endpoint, and an event of it.
+def _of(store: str, webhook_id: str | None) -> dict[str, Any]:
+    """Return the values that name an endpoint.
 
     Raises:
         WebhookNotFound: it is no such id.
     """
-    values: dict[str, Any] = {"store": store}
-    for name, identifier, prefix in (("endpoint", webhook_id, ENDPOINT_PREFIX), ("event", event_id, EVENT_PREFIX)):
-        if identifier is not None:
-            values[name] = uuid_of(str(identifier), prefix)
-            if values[name] is None:
-                raise WebhookNotFound
-    return values
+    return {"store": store, "endpoint": _uuid(webhook_id, ENDPOINT_PREFIX)}
+
+
+def _of_deliveries(store: str, webhook_id: str | None) -> dict[str, Any]:
+    """Return the values that name the deliveries to an endpoint, or by callbacks where it is None; raises as `_of`."""
+    return {"store": store} if webhook_id is None else _of(store, webhook_id)
+
+
+def _of_delivery(store: str, webhook_id: str | None, event_id: str) -> dict[str, Any]:
+    """Return the values that name one of these deliveries; raises as `_of`."""
+    return {**_of_deliveries(store, webhook_id), "event": _uuid(event_id, EVENT_PREFIX)}
+
+
+def _uuid(identifier: str | None, prefix: str) -> UUID:
+    # Not every caller has its types checked.
+    found = uuid_of(str(identifier), prefix)
+    if found is None:
+        raise WebhookNotFound
+    return found
 
 
 def _only(read: Callable[[Sequence[Any]], _ModelT]) -> Callable[[Rows], _ModelT]:

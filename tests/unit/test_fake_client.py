@@ -355,3 +355,13 @@ def test_an_account_that_is_opened_by_a_command_has_the_id_that_its_key_gives(cl
 
     account = client.account(ticket.account_id)
     assert (account.balance, account.metadata) == (5, {"a": "b"})
+
+
+def test_a_timeout_that_is_no_number_is_refused_before_the_command_is_decided(client: FakeClient) -> None:
+    account = client.ensure_account(customer_id="cust_1")
+    wrong: Any = "1"
+
+    with pytest.raises(TypeError):
+        client.credit(account.id, 5, reference="r", idempotency_key="k", timeout=wrong)
+
+    assert client.balance(account.id) == 0

@@ -17,7 +17,7 @@ from ....schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
 from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
-from ...ledger.lookups import OfCustomer, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ...ledger.lookups import OfCustomer, OfKey, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ...operations import scheduling
 from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, valid_account_id
@@ -129,8 +129,13 @@ class Client(EnsureAccount):
         return self._session().reader.run(scheduling.schedule(command, self.settings.store, at))
 
     def cancel(self, idempotency_key: str) -> bool:
-        """Forget the scheduled command of this key and return True; False if it is on its lane already, or none."""
-        return self._session().reader.run(scheduling.cancel(idempotency_key, self.settings.store))
+        """Forget the scheduled command of this key and return True; False if it is on its lane already, or none.
+
+        Raises:
+            InvalidCommand: it is no key, so nothing can be scheduled under it.
+        """
+        wanted = lookup(OfKey, idempotency_key=idempotency_key)
+        return self._session().reader.run(scheduling.cancel(wanted.idempotency_key, self.settings.store))
 
     def result(self, ticket: Ticket | str) -> Result:
         """Return at once what is known of the ticket's command: `queued` until it is decided. Raises no rejection.
