@@ -1,4 +1,4 @@
-"""What the lanes of this process began with, read after read: reports lower ids, and of lanes that do not get on.
+"""Lanes that do not get on, and ids that went back: known from what each read of the lanes of this process begins with.
 
 No I/O. A lane is trimmed from its head, so under one epoch its first entry never has a lower id than the oldest batch
 that is under way. It has where Redis lost its tail, or was restored, and began to give out lower ids.
