@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..schemas.kinds import SPANNING, Kind
 from ..schemas.statuses import listed
-from .whole_sql import JUDGEMENT, OBSTACLE, PARTS, PLACES, UNDOING
+from .whole_sql import JUDGEMENT, OBSTACLE, PARTS, SEQUENCES, UNDOING
 
 _IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
 
@@ -41,7 +41,7 @@ with fresh as (
 DECISIONS = f"""
 with decided as (
     select * from journal where {_IN_PERIOD} and seq < 0 and entries_before is not null
-){PLACES}
+){SEQUENCES}
 """  # noqa: S608
 
 #: That no entry is reversed twice is for the whole verification to prove, and for the key of reversals to prevent.

@@ -125,7 +125,7 @@ with walked as (
 
 #: What is wrong with rows of `decided`, which are journal rows that moved nothing and say how many entries their
 #: account had by then: they name the balance after the last of these, and stand in time between it and the next.
-PLACES = """, placed as (
+SEQUENCES = """, placed as (
     select decided.*, coalesce(before.balance_after, 0) as expected_balance, before.created_at as not_before,
         after.created_at as not_after, earlier.entries_before as fewest_entries
     from decided
@@ -163,7 +163,7 @@ where finding.broken
 DECISIONS = f"""
 with decided as (
     select * from journal where {_IN_RANGE} and seq < 0 and entries_before is not null
-){PLACES}
+){SEQUENCES}
 """  # noqa: S608
 
 #: A decision that does not say how many entries its account had names a balance that the account has had. A window, not

@@ -140,7 +140,7 @@ def main() -> int:
         try:
             found = list(findings_in(arguments.copy, versions) if arguments.copy else findings_of_the_index(lock))
         except CannotLook as error:
-            print(f"{lock}: could not look: {error}")
+            print(f"{lock}: could not check: {error}")
             return NOT_LOOKED
         for each in found:
             worst = FOUND

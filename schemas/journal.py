@@ -56,7 +56,7 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: Of a further entry of a transaction: account and seq of its first.
     transaction_account: str | None = None
     transaction_seq: int | None = None
-    #: Of a decision that moved nothing: how many entries the account had by then. That places it among them exactly,
+    #: Of a decision that moved nothing: how many entries the account had by then. That puts it among them exactly,
     #: where the time of a batch cannot. None of an entry, and where it was not written down.
     entries_before: int | None = None
 

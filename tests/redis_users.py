@@ -1,6 +1,6 @@
 """The users of Redis that everything under test connects as, so that a command or key that is missing fails a test.
 
-Tests look and prepare as the user of `redis_url`, who may do everything. What they test connects as its own: sessions
+Tests read and prepare as the user of `redis_url`, who may do everything. What they test connects as its own: sessions
 of producers in this process, and processes by their settings.
 """
 

@@ -1,6 +1,6 @@
 """The roles that everything under test connects as, so that a grant that is missing fails a test.
 
-Tests look and prepare as the role of `database_url`, which may do everything. What they test connects as its own role:
+Tests read and prepare as the role of `database_url`, which may do everything. What they test connects as its own role:
 sessions in this process by their name, processes by their settings.
 """
 
@@ -57,7 +57,7 @@ class Roles(NamedTuple):
         return RoleSetup(self.prefix, dict.fromkeys(PARTS, self.password) if self.password else {})
 
 
-#: By who prepares and looks: the embedded servers' role, and on a given server the one of its URL.
+#: By who prepares and reads: the embedded servers' role, and on a given server the one of its URL.
 _roles: dict[str, Roles] = {ROLE: Roles()}
 
 
@@ -76,7 +76,7 @@ def roles_on(url: str) -> Iterator[None]:
 
 
 def migrate_with_roles(url: str, partitions: int) -> None:
-    """Make a ledger with roles, which tests may look into."""
+    """Make a ledger with roles, which tests may read."""
     migrate(url, partitions=partitions, roles=setup_of(url))
     let_tests_read(url)
 

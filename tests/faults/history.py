@@ -77,7 +77,7 @@ class History:
         return sum(client.xlen(self._keys.lane(partition)) for partition in range(self._partitions))
 
     def check(self, producer: Producer, *, dead: Collection[int] = ()) -> None:
-        """Check everything that is promised about what the producer sent; `dead` are the numbers of dead letters."""
+        """Check everything that is guaranteed about what the producer sent; `dead` are the numbers of dead letters."""
         self.wait_until_settled()
         alive = [command for number, command in enumerate(producer.accepted, 1) if number not in dead]
         expected = expected_effects(alive)

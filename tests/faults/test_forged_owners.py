@@ -141,7 +141,7 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
 
 
 def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -> None:
-    """Else two consumers could collide again and again, until a command is taken for a culprit."""
+    """Else two consumers could collide again and again, until a command is taken for one that cannot be applied."""
     producer = Producer(settings, accounts=2)
     producer.open_accounts()
     opened = requests_of(producer.accepted, settings)

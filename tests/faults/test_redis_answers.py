@@ -98,7 +98,7 @@ def test_a_worker_takes_no_lanes_while_redis_takes_no_writes(
         connection.execute("update leases set epoch = epoch + 1")
     worker.wait_for_log("a stage does not get on, giving all partitions back")
     failed = worker.count_logged(CANNOT_READ)
-    # When it looks again and again, then it finds each time that nothing is better
+    # When it checks again and again, then it finds each time that nothing is better
     worker.wait_for_log(CANNOT_READ, after=failed + 2)
     assert not worker.has_logged("all stages get on again")
     # And when the server is a primary again, then it goes on by itself

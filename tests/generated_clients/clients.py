@@ -32,7 +32,7 @@ NODE_PACKAGES = [
 JAVA_RUNNER = "org.codehaus.mojo:exec-maven-plugin:3.5.0:java"
 #: How long one step may take, downloads included, in seconds.
 STEP_SECONDS = 900.0
-#: As most projects have it: strict, and nothing of the libraries is looked at.
+#: As most projects have it: strict, and nothing of the libraries is checked.
 TYPESCRIPT = {
     "compilerOptions": {
         "strict": True,

@@ -1,6 +1,6 @@
 """Judges a history: what clients saw, beside the books at the end. Pure; every finding says what it contradicts.
 
-Ordered by what they look at: keys, accounts (`orders` has the order of each), moments, news, calls.
+Ordered by what they check: keys, accounts (`orders` has the order of each), moments, the outbox, calls.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ MARGIN_SECONDS = 3.0
 
 
 class History(NamedTuple):
-    """All that is judged, in the forms in which it is looked at."""
+    """All that is judged, in the forms in which it is judged."""
 
     operations: Sequence[Operation]
     books: Books
@@ -104,7 +104,7 @@ def check_decision_answer(operation: Operation, row: Row | None, content: list[A
         if row is None or same:
             yield Anomaly("wrong_mismatch", str(operation), f"the key's row is {row}")
     elif code == "not_found" and "http" in operation.outcome:
-        # The API looks whether an account is there before it uses up a key: that it was not is judged as a read.
+        # The API checks whether an account is there before it uses up a key: that it was not is judged as a read.
         return
     elif row is None:
         yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")

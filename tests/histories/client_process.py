@@ -75,7 +75,7 @@ class Worker:
             request = steps.send(outcome)
 
     def work_in_bulk(self, send: Callable[[list[Request]], Outcome], call: Caller) -> None:
-        """Leave commands on their lanes many at a time, and look what became of some of them."""
+        """Leave commands on their lanes many at a time, and read what became of some of them."""
         commands = self._commands()
         while not self._stopping.wait(self._random.uniform(0, BULK_PAUSE_SECONDS)):
             bulk = [next(commands) for _ in range(BULK)]

@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     began: int
     ended: int
     balance: int
-    #: Empty for a decision, which has a place of its own: `place_decisions` judges it.
+    #: Empty for a decision, which has a position of its own: `place_decisions` judges it.
     what: str
     position: int | None = None
     #: Positions before this one are excluded by what was asked for.
@@ -56,7 +56,7 @@ def check_account(
     yield from check_entries(timeline)
     yield from check_acceptance(timeline, sequences)
     yield from check_reads(timeline, reads)
-    yield from place_decisions(timeline, sequences)
+    yield from check_decisions(timeline, sequences)
     yield from check_obstacles(timeline, timelines)
 
 
@@ -97,7 +97,7 @@ def check_acceptance(timeline: Timeline, sequences: Sequences) -> Iterator[Anoma
 
 
 def check_reads(timeline: Timeline, reads: Iterable[Operation]) -> Iterator[Anomaly]:
-    """Check that everything that was seen was there while it was looked at, and that nobody saw less than before.
+    """Check that everything that was seen was there while it was read, and that nobody saw less than before.
 
     The timeline learns what was seen, for what is checked after it.
     """
@@ -144,7 +144,7 @@ def _seen_by_refusals(timeline: Timeline) -> Iterator[Seen]:
             yield Seen(span.began, span.known, row.balance, "")
 
 
-def place_decisions(timeline: Timeline, sequences: Sequences) -> Iterator[Anomaly]:
+def check_decisions(timeline: Timeline, sequences: Sequences) -> Iterator[Anomaly]:
     """Find for every decision, in their order, a position that its time, its balance and the account's state allow.
 
     Nothing moves while the account is frozen or closed, so two decisions on both sides of that have one position.

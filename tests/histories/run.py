@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.histories.run --seconds 60 --seed 1 [--no-faults] [--json] [--keep DIRECTORY]
 
-Prints what goes on while it runs, and a summary at the end; ends with 1 if anything contradicts what is promised.
+Prints what goes on while it runs, and a summary at the end; ends with 1 if anything contradicts what is guaranteed.
 """
 
 import argparse

@@ -63,5 +63,5 @@ def read_outbox(database_url: str) -> list[OutboxRow]:
 
 
 def published_positions(database_url: str) -> list[tuple[str, int, int]]:
-    """Return the places of all news, in order."""
+    """Return the positions of all events, in order."""
     return [position for row in read_outbox(database_url) for position in row.positions]

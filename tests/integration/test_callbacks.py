@@ -1,4 +1,4 @@
-"""A callback goes from either client over the lane into the outbox, and whoever delivers news is woken."""
+"""A callback goes from either client over the lane into the outbox, and whoever delivers is woken."""
 
 from collections.abc import Callable
 from typing import Any

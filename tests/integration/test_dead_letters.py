@@ -265,9 +265,9 @@ def test_a_dead_letter_is_called_back_and_what_is_of_no_store_is_not(
     client.xadd(lane_of(settings, producer), stranger)  # type: ignore[arg-type]
     start_worker(settings)
     History(settings).check(producer, dead=[2])
-    # Then the outbox has its reason, and whoever delivers news is woken
+    # Then the outbox has its reason, and whoever delivers is woken
     [row] = read_outbox(settings.require_database_url())
-    assert (row.store, row.places) == (settings.store, [])
+    assert (row.store, row.positions) == (settings.store, [])
     assert row.callbacks is not None
     [callback] = row.callbacks
     refusal = callback.pop("refusal")

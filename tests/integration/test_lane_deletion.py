@@ -102,7 +102,7 @@ def test_ids_that_are_given_out_again_are_not_deleted(deleter: Deleter, client: 
 def test_a_lane_whose_last_decided_entry_is_another_is_not_trimmed(
     last: tuple[str, str], deleter: Deleter, client: redis.Redis, keys: Keys
 ) -> None:
-    """Given a tail that was lost without the connection ending, then what came in its place stays."""
+    """Given a tail that was lost without the connection ending, then what came instead stays."""
     put(client, keys, {"100-0": "old 1", "100-1": "old 2", "100-2": "old 3"})
     batch = batch_of(client, keys)
     client.delete(keys.lane(PARTITION))

@@ -54,7 +54,7 @@ def transfer(key: str, *entries: tuple[str, str, int], **more: str) -> Post:
     return Post(idempotency_key=key, reference="r", entries=sides, **more)  # type: ignore[arg-type]
 
 
-#: One command for each sort of news, and the place in the journal that records it.
+#: One command for each sort of event, and the position in the journal that records it.
 HISTORY: list[tuple[Command, int]] = [
     (opening(ANN), 1),
     (debit("d"), 2),

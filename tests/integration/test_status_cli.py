@@ -231,17 +231,17 @@ def test_a_check_waits_for_lanes_between_workers(run: Run, database_url: str, mo
     own_every_lane(database_url)
     with psycopg.connect(database_url) as connection:
         connection.execute("update leases set worker_id = null where partition = 5")
-    looks: list[LanesReport] = []
+    reports: list[LanesReport] = []
 
-    def look(settings: Settings) -> LanesReport:
-        looks.append(read_lanes(settings))
+    def read(settings: Settings) -> LanesReport:
+        reports.append(read_lanes(settings))
         with psycopg.connect(database_url) as connection:
             connection.execute("update leases set worker_id = 'w'")
-        return looks[-1]
+        return reports[-1]
 
-    monkeypatch.setattr(status_command, "read_lanes", look)
+    monkeypatch.setattr(status_command, "read_lanes", read)
     assert run("status", "--check", CREDITLANE_LEASE_SECONDS="300").exit_code == 0
-    assert [len([lane for lane in report.lanes if lane.owner is None]) for report in looks] == [1, 0]
+    assert [len([lane for lane in report.lanes if lane.owner is None]) for report in reports] == [1, 0]
 
 
 @pytest.mark.parametrize("change", [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "maxmemory", "100kb")])

@@ -18,7 +18,7 @@ from stores, generate_series(1, {ENDPOINTS}) where public_id <> 'store_default'
 """
 
 
-class Counting:
+class RecordingConnection:
     """A connection that counts which stores are asked for."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -31,30 +31,30 @@ class Counting:
 
 
 @pytest.fixture
-def counting(database_url: str) -> Any:
+def connection(database_url: str) -> Any:
     with psycopg.connect(database_url, autocommit=True) as connection:
         for statement in FILL.split(";"):
             connection.execute(statement.encode())
-        yield Counting(connection)
+        yield RecordingConnection(connection)
 
 
-def test_a_change_has_only_those_read_again_that_are_decided_for(counting: Any) -> None:
+def test_a_change_has_only_those_read_again_that_are_decided_for(connection: Any) -> None:
     """Given endpoints of many stores, of which one changes its own time and again, then each batch reads those of its
     own stores and no others, and without a change none at all."""
     subscriptions = Subscriptions()
     default, first, second = 1, 2, 3
 
-    assert subscriptions.of_stores(counting, 1, [default, first]).keys() == {first}
-    assert subscriptions.of_stores(counting, 1, [default, first]).keys() == {first}
-    assert subscriptions.of_stores(counting, 1, [second, first]).keys() == {first, second}
-    assert counting.asked == [[default, first], [second]]
+    assert subscriptions.of_stores(connection, 1, [default, first]).keys() == {first}
+    assert subscriptions.of_stores(connection, 1, [default, first]).keys() == {first}
+    assert subscriptions.of_stores(connection, 1, [second, first]).keys() == {first, second}
+    assert connection.asked == [[default, first], [second]]
 
     for version in range(2, 12):
-        assert subscriptions.of_stores(counting, version, [default]) == {}
-    assert counting.asked[2:] == [[default]] * 10
+        assert subscriptions.of_stores(connection, version, [default]) == {}
+    assert connection.asked[2:] == [[default]] * 10
 
 
-def test_what_could_not_be_read_is_read_again(counting: Any) -> None:
+def test_what_could_not_be_read_is_read_again(connection: Any) -> None:
     """Given a statement that fails, then the next batch does not take the store for one that wants nothing."""
     subscriptions = Subscriptions()
 
@@ -65,4 +65,4 @@ def test_what_could_not_be_read_is_read_again(counting: Any) -> None:
     with pytest.raises(psycopg.OperationalError):
         subscriptions.of_stores(Broken(), 1, [2])  # type: ignore[arg-type]
 
-    assert subscriptions.of_stores(counting, 1, [2]).keys() == {2}
+    assert subscriptions.of_stores(connection, 1, [2]).keys() == {2}

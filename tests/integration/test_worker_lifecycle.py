@@ -234,8 +234,8 @@ def test_a_wrong_number_of_partitions_does_not_stay_in_redis(settings: Settings,
 def is_alive(runtime_dir: Path, prefix: str) -> bool:
     """Whether `creditlane worker alive` says so, as a health check asks it."""
     command = [sys.executable, "-c", "from creditlane.cli.main import main; main()", "worker", "alive"]
-    reach = {"CREDITLANE_RUNTIME_DIR": str(runtime_dir), "CREDITLANE_REDIS_PREFIX": prefix}
-    return subprocess.run(command, env={**os.environ, **reach}, capture_output=True, check=False).returncode == 0
+    variables = {"CREDITLANE_RUNTIME_DIR": str(runtime_dir), "CREDITLANE_REDIS_PREFIX": prefix}
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, check=False).returncode == 0
 
 
 def test_a_worker_is_alive_while_it_runs_and_not_while_it_stands_still(

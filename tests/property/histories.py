@@ -156,7 +156,7 @@ def opening(account_id: str, label: str) -> st.SearchStrategy[OpenAccount]:
 
 @st.composite
 def batches(draw: st.DrawFn, max_size: int = 40) -> list[list[Sent]]:
-    """Return a history cut into batches at random places."""
+    """Return a history cut into batches at random positions."""
     return cut(draw, draw(histories(max_size=max_size)))
 
 

@@ -19,7 +19,7 @@ EXAMPLES = 2_000 if LONG else 200
 
 
 class LedgerInMemory:
-    """Lets the pure ledger decide batches, with dicts in the place of Postgres."""
+    """Lets the pure ledger decide batches, with dicts instead of Postgres."""
 
     def __init__(self) -> None:
         self.batch = BatchState({(store, account): UNOPENED for store in range(len(STORES)) for account in ACCOUNTS})

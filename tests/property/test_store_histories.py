@@ -119,7 +119,7 @@ class TwoWorkers:
         ).fetchall()  # type: ignore[return-value]
 
     def journal(self, index: int) -> list[tuple[UUID, int]]:
-        """Return the places of all that was decided in a store."""
+        """Return the positions of all that was decided in a store."""
         statement = "select account_id, seq from journal where store_id = %s"
         return self._observer.execute(statement, [self.numbers[index]]).fetchall()  # type: ignore[return-value]
 

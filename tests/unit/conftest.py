@@ -1,4 +1,4 @@
-"""`make unit` promises to start no servers."""
+"""`make unit` starts no servers."""
 
 from typing import NoReturn
 
@@ -7,9 +7,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def postgres_server() -> NoReturn:
-    pytest.fail("a test of tests/unit starts no Postgres; tests/integration is the place for one that does")
+    pytest.fail("a test of tests/unit starts no Postgres; one that does belongs into tests/integration")
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> NoReturn:
-    pytest.fail("a test of tests/unit starts no Redis; tests/integration is the place for one that does")
+    pytest.fail("a test of tests/unit starts no Redis; one that does belongs into tests/integration")

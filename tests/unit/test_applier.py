@@ -86,7 +86,7 @@ class Store:
         return [Outcome(row_of(key)) for key in keys]
 
     def is_decided(self, _account: object, command: LaneCommand, _epochs: Mapping[int, int]) -> bool:
-        # Whoever looks finds that what was in the way is gone.
+        # Whoever checks finds that what was in the way is gone.
         self.stuck -= self.decided
         return command.idempotency_key in self.decided
 

@@ -1,4 +1,4 @@
-"""What of an account is available is said in one place: what is held counts wherever it is decided or shown.
+"""What of an account is available is said once: what is held counts wherever it is decided or shown.
 
 No command holds anything yet, so these tests do: wherever something else is reckoned, one of them fails.
 """

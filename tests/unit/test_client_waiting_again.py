@@ -48,17 +48,17 @@ def test_an_interrupted_lookup_keeps_no_future() -> None:
 
 
 async def test_a_cancelled_lookup_keeps_no_future() -> None:
-    looking = asyncio.Event()
+    reading = asyncio.Event()
 
     class Silent:
         async def decisions(self, _tickets: object, _seconds: float) -> None:
-            looking.set()
+            reading.set()
             await asyncio.Event().wait()
 
     pending = passed(PendingReplies(asyncio.get_running_loop().create_future))
     parts: Any = (None, Silent(), pending, DeafListener(), Keys("p"), Replays(Clocks()), None)
     waiting = asyncio.create_task(AsyncWaiting(*parts).wait_again(TICKET, 10.0))
-    await looking.wait()
+    await reading.wait()
 
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -24,7 +24,7 @@ def test_a_command_cannot_be_changed() -> None:
 
 
 def test_every_attempt_of_a_reversal_has_its_key_and_all_lead_to_one() -> None:
-    """Given a transaction, when it is reversed from two places, then the attempts differ and the reversal is one."""
+    """Given a transaction, when it is reversed under two keys, then the attempts differ and the reversal is one."""
     one, other = (Reverse(account_id=ANN, transaction_id=TRANSACTION) for _ in range(2))
 
     assert one.idempotency_key != other.idempotency_key

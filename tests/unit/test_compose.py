@@ -1,4 +1,4 @@
-"""The container files keep their promises: durable, healthy, not root, no secret, nothing published by accident."""
+"""The container files are as they should be: durable, healthy, not root, no secret, nothing published by accident."""
 
 import json
 import re

@@ -172,7 +172,7 @@ def test_the_fast_reader_misses_nothing_that_clients_send(key: str, amount: int,
 
 @pytest.mark.parametrize("url", ["https://example.com/", "ftp://example.com/", None])
 def test_the_fast_reader_leaves_callbacks_to_the_models(url: str | None) -> None:
-    """Given a callback, good, bad or null, then the fast reader, which has no place for it, does not drop it."""
+    """Given a callback, good, bad or null, then the fast reader, which has no field for it, does not drop it."""
     fast, _ = fast_and_slow(text_of(list({**GOOD, "callback_url": url}.items()), ascii_only=True))
 
     assert fast is None

@@ -14,7 +14,7 @@ SCRIPT = Path("tools/generate_sync_client.py")
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what the script looks at."""
+    """A copy of what the script reads."""
     for folder in ("_async", "_sync"):
         shutil.copytree(ROOT / CLIENT / folder, tmp_path / CLIENT / folder)
     (tmp_path / SCRIPT).parent.mkdir()

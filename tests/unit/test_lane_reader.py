@@ -455,7 +455,7 @@ def test_a_lane_with_an_entry_too_long_to_be_read_is_set_aside_and_named(
     streams: Streams, make_reader: Callable[[int], LaneReader], metrics: Metrics, clock: MovedClock
 ) -> None:
     """Given one entry that is longer than any answer may be, when the lanes are read, then after some answers that are
-    broken off all others are read, and no answer is broken off any more; it is looked at now and then, and the lane
+    broken off all others are read, and no answer is broken off any more; it is read now and then, and the lane
     gets on once that entry is gone."""
     reader, epochs = make_reader(8_000), dict.fromkeys(range(64), 1)
     streams.lanes = {lane(partition): [partition + 1] for partition in range(64)}
@@ -603,7 +603,7 @@ def command_of(store: str, number: int, *, heavy: bool = False) -> bytes:
 
 def test_what_is_heavy_holds_up_its_own_store_only(reader: LaneReader, streams: Streams) -> None:
     """Given a heavy command of a store, when others have sent something behind it, then that is read first; and what
-    the store itself sent behind it keeps its place."""
+    the store itself sent behind it keeps its position."""
     streams.lanes = {lane(2): [1, 2, 3, 4]}
     streams.payloads = {
         1: command_of("store_a", 1, heavy=True),
@@ -774,7 +774,7 @@ def test_the_heads_of_many_lanes_with_long_entries_are_read(
     streams: Streams, make_reader: Callable[[int], LaneReader], clock: MovedClock
 ) -> None:
     """Given many lanes under way of which the first entries together are longer than an answer may be, then they are
-    looked at all the same, and lower ids are found."""
+    read all the same, and lower ids are found."""
     reader, epochs = make_reader(8_000), dict.fromkeys(range(128), 1)
     streams.lanes = {lane(partition): [10] for partition in range(128)}
     reader.read(epochs)

@@ -79,7 +79,7 @@ def test_the_longest_lease_counts(observer: Observer) -> None:
 
 
 def test_two_hand_overs_are_not_one_that_lasts(observer: Observer) -> None:
-    """Given who looks so rarely that it does not see the owner between, then the epoch shows that there was one."""
+    """Given who reads so rarely that it does not see the owner between, then the epoch shows that there was one."""
     assert observer.after(0.0, given_back(1, epoch=2), [worker()]) == []
     assert observer.after(60.0, given_back(1, epoch=4), [worker()]) == []
     assert observer.after(60.0, given_back(1, epoch=4), [worker()]) == [1]

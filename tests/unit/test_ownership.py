@@ -31,7 +31,7 @@ def test_the_current_lanes_are_a_copy() -> None:
 
 
 def test_only_the_epoch_that_was_lost_is_lost() -> None:
-    """Given news that a lane was lost under an old epoch, when it is held under a newer one by now, then it is kept."""
+    """Given a report that a lane was lost under an old epoch, when it is held under a newer one, then it is kept."""
     ownership = Ownership()
     ownership.replace({1: 5, 2: 7, 3: 9})
 

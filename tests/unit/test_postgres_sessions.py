@@ -7,7 +7,7 @@ from pathlib import Path
 import creditlane
 
 PACKAGE = Path(creditlane.__file__).parent
-#: Rooms of the product. Benchmarks and tests look at the database as others do.
+#: Rooms of the product. Benchmarks and tests read the database as others do.
 ROOMS = ("schemas", "audit", "producer", "worker", "local")
 MAKERS = {"psycopg", "Connection", "AsyncConnection"}
 

@@ -28,7 +28,7 @@ def home(workspace: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def shared(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of /var/lib/creditlane."""
+    """Stands for /var/lib/creditlane."""
     path = workspace / f"shared-{os.urandom(4).hex()}"
     monkeypatch.setattr(reachable_paths, "SHARED_DIRECTORY", path)
     return path
@@ -61,7 +61,7 @@ def test_data_behind_a_private_folder_go_to_where_they_can_be_reached(home: Path
     assert remark is not None
     assert str(path) in remark
     assert str(home.parent) in remark
-    # From then on the link leads there, and two folders never to one place.
+    # From then on the link leads there, and two folders never to one path.
     assert path_for_data(data_dir.resolve(), STRANGER) == (path, None)
     assert path_for_data(home / "other", STRANGER)[0].parent != path.parent
 

@@ -1,4 +1,4 @@
-"""docs/security.md names only tests that there are, and says of every promise whether it is held."""
+"""docs/security.md names only tests that there are, and says of every guarantee whether it is held."""
 
 import re
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ def test_every_test_that_is_named_is_there() -> None:
 
 
 def test_every_guarantee_is_held_or_plainly_not_given() -> None:
-    promises = list(rows("What is promised, and what holds it"))
+    guarantees = list(rows("What is guaranteed, and what holds it"))
 
-    assert len(promises) > 40
-    for promise, held, by in promises:
-        assert re.match(r"(yes|not promised)\b", held), promise
-        assert by, promise
+    assert len(guarantees) > 40
+    for guarantee, held, by in guarantees:
+        assert re.match(r"(yes|not guaranteed)\b", held), guarantee
+        assert by, guarantee
 
 
 def test_no_section_is_empty() -> None:

@@ -90,7 +90,7 @@ NOT_REDIS = [
 #: Where nobody listens.
 GOOD = {"CREDITLANE_DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "CREDITLANE_REDIS_URL": "redis://127.0.0.1:1/0"}
 
-#: Every command reads them in one place, so some of each kind do.
+#: Every command reads them by the same code, so some of each kind do.
 WRONG_SETTINGS = [
     *(("CREDITLANE_DATABASE_URL", url) for url in NOT_POSTGRES[::5]),
     *(("CREDITLANE_REDIS_URL", url) for url in NOT_REDIS[::5]),

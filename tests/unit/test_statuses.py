@@ -1,4 +1,4 @@
-"""The numbers of kinds and statuses stand in one place, and SQL names them."""
+"""The numbers of kinds and statuses stand in one module, and SQL names them."""
 
 import ast
 import re

@@ -171,8 +171,8 @@ def test_what_was_not_checked_is_no_success(tmp_path: Path) -> None:
     broken = check(lock, path=str(tmp_path))
 
     assert (no_copy.returncode, silent.returncode, broken.returncode) == (3, 3, 3)
-    assert "could not look: the index said nothing of 1 of 1 packages" in silent.stdout
-    assert "could not look: no network" in broken.stdout
+    assert "could not check: the index said nothing of 1 of 1 packages" in silent.stdout
+    assert "could not check: no network" in broken.stdout
 
 
 FILES = {

@@ -1,4 +1,4 @@
-"""The version stands in one place, and whatever shows one shows that."""
+"""The version stands in one file, and whatever shows one shows that."""
 
 import re
 import tomllib

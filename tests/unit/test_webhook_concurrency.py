@@ -4,7 +4,7 @@ from creditlane.worker.webhooks.concurrency import (
     MAX_CONCURRENCY,
     MAX_PAUSE_SECONDS,
     SLOW_SECONDS,
-    Pace,
+    EndpointConcurrency,
     RequestClass,
     Slots,
     failing_pause,
@@ -12,30 +12,30 @@ from creditlane.worker.webhooks.concurrency import (
 
 
 def test_an_endpoint_begins_with_one_and_grows_while_it_works() -> None:
-    pace = Pace()
-    limits = [pace.limit]
+    concurrency = EndpointConcurrency()
+    limits = [concurrency.limit]
 
     for _ in range(MAX_CONCURRENCY + 10):
-        pace.succeeded()
-        limits.append(pace.limit)
+        concurrency.succeeded()
+        limits.append(concurrency.limit)
 
     assert limits[:3] == [1, 2, 3]
     assert max(limits) == limits[-1] == MAX_CONCURRENCY
-    assert pace.is_proven
+    assert concurrency.is_proven
 
 
 def test_each_failure_halves_down_to_one() -> None:
-    pace = Pace()
+    concurrency = EndpointConcurrency()
     for _ in range(MAX_CONCURRENCY):
-        pace.succeeded()
+        concurrency.succeeded()
     limits = []
 
     for _ in range(7):
-        pace.failed()
-        limits.append(pace.limit)
+        concurrency.failed()
+        limits.append(concurrency.limit)
 
     assert limits == [16, 8, 4, 2, 1, 1, 1]
-    assert not pace.is_proven
+    assert not concurrency.is_proven
 
 
 def test_those_that_hang_do_not_take_the_slots_of_the_others() -> None:

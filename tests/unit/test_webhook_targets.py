@@ -15,7 +15,7 @@ from creditlane.schemas.errors import ConfigurationError, InvalidCommand, Target
 from creditlane.schemas.networks import NetworkRules, network_rules, parse_networks
 from creditlane.schemas.settings import Settings
 from creditlane.worker.webhooks import attempt
-from creditlane.worker.webhooks.attempt import Lookup, Outcome, Sender
+from creditlane.worker.webhooks.attempt import AttemptClient, Lookup, Outcome
 from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: An address that is nobody's business; nothing is ever sent there.
@@ -199,8 +199,8 @@ REFUSED = Outcome(False, 0, error=TargetRefused().message)
 
 async def send(url: str, lookup: Lookup | None = None, allowed: str = "", denied: str = "") -> Outcome:
     policy = TargetPolicy(NetworkRules(parse_networks(allowed), parse_networks(denied)))
-    async with Sender(policy, timeout_seconds=2.0, lookup=lookup) as sender:
-        return await sender.send(url, {}, b"{}")
+    async with AttemptClient(policy, timeout_seconds=2.0, lookup=lookup) as client:
+        return await client.send(url, {}, b"{}")
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -394,12 +394,12 @@ async def test_a_connection_that_fails_shows_no_address() -> None:
     assert outcome.error == os.strerror(errno.ECONNREFUSED)
 
 
-async def test_a_sender_logs_a_refused_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_logs_a_refused_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "MAX_LOGGED_HOSTS", 2)
     with structlog.testing.capture_logs() as lines:
-        async with Sender(TargetPolicy(), timeout_seconds=2.0) as sender:
+        async with AttemptClient(TargetPolicy(), timeout_seconds=2.0) as client:
             for host in ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"):
-                assert await sender.send(f"https://{host}/", {}, b"{}") == REFUSED
+                assert await client.send(f"https://{host}/", {}, b"{}") == REFUSED
 
     assert [line["host"] for line in lines] == ["10.0.0.1", "10.0.0.2"]
 

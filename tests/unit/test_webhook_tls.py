@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from creditlane.schemas.networks import NetworkRules, parse_networks
-from creditlane.worker.webhooks.attempt import Outcome, Sender
+from creditlane.worker.webhooks.attempt import AttemptClient, Outcome
 from creditlane.worker.webhooks.targets import TargetPolicy
 
 #: For receiver.test, made for this test, with its key.
@@ -51,8 +51,8 @@ async def send(host: str, port: int, *, trusting: bool = True) -> Outcome:
     if trusting:
         context.load_verify_locations(CERTIFICATE)
     policy = TargetPolicy(NetworkRules(parse_networks("loopback")))
-    async with Sender(policy, timeout_seconds=5.0, lookup=lookup, ssl_context=context) as sender:
-        return await sender.send(f"https://{host}:{port}/hook", {"webhook-id": "evt_1"}, b"{}")
+    async with AttemptClient(policy, timeout_seconds=5.0, lookup=lookup, ssl_context=context) as client:
+        return await client.send(f"https://{host}:{port}/hook", {"webhook-id": "evt_1"}, b"{}")
 
 
 async def test_the_name_is_in_the_handshake_and_in_the_request(receiver: TlsReceiver) -> None:

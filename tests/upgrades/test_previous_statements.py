@@ -15,7 +15,7 @@ from creditlane.schemas.schema_revision import SCHEMA_REVISION, Revision
 from ..roles import url_of
 from .releases import Release
 
-#: Fewer than the release has in constants: else it was not looked at where they stand.
+#: Fewer than the release has in constants: else it was not read where they stand.
 FEWEST_STATEMENTS = 180
 NEEDS = Path(__file__).with_name("needs.py")
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[sbt]|%%")

@@ -39,7 +39,7 @@ KEEP_ALIVE_SECONDS = 2.0
 MAX_BODY_BYTES = 16_384
 #: How much of a body, or of an error's text, is kept, in characters.
 KEPT_CHARACTERS = 500
-#: Refused targets that one sender logs, which lasts for a round, each once; and how much of its host.
+#: Refused targets that one client logs, which lasts for a round, each once; and how much of its host.
 MAX_LOGGED_HOSTS = 100
 MAX_HOST_CHARACTERS = 255
 
@@ -97,7 +97,7 @@ class CheckedResolver(AbstractResolver):
         """Nothing is held."""
 
 
-class Sender:
+class AttemptClient:
     """Sends requests. As an async context manager: its connections are closed afterwards."""
 
     def __init__(
@@ -177,7 +177,7 @@ class Sender:
             resolver=CheckedResolver(self._policy, lookup, is_https=is_https),
             socket_factory=checked_socket,
             ssl=self._ssl_context or True,
-            # How many there are at once is the pace's business.
+            # How many there are at once is the endpoint's concurrency's business.
             limit=0,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
         )

@@ -101,14 +101,14 @@ class Results:
                 self.exhausted.setdefault(attempt.endpoint.key, []).append(attempt.due.event_id)
 
     def _note_success(self, endpoint: Endpoint) -> None:
-        endpoint.pace.succeeded()
+        endpoint.concurrency.succeeded()
         if endpoint.failing_since is not None:
             endpoint.failing_since = None
             pause = max(0.0, endpoint.put_off_until - time.monotonic())
             self._health[endpoint.key] = (endpoint, _Health(failing=False, pause=pause))
 
     def _note_failure(self, endpoint: Endpoint, outcome: Outcome, *, gone: bool) -> None:
-        endpoint.pace.failed()
+        endpoint.concurrency.failed()
         is_callbacks = endpoint.kind == _CALLBACKS
         now = time.monotonic()
         if endpoint.failing_since is None:

@@ -35,7 +35,7 @@ class RequestClass(Enum):
     SLOW = "the endpoint fails, or the request takes long already"
 
 
-class Pace:
+class EndpointConcurrency:
     """How many requests one endpoint gets at once."""
 
     __slots__ = ("is_proven", "limit")

@@ -1,6 +1,6 @@
 """A round of deliveries: a slice of time in which one process fans out, sends, and writes down how it went.
 
-    outbox --fan-out--> deliveries --lease, refill--> at hand --pace, slots--> sent --results--> Postgres
+    outbox --fan-out--> deliveries --lease, refill--> at hand --concurrency, slots--> sent --results--> Postgres
 
 It ends soon when there is nothing to do. Within it an endpoint that hangs holds one request and nothing else, and the
 last part of a round begins nothing at endpoints that fail, so that they cannot hold up its end. A process that is
@@ -27,7 +27,7 @@ from ...schemas.networks import network_rules
 from ...schemas.settings import Settings, load_settings
 from ...schemas.webhook_secrets import secret_keys
 from ..connections import connect_postgres_async
-from .attempt import Sender
+from .attempt import AttemptClient
 from .attempt_results import Results
 from .concurrency import RequestClass, Slots
 from .endpoint_leases import LEASE_SECONDS, Due, Endpoint, EndpointLeases
@@ -86,9 +86,11 @@ async def _deliver(settings: Settings, results: Results) -> dict[str, int]:
             )
             for silence in (SENDING_SILENCE_SECONDS, FAN_OUT_SILENCE_SECONDS)
         ]
-        sender = await stack.enter_async_context(Sender(policy, timeout_seconds=settings.webhook_timeout_seconds))
+        client = await stack.enter_async_context(
+            AttemptClient(policy, timeout_seconds=settings.webhook_timeout_seconds)
+        )
         leases = EndpointLeases(connections[0], sender_id, keys)
-        round_ = Round(leases, results, sender, connections[0], request_seconds=settings.webhook_timeout_seconds)
+        round_ = Round(leases, results, client, connections[0], request_seconds=settings.webhook_timeout_seconds)
         return await round_.run(FanOut(connections[1], keys, settings.webhook_callback_origins))
 
 
@@ -99,14 +101,14 @@ class Round:
         self,
         leases: EndpointLeases,
         results: Results,
-        sender: Sender,
+        client: AttemptClient,
         connection: Connection,
         *,
         request_seconds: float,
     ) -> None:
         self._leases = leases
         self._results = results
-        self._sender = sender
+        self._client = client
         self._connection = connection
         self._request_seconds = request_seconds
         self._slots = Slots()
@@ -191,10 +193,10 @@ class Round:
                 await asyncio.sleep(OUTBOX_SECONDS)
 
     def _send_next(self, endpoint: Endpoint) -> None:
-        """Begin as many requests to the endpoint as its pace and the slots allow."""
+        """Begin as many requests to the endpoint as its concurrency and the slots allow."""
         if self._is_closing or (endpoint.failing_since is not None and time.monotonic() >= self._probing_until):
             return
-        while endpoint.waiting and endpoint.sending < endpoint.pace.limit:
+        while endpoint.waiting and endpoint.sending < endpoint.concurrency.limit:
             kind = _class_of(endpoint)
             slot = self._slots.take(kind, time.monotonic(), endpoint.key[0])
             if slot is None:
@@ -213,7 +215,7 @@ class Round:
                 self._results.add_lost(endpoint, due)
             else:
                 headers = endpoint.signer.headers(public_event_id(due.event_id), datetime.now(UTC), due.body)
-                outcome = await self._sender.send(due.url, headers, due.body.encode(), store_id=endpoint.key[0])
+                outcome = await self._client.send(due.url, headers, due.body.encode(), store_id=endpoint.key[0])
                 self._results.add(endpoint, due, outcome)
         finally:
             endpoint.sending -= 1
@@ -247,4 +249,4 @@ class Round:
 def _class_of(endpoint: Endpoint) -> RequestClass:
     if endpoint.failing_since is not None:
         return RequestClass.SLOW
-    return RequestClass.QUICK if endpoint.pace.is_proven else RequestClass.NEW
+    return RequestClass.QUICK if endpoint.concurrency.is_proven else RequestClass.NEW

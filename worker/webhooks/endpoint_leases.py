@@ -18,7 +18,7 @@ from ...schemas.events import public_endpoint_id
 from ...schemas.fair_shares import share_of
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .concurrency import Pace
+from .concurrency import EndpointConcurrency
 from .signing import Signer
 
 #: How long an endpoint stays this process's without a heartbeat, in seconds.
@@ -79,7 +79,7 @@ class Endpoint:
         #: As they are kept.
         self.secrets = secrets
         self.signer = signer
-        self.pace: Pace = Pace()
+        self.concurrency: EndpointConcurrency = EndpointConcurrency()
         self.waiting: deque[Due] = deque()
         #: Events that are waiting, being sent, or whose result is not written yet.
         self.held: set[UUID] = set()
@@ -97,7 +97,7 @@ class Endpoint:
     @property
     def wants_more(self) -> bool:
         """Whether there could be more to send soon than is at hand."""
-        return not self.is_stopped and len(self.waiting) < self.pace.limit and time.monotonic() >= self._ask_at
+        return not self.is_stopped and len(self.waiting) < self.concurrency.limit and time.monotonic() >= self._ask_at
 
     @property
     def is_done(self) -> bool:
@@ -107,7 +107,7 @@ class Endpoint:
     @property
     def room(self) -> int:
         """How many deliveries to get at once."""
-        return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.pace.limit)
+        return min(MAX_AT_HAND, AT_HAND_PER_REQUEST * self.concurrency.limit)
 
     def add(self, due: Sequence[Due], asked_for: int) -> None:
         """Put deliveries at hand; fewer than were asked for are all that there are."""

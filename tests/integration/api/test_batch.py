@@ -203,13 +203,13 @@ def test_lines_that_may_stand_on_a_lane_are_not_called_refused(
     send, exchange, sent = wire.send, wire.exchange, []
 
     async def send_and_lose(calls: list[Any], deadline: float) -> Any:
-        flight = await send(calls, deadline)
+        exchange_begun = await send(calls, deadline)
         if Keys(settings.redis_prefix).asking in calls[0]:
-            return flight
+            return exchange_begun
         sent.append(len(calls))
         if len(sent) != 2:
-            return flight
-        await wire.receive(flight, deadline)
+            return exchange_begun
+        await wire.receive(exchange_begun, deadline)
         raise ExchangeFailed(TimeoutError(), sent=True)
 
     async def exchange_and_lose(calls: list[Any], **options: Any) -> Any:

@@ -38,7 +38,7 @@ class App(NamedTuple):
     send: Callable[[bytes, dict[str, str]], Answer]
     #: Runs the example's own command and returns what it printed.
     command: Callable[..., str]
-    #: Has this done in place of the example's work.
+    #: Has this done instead of the example's work.
     set_work: Callable[[Work], None]
     #: Lets purchases count as abandoned when their claim ended so many seconds ago.
     set_abandoned: Callable[[float], None]

@@ -1,4 +1,4 @@
-"""RQ processes of the tests' own, and what they look at."""
+"""RQ processes of the tests' own, and what they read."""
 
 import os
 import subprocess

@@ -164,7 +164,7 @@ def test_a_full_lane_holds_back_its_own_commands_only(
 
 
 def test_looking_costs_the_same_with_many_to_come(connection: Connection) -> None:
-    """Given very many commands that are due some day, then the look of every second reads none of them."""
+    """Given very many commands that are due some day, then the check of every second reads none of them."""
     connection.execute(
         "insert into due_commands (store_id, idempotency_key, account_id, command, due_at) "
         "select 1, n::text, gen_random_uuid(), '', now() + interval '1 day' + n * interval '1 s' "

@@ -90,7 +90,7 @@ def failure_of(queue: Queue, name: str) -> str:
 
 
 def refused_in(settings: Settings) -> list[tuple[QueueName, int]]:
-    return [(look.queue, look.refused) for look in read_jobs(settings).queues]
+    return [(queue.queue, queue.refused) for queue in read_jobs(settings).queues]
 
 
 @pytest.mark.parametrize("name", [JOBS, DELIVERIES])
@@ -298,7 +298,7 @@ def test_a_callback_of_a_job_that_seems_abandoned_is_not_called(jobs_queue: Queu
 def test_no_process_listens_to_commands_of_rq(
     start_jobs: StartJobs, settings: Settings, client_of_redis: redis.Redis, connection: Connection
 ) -> None:
-    """Given a process at work, when it is told through Redis to shut down, then it does the next job."""
+    """Given a process at work, when Redis asks it to shut down, then it does the next job."""
     process = start_jobs(tried=False)
     assert wait_until(lambda: len(living_processes(settings, JOBS)) == 1, seconds=DEADLINE_SECONDS)
     (living,) = living_processes(settings, JOBS)

@@ -224,7 +224,7 @@ def test_a_job_whose_process_died_is_put_back_and_one_that_raised_is_not(jobs_qu
 def test_a_hint_wakes_the_deliveries_at_once_and_once(
     settings: Settings, connection: Connection, client_of_redis: redis.Redis
 ) -> None:
-    """Given news, when a hint is given, then one round waits, however many hints there are."""
+    """Given an outbox row, when a hint is given, then one round waits, however many hints there are."""
     queue = open_queue(settings, "deliveries", client_of_redis)
     stopping = threading.Event()
     waker = Waker(settings, stopping)

@@ -54,7 +54,7 @@ select 1, 3, -1, -1 - n, '2026-03-01 06:00'::timestamptz, lpad('1', 32, '0')::uu
 from generate_series(1, 50) as n;
 """
 
-#: Writes an export in a process that ends without a word when it has noted its place so many times.
+#: Writes an export in a process that ends without a word when it has noted its position so many times.
 WRITE_AND_DIE = """
 import os, signal, sys
 from uuid import UUID

@@ -104,7 +104,7 @@ def test_origins_of_callbacks_go_with_the_last_of_their_deliveries(connection: C
 
 
 def test_the_ledger_and_what_is_to_come_stay(connection: Connection) -> None:
-    """Given old commands of which one was never put on its lane, and old news, then ledger and command stay."""
+    """Given old commands of which one was never put on its lane, and old outbox rows, then ledger and command stay."""
     add_entries(connection, 1, range(1, 6), LATELY)
     connection.execute(
         "insert into due_commands (store_id, idempotency_key, account_id, command, due_at, created_at, enqueued_at) "

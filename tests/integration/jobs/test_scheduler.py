@@ -94,7 +94,7 @@ def test_a_run_is_made_when_it_is_due_and_done_once(
 def test_two_schedulers_at_once_for_many_ticks(
     scheduler: Scheduler, connection: Connection, jobs_queue: Queue, clock: Clock, effects: Effects, settings: Settings
 ) -> None:
-    """Given two schedulers that look at the same moment, a hundred minutes long, then every minute has one effect."""
+    """Given two schedulers that check at the same moment, a hundred minutes long, then every minute has one effect."""
     together = threading.Barrier(2)
 
     def tick(one: Scheduler, opened: Connection) -> None:

@@ -58,7 +58,7 @@ def hold(name: str) -> None:
 
 
 def install(patch: Any) -> None:
-    """Put the tests' kinds in the place of the real ones; `patch` is pytest's, or just sets."""
+    """Put the tests' kinds where the real ones are; `patch` is pytest's, or just sets."""
     tried = {
         COUNT: JobKind(MODULE, "* * * * *", 60, "make a row"),
         HOLD: JobKind(MODULE, None, 60, "wait"),

@@ -153,12 +153,12 @@ def test_the_roles_are_made_on_the_command_line_and_no_password_is_shown(
 ) -> None:
     """Given passwords in the environment and in a file, when the roles are made, then what is said next is the URL of
     each role, without any password, and which have none."""
-    url = postgres_server.create_database("of_told")
+    url = postgres_server.create_database("of_named")
     file = tmp_path / "roles"
     file.write_text("worker=s3cr3tpw1\n")
     environment = {
         "CREDITLANE_DATABASE_URL": url,
-        "CREDITLANE_ROLE_PREFIX": "told",
+        "CREDITLANE_ROLE_PREFIX": "named",
         "CREDITLANE_API_PASSWORD": "s3cr3tpw2",
     }
 
@@ -167,7 +167,7 @@ def test_the_roles_are_made_on_the_command_line_and_no_password_is_shown(
     assert result.exit_code == 0, result.output
     assert "s3cr3tpw" not in result.output
     for part in PARTS:
-        assert f"  postgresql://told_{part}@:5432/of_told?host=" in result.output
+        assert f"  postgresql://named_{part}@:5432/of_named?host=" in result.output
     without = ", ".join(variable_of(part) for part in PARTS if part not in {"worker", "api"})
     assert without in result.output
-    postgres_server.drop_database("of_told")
+    postgres_server.drop_database("of_named")

@@ -63,7 +63,7 @@ ATTACKS = [
 
 @pytest.fixture
 def journal(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A journal with something in it, and a connection that may look."""
+    """A journal with something in it, and a connection that may read."""
     opening = OpenAccount(account_id=ANN, idempotency_key="open", customer_id="ann", initial_balance=100)
     credit = Credit(account_id=ANN, idempotency_key="credit", amount=1, reference="r")
     with DirectStore(database_url) as store:

@@ -170,7 +170,7 @@ def test_an_entry_among_decisions_without_a_number_is_numbered_by_their_times(
 
 
 def test_the_number_of_a_row_is_found_among_many_decisions_by_halving(publisher: Publisher) -> None:
-    """Given thousands of refusals after an entry, when its place is asked for, then few of them are looked at."""
+    """Given thousands of refusals after an entry, when its number is asked for, then few of them are read."""
     refusals = 20_000
     publisher.happen(OPEN_BOB, CREDIT)
     publisher.database.execute(

@@ -1,4 +1,4 @@
-"""What happens in the ledger reaches those who asked for it, in the words that are promised."""
+"""What happens in the ledger reaches those who asked for it, in the words that are documented."""
 
 from collections.abc import Callable
 from datetime import datetime
