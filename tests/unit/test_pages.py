@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from creditlane.schemas.settings import PREFIX, Settings
+from creditlane.worker.jobs.registry import KINDS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -110,6 +111,13 @@ def test_every_setting_is_in_a_table_with_its_default(name: str) -> None:
 
 def test_no_table_has_a_setting_that_is_none() -> None:
     assert set(settings_documented()) == set(Settings.model_fields)
+
+
+def test_every_job_is_in_the_table_of_jobs_and_no_other() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    ((_, rows),) = re.findall(r"^\| job \|(.*)\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+
+    assert re.findall(r"^\| `([a-z-]+)`", rows, re.MULTILINE) == list(KINDS)
 
 
 def test_the_targets_that_are_documented_are_there() -> None:
