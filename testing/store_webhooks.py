@@ -15,7 +15,8 @@ from ..schemas.journal import JournalRow
 from ..schemas.results import moment_of
 from ..schemas.webhooks import DeliveryWithBody, Webhook
 from ..worker.ledger.state import Outcome
-from ..worker.webhooks.event_bodies import Event, OutboxItem, callback_event, events_of
+from ..worker.webhooks.callbacks import callback_event
+from ..worker.webhooks.event_bodies import Event, OutboxItem, events_of
 from .store_ledger import StoreLedger
 
 #: Under which the deliveries by callbacks are kept, which belong to no endpoint.

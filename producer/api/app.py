@@ -18,7 +18,7 @@ from .connections import Connections
 from .console.pages import add_docs
 from .errors import add_error_handlers
 from .middleware.stack import add_middleware
-from .openapi.responses import CONTACT, LICENSE, SERVERS, TAGS, describe
+from .openapi.document import CONTACT, LICENSE, SERVERS, TAGS, describe
 from .paging import MAX_PAGE_ITEMS
 from .routes import accounts, batch, commands, transactions, webhooks
 from .routes.monitoring import Watch

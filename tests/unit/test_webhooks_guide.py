@@ -20,7 +20,8 @@ from creditlane.schemas.events import (
 )
 from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, NO_SIDE, Kind
-from creditlane.worker.webhooks.event_bodies import OutboxItem, callback_event, events_of
+from creditlane.worker.webhooks.callbacks import callback_event
+from creditlane.worker.webhooks.event_bodies import OutboxItem, events_of
 from creditlane.worker.webhooks.signing import Signer
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()

@@ -14,16 +14,13 @@ import msgspec
 
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.events import (
-    COMMAND_APPLIED,
-    COMMAND_DEAD_LETTERED,
     COMMAND_REJECTED,
-    callback_event_id,
     event_id,
     public_event_id,
 )
-from ...schemas.journal import JournalRow, Refusal
+from ...schemas.journal import JournalRow
 from ...schemas.kinds import SIDE_NAMES, Kind
-from ...schemas.results import Result, moment_of, moment_text, result_of_refusal, result_of_row
+from ...schemas.results import moment_of, moment_text, result_of_row
 from .low_balance import LOW_BALANCE, has_fallen_low, low_balance_fields
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
@@ -63,7 +60,8 @@ class OutboxItem(NamedTuple):
     low_balance: int | None
 
 
-def _moment(microseconds: int) -> str:
+def iso_moment(microseconds: int) -> str:
+    """Return the moment as events write it."""
     return moment_text(moment_of(microseconds))
 
 
@@ -84,39 +82,12 @@ def events_of(item: OutboxItem, wanted: Container[str]) -> Iterator[Event]:
     for event_type in event_types_of(item):
         if event_type in wanted:
             identifier = event_id(row.store_id, row.account_id, row.seq, event_type)
-            body = _envelope(identifier, event_type, row.created_at_us, item.sequence, _object_of(item, event_type))
+            body = envelope(identifier, event_type, row.created_at_us, item.sequence, _object_of(item, event_type))
             yield Event(row.store_id, identifier, event_type, moment_of(row.created_at_us), body)
 
 
-def callback_event(
-    store_id: int,
-    account_id: str,
-    idempotency_key: str,
-    url: str,
-    decided: JournalRow | Refusal,
-    *,
-    sequence: int | None,
-    written_at_us: int,
-) -> Event:
-    """Return the event with which this URL learns what became of its command."""
-    if isinstance(decided, JournalRow):
-        result, at_us, decided_at = result_of_row(decided), decided.created_at_us, _moment(decided.created_at_us)
-        identifier = callback_event_id(store_id, account_id, idempotency_key, url)
-    else:
-        result, at_us, decided_at = result_of_refusal(decided, account_id, idempotency_key), written_at_us, None
-        # The same command can become a dead letter, be replayed and then be applied: that is more than one event.
-        identifier = callback_event_id(store_id, account_id, f"{idempotency_key}\0{decided.code}", url)
-    event_type = {
-        "applied": COMMAND_APPLIED,
-        "dead_lettered": COMMAND_DEAD_LETTERED,
-    }.get(result.status, COMMAND_REJECTED)
-    # The key as it was sent: a reversal that was made has another.
-    told_object = {**_object_of_result(result), "idempotency_key": idempotency_key, "decided_at": decided_at}
-    body = _envelope(identifier, event_type, at_us, sequence, told_object)
-    return Event(store_id, identifier, event_type, moment_of(at_us), body)
-
-
-def _envelope(identifier: UUID, event_type: str, at_us: int, sequence: int | None, content: dict[str, Any]) -> str:
+def envelope(identifier: UUID, event_type: str, at_us: int, sequence: int | None, content: dict[str, Any]) -> str:
+    """Return the body of an event, around what it is about."""
     return _encode(
         {
             "id": public_event_id(identifier),
@@ -144,8 +115,8 @@ def _object_of(item: OutboxItem, event_type: str) -> dict[str, Any]:
         "unit_label": item.unit_label,
         "status": _status_after(item.row),
         "balance": str(item.row.balance_after),
-        "created_at": _moment(item.opened_at_us or item.row.created_at_us),
-        "occurred_at": _moment(item.row.created_at_us),
+        "created_at": iso_moment(item.opened_at_us or item.row.created_at_us),
+        "occurred_at": iso_moment(item.row.created_at_us),
         "sequence": item.sequence,
     }
 
@@ -159,7 +130,7 @@ def _movement(item: OutboxItem, event_type: str) -> dict[str, Any]:
         "amount_minor_units": str(row.amount),
         "balance_after_minor_units": str(row.balance_after),
         "reference": row.reference or "",
-        "occurred_at": _moment(row.created_at_us),
+        "occurred_at": iso_moment(row.created_at_us),
         "sequence": item.sequence,
     }
     if event_type == REVERSED:
@@ -174,7 +145,7 @@ def _low_balance(item: OutboxItem) -> dict[str, Any]:
         "object": "customer_credits_balance",
         **_account_fields(item),
         **low_balance_fields(item.row, item.low_balance),
-        "occurred_at": _moment(item.row.created_at_us),
+        "occurred_at": iso_moment(item.row.created_at_us),
         "sequence": item.sequence,
     }
 
@@ -200,25 +171,8 @@ def _rejected_command(item: OutboxItem) -> dict[str, Any]:
         "reference": row.reference,
         "amount_minor_units": None if row.amount is None else str(row.amount),
         "error": error.model_dump() if error else None,
-        "occurred_at": _moment(row.created_at_us),
+        "occurred_at": iso_moment(row.created_at_us),
         "sequence": item.sequence,
-    }
-
-
-def _object_of_result(result: Result) -> dict[str, Any]:
-    return {
-        "object": "command",
-        "status": result.status,
-        "account_id": result.account_id,
-        "idempotency_key": result.idempotency_key,
-        "kind": result.kind,
-        "transaction_id": result.transaction_id,
-        "side": result.side,
-        "amount": None if result.amount is None else str(result.amount),
-        "balance": None if result.balance is None else str(result.balance),
-        "reference": result.reference,
-        "reversal_of": result.reversal_of,
-        "error": result.error.model_dump() if result.error else None,
     }
 
 

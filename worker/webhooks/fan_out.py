@@ -22,7 +22,8 @@ from ...schemas.journal import Refusal
 from ...schemas.journal_columns import row_of
 from ...schemas.webhook_secrets import SecretKeys
 from . import sql
-from .event_bodies import Event, OutboxItem, callback_event, events_of
+from .callbacks import callback_event
+from .event_bodies import Event, OutboxItem, events_of
 
 #: Rows of the outbox that are read together, and about how many items of them are fanned out in one transaction.
 PART_ROWS = 200

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel
 
 from ....schemas.kinds import Kind
 from ..errors import CODES, REPLAY_HEADER, Problem, detail_of, public_code
-from ..models.ledger import COMMAND_EXAMPLE, ErrorBody, QueuedCommand, without_null
-from .events import events_sent
-
-#: What the operations are sorted by.
-TAGS = [
-    {"name": "Accounts", "description": "Open, show and change accounts, and move credits on one of them."},
-    {"name": "Transactions", "description": "Move credits between accounts, find what moved, and undo it."},
-    {"name": "Commands", "description": "Send many commands at once, and ask what became of one."},
-    {"name": "Webhooks", "description": "Say where events are sent to, and see what was sent."},
-    {"name": "Events", "description": "What is sent to the URLs of webhooks, and to those that came with commands."},
-]
-#: Whatever host and port the server has, the document's own.
-SERVERS = [{"url": "/", "description": "The server that this document comes from."}]
-CONTACT = {"name": "Whoever runs this server"}
-LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+from ..models.ledger import COMMAND_EXAMPLE, ErrorBody, QueuedCommand
 
 _REQUEST_ID = "req_6d1f0d3f9a3c4c0f8f6c3a0f5b1d2e3f"
 _HEADER_TEXTS = {
@@ -36,9 +21,6 @@ _HEADER_TEXTS = {
 _COMMON = ("validation_error", "unauthorized", "rate_limited", "internal_error", "unavailable")
 #: Those of every operation that puts a command on a lane.
 _WRITING = ("too_slow", "too_large", "unsupported_encoding", "lane_full", "timeout", "dead_lettered")
-
-#: The schema of the error body that the framework would send.
-_FRAMEWORK_ERROR = "HTTPValidationError"
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -81,37 +63,6 @@ def errors(*codes: str) -> Responses:
     return _errors(*_COMMON, *codes)
 
 
-def describe(app: FastAPI) -> None:
-    """Let the app's document say all that is so and nothing else, so that clients can be made from it."""
-    app.webhooks = events_sent()
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        for section in ("paths", "webhooks"):
-            for path in document[section].values():
-                for operation in path.values():
-                    _correct(operation["responses"])
-                    for parameter in operation.get("parameters", ()):
-                        # It is there or not: neither a URL nor a header has a null.
-                        parameter["schema"] = without_null(parameter["schema"])
-        for name in (_FRAMEWORK_ERROR, "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual extends the document
-
-
-def _correct(responses: dict[str, Any]) -> None:
-    """What breaks a rule is 400 here, not the framework's 422; and an example has what is null in it."""
-    if _FRAMEWORK_ERROR in str(responses.get("422")):
-        del responses["422"]
-    for response in responses.values():
-        # The framework leaves out every null of the document.
-        examples = response.get("content", {}).get("application/json", {}).get("examples", {})
-        examples.update({code: {"value": _example(code)} for code in examples})
-
-
 def _success(model: type[BaseModel], *names: str) -> dict[str, Any]:
     return {"model": model, "description": "Done.", "headers": headers(*names, "x-request-id")}
 
@@ -135,11 +86,12 @@ def _error(status: int, codes: list[str], *, replay: bool) -> dict[str, Any]:
         "model": ErrorBody,
         "description": " ".join(f"`{code}`: {CODES[code][1]}" for code in codes),
         "headers": headers(*names),
-        "content": {"application/json": {"examples": {code: {"value": _example(code)} for code in codes}}},
+        "content": {"application/json": {"examples": {code: {"value": example(code)} for code in codes}}},
     }
 
 
-def _example(code: str) -> dict[str, Any]:
+def example(code: str) -> dict[str, Any]:
+    """Return an error body with this code."""
     problem = Problem(code)
     return {
         "error": {**detail_of(problem), "request_id": _REQUEST_ID},
