@@ -68,15 +68,15 @@ class ForgedOwner:
 
 
 @pytest.fixture
-def commands(settings: Settings, entry: pytest.FixtureRequest) -> list[Command]:
+def commands(settings: Settings, request: pytest.FixtureRequest) -> list[Command]:
     """A history as a producer makes it, on no lane."""
-    producer = Producer(settings, seed=entry.getfixturevalue("seed"), accounts=4)
+    producer = Producer(settings, seed=request.getfixturevalue("seed"), accounts=4)
     producer.open_accounts()
     producer.write(3 * BACKLOG)
     return producer.accepted
 
 
-def requests_of(commands: Iterable[Command], settings: Settings) -> list[LaneEntry]:
+def entries_of(commands: Iterable[Command], settings: Settings) -> list[LaneEntry]:
     return [
         parse_entry(0, b"%d-0" % number, [COMMAND_FIELD, encode_command(command, settings.store)])
         for number, command in enumerate(commands, 1)
@@ -105,7 +105,7 @@ def apply_at_once(settings: Settings, shares: list[list[list[LaneEntry]]]) -> li
 def test_two_owners_of_the_same_commands_have_one_effect_each_in_order(
     seed: int, settings: Settings, commands: list[Command]
 ) -> None:
-    entries = requests_of(commands, settings)
+    entries = entries_of(commands, settings)
     owners = apply_at_once(settings, [in_batches(entries, random.Random(seed + share)) for share in range(3)])
     expected = {account: sorted(effects) for account, effects in expected_effects(commands).items()}
     assert History(settings).effects() == expected
@@ -122,7 +122,7 @@ def test_two_owners_of_interleaved_commands_keep_every_balance_right(
     seed: int, settings: Settings, commands: list[Command]
 ) -> None:
     # Given two owners of the same accounts, each with half of the commands
-    entries = requests_of(commands, settings)
+    entries = entries_of(commands, settings)
     openings = len({command.account_id for command in commands})
     apply_at_once(settings, [[entries[:openings]]])
     movements = entries[openings:]
@@ -144,7 +144,7 @@ def test_a_careful_batch_waits_for_another_on_its_accounts(settings: Settings) -
     """Else two consumers could collide again and again, until a command is taken for one that cannot be applied."""
     producer = Producer(settings, accounts=2)
     producer.open_accounts()
-    opened = requests_of(producer.accepted, settings)
+    opened = entries_of(producer.accepted, settings)
     apply_at_once(settings, [[opened]])
     with (
         connect_postgres(settings.require_database_url()) as first,
