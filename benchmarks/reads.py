@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import psycopg
@@ -31,13 +31,16 @@ PAGE_ITEMS = 100
 ENTRIES_PER_STATEMENT = 100_000
 #: One entry in so many has a reference of its own; all others share one, which is the harder case.
 RARE_EVERY = 1_000
+#: What is between two entries.
+APART = timedelta(microseconds=1)
 BUSY_REFERENCE = "usage"
 
-#: So many more debits on the account, as valid history: numbered, balanced and in time, a millisecond apart.
+#: So many more debits on the account, as valid history: numbered, balanced and in time. So near to each other that the
+#: longest is not after now, which `verify` does not let pass.
 _WRITE_HISTORY = """
 insert into journal
     (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key, reference)
-select latest.store_id, 3, -1, latest.seq + step, latest.created_at + step * interval '1 millisecond',
+select latest.store_id, 3, -1, latest.seq + step, latest.created_at + step * %(apart)s,
        latest.account_id, %(amount)s, latest.balance_after - step * %(amount)s,
        'history_' || (latest.seq + step),
        case (latest.seq + step) %% %(rare_every)s when 0 then 'rare_' || (latest.seq + step) else %(reference)s end
@@ -151,7 +154,7 @@ def _write_history(settings: Settings, account_id: str, entries: int) -> _Histor
     ):
         for done in range(0, entries, ENTRIES_PER_STATEMENT):
             steps = min(ENTRIES_PER_STATEMENT, entries - done)
-            values = {"account": account, "amount": AMOUNT, "steps": steps}
+            values = {"account": account, "amount": AMOUNT, "steps": steps, "apart": APART}
             connection.execute(_WRITE_HISTORY, {**values, "rare_every": RARE_EVERY, "reference": BUSY_REFERENCE})
             progress(done + steps, entries)
         # A ledger that has grown over months has been vacuumed and analysed along the way.
