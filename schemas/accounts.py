@@ -13,10 +13,17 @@ from pydantic import BaseModel, ConfigDict
 
 AccountStatus = Literal["active", "frozen", "closed"]
 
-#: What is held of an account: nothing, as long as no command sets anything aside.
-NOTHING_HELD = 0
 #: What is available of the account after a row of the journal, in SQL.
-AVAILABLE_AFTER = f"(balance_after - {NOTHING_HELD} + coalesce(overdraft_limit, 0))"
+AVAILABLE_AFTER = "(balance_after - coalesce(held_after, 0) + coalesce(overdraft_limit, 0))"
+
+
+class AccountFeatures(msgspec.Struct, frozen=True, gc=False):
+    """What an account uses beside plain credits and debits. Most accounts have none of it, and pay nothing for it."""
+
+    #: Part of the balance that is set aside by holds.
+    held: int = 0
+    #: What a credit may not take the balance above; None: it may be anything.
+    max_balance: int | None = None
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False):
@@ -35,13 +42,28 @@ class AccountState(msgspec.Struct, frozen=True, gc=False):
     decisions: int = 0
     #: When the latest of both was decided, in microseconds since 1970. Time never goes back along an account.
     latest_at_us: int = 0
-    #: Part of the balance that is set aside.
-    held: int = NOTHING_HELD
+    #: None of an account that uses nothing beside plain credits and debits.
+    features: AccountFeatures | None = None
+
+    @property
+    def held(self) -> int:
+        """Part of the balance that is set aside."""
+        return 0 if self.features is None else self.features.held
 
     @property
     def available(self) -> int:
         """What a debit may take now: the balance, less what is held of it, plus the overdraft limit."""
-        return self.balance - self.held + self.overdraft_limit
+        if self.features is None:
+            return self.balance + self.overdraft_limit
+        return self.balance - self.features.held + self.overdraft_limit
+
+
+NO_FEATURES = AccountFeatures()
+
+
+def features_of(held: int, max_balance: int | None) -> AccountFeatures | None:
+    """Return what an account uses; None where it uses nothing of it."""
+    return AccountFeatures(held, max_balance) if held or max_balance is not None else None
 
 
 class Account(BaseModel):

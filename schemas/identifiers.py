@@ -5,6 +5,7 @@ An account is a UUID. A transaction and an entry are a position on their account
     cca_<32 hex>            account
     cct_<32 hex><seq hex>   transaction: the account of its first entry, and that entry's seq
     cce_<32 hex><seq hex>   entry
+    cch_<32 hex><seq hex>   hold: the account, and the number of the decision that made it, which is -seq in the journal
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 ACCOUNT_PREFIX = "cca_"
 TRANSACTION_PREFIX = "cct_"
 ENTRY_PREFIX = "cce_"
+HOLD_PREFIX = "cch_"
 
 #: A bigint has at most 16 hex digits; seq starts at 1 and is written without leading zeros.
 _POSITION = re.compile(r"(cct_|cce_)([0-9a-f]{32})([1-9a-f][0-9a-f]{0,14})")
@@ -23,6 +25,7 @@ _POSITION = re.compile(r"(cct_|cce_)([0-9a-f]{32})([1-9a-f][0-9a-f]{0,14})")
 ACCOUNT_ID_PATTERN = r"^cca_[0-9a-f]{32}$"
 ACCOUNT_ID_CHARACTERS = len(ACCOUNT_PREFIX) + 32
 TRANSACTION_ID_PATTERN = r"^cct_[0-9a-f]{32}[1-9a-f][0-9a-f]{0,14}$"
+HOLD_ID_PATTERN = r"^cch_[0-9a-f]{32}[1-9a-f][0-9a-f]{0,14}$"
 STORE_ID_PATTERN = r"^store_[0-9A-Za-z_]{1,58}$"
 MAX_STORE_ID_CHARACTERS = 64
 
@@ -51,12 +54,24 @@ def entry_id(account_id: str, seq: int) -> str:
     return f"{ENTRY_PREFIX}{account_id[4:]}{seq:x}"
 
 
+def hold_id(account_id: str, seq: int) -> str:
+    """Return the id of the hold that decision `-seq` of the account made."""
+    return f"{HOLD_PREFIX}{account_id[4:]}{seq:x}"
+
+
 def position_of(identifier: str) -> Position | None:
     """Return where a transaction or entry id points, or None if it is no such id."""
     match = _POSITION.fullmatch(identifier)
     if match is None:
         return None
     return Position(ACCOUNT_PREFIX + match[2], int(match[3], 16))
+
+
+def hold_position_of(identifier: str) -> Position | None:
+    """Return the account and number of the hold of this id, or None if it is no such id."""
+    if not identifier.startswith(HOLD_PREFIX):
+        return None
+    return position_of(TRANSACTION_PREFIX + identifier.removeprefix(HOLD_PREFIX))
 
 
 def derive_account_id(store_id: str, idempotency_key: str) -> str:

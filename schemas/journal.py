@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from .accounts import AccountState
+from .accounts import AccountState, features_of
 from .identifiers import transaction_id
 from .kinds import Kind  # noqa: F401  # where the comment on the table's column says that it is
 
@@ -59,12 +59,15 @@ class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     #: Of a decision that moved nothing: how many entries the account had by then. That puts it among them exactly,
     #: where the time of a batch cannot. None of an entry, and where it was not written down.
     entries_before: int | None = None
+    #: Part of the account's balance that is set aside after this decision.
+    held_after: int = 0
 
     @property
     def available(self) -> int:
         """What a debit could have taken after this decision."""
         # Whatever its status is.
-        return AccountState(0, self.balance_after, self.overdraft_limit).available
+        features = features_of(self.held_after, None)
+        return AccountState(0, self.balance_after, self.overdraft_limit, features=features).available
 
     @property
     def transaction_id(self) -> str | None:
@@ -101,7 +104,7 @@ class Announcement(Reply, frozen=True):
 
 
 #: The version in which announcements are written. That of release 0.1.0 is 0, and stands nowhere.
-ANNOUNCEMENT_VERSION = 1
+ANNOUNCEMENT_VERSION = 2
 
 encode_announcements: Callable[[object], bytes] = msgspec.json.Encoder().encode
 decode_announcements: Callable[[bytes], list[Announcement]] = msgspec.json.Decoder(list[Announcement]).decode

@@ -25,7 +25,9 @@ def columns_of(fields: Sequence[str]) -> tuple[str, ...]:
 COLUMNS = columns_of(JournalRow.__struct_fields__)
 
 #: Columns in which nearly every row has nothing: plain credits and debits that were applied.
-_RARE = frozenset({"reversal_of", "rejection", "content", "transaction_account", "transaction_seq", "entries_before"})
+_RARE = frozenset(
+    {"reversal_of", "rejection", "content", "transaction_account", "transaction_seq", "entries_before", "held_after"}
+)
 #: What every row has, as `journal_rows.lines_of` writes it; and what follows where some row has anything in it.
 COPIED_ALWAYS = tuple(name for name in COLUMNS if name not in _RARE)
 COPIED_RARELY = tuple(name for name in COLUMNS if name in _RARE)
@@ -37,6 +39,7 @@ _AS_SELECTED = {
     "overdraft_limit": "coalesce({}, 0)::text",
     "created_at": "(extract(epoch from {}) * 1000000)::bigint",
     "content": "{}::text",
+    "held_after": "coalesce({}, 0)::text",
 }
 
 
@@ -60,6 +63,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "overdraft_limit": int,
     "idempotency_key": _text,
     "transaction_account": _account,
+    "held_after": int,
 }
 _READ_AT = tuple((COLUMNS.index(name), read) for name, read in _READ.items())
 

@@ -46,12 +46,18 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
     "stores": {"worker": "select", "api": "select", "jobs": "select", "client": "select"},
     "api_keys": {"api": "select"},
     "accounts": {
-        "worker": "select, insert, update (status, updated_at)",
+        "worker": "select, insert, update (status, updated_at, max_balance)",
         "api": "select, update (low_balance, low_balance_since, updated_at)",
         "jobs": "select",
         "client": "select, update (low_balance, low_balance_since, updated_at)",
     },
     "journal": {"worker": "select, insert", "api": "select", "jobs": "select", "client": "select"},
+    "holds": {
+        "worker": "select, insert, update (status, expires_at, ended_at, captured, remaining)",
+        "api": "select",
+        "jobs": "select",
+        "client": "select",
+    },
     "dead_letters": {"worker": "select, insert", "api": "select", "jobs": "select", "client": "select"},
     "workers": {
         "worker": "select, insert, update (expires_at, numbers, lease_seconds, stuck), delete",

@@ -13,9 +13,9 @@ from typing import NamedTuple, Self
 from .errors import NotMigrated
 
 #: The newest version of the schema that this code knows, in `migrations/versions`; `migrate` brings databases to it.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008_since_0007"
 #: The oldest version that this code works with. Code that cannot do without what a migration adds raises it to that.
-OLDEST_REVISION = "0007"
+OLDEST_REVISION = "0008_since_0007"
 
 _REVISION = re.compile(r"([0-9]{4})(?:_since_([0-9]{4}))?")
 

@@ -18,6 +18,16 @@ class Status(IntEnum):
     CLOSED = 3
 
 
+class HoldStatus(IntEnum):
+    """Of a hold, in `holds`. Only an open one ever changes."""
+
+    OPEN = 1
+    #: Used up by captures, or the rest released with the last of them.
+    CAPTURED = 2
+    VOIDED = 3
+    EXPIRED = 4
+
+
 class StoredEndpointKind(IntEnum):
     """What a row of `webhook_endpoints` is."""
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ..kinds import SPANNING, Kind
-from ..statuses import Status, legend, listed, span
+from ..statuses import HoldStatus, Status, legend, listed, span
 
 #: Every constraint has a name that says what it protects, so that a violation explains itself.
 metadata: MetaData = MetaData(
@@ -107,6 +107,7 @@ accounts: Table = Table(
     Column("metadata", JSONB, comment="what the caller attached, as text by text"),
     Column("low_balance", Numeric, comment="crossing below it is told as balance.low; null: never"),
     Column("low_balance_since", _moment, comment="when that was set"),
+    Column("max_balance", Numeric, comment="what no credit may take the balance above; null: nothing"),
     PrimaryKeyConstraint("store_id", "account_id"),
     CheckConstraint(
         "low_balance is null or (low_balance = trunc(low_balance) and low_balance_since is not null)",
@@ -114,6 +115,7 @@ accounts: Table = Table(
     ),
     CheckConstraint(f"status {span(Status)}", name="status_range"),
     CheckConstraint("overdraft_limit >= 0 and overdraft_limit = trunc(overdraft_limit)", name="overdraft_limit_whole"),
+    CheckConstraint("max_balance >= 0 and max_balance = trunc(max_balance)", name="max_balance_whole"),
     CheckConstraint("updated_at >= created_at", name="updated_after_created"),
     Index(
         "accounts_open_name_key",
@@ -153,6 +155,7 @@ journal: Table = Table(
         BigInteger,
         comment="of a decision that moved nothing: entries the account had by then; null before 0006",
     ),
+    Column("held_after", Numeric, comment="what is set aside of the balance after it; null for nothing"),
     PrimaryKeyConstraint("store_id", "account_id", "seq"),
     Index("journal_idempotency_key", "store_id", "idempotency_key", unique=True),
     Index(
@@ -176,6 +179,11 @@ journal: Table = Table(
         name="further_entry_names_first",
     ),
     CheckConstraint("seq < 0 or entries_before is null", name="entries_before_decision"),
+    CheckConstraint(
+        "held_after > 0 and held_after = trunc(held_after) "
+        "and balance_after - held_after >= -coalesce(overdraft_limit, 0)",
+        name="held_is_covered",
+    ),
     Index(
         "journal_reference_idx",
         "store_id",
@@ -184,6 +192,35 @@ journal: Table = Table(
         postgresql_where=text("seq > 0 and transaction_seq is null"),
     ),
     comment="One row a decided command, and one for each further entry of a transaction. Only ever appended to.",
+)
+
+holds: Table = Table(
+    "holds",
+    metadata,
+    Column("store_id", Integer, nullable=False),
+    Column("status", SmallInteger, nullable=False, comment=legend(HoldStatus)),
+    Column("seq", BigInteger, nullable=False, comment="of the decision that made it, which is -seq in the journal"),
+    Column("created_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False, comment="when what is left of it is released by itself"),
+    Column("ended_at", _moment, comment="when it was used up, voided or had expired; null while it is open"),
+    Column("account_id", Uuid, nullable=False),
+    Column("amount", Numeric, nullable=False),
+    Column("captured", Numeric, nullable=False, server_default=text("0"), comment="what its captures took"),
+    Column("remaining", Numeric, nullable=False, comment="what is set aside by it now"),
+    Column("reference", Text, nullable=False),
+    PrimaryKeyConstraint("store_id", "account_id", "seq"),
+    CheckConstraint("seq > 0", name="seq_above_zero"),
+    CheckConstraint(f"status {span(HoldStatus)}", name="status_range"),
+    CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
+    CheckConstraint("captured >= 0 and captured = trunc(captured)", name="captured_whole"),
+    CheckConstraint("remaining between 0 and amount and remaining = trunc(remaining)", name="remaining_whole"),
+    CheckConstraint(f"(status = {HoldStatus.OPEN:d}) = (remaining > 0)", name="open_while_remaining"),
+    CheckConstraint(f"(status = {HoldStatus.OPEN:d}) = (ended_at is null)", name="ended_when_not_open"),
+    CheckConstraint(f"status <> {HoldStatus.CAPTURED:d} or captured > 0", name="captured_takes"),
+    CheckConstraint("expires_at > created_at", name="expires_after_created"),
+    Index("holds_open_idx", "store_id", "account_id", "seq", postgresql_where=text(f"status = {HoldStatus.OPEN:d}")),
+    Index("holds_expiry_idx", "expires_at", postgresql_where=text(f"status = {HoldStatus.OPEN:d}")),
+    comment="What is set aside of balances: open ones, and what became of the others. An ended one never changes.",
 )
 
 dead_letters: Table = Table(

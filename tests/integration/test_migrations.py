@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.command import upgrade
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -250,12 +251,26 @@ def test_a_newer_schema_is_not_touched(database_url: str) -> None:
         migrate(database_url)
 
 
-def names_of_revisions() -> list[str]:
-    """Return the names of all versions of the schema, the oldest first."""
+def revisions() -> Config:
+    """Return what Alembic needs to find all versions of the schema."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.set_main_option("path_separator", "os")
-    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    return config
+
+
+def bring_to(url: str, revision: str) -> None:
+    """Make a new database one of an older version of the schema."""
+    config = revisions()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        upgrade(config, revision)
+
+
+def names_of_revisions() -> list[str]:
+    """Return the names of all versions of the schema, the oldest first."""
+    return [script.revision for script in ScriptDirectory.from_config(revisions()).walk_revisions()][::-1]
 
 
 def test_revisions_say_which_code_works_with_them() -> None:
@@ -293,10 +308,7 @@ def test_what_a_newer_version_has_made_stays_and_goes_on(database_url: str) -> N
 def test_others_get_on_while_a_migration_waits_for_a_table(empty_database_url: str) -> None:
     """Given a transaction that reads a table which must be changed, when somebody migrates, then others read the table
     meanwhile, and once the transaction is over it is changed."""
-    migrate(empty_database_url, partitions=8)
-    with psycopg.connect(empty_database_url) as connection:
-        connection.execute("alter table statistics add column balance numeric")
-        connection.execute("update alembic_version set version_num = '0006'")
+    bring_to(empty_database_url, "0006")
     reading = "select count(*) from statistics"
     command = [sys.executable, "-c", MIGRATE, empty_database_url]
     migration = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -90,6 +90,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("reversal of nothing", {**NEXT, "kind": 4}, "journal_reversal_names_original"),
     ("credit that undoes", {**NEXT, "reversal_of": 1}, "journal_reversal_names_original"),
     ("entry among the entries", {**NEXT, "entries_before": 1}, "journal_entries_before_decision"),
+    ("hold of nothing", {**NEXT, "held_after": 0}, "journal_held_is_covered"),
+    ("broken hold", {**NEXT, "held_after": "0.5"}, "journal_held_is_covered"),
+    ("more held than there is", {**NEXT, "held_after": 6}, "journal_held_is_covered"),
+    ("more held than there is for a decision", {**LATER, "held_after": 6}, "journal_held_is_covered"),
     ("rejected reversal that undoes", {**LATER, "kind": 4, "reversal_of": 1}, "journal_reversal_names_original"),
 ]
 
@@ -121,6 +125,9 @@ def test_the_journal_wants_every_fact(connection: psycopg.Connection[Any], name:
         {**LATER, "kind": 4, "rejection": "transaction_not_found"},
         {**LATER, "kind": 3, "side": -1, "amount": 9, "rejection": "insufficient_balance"},
         {**LATER, "entries_before": 0},
+        {**NEXT, "held_after": 5},
+        {**NEXT, "held_after": 7, "overdraft_limit": 2},
+        {**LATER, "held_after": 5},
         {**ENTRY, "store_id": 2},
         {**LATER, "kind": 1, "content": Jsonb({"name": "main"})},
     ],
@@ -170,6 +177,11 @@ REFUSED_ACCOUNTS: list[tuple[str, dict[str, Any], str]] = [
         {"account_id": "b" * 32, "name_key": "other", "updated_at": "2024-12-31 00:00:00+00"},
         "accounts_updated_after_created",
     ),
+    (
+        "broken most",
+        {"account_id": "b" * 32, "name_key": "other", "max_balance": "0.5"},
+        "accounts_max_balance_whole",
+    ),
     ("unknown store", {"store_id": 999}, "accounts_store_id_fkey"),
 ]
 
@@ -214,3 +226,66 @@ def test_the_installation_refuses(connection: psycopg.Connection[Any], statement
         connection.execute(statement.encode())
 
     assert refusal.value.diag.constraint_name == constraint
+
+
+HOLD: dict[str, Any] = {
+    "store_id": 1,
+    "account_id": ANN,
+    "seq": 1,
+    "status": 1,
+    "amount": 5,
+    "captured": 0,
+    "remaining": 5,
+    "reference": "r",
+    "created_at": "2025-01-01 00:00:00+00",
+    "expires_at": "2025-01-02 00:00:00+00",
+}
+
+REFUSED_HOLDS: list[tuple[str, dict[str, Any], str]] = [
+    ("seq of an entry", {"seq": -1}, "holds_seq_above_zero"),
+    ("seq twice", {"seq": 1}, "holds_pkey"),
+    ("unknown status", {"status": 5, "ended_at": "2025-01-01", "remaining": 0}, "holds_status_range"),
+    ("amount of nothing", {"amount": 0, "remaining": 0}, "holds_amount_whole_and_positive"),
+    ("broken amount", {"amount": "5.5"}, "holds_amount_whole_and_positive"),
+    ("negative capture", {"captured": -1}, "holds_captured_whole"),
+    ("more than it was", {"remaining": 6}, "holds_remaining_whole"),
+    ("open with nothing left", {"remaining": 0}, "holds_open_while_remaining"),
+    ("voided with something left", {"status": 3, "ended_at": "2025-01-01"}, "holds_open_while_remaining"),
+    ("open and ended", {"ended_at": "2025-01-01"}, "holds_ended_when_not_open"),
+    ("voided without an end", {"status": 3, "remaining": 0}, "holds_ended_when_not_open"),
+    ("captured nothing", {"status": 2, "remaining": 0, "ended_at": "2025-01-01"}, "holds_captured_takes"),
+    ("over before it began", {"expires_at": "2024-12-31"}, "holds_expires_after_created"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"), [row[1:] for row in REFUSED_HOLDS], ids=[row[0] for row in REFUSED_HOLDS]
+)
+def test_the_holds_refuse(connection: psycopg.Connection[Any], fields: dict[str, Any], constraint: str) -> None:
+    insert(connection, "holds", HOLD)
+    with pytest.raises(errors.IntegrityError) as refusal:
+        insert(connection, "holds", {**HOLD, "seq": 2, **fields})
+
+    assert refusal.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ("status = 3, remaining = 0, ended_at = now()", "status = 1, remaining = 5, ended_at = null"),
+        ("status = 3, remaining = 0, ended_at = now()", "expires_at = now() + interval '1 day'"),
+        ("status = 2, remaining = 0, captured = 5, ended_at = now()", "captured = 4"),
+        ("remaining = 3", "remaining = 4"),
+        ("captured = 2, remaining = 3", "captured = 1"),
+        ("reference = 's'", "amount = 6"),
+    ],
+    ids=["reopened", "extended after its end", "given back after its end", "grown", "captured less", "another amount"],
+)
+def test_a_hold_goes_one_way(connection: psycopg.Connection[Any], before: str, change: str) -> None:
+    """Given a hold, when its end is undone or it gets back what was taken of it, then the database refuses."""
+    insert(connection, "holds", HOLD)
+    connection.execute(f"update holds set {before}".encode())
+    with pytest.raises(errors.CheckViolation) as refusal:
+        connection.execute(f"update holds set {change}".encode())
+
+    assert refusal.value.diag.constraint_name == "holds_only_open_ones_change"

@@ -61,8 +61,25 @@ READ = [Announcement(reply.number, reply.row, reply.replayed, reply.refusal) for
 POLL_KEY = Announcement(0, ROWS[0], lane_entry="1700000000001-7")
 
 #: The bytes of every version, oldest first: what is in a reply stream for `REPLIES`, and in a poll key for `POLL_KEY`.
-#: A new version is added; the others are kept, for there are processes that write them. 1 only began to say what it is.
-GOLDEN = dict.fromkeys((0, 1), (release_0_1_0.REPLIES[1], release_0_1_0.POLL_KEY[1]))
+#: A new version is added; the others are kept, for there are processes that write them. 1 only began to say what it is;
+#: 2 has what is held after a decision.
+GOLDEN = {
+    **dict.fromkeys((0, 1), (release_0_1_0.REPLIES[1], release_0_1_0.POLL_KEY[1])),
+    2: (
+        (
+            b'[[1,[1,"cca_77777777777777777777777777777777",4,2,1,500,900,50,"order_1","grant",null,1700000000000001,null,'
+            b'null,null,null,null,0],false,null],[2,[1,"cca_77777777777777777777777777777777",-3,3,-1,901,900,0,"order_2",'
+            b'"use",null,1700000000000002,"insufficient_balance","{\\"metadata\\":{\\"a\\":\\"b\\"}}",null,null,4,0],false,null],'
+            b'[3,[1,"cca_77777777777777777777777777777777",5,4,-1,500,400,50,"","grant",4,1700000000000003,null,null,'
+            b'"cca_77777777777777777777777777777777",9,null,0],true,null],[4,null,false,["dead_lettered",'
+            b'"it cannot be decided",{"dead_letter":"d"}]]]'
+        ),
+        (
+            b'[[0,[1,"cca_77777777777777777777777777777777",4,2,1,500,900,50,"order_1","grant",null,1700000000000001,null,'
+            b'null,null,null,null,0],false,null,"1700000000001-7"]]'
+        ),
+    ),
+}
 
 
 def test_what_is_written_is_these_bytes() -> None:

@@ -17,7 +17,7 @@ from creditlane.producer.client.resolve import account_as_opened
 from creditlane.producer.ledger import rows as ledger_rows
 from creditlane.producer.ledger.rows import AccountRow, account_of
 from creditlane.schemas import journal
-from creditlane.schemas.accounts import AccountState
+from creditlane.schemas.accounts import AccountFeatures, AccountState
 from creditlane.schemas.commands import Command, Debit, OpenAccount, Post, PostEntry, Reverse
 from creditlane.schemas.identifiers import Position, transaction_id
 from creditlane.schemas.journal import JournalRow
@@ -28,7 +28,7 @@ from creditlane.worker.ledger.state import BatchState, Outcome
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 #: 70 of 100 are there to be spent, and 5 below zero.
-HELD = AccountState(int(Status.ACTIVE), 100, 5, entries=1, held=30)
+HELD = AccountState(int(Status.ACTIVE), 100, 5, entries=1, features=AccountFeatures(held=30))
 EMPTY = AccountState(int(Status.ACTIVE), 0, 0)
 CREDITED = JournalRow(1, ANN, 1, 2, 1, 100, 100, 5, "credited", "r", None, 1, None, None)
 
@@ -81,8 +81,8 @@ def test_no_command_takes_what_is_held(number: int) -> None:
 def holding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let 30 be held of every account, as far as that is not read yet."""
 
-    def state(status: int, balance: int, overdraft_limit: int) -> AccountState:
-        return AccountState(status, balance, overdraft_limit, held=30)
+    def state(status: int, balance: int, overdraft_limit: int, **_: object) -> AccountState:
+        return AccountState(status, balance, overdraft_limit, features=AccountFeatures(held=30))
 
     for module in (journal, ledger_rows, outcomes):
         monkeypatch.setattr(module, "AccountState", state)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.errors import InvalidCommand
-from creditlane.schemas.identifiers import Position, derive_account_id, entry_id, position_of, transaction_id
+from creditlane.schemas.identifiers import (
+    Position,
+    derive_account_id,
+    entry_id,
+    hold_id,
+    hold_position_of,
+    position_of,
+    transaction_id,
+)
 from creditlane.schemas.installation import MAX_PARTITIONS
 from creditlane.schemas.tickets import Ticket
 
@@ -23,6 +31,13 @@ seqs = st.integers(1, 2**60 - 1)
 def test_a_position_can_be_read_from_its_ids(account_id: str, seq: int) -> None:
     assert position_of(transaction_id(account_id, seq)) == Position(account_id, seq)
     assert position_of(entry_id(account_id, seq)) == Position(account_id, seq)
+    assert hold_position_of(hold_id(account_id, seq)) == Position(account_id, seq)
+
+
+def test_a_hold_is_no_transaction_and_a_transaction_no_hold() -> None:
+    assert position_of(hold_id(ANN, 1)) is None
+    assert hold_position_of(transaction_id(ANN, 1)) is None
+    assert hold_position_of("cch_" + transaction_id(ANN, 1)) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -39,6 +40,7 @@ FULL = JournalRow(
     transaction_account=FIRST,
     transaction_seq=19,
     entries_before=20,
+    held_after=21,
 )
 #: The same as Postgres has it.
 STORED = {
@@ -59,6 +61,7 @@ STORED = {
     "transaction_account": "f" * 32,
     "transaction_seq": "19",
     "entries_before": "20",
+    "held_after": "21",
 }
 
 
@@ -86,6 +89,7 @@ def test_a_line_for_copy_has_its_parts_where_the_statement_names_them() -> None:
         transaction_account=None,
         transaction_seq=None,
         entries_before=None,
+        held_after=0,
     )
     (line,), are_short = lines_of([plain])
     assert are_short
@@ -101,7 +105,7 @@ def test_a_line_for_copy_has_its_parts_where_the_statement_names_them() -> None:
 
 
 def test_each_column_alone_that_is_rare_makes_the_line_a_long_one() -> None:
-    nothing = dict.fromkeys(COPIED_RARELY)
+    nothing: dict[str, Any] = dict.fromkeys(COPIED_RARELY) | {"held_after": 0}
     for name in COPIED_RARELY:
         fields = nothing | {name: getattr(FULL, name)}
         if name in {"transaction_account", "transaction_seq"}:
@@ -115,7 +119,7 @@ def test_a_record_is_read_as_it_was_selected() -> None:
     """Given what Postgres gives for the list of columns, then each field of the row is that of its own column."""
     given = {
         **{name: int(text) for name, text in STORED.items() if text.isdigit()},
-        **{name: STORED[name] for name in ("amount", "balance_after", "overdraft_limit")},
+        **{name: STORED[name] for name in ("amount", "balance_after", "overdraft_limit", "held_after")},
         **{name: STORED[name] for name in ("idempotency_key", "reference", "rejection", "content")},
         "account_id": UUID("a" * 32),
         "transaction_account": UUID("f" * 32),

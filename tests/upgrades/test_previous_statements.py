@@ -100,7 +100,8 @@ def shrunk(before: psycopg.Connection[Any], after: psycopg.Connection[Any]) -> l
             problems.append(f"{name} must be given")
     rules = {name for name, _ in before.execute(CONSTRAINTS.encode())}
     for name, columns in after.execute(CONSTRAINTS.encode()):
-        if name not in rules and any(column in old for column in columns):
+        # One that also names a new column is about that; what older code writes leaves it empty, and passes.
+        if name not in rules and columns and all(column in old for column in columns):
             problems.append(f"{name} is new on {', '.join(columns)}")
     return problems
 
@@ -188,7 +189,7 @@ def test_a_statement_that_cannot_be_done_any_more_is_found(
 def test_what_a_migration_may_add_is_no_trouble(needs: Needs, statements: dict[str, str], database_url: str) -> None:
     """Given a table, a column with a default, one without, and a rule on the new ones only, then nothing is found."""
     with psycopg.connect(needs["url"]) as before, psycopg.connect(database_url) as after:
-        after.execute("create table holds (hold_id uuid primary key, amount numeric not null)")
+        after.execute("create table pledges (hold_id uuid primary key, amount numeric not null)")
         after.execute("alter table accounts add column held numeric not null default 0 check (held >= 0)")
         after.execute("alter table journal add column hold_id uuid")
 

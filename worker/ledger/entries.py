@@ -37,13 +37,16 @@ def move(
 ) -> Decision:
     """Record an entry. This is the hot path: structs are built by position."""
     balance = state.balance + side * amount
-    limit = state.overdraft_limit
-    if amount <= 0 or balance < -limit:
-        raise ArithmeticError(f"{command.account_id}: {side * amount} on {state.balance} breaks the limit {limit}")
+    limit, features = state.overdraft_limit, state.features
+    held = 0 if features is None else features.held
+    if amount <= 0 or balance - held < -limit:
+        raise ArithmeticError(
+            f"{command.account_id}: {side * amount} on {state.balance}, {held} of it held, breaks the limit {limit}"
+        )
     seq = state.entries + 1
     at_us = max(state.latest_at_us, now_us)
     return (
-        AccountState(state.status, balance, limit, seq, state.decisions, at_us, state.held),
+        AccountState(state.status, balance, limit, seq, state.decisions, at_us, features),
         JournalRow(
             store_id,
             command.account_id,
@@ -59,6 +62,10 @@ def move(
             at_us,
             None,
             content,
+            None,
+            None,
+            None,
+            held,
         ),
     )
 
@@ -94,5 +101,6 @@ def note(
         rejection=rejection,
         content=content,
         entries_before=state.entries,
+        held_after=state.held,
     )
     return msgspec.structs.replace(state, decisions=decisions, latest_at_us=at_us), row

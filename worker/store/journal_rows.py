@@ -44,7 +44,7 @@ def lines_of(rows: Sequence[JournalRow]) -> Lines:
             reference = _NULL
         elif not reference.isprintable() or "\\" in reference:
             reference = reference.translate(_ESCAPES)
-        if row.seq < 0 or row.content is not None or row.transaction_seq or row.reversal_of:
+        if row.seq < 0 or row.content is not None or row.transaction_seq or row.reversal_of or row.held_after:
             rests[len(lines)] = _rest_of(row)
         lines.append(
             f"{row.store_id}\t{row.account_id[4:]}\t{row.seq}\t{row.kind}\t{row.side}\t{row.amount or _NULL}\t"
@@ -63,7 +63,7 @@ def _rest_of(row: JournalRow) -> str:
         f"\t{row.reversal_of or _NULL}\t{row.rejection or _NULL}\t"
         f"{_NULL if content is None else content.translate(_ESCAPES)}\t"
         f"{row.transaction_account[4:] if row.transaction_account else _NULL}\t{row.transaction_seq or _NULL}\t"
-        f"{_NULL if before is None else before}"
+        f"{_NULL if before is None else before}\t{row.held_after or _NULL}"
     )
 
 

@@ -63,19 +63,23 @@ for update of accounts
 """
 
 #: Accounts as they stand. The balance is on the latest entry: one descent of the primary key for each sign of seq.
+#: What is held is on the later of both: of the decision, if it was made after as many entries as there are.
 LOAD_ACCOUNTS = """
 select wanted.store_id, wanted.account_id, accounts.status, accounts.overdraft_limit::text,
        entry.seq, entry.balance_after::text, decision.seq,
-       (extract(epoch from greatest(entry.created_at, decision.created_at)) * 1000000)::bigint
+       (extract(epoch from greatest(entry.created_at, decision.created_at)) * 1000000)::bigint,
+       (case when decision.entries_before >= coalesce(entry.seq, 0) then decision.held_after else entry.held_after
+        end)::text,
+       accounts.max_balance::text
 from unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id)
 left join accounts using (store_id, account_id)
 left join lateral (
-    select seq, balance_after, created_at from journal
+    select seq, balance_after, created_at, held_after from journal
     where journal.store_id = wanted.store_id and journal.account_id = wanted.account_id and seq > 0
     order by seq desc limit 1
 ) as entry on true
 left join lateral (
-    select seq, created_at from journal
+    select seq, created_at, entries_before, held_after from journal
     where journal.store_id = wanted.store_id and journal.account_id = wanted.account_id and seq < 0
     order by seq limit 1
 ) as decision on true

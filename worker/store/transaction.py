@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from ...lanes.encoding import LaneCommand, PlainCommand
-from ...schemas.accounts import AccountState
+from ...schemas.accounts import AccountState, features_of
 from ...schemas.commands import reversal_key
 from ...schemas.errors import CreditlaneError, LeaseLost
 from ...schemas.identifiers import ACCOUNT_PREFIX
@@ -311,14 +311,15 @@ class LedgerStore:
     def _load_accounts(self, wanted: set[AccountKey]) -> dict[AccountKey, AccountState]:
         states = {}
         for record in self._connection.execute(sql.LOAD_ACCOUNTS, _account_columns(wanted)):
-            store_id, account_id, status, limit, entries, balance, latest_decision, latest_at_us = record
+            store_id, account_id, status, limit, entries, balance, decision, latest_at_us, held, max_balance = record
             states[store_id, ACCOUNT_PREFIX + account_id.hex] = AccountState(
                 status or UNOPENED.status,
                 int(balance or 0),
                 int(limit or 0),
                 entries or 0,
-                -(latest_decision or 0),
+                -(decision or 0),
                 latest_at_us or 0,
+                features_of(int(held or 0), None if max_balance is None else int(max_balance)),
             )
         return states
 

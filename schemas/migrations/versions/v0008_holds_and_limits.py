@@ -1,0 +1,80 @@
+"""What is set aside of a balance, and what a balance may not go above."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008_since_0007"
+down_revision = "0007"
+
+_moment = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    """Add columns, constraints of new rows, and a table; nothing that is there is rewritten or read."""
+    op.add_column(
+        "journal",
+        sa.Column("held_after", sa.Numeric, comment="what is set aside of the balance after it; null for nothing"),
+    )
+    # Of the rows that are there the column is null, so there is nothing to look for, however long that would take.
+    op.execute(
+        "alter table journal add constraint journal_held_is_covered "
+        "check (held_after > 0 and held_after = trunc(held_after) "
+        "and balance_after - held_after >= -coalesce(overdraft_limit, 0)) not valid"
+    )
+    op.add_column(
+        "accounts",
+        sa.Column("max_balance", sa.Numeric, comment="what no credit may take the balance above; null: nothing"),
+    )
+    op.execute(
+        "alter table accounts add constraint accounts_max_balance_whole "
+        "check (max_balance >= 0 and max_balance = trunc(max_balance)) not valid"
+    )
+    _create_holds()
+
+
+def _create_holds() -> None:
+    op.create_table(
+        "holds",
+        sa.Column("store_id", sa.Integer, nullable=False),
+        sa.Column("status", sa.SmallInteger, nullable=False, comment="1 open, 2 captured, 3 voided, 4 expired"),
+        sa.Column(
+            "seq", sa.BigInteger, nullable=False, comment="of the decision that made it, which is -seq in the journal"
+        ),
+        sa.Column("created_at", _moment, nullable=False),
+        sa.Column("expires_at", _moment, nullable=False, comment="when what is left of it is released by itself"),
+        sa.Column("ended_at", _moment, comment="when it was used up, voided or had expired; null while it is open"),
+        sa.Column("account_id", sa.Uuid, nullable=False),
+        sa.Column("amount", sa.Numeric, nullable=False),
+        sa.Column(
+            "captured", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="what its captures took"
+        ),
+        sa.Column("remaining", sa.Numeric, nullable=False, comment="what is set aside by it now"),
+        sa.Column("reference", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("store_id", "account_id", "seq", name="holds_pkey"),
+        sa.CheckConstraint("seq > 0", name="seq_above_zero"),
+        sa.CheckConstraint("status between 1 and 4", name="status_range"),
+        sa.CheckConstraint("amount > 0 and amount = trunc(amount)", name="amount_whole_and_positive"),
+        sa.CheckConstraint("captured >= 0 and captured = trunc(captured)", name="captured_whole"),
+        sa.CheckConstraint("remaining between 0 and amount and remaining = trunc(remaining)", name="remaining_whole"),
+        sa.CheckConstraint("(status = 1) = (remaining > 0)", name="open_while_remaining"),
+        sa.CheckConstraint("(status = 1) = (ended_at is null)", name="ended_when_not_open"),
+        sa.CheckConstraint("status <> 2 or captured > 0", name="captured_takes"),
+        sa.CheckConstraint("expires_at > created_at", name="expires_after_created"),
+        sa.Index("holds_open_idx", "store_id", "account_id", "seq", postgresql_where=sa.text("status = 1")),
+        sa.Index("holds_expiry_idx", "expires_at", postgresql_where=sa.text("status = 1")),
+        comment="What is set aside of balances: open ones, and what became of the others. An ended one never changes.",
+    )
+    # The state machine: whoever writes, nothing comes back to life, and what is open keeps its amount.
+    op.execute("""
+        create function holds_only_open_ones_change() returns trigger language plpgsql as $$
+        begin
+            raise exception 'hold % of account % has ended and cannot change', old.seq, old.account_id
+                using errcode = 'check_violation', constraint = 'holds_only_open_ones_change';
+        end $$
+    """)
+    op.execute("""
+        create trigger holds_only_open_ones_change before update on holds for each row
+        when (old.status <> 1 or new.amount <> old.amount or new.captured < old.captured
+              or new.remaining > old.remaining)
+        execute function holds_only_open_ones_change()
+    """)
