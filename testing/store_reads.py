@@ -41,6 +41,7 @@ def account(ledger: StoreLedger, account_id: str) -> Account:
         opened.updated_at_us,
         entries[-1].created_at_us if entries else opened.created_at_us,
         None if opened.low_balance is None else str(opened.low_balance),
+        str(state.held),
     )
     return account_of(row, ledger.store_id)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...schemas.accounts import Account, AccountState, Entry, Transaction
+from ...schemas.accounts import Account, AccountState, Entry, Transaction, features_of
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, Position, entry_id, transaction_id
 from ...schemas.kinds import SIDE_NAMES, SPANNING, Kind
@@ -31,11 +31,14 @@ class AccountRow(NamedTuple):
     #: When its latest entry was made, or it was opened.
     moved_us: int
     low_balance: str | None
+    #: What its open holds set aside.
+    held: str
 
     @property
     def state(self) -> AccountState:
         """What is on it, as the ledger would decide by it."""
-        return AccountState(self.status, int(self.balance), int(self.overdraft_limit))
+        features = features_of(int(self.held), None)
+        return AccountState(self.status, int(self.balance), int(self.overdraft_limit), features=features)
 
     @property
     def status_name(self) -> str:

@@ -7,10 +7,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from creditlane.producer.ledger import command_reads, queries
+from creditlane.producer.ledger import command_reads, holds, queries
 from creditlane.producer.ledger import reads as ledger_reads
 from creditlane.producer.ledger.queries import of_named_store
 from creditlane.producer.operations import lane_problems
+from creditlane.schemas.statuses import HoldStatus
 from creditlane.worker.store import sql
 
 from ..query_plans import nodes_of
@@ -22,6 +23,10 @@ WANTED = 200
 
 #: Entries of the busiest account, number 1.
 BUSY_ENTRIES = 20_000
+#: Holds of each of some accounts.
+ENDED_HOLDS, OPEN_HOLDS = 100, 50
+#: The first of the accounts that have any.
+HOLDER = 801
 
 #: Accounts with some entries and refusals each, one with very many, and dead letters.
 FILL = f"""
@@ -38,6 +43,12 @@ insert into journal
     (store_id, kind, side, seq, created_at, account_id, amount, balance_after, idempotency_key, rejection)
 select 1, 3, -1, -seq, now(), account(n), 999, {ENTRIES}, 'no ' || n || ' ' || seq, 'insufficient_balance'
 from generate_series(1, {ACCOUNTS}) as n, generate_series(1, 3) as seq;
+insert into holds (store_id, status, seq, created_at, expires_at, ended_at, account_id, amount, captured,
+                   remaining, reference)
+select 1, case when is_open then 1 else 2 end, seq, now(), now() + interval '1 day',
+       case when not is_open then now() end, account(n), 5, 5, case when is_open then 5 else 0 end, 'r'
+from generate_series({HOLDER}, {HOLDER} + 99) as n, generate_series(1, {ENDED_HOLDS + OPEN_HOLDS}) as seq,
+     lateral (select seq > {ENDED_HOLDS} as is_open) as state;
 insert into dead_letters (store_id, dead_letter_id, partition, lane_entry, payload, idempotency_key, code, reason)
 select 1, gen_random_uuid(), 0, n || '-0', '', 'dead ' || n, 'undecodable', '' from generate_series(1, 20000) as n;
 """
@@ -105,6 +116,12 @@ STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
         {**STORE, "reference": "reference 7", "count": ENTRIES},
         ENTRIES,
     ),
+    "client: newest open holds": (
+        of_named_store(holds.list_holds(HoldStatus.OPEN, upwards=False)),
+        {**STORE, "account": account(HOLDER), **PAGE},
+        OPEN_HOLDS,
+    ),
+    "client: a hold": (of_named_store(holds.READ_HOLD), {**STORE, "account": account(HOLDER), "seq": 9}, 1),
     "client: a transaction": (of_named_store(queries.READ_ENTRY), {**STORE, "account": account(1), "seq": 9}, 1),
 }
 
@@ -117,13 +134,30 @@ def test_what_grows_is_read_by_index(grown: psycopg.Connection[Any], name: str) 
 
     plan = plan_of(grown, statement, values)
 
-    reads = [node for node in plan if node.get("Relation Name") in {"journal", "dead_letters"}]
+    reads = [node for node in plan if node.get("Relation Name") in {"journal", "dead_letters", "holds"}]
     assert plan[0]["Actual Rows"] == rows
     assert reads
     assert {node["Node Type"] for node in reads} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
     for node in reads:
         assert node["Actual Rows"] * node["Actual Loops"] <= rows, node
         assert node.get("Rows Removed by Filter", 0) == 0, node
+
+
+@pytest.mark.parametrize(("number", "found"), [(HOLDER, OPEN_HOLDS), (1, 0)])
+def test_what_an_account_has_held_is_read_of_its_open_holds_alone(
+    grown: psycopg.Connection[Any], number: int, found: int
+) -> None:
+    """Given accounts with ended and open holds, and others without, when an account is read, then no ended one is."""
+    statement, values, _ = STATEMENTS["client: an account"]
+
+    plan = plan_of(grown, statement, {**values, "accounts": [account(number)]})
+
+    (read,) = [node for node in plan if node.get("Relation Name") == "holds"]
+    assert (read["Index Name"], read["Actual Rows"], read.get("Rows Removed by Filter", 0)) == (
+        "holds_open_idx",
+        found,
+        0,
+    )
 
 
 def test_the_balance_of_an_account_is_one_descent(grown: psycopg.Connection[Any]) -> None:
