@@ -14,7 +14,7 @@ from ..schemas.amounts import MAX_AMOUNT_DIGITS
 from ..schemas.commands import (
     COMMAND_VERSION,
     MAX_TEXT_CHARACTERS,
-    REVERSAL_KEY_PREFIX,
+    RESERVED_KEY_PREFIXES,
     WITHOUT_NUL,
     Command,
     Credit,
@@ -137,7 +137,7 @@ def _plain_command_of(data: bytes) -> PlainCommand | None:
         and amount[0] != "0"
         and "\0" not in key
         and "\0" not in reference
-        and not key.startswith(REVERSAL_KEY_PREFIX)
+        and not key.startswith(RESERVED_KEY_PREFIXES)
         and _is_account_id(found.account_id)
         and _is_store_id(found.store_id)
     ):

@@ -24,6 +24,10 @@ class AccountFeatures(msgspec.Struct, frozen=True, gc=False):
     held: int = 0
     #: What a credit may not take the balance above; None: it may be anything.
     max_balance: int | None = None
+    #: Holds that are open.
+    open_holds: int = 0
+    #: A moment before which none of them ends, in microseconds since 1970; None where none is open.
+    earliest_end_us: int | None = None
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False):

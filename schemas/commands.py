@@ -6,15 +6,22 @@ the client's own store is filled in. Nothing here knows what a command does; tha
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import uuid4
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from .account_names import name_key, seen_pattern
-from .amounts import Amount, AmountOrZero
-from .identifiers import ACCOUNT_ID_PATTERN, STORE_ID_PATTERN, TRANSACTION_ID_PATTERN
+from .amounts import Amount, AmountOrZero, parse_amount
+from .identifiers import (
+    ACCOUNT_ID_PATTERN,
+    HOLD_ID_PATTERN,
+    STORE_ID_PATTERN,
+    TRANSACTION_ID_PATTERN,
+    hold_position_of,
+)
 from .urls import TargetUrl
 
 #: Version of the command format on the lanes.
@@ -33,6 +40,15 @@ MAX_METADATA_VALUE_CHARACTERS = 500
 MAX_ENTRIES = 100
 #: Idempotency keys of this prefix belong to reversals.
 REVERSAL_KEY_PREFIX = "reversal:"
+#: Idempotency keys of this prefix belong to the ends of holds: what follows is the rest of the hold's id.
+EXPIRY_KEY_PREFIX = "expiry:cch_"
+#: Both, as `str.startswith` takes them.
+RESERVED_KEY_PREFIXES = (REVERSAL_KEY_PREFIX, EXPIRY_KEY_PREFIX)
+#: How long a hold may last, in seconds, and for how long it does where nothing is said: as authorisations of cards do.
+MAX_HOLD_SECONDS = 366 * 86_400
+DEFAULT_HOLD_SECONDS = 7 * 86_400
+#: Most open holds of one account.
+MAX_OPEN_HOLDS = 10_000
 
 #: Postgres text cannot hold NUL.
 WITHOUT_NUL = r"^[^\x00]+$"
@@ -42,7 +58,27 @@ WITHOUT_NUL_OR_EMPTY = r"^[^\x00]*$"
 def _caller_key(key: str) -> str:
     if key.startswith(REVERSAL_KEY_PREFIX):
         raise PydanticCustomError("reserved_key", "must not start with 'reversal:', which belongs to reversals")
+    if key.startswith(EXPIRY_KEY_PREFIX):
+        raise PydanticCustomError("reserved_key", "must not start with 'expiry:cch_', which belongs to ends of holds")
     return key
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("moment", "must be a moment of the years 1 to 9999 in UTC") from None
+
+
+def _hold_seconds(value: object) -> int:
+    digits = type(value) is str and value.isascii() and value.isdigit() and len(value) <= len(str(MAX_HOLD_SECONDS))
+    if type(value) is int or digits:
+        seconds = int(value)  # type: ignore[call-overload]  # an int or digits, as it says above
+        if 1 <= seconds <= MAX_HOLD_SECONDS:
+            return int(seconds)
+    raise PydanticCustomError(
+        "hold_seconds", f"must be a whole number of seconds from 1 to {MAX_HOLD_SECONDS}, which is 366 days"
+    )
 
 
 def _visible_name(name: str) -> str:
@@ -58,10 +94,10 @@ def reversal_key(attempt_key: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
 #: What a schema shows of the two rules that follow after it: a reserved prefix, and something to see.
-_NO_REVERSAL = {"not": {"pattern": f"^{REVERSAL_KEY_PREFIX}"}}
+_NOT_RESERVED = {"not": {"pattern": f"^({'|'.join(RESERVED_KEY_PREFIXES)})"}}
 _VISIBLE = {"pattern": seen_pattern()}
 
-Key = Annotated[Text, Field(json_schema_extra=_NO_REVERSAL), AfterValidator(_caller_key)]
+Key = Annotated[Text, Field(json_schema_extra=_NOT_RESERVED), AfterValidator(_caller_key)]
 Name = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL, json_schema_extra=_VISIBLE),
@@ -69,6 +105,12 @@ Name = Annotated[
 ]
 AccountId = Annotated[str, Field(pattern=ACCOUNT_ID_PATTERN)]
 TransactionId = Annotated[str, Field(pattern=TRANSACTION_ID_PATTERN)]
+HoldId = Annotated[str, Field(pattern=HOLD_ID_PATTERN)]
+HoldSeconds = Annotated[int, BeforeValidator(_hold_seconds), Field(strict=True, ge=1, le=MAX_HOLD_SECONDS)]
+#: How many holds a command is thought to end.
+HoldCount = Annotated[int, BeforeValidator(parse_amount), Field(strict=True, le=MAX_OPEN_HOLDS)]
+#: An aware time, kept in UTC.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=MAX_METADATA_KEY_CHARACTERS, pattern=WITHOUT_NUL)],
@@ -214,7 +256,102 @@ class Unfreeze(Command):
 class Close(Command):
     """Close an account for good. It stays readable, and its name is free again.
 
-    Rejected as `account_overdrawn` while the balance is below zero.
+    Rejected as `account_overdrawn` while the balance is below zero, and as `account_has_holds` while holds are open.
     """
 
     kind: Literal["close"] = "close"
+
+
+def _check_one_end(expires_in_seconds: int | None, expires_at: datetime | None) -> None:
+    if expires_in_seconds is not None and expires_at is not None:
+        raise PydanticCustomError("two_ends", "give expires_in_seconds or expires_at, and not both")
+
+
+class Hold(Command):
+    """Set `amount` of the balance aside, so that nothing else can take it, until a `Capture`, a `Void` or its end.
+
+    Rejected as `insufficient_balance` if it is not available, and as `expires_at_out_of_range` if `expires_at` is not
+    after the moment at which it is decided, or more than 366 days after it. Without an end it lasts seven days.
+    """
+
+    kind: Literal["hold"] = "hold"
+    amount: Amount
+    reference: Text
+    #: How long it lasts from when it is decided. Or `expires_at`.
+    expires_in_seconds: HoldSeconds | None = None
+    expires_at: Moment | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        _check_one_end(self.expires_in_seconds, self.expires_at)
+        return self
+
+
+class _OnHold(Command):
+    """What is done with a hold, on its account's lane: the id says which account that is."""
+
+    account_id: AccountId | None = None  # type: ignore[assignment]  # follows from the hold
+    hold_id: HoldId
+
+    @model_validator(mode="after")
+    def _fix_account(self) -> Self:
+        position = hold_position_of(self.hold_id)
+        if position is None or self.account_id not in {None, position.account_id}:
+            raise PydanticCustomError("hold_account", "account_id must be the hold's account; leave it out")
+        self.__dict__["account_id"] = position.account_id
+        return self
+
+
+class Capture(_OnHold):
+    """Debit what a hold has set aside, whole or in parts.
+
+    Rejected as `capture_exceeds_hold` above what is left, unless `allow_overage` is given: then the rest is taken from
+    what is available, or it is rejected as `insufficient_balance`.
+    """
+
+    kind: Literal["capture"] = "capture"
+    #: All that is left where it is left out.
+    amount: Amount | None = None
+    #: It is the last one: what it leaves of the hold is released.
+    final: bool = True
+    allow_overage: bool = False
+    #: The hold's where it is left out.
+    reference: Text | None = None
+    metadata: Metadata | None = None
+
+
+class Void(_OnHold):
+    """Release what is left of a hold. Works on a frozen account as well, since it only gives back."""
+
+    kind: Literal["void"] = "void"
+
+
+class Extend(_OnHold):
+    """Move the end of a hold, to later or to earlier, from the moment at which this is decided."""
+
+    kind: Literal["extend"] = "extend"
+    #: How long it lasts from when this is decided. Or `expires_at`, and one of both.
+    expires_in_seconds: HoldSeconds | None = None
+    expires_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        _check_one_end(self.expires_in_seconds, self.expires_at)
+        if self.expires_in_seconds is None and self.expires_at is None:
+            raise PydanticCustomError("no_end", "give expires_in_seconds or expires_at")
+        return self
+
+
+class Expiry(Command):
+    """Release the holds of an account that have ended. Internal: a job puts it on lanes where nothing else happens.
+
+    What has ended is released before any command of its account, so this does nothing by itself, leaves no row and
+    uses up no key. The rows of the holds that end have keys of their own, ``expiry:<hold id>``.
+    """
+
+    kind: Literal["expiry"] = "expiry"
+    idempotency_key: Text = Field(default_factory=lambda: f"expiry:{uuid4()}")
+    callback_url: None = None
+    #: How many holds are thought to have ended, which says how many rows it writes.
+    holds: HoldCount = 1

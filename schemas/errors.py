@@ -14,7 +14,15 @@ CreditlaneError
 │   ├── InsufficientBalance        insufficient_balance
 │   ├── UnbalancedTransaction      unbalanced_transaction
 │   ├── TransactionNotFound        transaction_not_found
-│   └── ReversalNotReversible      reversal_not_reversible
+│   ├── ReversalNotReversible      reversal_not_reversible
+│   ├── AccountHasHolds            account_has_holds
+│   ├── TooManyHolds               too_many_holds
+│   ├── ExpiresAtOutOfRange        expires_at_out_of_range
+│   ├── HoldNotFound               hold_not_found
+│   ├── HoldCaptured               hold_captured
+│   ├── HoldVoided                 hold_voided
+│   ├── HoldExpired                hold_expired
+│   └── CaptureExceedsHold         capture_exceeds_hold
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
 ├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
@@ -151,6 +159,54 @@ class ReversalNotReversible(Rejected):
     """The transaction is itself a reversal, and a reversal cannot be reversed."""
 
     code = "reversal_not_reversible"
+
+
+class AccountHasHolds(Rejected):
+    """The account has open holds; capture or void them, then close it."""
+
+    code = "account_has_holds"
+
+
+class TooManyHolds(Rejected):
+    """The account has as many open holds as it may have; capture or void some first."""
+
+    code = "too_many_holds"
+
+
+class ExpiresAtOutOfRange(Rejected):
+    """The end of the hold is not within 366 days after it was decided; choose another one under a new key."""
+
+    code = "expires_at_out_of_range"
+
+
+class HoldNotFound(Rejected):
+    """There is no such hold in this store; check the id."""
+
+    code = "hold_not_found"
+
+
+class HoldCaptured(Rejected):
+    """The hold is used up: it was captured for the last time."""
+
+    code = "hold_captured"
+
+
+class HoldVoided(Rejected):
+    """The hold was voided, which is final; hold the amount again."""
+
+    code = "hold_voided"
+
+
+class HoldExpired(Rejected):
+    """The hold has expired, and what was left of it is released; hold the amount again, or debit it."""
+
+    code = "hold_expired"
+
+
+class CaptureExceedsHold(Rejected):
+    """The capture is above what is left of the hold; capture less, or allow the overage."""
+
+    code = "capture_exceeds_hold"
 
 
 class CommandDeadLettered(CreditlaneError):
@@ -318,5 +374,13 @@ REJECTIONS: dict[str, type[Rejected]] = {
         UnbalancedTransaction,
         TransactionNotFound,
         ReversalNotReversible,
+        AccountHasHolds,
+        TooManyHolds,
+        ExpiresAtOutOfRange,
+        HoldNotFound,
+        HoldCaptured,
+        HoldVoided,
+        HoldExpired,
+        CaptureExceedsHold,
     )
 }

@@ -9,6 +9,7 @@ of its kind in `worker/ledger/decide.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Union
 
@@ -16,16 +17,21 @@ import msgspec
 
 from .commands import (
     REVERSAL_KEY_PREFIX,
+    Capture,
     Close,
     Command,
     Credit,
     Debit,
+    Expiry,
+    Extend,
     Freeze,
+    Hold,
     OpenAccount,
     Post,
     PostEntry,
     Reverse,
     Unfreeze,
+    Void,
     reversal_key,
 )
 from .errors import (
@@ -33,13 +39,21 @@ from .errors import (
     AccountClosed,
     AccountExists,
     AccountFrozen,
+    AccountHasHolds,
     AccountNameTaken,
     AccountNotFound,
     AccountNotFrozen,
     AccountOverdrawn,
+    CaptureExceedsHold,
+    ExpiresAtOutOfRange,
+    HoldCaptured,
+    HoldExpired,
+    HoldNotFound,
+    HoldVoided,
     InsufficientBalance,
     Rejected,
     ReversalNotReversible,
+    TooManyHolds,
     TransactionNotFound,
     UnbalancedTransaction,
 )
@@ -87,6 +101,39 @@ def _content_of_reversal(row: JournalRow) -> Content:
     return {"transaction_id": reversal_key(row.idempotency_key).removeprefix(REVERSAL_KEY_PREFIX)}
 
 
+def _asked(content: Content, *names: str) -> Content:
+    return {name: content.get(name) for name in names}
+
+
+def _end_asked(content: Content) -> Content:
+    end = content.get("expires_at")
+    return {
+        "expires_in_seconds": content.get("expires_in_seconds"),
+        "expires_at": None if end is None else datetime.fromisoformat(end),
+    }
+
+
+def _content_of_hold(row: JournalRow) -> Content:
+    content = _stored_content(row)
+    return {"amount": row.amount, "reference": row.reference, **_asked(content, "metadata"), **_end_asked(content)}
+
+
+def _content_of_capture(row: JournalRow) -> Content:
+    content = _stored_content(row)
+    amount = content.get("amount")
+    asked = _asked(content, "hold_id", "final", "allow_overage", "reference", "metadata")
+    return {**asked, "amount": None if amount is None else int(amount)}
+
+
+def _content_of_void(row: JournalRow) -> Content:
+    return _asked(_stored_content(row), "hold_id")
+
+
+def _content_of_extend(row: JournalRow) -> Content:
+    content = _stored_content(row)
+    return {**_asked(content, "hold_id"), **_end_asked(content)}
+
+
 class KindRecord(NamedTuple):
     """What there is to know of a kind of command."""
 
@@ -103,11 +150,14 @@ class KindRecord(NamedTuple):
     status_after: Status | None = None
     #: It may touch accounts beside the one that it is addressed to, and their lanes.
     spans_accounts: bool = False
+    #: Made by the ledger's own processes: no caller can send one.
+    internal: bool = False
     #: What was asked for, by the names in `Command.content_fields`, as the journal row that it left has it.
     content_of: Callable[[JournalRow], Content] = _stored_content
 
 
 _NOT_ACTIVE = (AccountNotFound, AccountFrozen, AccountClosed)
+_NO_OPEN_HOLD = (HoldNotFound, HoldCaptured, HoldVoided, HoldExpired)
 
 
 class Kind(IntEnum):
@@ -184,7 +234,7 @@ class Kind(IntEnum):
         KindRecord(
             Close,
             events={NO_SIDE: ("account.closed",)},
-            rejections=(AccountNotFound, AccountClosed, AccountOverdrawn),
+            rejections=(AccountNotFound, AccountClosed, AccountOverdrawn, AccountHasHolds),
             http_status=200,
             status_after=Status.CLOSED,
         ),
@@ -198,6 +248,56 @@ class Kind(IntEnum):
             http_status=201,
             spans_accounts=True,
             content_of=_content_of_post,
+        ),
+    )
+    HOLD = (
+        9,
+        KindRecord(
+            Hold,
+            events={NO_SIDE: ()},
+            rejections=(*_NOT_ACTIVE, ExpiresAtOutOfRange, InsufficientBalance, TooManyHolds),
+            http_status=201,
+            content_of=_content_of_hold,
+        ),
+    )
+    CAPTURE = (
+        10,
+        KindRecord(
+            Capture,
+            events={DEBIT_SIDE: ("credits.consumed", "balance.low")},
+            rejections=(*_NOT_ACTIVE, *_NO_OPEN_HOLD, CaptureExceedsHold, InsufficientBalance),
+            http_status=201,
+            content_of=_content_of_capture,
+        ),
+    )
+    VOID = (
+        11,
+        KindRecord(
+            Void,
+            events={NO_SIDE: ()},
+            rejections=(AccountNotFound, AccountClosed, *_NO_OPEN_HOLD),
+            http_status=200,
+            content_of=_content_of_void,
+        ),
+    )
+    EXTEND = (
+        12,
+        KindRecord(
+            Extend,
+            events={NO_SIDE: ()},
+            rejections=(*_NOT_ACTIVE, *_NO_OPEN_HOLD, ExpiresAtOutOfRange),
+            http_status=200,
+            content_of=_content_of_extend,
+        ),
+    )
+    EXPIRY = (
+        13,
+        KindRecord(
+            Expiry,
+            events={NO_SIDE: ()},
+            rejections=(),
+            http_status=200,
+            internal=True,
         ),
     )
 
@@ -234,6 +334,8 @@ def checked(kinds: Iterable[Kind]) -> Mapping[str, Kind]:
 
 KIND_OF_WORD: Mapping[str, Kind] = checked(Kind)
 MODELS: tuple[type[Command], ...] = tuple(kind.record.model for kind in Kind)
+#: Those that callers may send.
+SENDABLE_MODELS: tuple[type[Command], ...] = tuple(kind.record.model for kind in Kind if not kind.record.internal)
 #: One of the models, known by the field `kind`. A value and no name for annotations, which would be a list again.
 ANY_MODEL: Any = Union[MODELS]  # noqa: UP007  # made of what is known when this is imported
 #: The kinds whose commands may touch several accounts.

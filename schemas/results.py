@@ -8,7 +8,14 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from .errors import REJECTIONS, AccountOverdrawn, CommandDeadLettered, CreditlaneError
+from .errors import (
+    REJECTIONS,
+    AccountHasHolds,
+    AccountOverdrawn,
+    CaptureExceedsHold,
+    CommandDeadLettered,
+    CreditlaneError,
+)
 from .identifiers import transaction_id
 from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
 from .kinds import SIDE_NAMES, Kind
@@ -141,4 +148,9 @@ def _error_of(row: JournalRow) -> ErrorDetail:
         message = f"The account has {row.available} available, and {row.amount} is needed. {message}"
     elif code == AccountOverdrawn.code:
         details = {"balance": str(row.balance_after)}
+    elif code == AccountHasHolds.code:
+        details = {"held": str(row.held_after)}
+    elif code == CaptureExceedsHold.code:
+        details = {"remaining": content["remaining"]}
+        message = f"{content['remaining']} is left of the hold. {message}"
     return ErrorDetail(code=code, message=message, details=details)

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     ChangeKind = str
 else:
     #: The kinds that ask for nothing beside the account: they change its state.
-    ChangeKind = Literal[tuple(kind.word for kind in Kind if not kind.record.model.content_fields)]
+    ChangeKind = Literal[
+        tuple(kind.word for kind in Kind if not kind.record.model.content_fields and not kind.record.internal)
+    ]
 
 
 class MovementLine(models.Movement):
@@ -105,7 +107,9 @@ def lines_by_word(lines: Sequence[type[BaseModel]], kinds: Iterable[Kind]) -> di
     return found
 
 
-lines_by_word(LINES, Kind)
+#: The kinds that a line can be of. Those on holds have none yet.
+LINE_KINDS = frozenset(Kind) - {Kind.HOLD, Kind.CAPTURE, Kind.VOID, Kind.EXTEND, Kind.EXPIRY}
+lines_by_word(LINES, LINE_KINDS)
 _ANY_LINE: Any = Union[LINES]  # noqa: UP007  # made of what is known when this is imported
 
 _decode_plain = msgspec.json.Decoder(_PlainLine).decode

@@ -65,12 +65,22 @@ CODES: dict[str, tuple[int, str]] = {
     "account_overdrawn": (409, "The account is below zero; credit what it lacks, then close it."),
     "idempotency_key_mismatch": (409, "The idempotency key was used for another request; send a new key."),
     "reversal_not_reversible": (409, "The transaction is itself a reversal, which cannot be reversed."),
+    "account_has_holds": (409, "The account has open holds; capture or void them, then close it."),
+    "too_many_holds": (409, "The account has as many open holds as it may have; capture or void some first."),
+    "hold_captured": (409, "The hold is used up: it was captured for the last time."),
+    "hold_voided": (409, "The hold was voided, which is final; hold the amount again."),
+    "hold_expired": (409, "The hold has expired and what was left is released; hold the amount again, or debit it."),
     "webhook_disabled": (409, "The endpoint is disabled, so nothing is sent to it; enable it first."),
     "webhook_limit_reached": (409, "The store has as many endpoints as it may have; delete one first."),
     "too_large": (413, "The body is larger than the server takes."),
     "unsupported_encoding": (415, "The body is compressed; send it as it is, without `Content-Encoding`."),
     "insufficient_balance": (422, "The balance does not cover the amount; add credits, or take less under a new key."),
     "unbalanced_transaction": (422, "Debits do not equal credits; correct the amounts and send a new key."),
+    "capture_exceeds_hold": (422, "The capture is above what is left of the hold; capture less, or allow the overage."),
+    "expires_at_out_of_range": (
+        422,
+        "The end of the hold is not within 366 days after it was decided; choose another.",
+    ),
     "lane_full": (429, "The account's lane is full and accepted nothing; try again after `Retry-After` seconds."),
     "rate_limited": (429, "Too many requests; try again after `Retry-After` seconds."),
     "internal_error": (500, "A defect of the server; the request id finds it in the log."),
@@ -83,6 +93,7 @@ CODES: dict[str, tuple[int, str]] = {
 _SAME_CODES = {
     "account_not_found": NOT_FOUND,
     "transaction_not_found": NOT_FOUND,
+    "hold_not_found": NOT_FOUND,
     "webhook_not_found": NOT_FOUND,
 }
 #: The field that a rejection is about.
@@ -97,6 +108,13 @@ _PARAMS = {
     "reversal_not_reversible": "transaction_id",
     "insufficient_balance": "amount",
     "unbalanced_transaction": "entries",
+    "account_has_holds": "id",
+    "too_many_holds": "id",
+    "hold_captured": "id",
+    "hold_voided": "id",
+    "hold_expired": "id",
+    "capture_exceeds_hold": "amount",
+    "expires_at_out_of_range": "expires_at",
 }
 #: What a pattern asks for, in words.
 _WORDS_OF_PATTERNS: Mapping[str | None, str] = {

@@ -13,7 +13,7 @@ from ...lanes.encoding import describe, encode_command, fingerprint, invalid_com
 from ...schemas.commands import Command, OpenAccount, Reverse
 from ...schemas.errors import CreditlaneError, InvalidCommand, OutcomeUnknown, Unavailable
 from ...schemas.identifiers import derive_account_id, is_account_id, position_of
-from ...schemas.kinds import MODELS
+from ...schemas.kinds import SENDABLE_MODELS
 
 #: Most commands that are encoded before they are sent. It bounds the memory of a bulk, and one write to Redis.
 CHUNK_COMMANDS = 4_000
@@ -68,7 +68,7 @@ def addressed(command: Command, store_id: str) -> Command:
     Raises:
         InvalidCommand: it is no command, or another store's.
     """
-    if not isinstance(command, MODELS):
+    if not isinstance(command, SENDABLE_MODELS):
         raise InvalidCommand(f"command: must be one of the commands, not {type(command).__name__}", field="command")
     if command.store_id is not None and command.store_id != store_id:
         raise InvalidCommand(f"store_id: must be left out or {store_id}, the client's own store", field="store_id")

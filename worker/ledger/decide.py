@@ -15,15 +15,16 @@ import msgspec
 from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import Credit, Debit, OpenAccount
-from ...schemas.errors import AccountOverdrawn, IdempotencyKeyMismatch
+from ...schemas.errors import AccountHasHolds, AccountOverdrawn, IdempotencyKeyMismatch
 from ...schemas.identifiers import Position
 from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
-from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, Kind, content_of_row
+from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, SPANNING_WORDS, Kind, content_of_row
 from ...schemas.statuses import Status
 from .entries import move, note
+from .holds import capture, extend, hold, release_ended, void
 from .reversals import reversal_of
-from .state import NO_ACCOUNT, OBSTACLES, AddressedCommand, BatchState, Decision, Outcome
-from .transactions import decide_transaction
+from .state import NO_ACCOUNT, OBSTACLES, AccountKey, AddressedCommand, BatchState, Decision, Outcome
+from .transactions import accounts_of, decide_transaction
 
 AccountRule = Callable[[int, Any, AccountState, BatchState, int], Decision]
 TransactionRule = Callable[[int, LaneCommand, BatchState, int], Outcome]
@@ -40,6 +41,7 @@ _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(K
 def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: int) -> list[Outcome]:
     """Decide commands in order; the batch's state is brought up to date along the way."""
     accounts, known, outcomes, account_rules = batch.accounts, batch.known, [], _ACCOUNT_RULES
+    holders = batch.holders
     for account, command in commands:
         store_id = account[0]
         key = (store_id, command.idempotency_key)
@@ -47,6 +49,8 @@ def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: 
         if first is not None:
             outcomes.append(_answer_again(command, first))
             continue
+        if holders:
+            _release_ended(account, command, batch, now_us, len(outcomes))
         rule = account_rules.get(command.kind)
         if rule is None:
             outcome = _TRANSACTION_RULES[command.kind](store_id, command, batch, now_us)
@@ -62,6 +66,15 @@ def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: 
             batch.originals[store_id, Position(row.account_id, row.seq)] = row
         outcomes.append(Outcome(row))
     return outcomes
+
+
+def _release_ended(account: AccountKey, command: LaneCommand, batch: BatchState, now_us: int, outcome: int) -> None:
+    """Release what has ended by now on every account that the command touches."""
+    touched = {account}
+    if command.kind in SPANNING_WORDS:
+        touched |= accounts_of(account[0], command, batch.originals)
+    for key in sorted(touched & batch.holders):
+        release_ended(key, batch, now_us, outcome)
 
 
 def _answer_again(command: LaneCommand, first: JournalRow) -> Outcome:
@@ -147,6 +160,8 @@ def _unfreeze(store_id: int, command: LaneCommand, state: AccountState, _batch: 
 def _close(store_id: int, command: LaneCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
     if state.status in _CLOSABLE and state.balance < 0:
         return note(store_id, command, state, now_us, AccountOverdrawn.code)
+    if state.status in _CLOSABLE and state.held:
+        return note(store_id, command, state, now_us, AccountHasHolds.code)
     return _change_status(store_id, command, state, now_us, _CLOSABLE, _CLOSED)
 
 
@@ -168,6 +183,11 @@ def _reverse(store_id: int, command: LaneCommand, batch: BatchState, now_us: int
     return _post(store_id, command, batch, now_us) if made is None else Outcome(made, replayed=True)
 
 
+def _expire(_store_id: int, _command: LaneCommand, _batch: BatchState, _now_us: int) -> Outcome:
+    # What has ended was released before, as before any command of the account.
+    return Outcome(None)
+
+
 def table_of(kinds: Collection[Kind], rules: Mapping[Kind, _RuleT]) -> dict[str, _RuleT]:
     """Return the rules by the words of their kinds.
 
@@ -183,7 +203,7 @@ def table_of(kinds: Collection[Kind], rules: Mapping[Kind, _RuleT]) -> dict[str,
 
 #: The rules of kinds that touch the account they are addressed to, and no other.
 _ACCOUNT_RULES: dict[str, AccountRule] = table_of(
-    set(Kind) - SPANNING,
+    set(Kind) - SPANNING - {Kind.EXPIRY},
     {
         Kind.OPEN_ACCOUNT: _open_account,
         Kind.CREDIT: _credit,
@@ -191,7 +211,13 @@ _ACCOUNT_RULES: dict[str, AccountRule] = table_of(
         Kind.FREEZE: _freeze,
         Kind.UNFREEZE: _unfreeze,
         Kind.CLOSE: _close,
+        Kind.HOLD: hold,
+        Kind.CAPTURE: capture,
+        Kind.VOID: void,
+        Kind.EXTEND: extend,
     },
 )
-#: The rules of those that may touch several.
-_TRANSACTION_RULES: dict[str, TransactionRule] = table_of(SPANNING, {Kind.POST: _post, Kind.REVERSE: _reverse})
+#: The rules of those that may touch several, or leave no row of their own.
+_TRANSACTION_RULES: dict[str, TransactionRule] = table_of(
+    {*SPANNING, Kind.EXPIRY}, {Kind.POST: _post, Kind.REVERSE: _reverse, Kind.EXPIRY: _expire}
+)

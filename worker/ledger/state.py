@@ -27,6 +27,23 @@ OBSTACLES = {
     int(Status.CLOSED): "account_closed",
 }
 
+
+class HoldState(msgspec.Struct, frozen=True, gc=False):
+    """A hold as the ledger sees it between two commands. Moments are microseconds since 1970."""
+
+    #: A `HoldStatus`.
+    status: int
+    amount: int
+    #: What its captures took of the balance, what they took beyond it included.
+    captured: int
+    #: What is set aside by it now.
+    remaining: int
+    reference: str
+    created_at_us: int
+    expires_at_us: int
+    ended_at_us: int | None = None
+
+
 AccountKey = tuple[int, str]
 IdempotencyKey = tuple[int, str]
 #: A command and the account that it is for.
@@ -53,6 +70,18 @@ class BatchState:
         self.names_taken: dict[AccountKey, str | None] = {}
         #: The batch reverses something, perhaps an entry that it makes itself.
         self.has_reversals = False
+        #: By account and number: the holds that the batch names, where they exist, and those that end before it does.
+        #: Brought up to date.
+        self.holds: dict[AccountKey, dict[int, HoldState]] = {}
+        #: Accounts of the batch that have open holds. Brought up to date.
+        self.holders: set[AccountKey] = set()
+        #: Of such an account: when the first of the open holds ends that are not in `holds`; None where none is.
+        self.next_ends: dict[AccountKey, int | None] = {}
+        #: Holds that were made, and those that were changed: what of `holds` is to be stored.
+        self.holds_made: set[tuple[AccountKey, int]] = set()
+        self.holds_changed: set[tuple[AccountKey, int]] = set()
+        #: Rows of holds that have ended by themselves, each with the number of the outcome before which it did.
+        self.expired: list[tuple[int, JournalRow]] = []
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
