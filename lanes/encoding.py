@@ -18,6 +18,7 @@ from ..schemas.commands import (
     WITHOUT_NUL,
     Command,
     Credit,
+    Debit,
     Post,
 )
 from ..schemas.control_characters import visible
@@ -47,10 +48,16 @@ class PlainCommand(msgspec.Struct, frozen=True, gc=False):
     amount: int
     reference: str
 
-    content_fields: ClassVar[tuple[str, ...]] = Credit.content_fields
-    #: With metadata or a callback it is not plain, and taken off the lane as a model.
+    #: With any of these it is not plain, and taken off the lane as a model.
     metadata: ClassVar[None] = None
     callback_url: ClassVar[None] = None
+    allow_partial: ClassVar[bool] = False
+    dry_run: ClassVar[bool] = False
+
+    @property
+    def content_fields(self) -> tuple[str, ...]:
+        """The fields of its model that make two of them the same request."""
+        return Debit.content_fields if self.kind == "debit" else Credit.content_fields
 
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
@@ -83,18 +90,21 @@ class LaneCommand(Protocol):
     @property
     def callback_url(self) -> str | None: ...
     @property
+    def dry_run(self) -> bool: ...
+    @property
     def content_fields(self) -> tuple[str, ...]: ...
 
 
 #: Not in the order of the model.
-_WRITTEN_APART = frozenset({"version", "store_id", "callback_url"})
+_WRITTEN_APART = frozenset({"version", "store_id", "callback_url", "dry_run"})
 
 
 def encode_command(command: Command, store_id: str) -> bytes:
     """Return the command as it stands on a lane, sent by this store."""
     fields: dict[str, object] = {"v": COMMAND_VERSION}
     for name, value in command.__dict__.items():
-        if name in _WRITTEN_APART or value is None:
+        if name in _WRITTEN_APART or value is None or (value is False and name == "allow_partial"):
+            # What a release did not know is left out where it says nothing: the bytes and their digest stay the same.
             continue
         # Exact type: a digit string survives every JSON reader, a number above 2**53 does not.
         fields[name] = str(value) if type(value) is int else value
@@ -104,6 +114,8 @@ def encode_command(command: Command, store_id: str) -> bytes:
         fields["metadata"] = dict(sorted(cast("dict[str, str]", metadata).items()))
     if isinstance(command, Post):
         fields["entries"] = [{**entry.__dict__, "amount": str(entry.amount)} for entry in command.entries]
+    if command.dry_run:
+        fields["dry_run"] = True
     if command.callback_url is not None:
         # Last, where `fingerprint` leaves it out.
         fields["callback_url"] = command.callback_url

@@ -5,6 +5,7 @@
     <prefix>:{p17}:backlog              hash    how many commands and bytes each store has on the lane
     <prefix>:{p17}:fence                string  epoch of the lane's latest owner; an older owner cannot delete
     <prefix>:{p17}:result:<store>:<key> stream  one entry, the result of a command that asked to be polled; expires
+    <prefix>:{p17}:result::<store>:<id> stream  one entry, the result of the dry run of this lane entry; expires
     <prefix>:replies:<producer>         stream  results for one producer process, one entry a batch; expires
     <prefix>:wake:deliveries            list    at most one element: there are rows in the outbox; a hint, no more
     <prefix>:refused-jobs               hash    how many jobs on each queue of RQ were none of ours
@@ -57,6 +58,10 @@ class Keys:
     def result(self, partition: int, store_id: str, idempotency_key: str) -> str:
         """Name of the poll key of one command."""
         return f"{self.prefix}:{{p{partition}}}:result:{store_id}:{idempotency_key}"
+
+    def dry_run_result(self, partition: int, store_id: str, lane_entry: str) -> str:
+        """Name of the poll key of one dry run: that of its key belongs to the command itself. No store has no name."""
+        return f"{self.prefix}:{{p{partition}}}:result::{store_id}:{lane_entry}"
 
     def replies(self, producer_id: str) -> str:
         """Name of the reply stream of one producer process."""

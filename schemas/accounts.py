@@ -128,6 +128,8 @@ class Transaction(BaseModel):
     entries: tuple[Entry, ...]
     metadata: dict[str, str] | None = None
     created_at: datetime
+    #: Of a debit with `allow_partial`: how much less than asked for it took, 0 where it took all. None of any other.
+    shortfall: int | None = None
 
 
 class BalanceAt(BaseModel):

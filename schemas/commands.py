@@ -137,6 +137,9 @@ class Command(BaseModel):
     idempotency_key: Key
     #: Where the result is sent once there is one. A retry may name another: it is the same request.
     callback_url: TargetUrl | None = None
+    #: Decide it in its turn and say what would have happened, and leave nothing: no row, no key, no event, and nothing
+    #: is sent to the callback. It is no part of what makes two commands the same request.
+    dry_run: bool = False
 
     #: The fields besides account and key that make two commands of one kind the same request: all that a kind adds.
     content_fields: ClassVar[tuple[str, ...]] = ()
@@ -182,6 +185,9 @@ class Debit(_CreditOrDebit):
     """Take `amount` from the account's balance; rejected as `insufficient_balance` if it is not there."""
 
     kind: Literal["debit"] = "debit"
+    #: Take what is available where that is less than `amount`, and say what is missing. Rejected only where nothing is
+    #: available, for an entry moves something.
+    allow_partial: bool = False
 
 
 class PostEntry(BaseModel):

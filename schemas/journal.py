@@ -101,6 +101,10 @@ class Announcement(Reply, frozen=True):
 
     #: In a poll key: the lane entry that this is the decision on; the key is that of a request, which may have several.
     lane_entry: str = ""
+    #: It is what would have happened: the row is in the journal only where it was there already.
+    dry_run: bool = False
+    #: Of a dry run: the further entries of the transaction that there would have been, which nobody can read.
+    further: tuple[JournalRow, ...] = ()
 
 
 #: The version in which announcements are written. That of release 0.1.0 is 0, and stands nowhere.

@@ -72,6 +72,9 @@ SIDES = {name: side for side, name in SIDE_NAMES.items()}
 
 Content = dict[str, Any]
 
+#: In the content of a debit that takes what is available where that is less: what it asked for, as digits.
+ASKED = "asked"
+
 
 def _stored_content(row: JournalRow) -> Content:
     content: Content = msgspec.json.decode(row.content) if row.content else {}
@@ -87,6 +90,32 @@ def _content_of_opening(row: JournalRow) -> Content:
 
 def _content_of_credit_or_debit(row: JournalRow) -> Content:
     return {"amount": row.amount, "reference": row.reference, "metadata": _stored_content(row).get("metadata")}
+
+
+def _content_of_debit(row: JournalRow) -> Content:
+    content, asked = _content_of_credit_or_debit(row), asked_of_row(row)
+    return {**content, "amount": row.amount if asked is None else asked, "allow_partial": asked is not None}
+
+
+def asked_of_row(row: JournalRow) -> int | None:
+    """Return what a debit asked for that takes less where there is less; None of any other row."""
+    return _asked_of(row.kind, _stored_content(row))
+
+
+def _asked_of(kind: int, content: Content) -> int | None:
+    asked = content.get(ASKED) if kind == Kind.DEBIT else None
+    return None if asked is None else int(asked)
+
+
+def shortfall_of_entry(kind: int, amount: int, content: Content) -> int | None:
+    """Return how much less than asked for an entry took, by its content; None where it was not to take less."""
+    asked = _asked_of(kind, content)
+    return None if asked is None else asked - amount
+
+
+def shortfall_of_row(row: JournalRow) -> int | None:
+    """Return how much less than asked for a debit took; None where it was not to take less, or took nothing."""
+    return shortfall_of_entry(row.kind, row.amount or 0, _stored_content(row)) if row.seq > 0 and row.content else None
 
 
 def _content_of_post(row: JournalRow) -> Content:
@@ -195,7 +224,7 @@ class Kind(IntEnum):
             events={DEBIT_SIDE: ("credits.consumed", "balance.low")},
             rejections=(*_NOT_ACTIVE, InsufficientBalance),
             http_status=201,
-            content_of=_content_of_credit_or_debit,
+            content_of=_content_of_debit,
         ),
     )
     REVERSE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from .errors import (
 )
 from .identifiers import transaction_id
 from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
-from .kinds import SIDE_NAMES, Kind
+from .kinds import SIDE_NAMES, Kind, shortfall_of_row
 
 #: What a refusal says of the account that does not cover its part of a transaction.
 _SHORTFALL = ("account_id", "needed", "available")
@@ -51,6 +52,18 @@ class ErrorDetail(BaseModel):
     details: dict[str, Any] = {}
 
 
+class DryRunEntry(BaseModel):
+    """An entry that a dry run would have made."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    account_id: str
+    side: Literal["credit", "debit"]
+    amount: int
+    #: Balance of its account after it.
+    balance_after: int
+
+
 class Result(BaseModel):
     """What became of a command.
 
@@ -71,6 +84,8 @@ class Result(BaseModel):
     amount: int | None = None
     #: Balance of the account after the command.
     balance: int | None = None
+    #: Of a debit with `allow_partial`: how much less than asked for it took, 0 where it took all. None of any other.
+    shortfall: int | None = None
     reference: str | None = None
     #: Of a reversal: the transaction it undoes.
     reversal_of: str | None = None
@@ -78,6 +93,10 @@ class Result(BaseModel):
     replayed: bool = False
     error: ErrorDetail | None = None
     decided_at: datetime | None = None
+    #: It is what would have happened, and nothing has. There is no transaction, unless the answer was on record before.
+    dry_run: bool = False
+    #: Of a dry run: the entries that there would have been, in the order asked for. None of any other.
+    entries: tuple[DryRunEntry, ...] | None = None
 
     def raise_for_rejection(self) -> None:
         """Raise the error that stands for this result, if it was rejected or dead-lettered."""
@@ -103,6 +122,7 @@ def result_of_row(row: JournalRow, *, replayed: bool = False) -> Result:
         side=SIDE_NAMES.get(row.side),
         amount=row.amount,
         balance=row.balance_after,
+        shortfall=shortfall_of_row(row),
         reference=row.reference,
         reversal_of=transaction_id(row.account_id, row.reversal_of) if moved and row.reversal_of else None,
         replayed=replayed,
@@ -124,10 +144,29 @@ def result_of_refusal(refusal: Refusal, account_id: str, idempotency_key: str) -
 def result_of_announcement(announcement: Announcement, account_id: str, idempotency_key: str) -> Result:
     """Return the result that was announced for the command of this account and key."""
     if announcement.refusal is not None:
-        return result_of_refusal(announcement.refusal, account_id, idempotency_key)
-    if announcement.row is None:
+        result = result_of_refusal(announcement.refusal, account_id, idempotency_key)
+    elif announcement.row is None:
         raise CreditlaneError("an announcement has neither a row nor a refusal")
-    return result_of_row(announcement.row, replayed=announcement.replayed)
+    else:
+        result = result_of_row(announcement.row, replayed=announcement.replayed)
+    return as_dry_run(result, announcement.row, announcement.further) if announcement.dry_run else result
+
+
+def as_dry_run(result: Result, row: JournalRow | None, further: Sequence[JournalRow]) -> Result:
+    """Return the result as that of a dry run: what was not on record before was not made, and has no id."""
+    if row is None or result.replayed:
+        return result.model_copy(update={"dry_run": True})
+    entries = tuple(
+        DryRunEntry(
+            account_id=entry.account_id,
+            side=SIDE_NAMES[entry.side],
+            amount=entry.amount or 0,
+            balance_after=entry.balance_after,
+        )
+        for entry in (row, *further)
+        if entry.seq > 0
+    )
+    return result.model_copy(update={"dry_run": True, "transaction_id": None, "entries": entries})
 
 
 def _error_of(row: JournalRow) -> ErrorDetail:

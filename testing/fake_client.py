@@ -15,7 +15,7 @@ from ..producer.client.chunks import (
     valid_account_id,
 )
 from ..producer.client.identity import CommandNumbers, new_producer_id
-from ..producer.client.resolve import is_decided, overdue, own_ticket
+from ..producer.client.resolve import account_as_changed, account_as_opened, is_decided, overdue, own_ticket
 from ..producer.client.tickets import Tickets
 from ..producer.ledger.lookups import OfCustomer, OfKey, OfName, OfReference, OfTransaction, lookup, valid_moment
 from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
@@ -194,13 +194,17 @@ class FakeClient(Client):
         return None if account_id is None else store_reads.account(store, account_id)
 
     def _open(self, command: OpenAccount, timeout: float | None) -> Account:
-        return self._change(command, timeout)
+        result = self._decide(command, timeout)
+        if result.dry_run and (account := account_as_opened(command, result, self.settings.store)):
+            return account
+        return store_reads.account(self._store_ledger(), result.account_id)
 
     def _open_account_of(self, customer_id: str, name: str, seconds: float) -> Account | None:  # noqa: ARG002  nothing is waited for
         return self._account_of_name(customer_id, name)
 
     def _change(self, command: Command, timeout: float | None) -> Account:
-        return store_reads.account(self._store_ledger(), self._decide(command, timeout).account_id)
+        result = self._decide(command, timeout)
+        return account_as_changed(store_reads.account(self._store_ledger(), result.account_id), command, result)
 
     def _touches(self, transaction_id: str, account_id: str, seconds: float) -> bool:  # noqa: ARG002  nothing is waited for
         return store_reads.touches(self._store_ledger(), transaction_id, account_id)
@@ -217,7 +221,8 @@ class FakeClient(Client):
         (entry,) = ledger.accept(chunk, self.settings.lane_limit)
         ((account_id,), (key,), (fingerprint,)) = chunk.accounts, chunk.keys, chunk.fingerprints
         store = self.settings.store
-        return Ticket(store, account_id, key, entry.decode(), fingerprint, kept, self._producer_id, number)
+        is_dry_run = bool(chunk.dry_runs)
+        return Ticket(store, account_id, key, entry.decode(), fingerprint, kept, self._producer_id, number, is_dry_run)
 
     def _timeout(self, timeout: float | None) -> float:
         """Return what counts of the time-out. What is no number of seconds fails here as it does where one waits."""

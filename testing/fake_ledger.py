@@ -9,12 +9,12 @@ from threading import RLock
 from typing import NamedTuple
 
 from ..lanes.encoding import LaneCommand, decode_command
-from ..producer.client.chunks import Chunk, addressed
+from ..producer.client.chunks import Chunk, addressed_for_later
 from ..producer.client.resolve import lost, queued
 from ..producer.ledger.lookups import valid_moment
 from ..schemas.commands import Command
 from ..schemas.errors import LaneFull
-from ..schemas.results import Result, moment_of, result_of_refusal, result_of_row
+from ..schemas.results import Result, as_dry_run, moment_of, result_of_refusal, result_of_row
 from ..schemas.tickets import Ticket
 from .clock import FakeClock, microseconds_of
 from .scheduled_commands import ScheduledCommands
@@ -132,10 +132,10 @@ class FakeLedger:
         """Have the command put on its lane at this time, and return its key.
 
         Raises:
-            InvalidCommand: it is no command, or another store's, or the time has no offset.
+            InvalidCommand: it is no command, another store's or a dry run, or the time has no offset.
             IdempotencyKeyMismatch: another command is scheduled under the key.
         """
-        command, at = addressed(command, store_id), valid_moment(at)
+        command, at = addressed_for_later(command, store_id), valid_moment(at)
         with self._lock:
             self._enqueue_due()
             # What is past is due now.
@@ -183,5 +183,7 @@ class FakeLedger:
             result = result_of_refusal(outcome.refusal, command.account_id, command.idempotency_key)
         else:
             raise ArithmeticError("a decision has neither a row nor a refusal")
+        if outcome.dry_run:
+            result = as_dry_run(result, outcome.row, outcome.further)
         self._decided[waiting.lane_entry] = _Decided(waiting.fingerprint, result)
         self._webhooks_of(command.store_id).publish(store, command, outcome, self._latest_us)

@@ -101,9 +101,13 @@ class StoreLedger:
         account.updated_at_us = max(account.updated_at_us, microseconds_of(now))
 
     def decide(self, command: LaneCommand, now_us: int) -> Outcome:
-        """Decide the command at this time, keep what was decided, and return it."""
+        """Decide the command at this time, keep what was decided unless it is a dry run, and return it."""
         account = (self.number, command.account_id)
-        (outcome,) = decide_all([(account, command)], batch := self._batch(account, command), now_us)
+        batch = self._batch(account, command)
+        batch.has_dry_runs = command.dry_run
+        (outcome,) = decide_all([(account, command)], batch, now_us)
+        if outcome.dry_run:
+            return outcome
         for (_, account_id), state in batch.accounts.items():
             self._states[account_id] = state
         if outcome.row is not None and not outcome.replayed:

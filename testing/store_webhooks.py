@@ -68,6 +68,8 @@ class StoreWebhooks:
 
     def publish(self, ledger: StoreLedger, command: LaneCommand, outcome: Outcome, now_us: int) -> None:
         """Make the deliveries of what was decided on the command: to endpoints that want it, and by its callback."""
+        if outcome.dry_run:
+            return
         at = moment_of(now_us)
         if not outcome.replayed:
             rows = [] if outcome.row is None else [outcome.row, *outcome.further]

@@ -71,6 +71,8 @@ class Metrics:
 def _name_of(outcome: Outcome) -> str:
     if outcome.refusal is not None:
         return outcome.refusal.code
+    if outcome.dry_run:
+        return "dry_run"
     if outcome.replayed or outcome.row is None:
         return "replayed"
     return outcome.row.rejection or "applied"

@@ -125,6 +125,7 @@ class ReadyCommand(msgspec.Struct, frozen=True, gc=False):
     account_id: str
     idempotency_key: str
     encoded: bytes
+    dry_run: bool = False
 
 
 def command_of(line: bytes, store_id: str) -> ReadyCommand:
@@ -177,7 +178,7 @@ def _any(line: bytes, store_id: str) -> ReadyCommand:
     encoded = encode_command(command, store_id)
     if len(encoded) > MAX_COMMAND_BYTES:
         raise too_long()
-    return ReadyCommand(command.account_id, command.idempotency_key, encoded)
+    return ReadyCommand(command.account_id, command.idempotency_key, encoded, command.dry_run)
 
 
 def _command_of_model(line: BaseModel) -> Command:

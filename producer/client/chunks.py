@@ -49,7 +49,7 @@ def valid_account_id(account_id: str) -> str:
     return account_id
 
 
-def reversal_of(account_id: str, transaction_id: str) -> Reverse:
+def reversal_of(account_id: str, transaction_id: str, *, dry_run: bool = False) -> Reverse:
     """Return the command that undoes the transaction, for the account of its first entry.
 
     Raises:
@@ -58,7 +58,10 @@ def reversal_of(account_id: str, transaction_id: str) -> Reverse:
     # Not every caller has its types checked: what is no text is refused by the model.
     position = position_of(str(transaction_id))
     return make_command(
-        Reverse, account_id=position.account_id if position else account_id, transaction_id=transaction_id
+        Reverse,
+        account_id=position.account_id if position else account_id,
+        transaction_id=transaction_id,
+        dry_run=dry_run,
     )
 
 
@@ -78,10 +81,22 @@ def addressed(command: Command, store_id: str) -> Command:
     return command
 
 
+def addressed_for_later(command: Command, store_id: str) -> Command:
+    """Return the command with the account that it is for, if this store may have it sent at another time.
+
+    Raises:
+        InvalidCommand: as `addressed` does; or it is a dry run, whose result nobody would hear.
+    """
+    command = addressed(command, store_id)
+    if command.dry_run:
+        raise InvalidCommand("dry_run: must be left out of what is scheduled; nobody would hear of it", field="dry_run")
+    return command
+
+
 class Chunk:
     """Commands of one store that are sent together, in columns, with the lane that each goes to."""
 
-    __slots__ = ("accounts", "encoded", "fingerprints", "keys", "lanes", "partitions", "store_id")
+    __slots__ = ("accounts", "dry_runs", "encoded", "fingerprints", "keys", "lanes", "partitions", "store_id")
 
     def __init__(self, store_id: str, partitions: int) -> None:
         self.store_id: str = store_id
@@ -90,6 +105,8 @@ class Chunk:
         self.keys: list[str] = []
         self.fingerprints: list[str] = []
         self.encoded: list[bytes] = []
+        #: Positions of those that are dry runs.
+        self.dry_runs: set[int] = set()
         #: By partition: the positions in this chunk of the commands that go there, in order.
         self.lanes: dict[int, list[int]] = {}
 
@@ -103,7 +120,13 @@ class Chunk:
             InvalidCommand: it is no command, or another store's.
         """
         command = addressed(command, self.store_id)
+        if command.dry_run:
+            self.note_dry_run()
         self.put(command.account_id, command.idempotency_key, encode_command(command, self.store_id))
+
+    def note_dry_run(self) -> None:
+        """Take note that the command that is appended next is a dry run."""
+        self.dry_runs.add(len(self.keys))
 
     def put(self, account_id: str, idempotency_key: str, encoded: bytes) -> None:
         """Append a command that is encoded already."""

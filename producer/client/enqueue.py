@@ -106,7 +106,7 @@ class ChunkEnqueue:
         """Return the ticket of a chunk of one command."""
         chunk, entry = self.chunk, self.entries[0].decode()
         fields = chunk.accounts[0], chunk.keys[0], entry, chunk.fingerprints[0]
-        return Ticket(store_id, *fields, self._keep, producer_id, self.first_number)
+        return Ticket(store_id, *fields, self._keep, producer_id, self.first_number, bool(chunk.dry_runs))
 
     def lane_full(self, accepted_before: int) -> LaneFull | OutcomeUnknown:
         """Return the error that a lane of this chunk is full, with what its whole call had accepted."""

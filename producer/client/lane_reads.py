@@ -38,9 +38,11 @@ def is_on_lane(ticket: Ticket, answer: Any) -> bool:
 
 def poll_stream(ticket: Ticket, keys: Keys, partitions: int) -> ReplyStream | None:
     """Return the stream under the ticket's poll key, or None if its result is not kept there."""
-    if not ticket.kept:
+    if not ticket.kept and not ticket.dry_run:
         return None
     partition = partition_of(ticket.account_id, partitions)
+    if ticket.dry_run:
+        return ReplyStream(keys.dry_run_result(partition, ticket.store_id, ticket.lane_entry))
     return ReplyStream(keys.result(partition, ticket.store_id, ticket.idempotency_key))
 
 

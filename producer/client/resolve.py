@@ -16,14 +16,15 @@ from ...schemas.accounts import Account, AccountState
 from ...schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
+    Command,
     OpenAccount,
     reversal_key,
 )
 from ...schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
 from ...schemas.identifiers import is_account_id
 from ...schemas.journal import Announcement, JournalRow, Refusal
-from ...schemas.kinds import Kind, content_of_row
-from ...schemas.results import Result, result_of_refusal, result_of_row
+from ...schemas.kinds import KIND_OF_WORD, Kind, content_of_row
+from ...schemas.results import Result, as_dry_run, result_of_announcement, result_of_refusal, result_of_row
 from ...schemas.statuses import Status
 from ...schemas.tickets import Ticket
 from ..ledger.command_reads import DeadLetterRow
@@ -59,15 +60,19 @@ def own_ticket(ticket: Ticket | str, store_id: str) -> Ticket:
 
 
 def resolve(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetterRow]) -> Result | None:
-    """Return what became of the ticket's command; None if it is not decided as far as these rows show."""
-    if row is not None:
+    """Return what became of the ticket's command; None if it is not decided as far as these rows show.
+
+    A dry run leaves none of them: only what was there before it can be its answer.
+    """
+    if row is not None and (not ticket.dry_run or _was_decided_before(ticket, row)):
         return _result_of(ticket, row)
     letters = _own_letters(ticket, letters)
     for letter in reversed(letters):
         if not letter.replayed:
             refusal = Refusal(CommandDeadLettered.code, f"{CommandDeadLettered().message} Reason: {letter.reason}")
             return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
-    return queued(ticket) if letters else None
+    # A replayed dry run says what would happen now, and to whoever replayed it.
+    return queued(ticket) if letters and not ticket.dry_run else None
 
 
 def keys_of(ticket: Ticket) -> list[str]:
@@ -106,6 +111,11 @@ def resolve_announced(ticket: Ticket, announcements: Iterable[Announcement]) -> 
     """
     own = position_of_entry(ticket.lane_entry)
     for item in announcements:
+        if ticket.dry_run or item.dry_run:
+            # That of a dry run is kept by its lane entry, and is no answer to the command itself, nor the other way.
+            if ticket.dry_run and item.dry_run and item.lane_entry == ticket.lane_entry:
+                return result_of_announcement(item, ticket.account_id, ticket.idempotency_key)
+            continue
         if item.row is None or not _is_same_request(ticket, item.row):
             continue
         at = position_of_entry(item.lane_entry) if item.lane_entry else own
@@ -175,6 +185,14 @@ def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Ac
     )
 
 
+def account_as_changed(account: Account, command: Command, result: Result) -> Account:
+    """Return the account as it was read after a command, or as it would be where that was a dry run."""
+    status = KIND_OF_WORD[command.kind].record.status_after  # type: ignore[attr-defined]  # every kind's model has it
+    if not result.dry_run or result.replayed or status is None:
+        return account
+    return account.model_copy(update={"status": status.name.lower(), "updated_at": result.decided_at})
+
+
 def _own_letters(ticket: Ticket, letters: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:
     """Return the dead letters that are this request, if the ticket's own lane entry is among them.
 
@@ -186,9 +204,11 @@ def _own_letters(ticket: Ticket, letters: Sequence[DeadLetterRow]) -> Sequence[D
 
 def _result_of(ticket: Ticket, row: JournalRow) -> Result:
     if _is_same_request(ticket, row):
-        return result_of_row(row, replayed=_was_decided_before(ticket, row))
-    refusal = Refusal(IdempotencyKeyMismatch.code, IdempotencyKeyMismatch().message)
-    return result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+        result = result_of_row(row, replayed=_was_decided_before(ticket, row))
+    else:
+        refusal = Refusal(IdempotencyKeyMismatch.code, IdempotencyKeyMismatch().message)
+        result = result_of_refusal(refusal, ticket.account_id, ticket.idempotency_key)
+    return as_dry_run(result, None, ()) if ticket.dry_run else result
 
 
 def _was_decided_before(ticket: Ticket, row: JournalRow) -> bool:
@@ -205,6 +225,8 @@ def _is_same_request(ticket: Ticket, row: JournalRow) -> bool:
     if row.idempotency_key not in keys_of(ticket) or row.account_id != ticket.account_id:
         return False
     fields = {"account_id": row.account_id, "idempotency_key": ticket.idempotency_key, **content_of_row(row)}
+    if ticket.dry_run:
+        fields["dry_run"] = True
     try:
         command = Kind(row.kind).record.model(**fields)
     except ValidationError:

@@ -30,7 +30,7 @@ class Accepted(Protocol):
 class _Page:
     """The tickets of one chunk, in columns. No key holds NUL, so it can stand between them."""
 
-    __slots__ = ("accounts", "count", "entries", "fingerprints", "first_number", "keys")
+    __slots__ = ("accounts", "count", "dry_runs", "entries", "fingerprints", "first_number", "keys")
 
     def __init__(self, accepted: Accepted) -> None:
         chunk = accepted.chunk
@@ -40,6 +40,7 @@ class _Page:
         self.entries = b"\0".join(accepted.entries)
         self.accounts = bytes.fromhex("".join(chunk.accounts).replace(ACCOUNT_PREFIX, ""))
         self.fingerprints = bytes.fromhex("".join(chunk.fingerprints))
+        self.dry_runs = frozenset(chunk.dry_runs)
 
     def unpack(self, store_id: str, producer_id: str, *, kept: bool) -> list[Ticket]:
         keys = self.keys.decode().split(_SEPARATOR)
@@ -54,6 +55,7 @@ class _Page:
                 kept,
                 producer_id,
                 self.first_number + position,
+                position in self.dry_runs,
             )
             for position in range(self.count)
         ]

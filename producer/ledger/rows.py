@@ -10,7 +10,7 @@ import msgspec
 from ...schemas.accounts import Account, AccountState, Entry, Transaction, features_of
 from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ACCOUNT_PREFIX, Position, entry_id, transaction_id
-from ...schemas.kinds import SIDE_NAMES, SPANNING, Kind
+from ...schemas.kinds import SIDE_NAMES, SPANNING, Kind, shortfall_of_entry
 from ...schemas.results import moment_of
 from ...schemas.statuses import Status
 
@@ -94,6 +94,10 @@ class EntryRow(NamedTuple):
         """Return what was attached to the transaction whose first entry this is; of an opening it is the account's."""
         return None if self.kind == Kind.OPEN_ACCOUNT else self._decoded_content().get("metadata")
 
+    def shortfall(self) -> int | None:
+        """Return how much less than asked for it took; None where it was not to take less."""
+        return shortfall_of_entry(self.kind, int(self.amount), self._decoded_content()) if self.content else None
+
     def positions(self) -> list[Position]:
         """Return where all entries of the transaction are whose first entry this is."""
         entries = self._decoded_content().get("entries") if self.kind in SPANNING else None
@@ -174,4 +178,5 @@ def transaction_of(rows: TransactionRows, store_id: str) -> Transaction:
         entries=tuple(entry_of(entry, first.idempotency_key) for entry in rows.entries),
         metadata=first.metadata(),
         created_at=moment_of(first.created_at_us),
+        shortfall=first.shortfall(),
     )

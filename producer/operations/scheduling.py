@@ -7,7 +7,7 @@ from datetime import datetime
 from ...lanes.encoding import encode_command
 from ...schemas.commands import Command
 from ...schemas.errors import IdempotencyKeyMismatch, InvalidCommand
-from ..client.chunks import addressed
+from ..client.chunks import addressed_for_later
 from ..ledger.command_reads import account_uuid
 from ..ledger.lookups import valid_moment
 from ..ledger.statement import Rows, Statement
@@ -35,9 +35,9 @@ def schedule(command: Command, store_id: str, at: datetime) -> Statement[str]:
     """Return what writes the command down for that time; its outcome is the command's key.
 
     Raises:
-        InvalidCommand: it is no command, or another store's, or the time is none with an offset.
+        InvalidCommand: it is no command, another store's or a dry run, or the time is none with an offset.
     """
-    command, due_at = addressed(command, store_id), valid_moment(at)
+    command, due_at = addressed_for_later(command, store_id), valid_moment(at)
     key = command.idempotency_key
 
     def outcome(rows: Rows) -> str:

@@ -44,7 +44,14 @@ class DirectStore:
         outcomes = self.ledger_store.transact(addressed, epochs or {}, careful=careful)
         return [
             result_of_announcement(
-                Announcement(0, outcome.row, outcome.replayed, outcome.refusal),
+                Announcement(
+                    0,
+                    outcome.row,
+                    outcome.replayed,
+                    outcome.refusal,
+                    dry_run=outcome.dry_run,
+                    further=outcome.further if outcome.dry_run else (),
+                ),
                 str(command.account_id),
                 command.idempotency_key,
             )

@@ -62,7 +62,7 @@ POLL_KEY = Announcement(0, ROWS[0], lane_entry="1700000000001-7")
 
 #: The bytes of every version, oldest first: what is in a reply stream for `REPLIES`, and in a poll key for `POLL_KEY`.
 #: A new version is added; the others are kept, for there are processes that write them. 1 only began to say what it is;
-#: 2 has what is held after a decision.
+#: 2 has what is held after a decision, and knows dry runs.
 GOLDEN = {
     **dict.fromkeys((0, 1), (release_0_1_0.REPLIES[1], release_0_1_0.POLL_KEY[1])),
     2: (
@@ -76,16 +76,28 @@ GOLDEN = {
         ),
         (
             b'[[0,[1,"cca_77777777777777777777777777777777",4,2,1,500,900,50,"order_1","grant",null,1700000000000001,null,'
-            b'null,null,null,null,0],false,null,"1700000000001-7"]]'
+            b'null,null,null,null,0],false,null,"1700000000001-7",false,[]]]'
         ),
     ),
 }
+#: What is announced of a dry run, by all that know any, and its bytes.
+DRY_RUN = Announcement(5, ROWS[0], lane_entry="1700000000001-8", dry_run=True, further=(ROWS[2],))
+DRY_RUN_BYTES = (
+    b'[[5,[1,"cca_77777777777777777777777777777777",4,2,1,500,900,50,"order_1","grant",null,1700000000000001,null,'
+    b'null,null,null,null,0],false,null,"1700000000001-8",true,[[1,"cca_77777777777777777777777777777777",5,4,-1,500,'
+    b'400,50,"","grant",4,1700000000000003,null,null,"cca_77777777777777777777777777777777",9,null,0]]]]'
+)
 
 
 def test_what_is_written_is_these_bytes() -> None:
     """When they differ: append the field, with a default, raise `ANNOUNCEMENT_VERSION`, and add the bytes of it."""
     assert max(GOLDEN) == ANNOUNCEMENT_VERSION
     assert (encode_announcements(REPLIES), encode_announcements([POLL_KEY])) == GOLDEN[ANNOUNCEMENT_VERSION]
+
+
+def test_what_is_written_of_a_dry_run_is_these_bytes() -> None:
+    assert encode_announcements([DRY_RUN]) == DRY_RUN_BYTES
+    assert announcements_of([b"a", DRY_RUN_BYTES, b"v", b"2"]) == [DRY_RUN]
 
 
 @pytest.mark.parametrize("version", GOLDEN)
@@ -101,6 +113,7 @@ def test_what_a_later_release_appends_is_passed_over() -> None:
     """Given announcements with fields that nobody here knows, in the row as well, then all the others are read."""
     later = msgspec.json.decode(GOLDEN[ANNOUNCEMENT_VERSION][1])
     later[0][1] += ["new", {"in": "the row"}]
+    assert len(later[0]) == len(Announcement.__struct_fields__)
     later[0] += [None, ["new"]]
     fields = [b"a", msgspec.json.encode(later), b"v", b"%d" % (ANNOUNCEMENT_VERSION + 1), b"b", b"of its own"]
     assert announcements_of(fields) == [POLL_KEY]

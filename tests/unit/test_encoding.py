@@ -83,13 +83,33 @@ def test_a_command_is_json_that_any_language_reads(command: Command) -> None:
 
     assert read.pop("v") == 1
     assert read.pop("store_id") == "store_default"
-    given = {name: value for name, value in fields_of(command).items() if name != "store_id" and value is not None}
+    given = {
+        name: value
+        for name, value in fields_of(command).items()
+        if name != "store_id" and value is not None and value is not False
+    }
     assert read == {name: str(value) for name, value in given.items()}
 
 
 @pytest.mark.parametrize(
     ("command", "encoded"),
     [
+        (
+            Debit(
+                account_id=ANN,
+                idempotency_key="k",
+                amount=5,
+                reference="r",
+                allow_partial=True,
+                dry_run=True,
+                callback_url="https://example.com/x",
+            ),
+            (
+                b'{"v":1,"account_id":"cca_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","idempotency_key":"k","amount":"5",'
+                b'"reference":"r","kind":"debit","allow_partial":true,"store_id":"store_default","dry_run":true,'
+                b'"callback_url":"https://example.com/x"}'
+            ),
+        ),
         (
             Debit(account_id=ANN, idempotency_key="request 1", amount=10**20, reference="r"),
             (

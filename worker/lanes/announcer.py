@@ -93,7 +93,11 @@ class Announcer:
         replies: defaultdict[str, list[Reply]] = defaultdict(list)
         for entry, outcome in decided:
             if entry.producer_id is not None:
-                replies[entry.producer_id].append(Reply(entry.number, outcome.row, outcome.replayed, outcome.refusal))
+                replies[entry.producer_id].append(
+                    Reply(entry.number, outcome.row, outcome.replayed, outcome.refusal)
+                    if not outcome.dry_run
+                    else _dry_run_of(entry, outcome, entry.number)
+                )
         for producer_id, results in replies.items():
             key = self._keys.replies(producer_id)
             for start in range(0, len(results), MAX_RESULTS_PER_MESSAGE):
@@ -109,10 +113,15 @@ class Announcer:
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[LaneEntry, Outcome]]) -> None:
         kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
         if not self._keep_all_results:
-            decided = [pair for pair in decided if pair[0].keep]
+            # What becomes of a dry run stands nowhere else.
+            decided = [pair for pair in decided if pair[0].keep or pair[1].dry_run]
         for entry, outcome in decided:
             command = entry.command
             if command is None:
+                continue
+            if command.dry_run:
+                key = self._keys.dry_run_result(entry.partition, command.store_id, entry.entry_id.decode())
+                kept[entry.partition].append((key, encode_announcements([_dry_run_of(entry, outcome, 0)])))
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if outcome.refusal is None or outcome.refusal.code != IdempotencyKeyMismatch.code:
@@ -128,6 +137,19 @@ class Announcer:
                     args=[*settings, *(value for _, value in part)],
                     client=pipeline,
                 )
+
+
+def _dry_run_of(entry: LaneEntry, outcome: Outcome, number: int) -> Announcement:
+    """Return what is announced of a dry run."""
+    return Announcement(
+        number,
+        outcome.row,
+        outcome.replayed,
+        outcome.refusal,
+        entry.entry_id.decode(),
+        dry_run=True,
+        further=outcome.further,
+    )
 
 
 def _messages_of(results: list[Reply]) -> list[bytes]:

@@ -25,21 +25,26 @@ def parts_of(commands: Sequence[AddressedCommand]) -> list[Sequence[AddressedCom
     """Return the batch in parts, each of which can claim its names before anything in it is decided.
 
     An opening begins a new part after a closing, which may free its name, and after another opening of its account,
-    which may be refused. So a batch gives what its commands one by one would give.
+    which may be refused; so does a dry run after those that claim names, and one that claims a name after dry runs. So
+    a batch gives what its commands one by one would give.
     """
     cuts = [0]
     closes = False
     opening: dict[AccountKey, str] = {}
+    dry_openings = False
     for index, (account, command) in enumerate(commands):
         if command.kind == _CLOSE:
             closes = True
         elif command.kind == _OPEN_ACCOUNT:
             key = command.idempotency_key
-            if closes or opening.get(account, key) != key:
+            other_turn = bool(opening) and command.dry_run != dry_openings
+            repeated = account in opening if command.dry_run else opening.get(account, key) != key
+            if closes or other_turn or repeated:
                 cuts.append(index)
                 closes = False
                 opening.clear()
             opening[account] = key
+            dry_openings = command.dry_run
     return [commands[start:end] for start, end in pairwise([*cuts, len(commands)])]
 
 
@@ -52,15 +57,26 @@ def claims_of(commands: Iterable[AddressedCommand], batch: BatchState) -> list[C
     keys: set[IdempotencyKey] = set(batch.known)
     accounts: set[AccountKey] = set()
     for account, command in commands:
+        if command.dry_run:
+            continue
         key = (account[0], command.idempotency_key)
         new = key not in keys
         keys.add(key)
-        if not new or command.kind != _OPEN_ACCOUNT or account in accounts:
+        if command.kind != _OPEN_ACCOUNT or not new or account in accounts:
             continue
         accounts.add(account)
         if batch.accounts[account].status == UNOPENED.status:
             claims.append((account[0], cast("OpenAccount", command)))
     return claims
+
+
+def dry_claims_of(commands: Iterable[AddressedCommand], batch: BatchState) -> list[Claim]:
+    """Return the dry runs of the batch that would open their account if its name were free."""
+    return [
+        (account[0], cast("OpenAccount", command))
+        for account, command in commands
+        if command.dry_run and command.kind == _OPEN_ACCOUNT and batch.accounts[account].status == UNOPENED.status
+    ]
 
 
 def account_of_claim(claim: Claim) -> AccountKey:

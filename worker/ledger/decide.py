@@ -20,8 +20,10 @@ from ...schemas.identifiers import Position
 from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
 from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, SPANNING_WORDS, Kind, content_of_row
 from ...schemas.statuses import Status
+from .dry_runs import decide_with_dry_runs
 from .entries import move, note
 from .holds import capture, extend, hold, release_ended, void
+from .partial_debits import debit_what_is_there
 from .reversals import reversal_of
 from .state import NO_ACCOUNT, OBSTACLES, AccountKey, AddressedCommand, BatchState, Decision, Outcome
 from .transactions import accounts_of, decide_transaction
@@ -39,7 +41,15 @@ _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(K
 
 
 def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: int) -> list[Outcome]:
-    """Decide commands in order; the batch's state is brought up to date along the way."""
+    """Decide commands in order; the batch's state is brought up to date along the way, but for dry runs."""
+    if batch.has_dry_runs:
+        return decide_with_dry_runs(commands, batch, now_us, _decide_in_order)
+    return _decide_in_order(commands, batch, now_us)
+
+
+def _decide_in_order(
+    commands: Iterable[AddressedCommand], batch: BatchState, now_us: int, decided_before: int = 0
+) -> list[Outcome]:
     accounts, known, outcomes, account_rules = batch.accounts, batch.known, [], _ACCOUNT_RULES
     holders = batch.holders
     for account, command in commands:
@@ -50,7 +60,7 @@ def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: 
             outcomes.append(_answer_again(command, first))
             continue
         if holders:
-            _release_ended(account, command, batch, now_us, len(outcomes))
+            _release_ended(account, command, batch, now_us, decided_before + len(outcomes))
         rule = account_rules.get(command.kind)
         if rule is None:
             outcome = _TRANSACTION_RULES[command.kind](store_id, command, batch, now_us)
@@ -141,6 +151,8 @@ def _content_of_metadata(command: PlainCommand | Credit | Debit) -> str | None:
 
 
 def _debit(store_id: int, command: PlainCommand, state: AccountState, _batch: BatchState, now_us: int) -> Decision:
+    if command.allow_partial:
+        return debit_what_is_there(store_id, cast("LaneCommand", command), state, now_us)
     amount, reference, content = command.amount, command.reference, _content_of_metadata(command)
     covered = state.available >= amount
     if state.status != _ACTIVE or not covered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 
 import msgspec
 
@@ -82,6 +83,17 @@ class BatchState:
         self.holds_changed: set[tuple[AccountKey, int]] = set()
         #: Rows of holds that have ended by themselves, each with the number of the outcome before which it did.
         self.expired: list[tuple[int, JournalRow]] = []
+        #: Some of the batch's commands are to leave nothing.
+        self.has_dry_runs = False
+
+    def copied(self) -> BatchState:
+        """Return a state of its own that is the same: what is decided against it leaves this one as it is."""
+        twin = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | set | list):
+                setattr(twin, name, value.copy())
+        twin.holds = {account: found.copy() for account, found in self.holds.items()}
+        return twin
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -92,3 +104,5 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     refusal: Refusal | None = None
     #: The further entries of a transaction of several.
     further: tuple[JournalRow, ...] = ()
+    #: It is what would have happened. Nothing of it is stored, unless the row was there already: `replayed`.
+    dry_run: bool = False

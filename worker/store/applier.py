@@ -160,7 +160,8 @@ class Applier:
     def _give_up(self, entry: LaneEntry, epochs: Mapping[int, int], error: Exception) -> Outcome:
         """Bury an entry that never got through alone, unless an attempt was committed and we did not hear of it."""
         command = entry.command
-        if command is not None and command.store_id in self._stores:
+        # The key of a dry run says nothing of whether that was decided.
+        if command is not None and command.store_id in self._stores and not command.dry_run:
             account = self._stores[command.store_id], command.account_id
             if self._store.is_decided(account, command, lease_of(entry, epochs)):
                 return self._attempt([entry], epochs, careful=True)[0]

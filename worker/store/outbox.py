@@ -85,14 +85,14 @@ class Outbox:
         if has_callbacks:
             by_row = {(row.store_id, row.account_id, row.seq): at for row, at in zip(rows, sequences, strict=True)}
             for ((store_id, _), command), outcome in zip(commands, outcomes, strict=True):
-                if command.callback_url is not None:
+                if command.callback_url is not None and not outcome.dry_run:
                     callback = _callback(store_id, command, command.callback_url, outcome, by_row)
                     contents.setdefault(store_id, Contents()).callbacks.append(callback)
         self._insert(contents)
 
     def write_refusal(self, store_id: int, command: LaneCommand, refusal: Refusal) -> None:
         """Write the result of a command that leaves no row, if it is to be sent anywhere."""
-        if command.callback_url is not None:
+        if command.callback_url is not None and not command.dry_run:
             callback = _callback(store_id, command, command.callback_url, Outcome(None, refusal=refusal), {})
             self._insert({store_id: Contents(callbacks=[callback])})
 
@@ -127,7 +127,7 @@ def decided_rows(outcomes: Iterable[Outcome]) -> list[JournalRow]:
     """
     rows: list[JournalRow] = []
     for outcome in outcomes:
-        if outcome.row is not None and not outcome.replayed:
+        if outcome.row is not None and not outcome.replayed and not outcome.dry_run:
             if outcome.further:
                 rows += sorted((outcome.row, *outcome.further), key=_seq_of)
             else:

@@ -26,7 +26,16 @@ from ...schemas.journal_columns import row_of
 from ...schemas.kinds import STATUS_CHANGE_WORDS, STATUS_CHANGES, Kind
 from ...schemas.results import moment_of
 from ...schemas.statuses import Status
-from ..ledger.accounts import Claim, account_of_claim, check_opened, claim_columns, claims_of, name_columns, parts_of
+from ..ledger.accounts import (
+    Claim,
+    account_of_claim,
+    check_opened,
+    claim_columns,
+    claims_of,
+    dry_claims_of,
+    name_columns,
+    parts_of,
+)
 from ..ledger.decide import decide_all
 from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, BatchState, IdempotencyKey, Outcome
 from . import sql
@@ -214,6 +223,7 @@ class LedgerStore:
     ) -> list[Outcome]:
         # A plain credit or debit comes as a `PlainCommand`; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not PlainCommand}
+        batch.has_dry_runs = bool(kinds) and any(command.dry_run for _, command in commands)
         self._load(commands, batch, scope, careful=careful)
         opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
         seen = _statuses(commands, batch, opened) if STATUS_CHANGE_WORDS & kinds else {}
@@ -304,6 +314,11 @@ class LedgerStore:
                 for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
             batch.known |= self._load_known(tried) if tried else {}
+        if batch.has_dry_runs and not careful:
+            # A dry run leaves no key that could collide with the one that is there.
+            batch.known |= self._load_known(
+                {(account[0], command.idempotency_key) for account, command in commands if command.dry_run}
+            )
 
     def _lock_accounts(self, wanted: set[AccountKey]) -> None:
         self._connection.execute(sql.LOCK_ACCOUNTS, _account_columns(wanted))
@@ -337,6 +352,10 @@ class LedgerStore:
             records = self._connection.execute(sql.CLAIM_ACCOUNTS, claim_columns(claims, now_us))
             opened = {(store_id, ACCOUNT_PREFIX + account_id.hex) for store_id, account_id in records}
         batch.names_taken = self._holders_of_names([claim for claim in claims if account_of_claim(claim) not in opened])
+        if batch.has_dry_runs:
+            # A name that nobody has now is free for who only asks; nothing is claimed.
+            holders = self._holders_of_names(dry_claims_of(commands, batch))
+            batch.names_taken |= {account: holder for account, holder in holders.items() if holder is not None}
         return opened
 
     def _holders_of_names(self, refused: Sequence[Claim]) -> dict[AccountKey, str | None]:

@@ -275,6 +275,8 @@ class Intake:
             self._wrong += 1
         else:
             part.lines.append(len(part.chunk))
+            if ready.dry_run:
+                part.chunk.note_dry_run()
             part.bytes += len(ready.encoded)
             part.chunk.put(ready.account_id, ready.idempotency_key, ready.encoded)
         self._filled.set()
@@ -354,7 +356,12 @@ class Dispatch:
                 answers.append(_refused(number, line))
             elif entry := entries[line]:
                 ticket = Ticket(
-                    self._store_id, chunk.accounts[line], chunk.keys[line], entry.decode(), chunk.fingerprints[line]
+                    self._store_id,
+                    chunk.accounts[line],
+                    chunk.keys[line],
+                    entry.decode(),
+                    chunk.fingerprints[line],
+                    dry_run=line in chunk.dry_runs,
                 )
                 answers.append(b'{"line":%d,"object":"command","id":"%s","status":"queued"}\n' % (number, _id(ticket)))
             else:

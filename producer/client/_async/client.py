@@ -21,7 +21,7 @@ from ...operations import scheduling
 from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, valid_account_id
 from ..collect import ResultCollector
-from ..resolve import account_as_opened, own_ticket, unread
+from ..resolve import account_as_changed, account_as_opened, own_ticket, unread
 from ..tickets import Tickets
 from .concurrency import Scoped
 from .enqueue_many import enqueue_many
@@ -122,7 +122,7 @@ class AsyncClient(AsyncEnsureAccount):
         The same command again moves the time. Processes of `creditlane jobs work` do it, a second late at most.
 
         Raises:
-            InvalidCommand: it is no command, or another store's, or the time has no offset.
+            InvalidCommand: it is no command, another store's or a dry run, or the time has no offset.
             IdempotencyKeyMismatch: another command is scheduled under the key.
         """
         return await self._session().reader.run(scheduling.schedule(command, self.settings.store, at))
@@ -282,6 +282,8 @@ class AsyncClient(AsyncEnsureAccount):
         seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
         ticket, result = await self._apply(command, seconds)
+        if result.dry_run and (account := account_as_opened(command, result, self.settings.store)):
+            return account
         try:
             return await self._account_after(ticket, deadline)
         except OutcomeUnknown:
@@ -296,8 +298,8 @@ class AsyncClient(AsyncEnsureAccount):
     async def _change(self, command: Command, timeout: float | None) -> Account:
         seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
-        ticket, _ = await self._apply(command, seconds)
-        return await self._account_after(ticket, deadline)
+        ticket, result = await self._apply(command, seconds)
+        return account_as_changed(await self._account_after(ticket, deadline), command, result)
 
     async def _account_after(self, ticket: Ticket, deadline: float) -> Account:
         """Return the account of a command that is applied. Unavailable would say that it was not even accepted."""

@@ -32,9 +32,12 @@ class AsyncCommandMethods(ABC):
         account_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
+
+        With `dry_run` the account is as it would be; unless its key opened it before, there is none of this id yet.
 
         Raises:
             InvalidCommand: a field breaks its rule; nothing was sent.
@@ -55,6 +58,7 @@ class AsyncCommandMethods(ABC):
             overdraft_limit=overdraft_limit,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return await self._open(command, timeout)
 
@@ -67,6 +71,7 @@ class AsyncCommandMethods(ABC):
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
@@ -78,6 +83,7 @@ class AsyncCommandMethods(ABC):
             idempotency_key=idempotency_key,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return await self._decide(command, timeout)
 
@@ -88,11 +94,17 @@ class AsyncCommandMethods(ABC):
         *,
         reference: str,
         idempotency_key: str,
+        allow_partial: bool = False,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
+
+        With `allow_partial` it takes what is available where that is less than the amount, and the result's `shortfall`
+        says what is missing; nothing available is rejected as InsufficientBalance. With `dry_run`, as of every method
+        here, it is decided in its turn and leaves nothing: what comes back, or is raised, is what would have been.
 
         Raises:
             InvalidCommand: a field breaks its rule; nothing was sent.
@@ -108,8 +120,10 @@ class AsyncCommandMethods(ABC):
             amount=amount,
             reference=reference,
             idempotency_key=idempotency_key,
+            allow_partial=allow_partial,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return await self._decide(command, timeout)
 
@@ -121,6 +135,7 @@ class AsyncCommandMethods(ABC):
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
@@ -137,10 +152,13 @@ class AsyncCommandMethods(ABC):
             idempotency_key=idempotency_key,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return await self._decide(command, timeout)
 
-    async def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
+    async def reverse(
+        self, account_id: str, transaction_id: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> Result:
         """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
 
         Of a transaction of several entries all are undone, whichever of its accounts is named.
@@ -149,7 +167,7 @@ class AsyncCommandMethods(ABC):
             TransactionNotFound: the account has no such transaction.
             ReversalNotReversible: the transaction is a reversal.
         """
-        command = reversal_of(valid_account_id(account_id), transaction_id)
+        command = reversal_of(valid_account_id(account_id), transaction_id, dry_run=dry_run)
         # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
         deadline = deadline_in(seconds := self._timeout(timeout))
         if command.account_id != account_id and not await self._touches(transaction_id, account_id, seconds):
@@ -157,21 +175,38 @@ class AsyncCommandMethods(ABC):
         return await self._decide(command, seconds_until(deadline))
 
     async def freeze(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> Account:
         """Stop all movement on the account and return it; raises as `debit` does."""
         key = idempotency_key or generated_key("freeze")
-        return await self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Freeze, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return await self._change(command, timeout)
 
     async def unfreeze(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> Account:
         """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
         key = idempotency_key or generated_key("unfreeze")
-        return await self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Unfreeze, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return await self._change(command, timeout)
 
     async def close_account(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> Account:
         """Close the account for good and return it; raises as `debit` does.
 
@@ -179,7 +214,8 @@ class AsyncCommandMethods(ABC):
             AccountOverdrawn: its balance is below zero.
         """
         key = idempotency_key or generated_key("close")
-        return await self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Close, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return await self._change(command, timeout)
 
     @abstractmethod
     async def _decide(self, command: Command, timeout: float | None) -> Result:

@@ -92,7 +92,9 @@ class AsyncWaiting:
 
     async def poll_stream(self, ticket: Ticket, deadline: float) -> ReplyStream | None:
         """Return the stream under the ticket's poll key, if its result is kept."""
-        return poll_stream(ticket, self._keys, await self._partitions(deadline)) if ticket.kept else None
+        if not ticket.kept and not ticket.dry_run:
+            return None
+        return poll_stream(ticket, self._keys, await self._partitions(deadline))
 
     async def wait_again(self, ticket: Ticket, timeout: float) -> Result:
         """Return the result of a command that this producer sent before, or raise OutcomeUnknown at the deadline.
@@ -105,7 +107,7 @@ class AsyncWaiting:
         future = self.expect(ticket.number)
         if not future.done() and self._pending.has_passed(ticket.number):
             try:
-                result = await self._decision(ticket, deadline_in(timeout))
+                result = await self._decided_already(ticket, deadline_in(timeout))
             except (Unavailable, ConfigurationError):
                 # It is tried again below, as long as the caller waits.
                 result = None
@@ -132,7 +134,9 @@ class AsyncWaiting:
                     raise overdue(ticket, timeout) from trouble
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:
-                    if is_decided(result := await self.find(ticket, deadline)):
+                    # The ledger has nothing of a dry run.
+                    poll = await self.poll_stream(ticket, deadline) if ticket.dry_run else None
+                    if is_decided(result := await self.find(ticket, deadline, poll)):
                         return result
                 except (Unavailable, ConfigurationError) as error:
                     trouble = error
@@ -186,7 +190,8 @@ class AsyncWaiting:
                 lookup = collector.next_lookup()
                 try:
                     found = await self._reader.decisions(lookup.tickets, policy.lookup_seconds(time.monotonic()))
-                    results = collector.settle(lookup, list(map(self._repeats.marked, lookup.tickets, found)))
+                    found = list(map(self._repeats.marked, lookup.tickets, found))
+                    results = collector.settle(lookup, await self._with_dry_runs(lookup.tickets, found))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not collector.has_own:
                         raise
@@ -198,12 +203,31 @@ class AsyncWaiting:
             if collector.remaining and (spent := policy.spent_seconds(now)) is not None:
                 raise collector.unknown(spent) from trouble
 
+    async def _with_dry_runs(self, tickets: Sequence[Ticket], found: list[Result | None]) -> list[Result | None]:
+        """Return the results with those of dry runs, which are under their poll keys only."""
+        missing = [at for at, ticket in enumerate(tickets) if ticket.dry_run and not is_decided(found[at])]
+        if not missing:
+            return found
+        deadline = deadline_in(ANSWER_TIMEOUT_SECONDS)
+        partitions = await self._partitions(deadline)
+        polls = [poll for at in missing if (poll := poll_stream(tickets[at], self._keys, partitions))]
+        answers = refuse_errors(await self._wire.exchange([poll.read_call() for poll in polls], deadline=deadline))
+        for at, poll, answer in zip(missing, polls, answers, strict=True):
+            for announcements in poll.take([answer]):
+                found[at] = resolve_announced(tickets[at], announcements) or found[at]
+        return found
+
     async def _read_lane(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
         """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
         calls = [entry_call(ticket, self._keys, await self._partitions(deadline))]
         if poll is not None:
             calls.append(poll.read_call())
         return refuse_errors(await self._wire.exchange(calls, deadline=deadline))
+
+    async def _decided_already(self, ticket: Ticket, deadline: float) -> Result | None:
+        if ticket.dry_run:
+            return await self.find(ticket, deadline, await self.poll_stream(ticket, deadline))
+        return await self._decision(ticket, deadline)
 
     async def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
         """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""

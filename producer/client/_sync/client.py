@@ -22,7 +22,7 @@ from ...operations import scheduling
 from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, valid_account_id
 from ..collect import ResultCollector
-from ..resolve import account_as_opened, own_ticket, unread
+from ..resolve import account_as_changed, account_as_opened, own_ticket, unread
 from ..tickets import Tickets
 from .concurrency import Scoped
 from .enqueue_many import enqueue_many
@@ -123,7 +123,7 @@ class Client(EnsureAccount):
         The same command again moves the time. Processes of `creditlane jobs work` do it, a second late at most.
 
         Raises:
-            InvalidCommand: it is no command, or another store's, or the time has no offset.
+            InvalidCommand: it is no command, another store's or a dry run, or the time has no offset.
             IdempotencyKeyMismatch: another command is scheduled under the key.
         """
         return self._session().reader.run(scheduling.schedule(command, self.settings.store, at))
@@ -283,6 +283,8 @@ class Client(EnsureAccount):
         seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
         ticket, result = self._apply(command, seconds)
+        if result.dry_run and (account := account_as_opened(command, result, self.settings.store)):
+            return account
         try:
             return self._account_after(ticket, deadline)
         except OutcomeUnknown:
@@ -297,8 +299,8 @@ class Client(EnsureAccount):
     def _change(self, command: Command, timeout: float | None) -> Account:
         seconds = self._timeout(timeout)
         deadline = deadline_in(seconds)
-        ticket, _ = self._apply(command, seconds)
-        return self._account_after(ticket, deadline)
+        ticket, result = self._apply(command, seconds)
+        return account_as_changed(self._account_after(ticket, deadline), command, result)
 
     def _account_after(self, ticket: Ticket, deadline: float) -> Account:
         """Return the account of a command that is applied. Unavailable would say that it was not even accepted."""

@@ -33,9 +33,12 @@ class CommandMethods(ABC):
         account_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Account:
         """Open an account and return it as it is now. Without a key, every call is a request of its own.
+
+        With `dry_run` the account is as it would be; unless its key opened it before, there is none of this id yet.
 
         Raises:
             InvalidCommand: a field breaks its rule; nothing was sent.
@@ -56,6 +59,7 @@ class CommandMethods(ABC):
             overdraft_limit=overdraft_limit,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return self._open(command, timeout)
 
@@ -68,6 +72,7 @@ class CommandMethods(ABC):
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Add to the account's balance and return the result; raises as `debit` does."""
@@ -79,6 +84,7 @@ class CommandMethods(ABC):
             idempotency_key=idempotency_key,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return self._decide(command, timeout)
 
@@ -89,11 +95,17 @@ class CommandMethods(ABC):
         *,
         reference: str,
         idempotency_key: str,
+        allow_partial: bool = False,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Take from the account's balance and return the result, which is `replayed` if the key was used for it before.
+
+        With `allow_partial` it takes what is available where that is less than the amount, and the result's `shortfall`
+        says what is missing; nothing available is rejected as InsufficientBalance. With `dry_run`, as of every method
+        here, it is decided in its turn and leaves nothing: what comes back, or is raised, is what would have been.
 
         Raises:
             InvalidCommand: a field breaks its rule; nothing was sent.
@@ -109,8 +121,10 @@ class CommandMethods(ABC):
             amount=amount,
             reference=reference,
             idempotency_key=idempotency_key,
+            allow_partial=allow_partial,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return self._decide(command, timeout)
 
@@ -122,6 +136,7 @@ class CommandMethods(ABC):
         idempotency_key: str,
         metadata: Mapping[str, str] | None = None,
         callback_url: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,
     ) -> Result:
         """Move amounts between accounts of the store, all or nothing, in the order given; raises as `debit` does.
@@ -138,10 +153,13 @@ class CommandMethods(ABC):
             idempotency_key=idempotency_key,
             metadata=metadata,
             callback_url=callback_url,
+            dry_run=dry_run,
         )
         return self._decide(command, timeout)
 
-    def reverse(self, account_id: str, transaction_id: str, *, timeout: float | None = None) -> Result:
+    def reverse(
+        self, account_id: str, transaction_id: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> Result:
         """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
 
         Of a transaction of several entries all are undone, whichever of its accounts is named.
@@ -150,25 +168,46 @@ class CommandMethods(ABC):
             TransactionNotFound: the account has no such transaction.
             ReversalNotReversible: the transaction is a reversal.
         """
-        command = reversal_of(valid_account_id(account_id), transaction_id)
+        command = reversal_of(valid_account_id(account_id), transaction_id, dry_run=dry_run)
         # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
         deadline = deadline_in(seconds := self._timeout(timeout))
         if command.account_id != account_id and not self._touches(transaction_id, account_id, seconds):
             raise TransactionNotFound(details={"account_id": account_id, "transaction_id": transaction_id})
         return self._decide(command, seconds_until(deadline))
 
-    def freeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
+    def freeze(
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Account:
         """Stop all movement on the account and return it; raises as `debit` does."""
         key = idempotency_key or generated_key("freeze")
-        return self._change(make_command(Freeze, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Freeze, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return self._change(command, timeout)
 
-    def unfreeze(self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> Account:
+    def unfreeze(
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Account:
         """Let a frozen account move again and return it; raises as `debit` does, and AccountNotFrozen."""
         key = idempotency_key or generated_key("unfreeze")
-        return self._change(make_command(Unfreeze, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Unfreeze, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return self._change(command, timeout)
 
     def close_account(
-        self, account_id: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        account_id: str,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> Account:
         """Close the account for good and return it; raises as `debit` does.
 
@@ -176,7 +215,8 @@ class CommandMethods(ABC):
             AccountOverdrawn: its balance is below zero.
         """
         key = idempotency_key or generated_key("close")
-        return self._change(make_command(Close, account_id=account_id, idempotency_key=key), timeout)
+        command = make_command(Close, account_id=account_id, idempotency_key=key, dry_run=dry_run)
+        return self._change(command, timeout)
 
     @abstractmethod
     def _decide(self, command: Command, timeout: float | None) -> Result:

@@ -93,7 +93,9 @@ class Waiting:
 
     def poll_stream(self, ticket: Ticket, deadline: float) -> ReplyStream | None:
         """Return the stream under the ticket's poll key, if its result is kept."""
-        return poll_stream(ticket, self._keys, self._partitions(deadline)) if ticket.kept else None
+        if not ticket.kept and not ticket.dry_run:
+            return None
+        return poll_stream(ticket, self._keys, self._partitions(deadline))
 
     def wait_again(self, ticket: Ticket, timeout: float) -> Result:
         """Return the result of a command that this producer sent before, or raise OutcomeUnknown at the deadline.
@@ -106,7 +108,7 @@ class Waiting:
         future = self.expect(ticket.number)
         if not future.done() and self._pending.has_passed(ticket.number):
             try:
-                result = self._decision(ticket, deadline_in(timeout))
+                result = self._decided_already(ticket, deadline_in(timeout))
             except (Unavailable, ConfigurationError):
                 # It is tried again below, as long as the caller waits.
                 result = None
@@ -133,7 +135,9 @@ class Waiting:
                     raise overdue(ticket, timeout) from trouble
                 # Not announced in good time: the announcement may have been trimmed away, or Redis restarted.
                 try:
-                    if is_decided(result := self.find(ticket, deadline)):
+                    # The ledger has nothing of a dry run.
+                    poll = self.poll_stream(ticket, deadline) if ticket.dry_run else None
+                    if is_decided(result := self.find(ticket, deadline, poll)):
                         return result
                 except (Unavailable, ConfigurationError) as error:
                     trouble = error
@@ -184,7 +188,8 @@ class Waiting:
                 lookup = collector.next_lookup()
                 try:
                     found = self._reader.decisions(lookup.tickets, policy.lookup_seconds(time.monotonic()))
-                    results = collector.settle(lookup, list(map(self._repeats.marked, lookup.tickets, found)))
+                    found = list(map(self._repeats.marked, lookup.tickets, found))
+                    results = collector.settle(lookup, self._with_dry_runs(lookup.tickets, found))
                 except (Unavailable, ConfigurationError) as error:
                     if isinstance(error, ConfigurationError) and not collector.has_own:
                         raise
@@ -195,12 +200,31 @@ class Waiting:
             if collector.remaining and (spent := policy.spent_seconds(now)) is not None:
                 raise collector.unknown(spent) from trouble
 
+    def _with_dry_runs(self, tickets: Sequence[Ticket], found: list[Result | None]) -> list[Result | None]:
+        """Return the results with those of dry runs, which are under their poll keys only."""
+        missing = [at for at, ticket in enumerate(tickets) if ticket.dry_run and not is_decided(found[at])]
+        if not missing:
+            return found
+        deadline = deadline_in(ANSWER_TIMEOUT_SECONDS)
+        partitions = self._partitions(deadline)
+        polls = [poll for at in missing if (poll := poll_stream(tickets[at], self._keys, partitions))]
+        answers = refuse_errors(self._wire.exchange([poll.read_call() for poll in polls], deadline=deadline))
+        for at, poll, answer in zip(missing, polls, answers, strict=True):
+            for announcements in poll.take([answer]):
+                found[at] = resolve_announced(tickets[at], announcements) or found[at]
+        return found
+
     def _read_lane(self, ticket: Ticket, deadline: float, poll: ReplyStream | None) -> Sequence[Any]:
         """Return the ticket's entry of its lane, if it is there, and what is kept under its poll key."""
         calls = [entry_call(ticket, self._keys, self._partitions(deadline))]
         if poll is not None:
             calls.append(poll.read_call())
         return refuse_errors(self._wire.exchange(calls, deadline=deadline))
+
+    def _decided_already(self, ticket: Ticket, deadline: float) -> Result | None:
+        if ticket.dry_run:
+            return self.find(ticket, deadline, self.poll_stream(ticket, deadline))
+        return self._decision(ticket, deadline)
 
     def _decision(self, ticket: Ticket, deadline: float) -> Result | None:
         """Return what Postgres has of the ticket's command; what is likely asked next is looked up with it."""
