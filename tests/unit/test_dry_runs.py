@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from creditlane.producer.client.chunks import addressed_for_later, chunk_of
 from creditlane.producer.client.lane_reads import poll_stream
 from creditlane.producer.client.resolve import own_ticket, resolve, resolve_announced
 from creditlane.schemas.accounts import AccountState
-from creditlane.schemas.identifiers import transaction_id
+from creditlane.schemas.commands import Capture, Hold
+from creditlane.schemas.identifiers import hold_id, transaction_id
 from creditlane.schemas.journal import Announcement, Refusal
 from creditlane.schemas.results import result_of_announcement
 from creditlane.schemas.statuses import Status
@@ -40,6 +42,10 @@ def on_lane(*commands: Command) -> list[tuple[AccountKey, Any]]:
 
 def decided(batch: BatchState, *commands: Command) -> list[Outcome]:
     return decide_all(on_lane(*commands), batch, 1_000)
+
+
+def dry(command: Command) -> Command:
+    return command.model_copy(update={"dry_run": True})
 
 
 def debit(amount: int, key: str = "d", **fields: Any) -> Debit:
@@ -144,6 +150,34 @@ def test_it_is_no_plain_command_and_has_another_digest() -> None:
     assert b"dry_run" not in plain
     assert type(decode_command(dry)) is not PlainCommand
     assert fingerprint(plain) != fingerprint(dry)
+
+
+def test_what_is_done_with_a_hold_is_undone_again() -> None:
+    """Given a hold that has ended, when its account's commands are tried, then it is released by the real one alone."""
+    batch = batch_of()
+    hold = Hold(account_id=ANN, idempotency_key="h", amount=60, reference="r", expires_in_seconds=1)
+    capture = Capture(hold_id=hold_id(ANN, 2), idempotency_key="c", amount=50)
+    tried, made, tried_capture, captured = decided(batch, dry(hold), hold, dry(capture), capture)
+    assert (tried.row, tried_capture.row) == (made.row, captured.row)
+    assert batch.accounts[1, ANN].held == 0
+    second = Hold(account_id=ANN, idempotency_key="h2", amount=40, reference="r", expires_in_seconds=1)
+    assert decided(batch, second)[0].row is not None
+    before = deepcopy(vars(batch))
+    (tried,) = decide_all(on_lane(dry(debit(50, "late"))), batch, 10_000_000)
+    assert tried.row is not None
+    assert (tried.row.rejection, tried.row.held_after) == (None, 0)
+    assert vars(batch) == before
+    assert (1, ANN) in batch.holders
+
+
+def test_what_expires_is_told_before_the_command_that_comes_after_it() -> None:
+    """Given dry runs before a command, when a hold ends before that, then it is known before which outcome it did."""
+    batch = batch_of()
+    hold = Hold(account_id=ANN, idempotency_key="h", amount=60, reference="r", expires_in_seconds=1)
+    decided(batch, hold)
+    commands = (dry(debit(1, "x")), dry(debit(1, "y")), debit(1, "z"), dry(debit(1, "x")))
+    decide_all(on_lane(*commands), batch, 10_000_000)
+    assert [number for number, _ in batch.expired] == [2]
 
 
 # What is said of it
