@@ -4,7 +4,17 @@ Written from the rules and not from the worker's ledger, of which it uses nothin
 """
 
 import unicodedata
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+
+#: In microseconds, as all times here.
+SECOND = 1_000_000
+#: How long a hold lasts if nobody says, and how long at most.
+USUAL_HOLD = 7 * 86_400 * SECOND
+LONGEST_HOLD = 366 * 86_400 * SECOND
+#: A transaction takes the latest time of its accounts for its own, if that is so little ahead of the clock.
+AHEAD = SECOND
 
 CONTENT = {
     "open_account": ["customer_id", "name", "unit_label", "initial_balance", "overdraft_limit"],
@@ -15,6 +25,10 @@ CONTENT = {
     "freeze": [],
     "unfreeze": [],
     "close": [],
+    "hold": ["amount", "reference", "expires_in_seconds", "expires_at"],
+    "capture": ["hold_id", "amount", "final", "allow_overage", "reference"],
+    "void": ["hold_id"],
+    "extend": ["hold_id", "expires_in_seconds", "expires_at"],
 }
 
 
@@ -44,15 +58,21 @@ class NaiveLedger:
         self.answered: dict[tuple[str, str], tuple[dict[str, Any], Answer]] = {}
         #: (store, account id, transaction id): the answer to the attempt that reversed it.
         self.reversals: dict[tuple[str, str, str], Answer] = {}
+        #: (store, account id): how many commands were decided there that moved nothing, those on no account included.
+        self.decisions: Counter[tuple[str, str]] = Counter()
+        #: (store, account id): when something was decided there last. An account's time never goes back.
+        self.times: dict[tuple[str, str], int] = {}
+        self._clock = 0
 
-    def submit(self, store: str, command: dict[str, Any]) -> Answer:
-        """Return the answer to a command, given as its fields."""
+    def submit(self, store: str, command: dict[str, Any], clock: int = 0) -> Answer:
+        """Return the answer to a command, given as its fields, at this time."""
+        self._clock = clock
         identity = (store, command["idempotency_key"])
         if identity in self.answered:
             return self._answer_again(command, *self.answered[identity])
         if command["kind"] == "reverse":
             return self._reverse_once(store, command)
-        answer = self._do(store, command)
+        answer = self._decide(store, command)
         self.answered[identity] = (command, answer)
         return answer
 
@@ -61,7 +81,7 @@ class NaiveLedger:
         reversed_already = (store, command["account_id"], command["transaction_id"])
         if reversed_already in self.reversals:
             return self.reversals[reversed_already]._replace(replayed=True)
-        answer = self._do(store, command)
+        answer = self._decide(store, command)
         self.answered[store, command["idempotency_key"]] = (command, answer)
         if answer.status == "applied":
             self.reversals[reversed_already] = answer
@@ -75,6 +95,24 @@ class NaiveLedger:
     def balance(self, store: str, account_id: str) -> int:
         return sum(entry["amount"] for entry in self.entries(store, account_id))
 
+    def holds(self, store: str, account_id: str) -> dict[str, dict[str, Any]]:
+        """Return all holds of an account by their ids, in the order in which they were made."""
+        account = self.accounts.get((store, account_id))
+        return account["holds"] if account else {}
+
+    def held(self, store: str, account_id: str) -> int:
+        """Return what open holds keep of the balance."""
+        return sum(hold["left"] for hold in self.holds(store, account_id).values())
+
+    def available(self, store: str, account_id: str) -> int:
+        account = self.accounts.get((store, account_id))
+        limit = account["limit"] if account else 0
+        return self.balance(store, account_id) - self.held(store, account_id) + limit
+
+    def time(self, store: str, account_id: str) -> int:
+        """Return the time at which something would be decided now on an account."""
+        return max(self._clock, self.times.get((store, account_id), 0))
+
     def _answer_again(self, command: dict[str, Any], first: dict[str, Any], answer: Answer) -> Answer:
         if command["kind"] != first["kind"]:
             differing = ["kind"]
@@ -85,18 +123,121 @@ class NaiveLedger:
             return Answer("rejected", "idempotency_key_mismatch", differing=tuple(differing))
         return answer._replace(replayed=True)
 
+    def _decide(self, store: str, command: dict[str, Any]) -> Answer:
+        """Decide a command whose key is new."""
+        own = command["account_id"]
+        self._end_holds(store, own)
+        answer = self._do(store, command)
+        if answer.transaction_id is None:
+            self._note(store, own)
+        return answer
+
+    def _note(self, store: str, account_id: str) -> None:
+        """Count a decision that moved nothing."""
+        self.times[store, account_id] = self.time(store, account_id)
+        self.decisions[store, account_id] += 1
+
+    def _end_holds(self, store: str, account_id: str) -> None:
+        """Release what is left of holds whose end has come: nothing is decided on an account before that is done."""
+        for hold in self.holds(store, account_id).values():
+            if hold["status"] == "open" and hold["ends"] <= self.time(store, account_id):
+                hold["status"], hold["left"] = "expired", 0
+                self._note(store, account_id)
+
     def _do(self, store: str, command: dict[str, Any]) -> Answer:
-        account = self.accounts.get((store, command["account_id"]))
-        kind = command["kind"]
-        if kind == "open_account":
-            return self._open(store, command, account)
-        if kind in {"credit", "debit"}:
-            return self._move(store, command, [leg_of(command, kind)], command["reference"])
-        if kind == "post":
-            return self._post(store, command, account)
-        if kind == "reverse":
-            return self._reverse(store, command, account)
-        return self._change(kind, account)
+        rules = {
+            "open_account": self._open,
+            "credit": self._credit_or_debit,
+            "debit": self._credit_or_debit,
+            "post": self._post,
+            "reverse": self._reverse,
+            "hold": self._hold,
+            "capture": self._use_hold,
+            "void": self._use_hold,
+            "extend": self._use_hold,
+            "freeze": self._change,
+            "unfreeze": self._change,
+            "close": self._change,
+        }
+        return rules[command["kind"]](store, command, self.accounts.get((store, command["account_id"])))
+
+    def _credit_or_debit(self, store: str, command: dict[str, Any], _account: dict[str, Any] | None) -> Answer:
+        return self._move(store, command, [leg_of(command, command["kind"])], command["reference"])
+
+    def _hold(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        """Set an amount aside until it is captured, voided, or its end has come."""
+        own, amount = command["account_id"], command["amount"]
+        asked = Answer("rejected", None, amount=amount, balance=self._sum(account), reference=command["reference"])
+        obstacle = self._obstacle(account)
+        if obstacle or account is None:
+            return asked._replace(code=obstacle)
+        ends = self._end_of(store, command)
+        if ends is None:
+            return asked._replace(code="expires_at_out_of_range")
+        if self.available(store, own) < amount:
+            return asked._replace(code="insufficient_balance")
+        hold_id = f"cch_{own[4:]}{self.decisions[store, own] + 1:x}"
+        account["holds"][hold_id] = {
+            "status": "open",
+            "amount": amount,
+            "left": amount,
+            "captured": 0,
+            "ends": ends,
+            "reference": command["reference"],
+        }
+        return asked._replace(status="applied")
+
+    def _use_hold(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        """Capture, void or extend a hold, which must be open; a frozen account gives back and does no more."""
+        kind, hold_id = command["kind"], command["hold_id"]
+        refused = Answer("rejected", None, balance=self._sum(account))
+        if kind == "capture":
+            refused = refused._replace(side="debit", amount=command["amount"], reference=command["reference"])
+        obstacle = self._obstacle(account)
+        if obstacle and not (kind == "void" and obstacle == "account_frozen"):
+            return refused._replace(code=obstacle)
+        hold = self.holds(store, command["account_id"]).get(hold_id)
+        if hold is None or hold["status"] != "open":
+            return refused._replace(code=f"hold_{hold['status']}" if hold else "hold_not_found")
+        if kind == "capture":
+            return self._capture(store, command, hold)
+        done = refused._replace(status="applied", reference=hold["reference"])
+        if kind == "void":
+            released = hold["left"]
+            hold["status"], hold["left"] = "voided", 0
+            return done._replace(amount=released)
+        ends = self._end_of(store, command)
+        if ends is None:
+            return refused._replace(code="expires_at_out_of_range")
+        hold["ends"] = ends
+        return done
+
+    def _capture(self, store: str, command: dict[str, Any], hold: dict[str, Any]) -> Answer:
+        """Debit an amount that a hold has set aside; the last capture releases the rest."""
+        own, left = command["account_id"], hold["left"]
+        amount = left if command["amount"] is None else command["amount"]
+        reference = hold["reference"] if command["reference"] is None else command["reference"]
+        refused = Answer("rejected", None, None, "debit", amount, self.balance(store, own), reference)
+        if amount > left and not command["allow_overage"]:
+            return refused._replace(code="capture_exceeds_hold")
+        if amount - left > self.available(store, own):
+            return refused._replace(code="insufficient_balance")
+        hold["captured"] += amount
+        hold["left"] = 0 if command["final"] else max(0, left - amount)
+        if hold["left"] == 0:
+            hold["status"] = "captured"
+        return self._move(store, command, [(own, -amount)], reference)
+
+    def _end_of(self, store: str, command: dict[str, Any]) -> int | None:
+        """Return when a hold ends; None if that is not after now, or too far away."""
+        now = self.time(store, command["account_id"])
+        if command["expires_at"] is not None:
+            ends = microseconds_of(command["expires_at"])
+        elif command["expires_in_seconds"] is not None:
+            ends = now + command["expires_in_seconds"] * SECOND
+        else:
+            ends = now + USUAL_HOLD
+        return ends if now < ends <= now + LONGEST_HOLD else None
 
     def _open(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
         if account:
@@ -110,6 +251,7 @@ class NaiveLedger:
             "status": "active",
             "limit": command["overdraft_limit"],
             "entries": [],
+            "holds": {},
         }
         self.accounts[store, command["account_id"]] = account
         if command["initial_balance"] == 0:
@@ -152,14 +294,17 @@ class NaiveLedger:
         A reversal is made if no account ends below its limit: each gets what is its due before anything is taken.
         """
         own = command["account_id"]
+        for account_id, _ in legs:
+            self._end_holds(store, account_id)
         balances = {account_id: self.balance(store, account_id) for account_id, _ in legs}
         ends = {owner: balances[owner] + sum(amount for other, amount in legs if other == owner) for owner, _ in legs}
         for account_id, amount in legs:
             account = self.accounts.get((store, account_id))
             obstacle = self._obstacle(account) or refuse
             balance = ends[account_id] if reversal_of else balances[account_id] + amount
-            if obstacle is None and account and amount < 0 and balance < -account["limit"]:
-                obstacle = "insufficient_balance"
+            if obstacle is None and account and amount < 0:
+                free = balance - self.held(store, account_id) + account["limit"]
+                obstacle = "insufficient_balance" if free < 0 else None
             if obstacle:
                 # What was wanted of another account is not reported as if it were wanted of this one.
                 side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
@@ -168,16 +313,23 @@ class NaiveLedger:
         positions = range(len(legs))
         giving = [position for position in positions if legs[position][1] > 0]
         order = giving + [position for position in positions if position not in giving] if reversal_of else positions
-        made = {position: self._write(store, *legs[position], reference, reversal_of) for position in order}
+        at = self._time_of_all(store, [account_id for account_id, _ in legs])
+        made = {position: self._write(store, *legs[position], reference, reversal_of, at) for position in order}
         first, (_, amount) = made[0], legs[0]
         first["legs"] = legs
         return Answer(
             "applied", None, first["id"], side_of(amount), abs(amount), first["after"], reference, reversal_of
         )
 
+    def _time_of_all(self, store: str, accounts: list[str]) -> int:
+        """Return one time for all these accounts; one that a wrong clock has left in the future keeps its own."""
+        latest = [self.times.get((store, account_id), 0) for account_id in accounts]
+        return max([self._clock, *(time for time in latest if time <= self._clock + AHEAD)])
+
     def _write(
-        self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None
+        self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None, at: int
     ) -> dict[str, Any]:
+        self.times[store, account_id] = max(at, self.times.get((store, account_id), 0))
         entries = self.entries(store, account_id)
         entry = {
             "id": f"cct_{account_id[4:]}{len(entries) + 1:x}",
@@ -190,7 +342,8 @@ class NaiveLedger:
         entries.append(entry)
         return entry
 
-    def _change(self, kind: str, account: dict[str, Any] | None) -> Answer:
+    def _change(self, _store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        kind = command["kind"]
         status = account["status"] if account else None
         allowed = {"freeze": ["active"], "unfreeze": ["frozen"], "close": ["active", "frozen"]}
         balance = self._sum(account)
@@ -198,6 +351,8 @@ class NaiveLedger:
             return Answer("rejected", self._obstacle(account) or "account_not_frozen", balance=balance)
         if kind == "close" and balance < 0:
             return Answer("rejected", "account_overdrawn", balance=balance)
+        if kind == "close" and any(hold["status"] == "open" for hold in account["holds"].values()):
+            return Answer("rejected", "account_has_holds", balance=balance)
         account["status"] = {"freeze": "frozen", "unfreeze": "active", "close": "closed"}[kind]
         return Answer("applied", balance=balance)
 
@@ -213,6 +368,11 @@ class NaiveLedger:
 def leg_of(entry: dict[str, Any], side: str) -> tuple[str, int]:
     """Return the account and what is to be added to it."""
     return entry["account_id"], entry["amount"] if side == "credit" else -entry["amount"]
+
+
+def microseconds_of(moment: datetime) -> int:
+    """Return how many microseconds after 1970 the moment is."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def side_of(amount: int) -> str:

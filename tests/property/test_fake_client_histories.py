@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from creditlane import AccountNotFound, Settings
 from creditlane.testing import FakeClient, FakeLedger
 
-from .histories import ACCOUNTS, LONG, Sent, answer_of_result, histories
+from .histories import ACCOUNTS, CHANGING, LONG, MOVING, Sent, answer_of_result, histories
 from .naive_ledger import NaiveLedger
 
 STORES = ("store_one", "store_two")
@@ -19,7 +19,7 @@ def balance(client: FakeClient, account_id: str) -> int | None:
 
 
 @settings(max_examples=500 if LONG else 30, deadline=None)
-@given(history=histories(max_size=40))
+@given(history=histories(max_size=40, of=(MOVING, CHANGING)))
 def test_every_answer_balance_and_entry_is_the_naive_ledgers(history: list[Sent]) -> None:
     """Given any history, when it is sent through a client without servers, then each answer and balance is right."""
     naive, ledger = NaiveLedger(), FakeLedger()

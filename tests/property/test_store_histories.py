@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.routing import partition_of
 from creditlane.schemas.journal import Announcement
+from creditlane.schemas.statuses import HoldStatus, word
 from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store.transaction import LedgerStore, StaleAccount
 
-from .histories import ACCOUNTS, LONG, Sent, answer_of, batches
+from .histories import ACCOUNTS, CHANGING, EPOCH_US, LONG, MOVING, Sent, answer_of, batches
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 1_000 if LONG else 120
@@ -45,6 +46,15 @@ def _lane_of(sent: Sent) -> int:
     return partition_of(str(sent.command.account_id), PARTITIONS)
 
 
+class LedgerStoreAtTime(LedgerStore):
+    """The worker's store, on a clock that the history moves instead of Postgres's."""
+
+    now_us = EPOCH_US
+
+    def _lock_lanes(self, *arguments: Any, **options: Any) -> Any:
+        return super()._lock_lanes(*arguments, **options)._replace(now_us=self.now_us)
+
+
 class TwoWorkers:
     """Two stores of the worker on one database; the leases go to and fro between them.
 
@@ -56,7 +66,8 @@ class TwoWorkers:
         self._observer = psycopg.connect(url, autocommit=True)
         self._connections = [psycopg.connect(url, prepare_threshold=None) for _ in range(2)]
         self._stores = [
-            LedgerStore(connection, f"w{n}", partitions=PARTITIONS) for n, connection in enumerate(self._connections)
+            LedgerStoreAtTime(connection, f"w{n}", partitions=PARTITIONS)
+            for n, connection in enumerate(self._connections)
         ]
         #: By lane: who holds it, and its epoch.
         self._leases: dict[int, tuple[int, int]] = {}
@@ -73,8 +84,10 @@ class TwoWorkers:
             self.names[index], self.numbers[index] = name, row[0]
         self._subscribe(self.numbers[0])
 
-    def apply(self, part: list[Sent], cut: Cut) -> list[Outcome]:
-        """Apply a batch as workers do: optimistically if asked to, and carefully when that fails."""
+    def apply(self, part: list[Sent], cut: Cut, now_us: int) -> list[Outcome]:
+        """Apply a batch as workers do at this time: optimistically if asked to, and carefully when that fails."""
+        for store in self._stores:
+            store.now_us = now_us
         runs = groupby(part, lambda sent: self._owner(sent) if cut.worker is None else cut.worker)
         return [outcome for worker, run in runs for outcome in self._apply_run(list(run), worker, careful=cut.careful)]
 
@@ -109,6 +122,24 @@ class TwoWorkers:
             [self.numbers[index], account_id[4:]],
         ).fetchone()
         return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
+
+    def held(self, index: int, account_id: str) -> int:
+        """Return what the account's latest row says is held."""
+        row = self._observer.execute(
+            "select coalesce(held_after, 0) from journal where store_id = %s and account_id = %s "
+            "order by case when seq > 0 then seq else coalesce(entries_before, 0) end desc, seq limit 1",
+            [self.numbers[index], account_id[4:]],
+        ).fetchone()
+        return row[0] if row else 0
+
+    def holds(self, index: int, account_id: str) -> list[tuple[Any, ...]]:
+        """Return the holds of an account, as the naive ledger keeps them."""
+        return self._observer.execute(
+            f"select {word('status', HoldStatus)}, amount, captured, remaining, "
+            "(extract(epoch from expires_at) * 1000000)::bigint, reference from holds "
+            "where store_id = %s and account_id = %s order by seq",
+            [self.numbers[index], account_id[4:]],
+        ).fetchall()
 
     def published(self, index: int) -> list[tuple[UUID, int, int]]:
         """Return what the outbox has of a store, in order: account, seq, and its number along the account."""
@@ -162,22 +193,22 @@ def two_workers(database_server: Any, template_database: str) -> Iterator[TwoWor
 
 
 @slow
-@given(parts=batches(), cuts=cuts)
+@given(parts=batches(of=(MOVING, CHANGING)), cuts=cuts)
 def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
-    two_workers: TwoWorkers, parts: list[list[Sent]], cuts: list[Cut]
+    two_workers: TwoWorkers, parts: list[tuple[int, list[Sent]]], cuts: list[Cut]
 ) -> None:
-    """Given lanes whose leases go to and fro, when batches are cut anywhere and applied carefully or not, then every
-    answer, entry, balance and status is the naive ledger's."""
+    """Given lanes whose leases go to and fro and a clock that jumps, when batches are cut anywhere and applied
+    carefully or not, then every answer, entry, balance, hold and status is the naive ledger's."""
     naive = NaiveLedger()
     two_workers.begin()
 
-    for number, part in enumerate(parts):
-        outcomes = two_workers.apply(part, cuts[number % len(cuts)])
+    for number, (now_us, part) in enumerate(parts):
+        outcomes = two_workers.apply(part, cuts[number % len(cuts)], now_us)
 
         assert [
             answer_of(Announcement(0, outcome.row, outcome.replayed, outcome.refusal), sent.command)
             for outcome, sent in zip(outcomes, part, strict=True)
-        ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump()) for sent in part]
+        ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump(), now_us) for sent in part]
 
     for index, name in two_workers.names.items():
         for account_id in ACCOUNTS:
@@ -188,6 +219,11 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
             account = naive.accounts.get((name, account_id))
             assert two_workers.entries(index, account_id) == expected
             assert two_workers.status(index, account_id) == (account["status"] if account else None)
+            assert two_workers.held(index, account_id) == naive.held(name, account_id)
+            assert two_workers.holds(index, account_id) == [
+                (hold["status"], hold["amount"], hold["captured"], hold["left"], hold["ends"], hold["reference"])
+                for hold in naive.holds(name, account_id).values()
+            ]
     check_outbox(two_workers)
 
 
