@@ -30,7 +30,7 @@ demo: $(VENV)/installed ## Run the whole lane on a usage file: make demo [INPUT=
 	$(BIN)/creditlane demo $(if $(INPUT),--input "$(INPUT)")
 
 test: lint ## Install and run every test, lint, types and import boundaries
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 # A quarter of the files in each of four processes, for some wait: with xdist each would collect all, and get them one by one.
 UNIT_TESTS = $(sort $(wildcard tests/unit/test_*.py))

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import psycopg
@@ -29,6 +29,11 @@ from creditlane.schemas.settings import Settings
 from .api_processes import serve_api
 from .redis_users import _producers_as_their_user, admit, dismiss, lines_for, note_server
 from .roles import _sessions_as_their_roles, migrate_with_roles, roles_on
+from .scheduling import in_order, scheduler
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
 __all__ = ["_producers_as_their_user", "_sessions_as_their_roles", "serve_api"]
 
@@ -60,6 +65,18 @@ class GivenPostgres:
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let long tests start first where several processes share them."""
+    if hasattr(config, "workerinput"):
+        in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling | None":
+    """Keep together what shares something costly."""
+    return scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,7 @@ from creditlane.local.servers import EmbeddedPostgres
 from creditlane.schemas.journal import ANNOUNCEMENT_VERSION, Announcement, JournalRow, encode_announcements
 from creditlane.schemas.settings import Settings
 
-#: One process for all: the benchmark has servers of its own, and they need a core each.
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.timeout(300)
 
 RATES = [name for name in STANDARD_SCENARIOS if not name.startswith(("latency", "http", "reads", "webhooks"))]
 TINY = ["--commands=300", "--accounts=20", "--latency-seconds=0.2", "--rq-commands=10", "--copy-rows=2000"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-#: One process for all: it has servers of its own, and they need a core each.
-pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.timeout(500)
 
 ORIGINS = "callbacks to 1,500 origins that refuse"
 #: Far above what it takes (half a second where the cores are free), and below the 42 s that it took when those origins

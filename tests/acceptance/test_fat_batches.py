@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-#: One process for all: it has servers of its own, and they need a core each.
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.timeout(300)
 
 POSTS, CREDITS = 60, 120
 #: Far above what it takes where the cores are free, and far below the ten seconds of a lease.

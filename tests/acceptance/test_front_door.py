@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-#: One process: it has servers of its own, and they need a core each.
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("bench")]
+pytestmark = pytest.mark.timeout(300)
 
 NAMES = ["a header of 40 MiB", "/metrics"]
 

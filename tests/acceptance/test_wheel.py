@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: What a web app that only enqueues and polls must not pay for.
 TOO_HEAVY = {"alembic", "fastapi", "psycopg", "rich", "rq", "sqlalchemy", "starlette", "structlog", "typer", "uvicorn"}
-#: Building and installing may wait for a package index, and one process should do it for all.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("wheel")]
+#: Building and installing may wait for a package index.
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(*command: str | Path, cwd: Path) -> str:

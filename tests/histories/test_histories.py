@@ -19,7 +19,7 @@ MARGIN_SECONDS = 5.0
 #: Starting, emptying the lanes and judging come on top, and a busy machine takes its time.
 DEADLINE_SECONDS = 3 * SECONDS + 300
 
-pytestmark = [pytest.mark.timeout(DEADLINE_SECONDS), pytest.mark.xdist_group("histories")]
+pytestmark = pytest.mark.timeout(DEADLINE_SECONDS)
 
 
 def judged(options: Options, workspace: Path) -> Report:

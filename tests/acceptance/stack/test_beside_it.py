@@ -9,9 +9,6 @@ import pytest
 
 from creditlane.local.servers import EmbeddedPostgres, EmbeddedRedis
 
-#: One process starts one stack for all of them.
-pytestmark = pytest.mark.xdist_group("up")
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

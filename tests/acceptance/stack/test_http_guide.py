@@ -13,9 +13,6 @@ import pytest
 
 from creditlane import Settings
 
-#: One process starts one stack for all of them.
-pytestmark = pytest.mark.xdist_group("up")
-
 GUIDE = Path(__file__).parents[3] / "docs" / "http-api.md"
 ANYTHING = "…"
 SEPARATOR = "=== the next block ==="

@@ -20,9 +20,6 @@ from creditlane.producer.api.listening_socket import listening_socket
 from creditlane.producer.operations.api_keys import key_id_of, revoke_key
 from creditlane.schemas.errors import ConfigurationError
 
-#: One process starts one stack for all of them.
-pytestmark = pytest.mark.xdist_group("up")
-
 
 def settings_of(stack: Path, environment: dict[str, str]) -> dict[str, str]:
     result = subprocess.run(
