@@ -24,6 +24,7 @@ CreditlaneError
 │   ├── HoldExpired                hold_expired
 │   └── CaptureExceedsHold         capture_exceeds_hold
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
+├── UpgradeUnfinished              upgrade_unfinished: older workers are still there; nothing was done or remembered
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
 ├── OutcomeUnknown                 timeout: no result within the deadline; the command may still apply
 ├── Unauthorized                   unauthorized: no API key, or none that works
@@ -213,6 +214,12 @@ class CommandDeadLettered(CreditlaneError):
     """The command could not be decided and waits in the dead letters; an operator can replay it."""
 
     code = "dead_lettered"
+
+
+class UpgradeUnfinished(CreditlaneError):
+    """Workers of an older release still run; nothing was done: stop them, then send this again under the same key."""
+
+    code = "upgrade_unfinished"
 
 
 class LaneFull(CreditlaneError):

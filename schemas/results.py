@@ -16,6 +16,7 @@ from .errors import (
     CaptureExceedsHold,
     CommandDeadLettered,
     CreditlaneError,
+    UpgradeUnfinished,
 )
 from .identifiers import transaction_id
 from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
@@ -67,7 +68,8 @@ class DryRunEntry(BaseModel):
 class Result(BaseModel):
     """What became of a command.
 
-    `queued`: accepted and not decided yet. `applied`: done, once. `rejected`: decided against, for ever, see `error`.
+    `queued`: accepted and not decided yet. `applied`: done, once. `rejected`: decided against, for ever, see `error`;
+    but `upgrade_unfinished`, which nothing remembers: the same may be sent again.
     `dead_lettered`: it could not be decided; an operator sees it and can replay it.
     """
 
@@ -107,6 +109,8 @@ class Result(BaseModel):
             raise rejection(self.error.message, details=self.error.details)
         if self.error.code == CommandDeadLettered.code:
             raise CommandDeadLettered(self.error.message)
+        if self.error.code == UpgradeUnfinished.code:
+            raise UpgradeUnfinished(self.error.message)
         raise CreditlaneError(f"{self.error.code}: {self.error.message}")
 
 

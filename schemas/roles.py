@@ -37,7 +37,7 @@ _MANAGE_ENDPOINTS = (
 #: To lock rows takes the right to update some column of them.
 GRANTS: Mapping[str, Mapping[Part, str]] = {
     "installation": {
-        "worker": "select",
+        "worker": "select, update (required_release)",
         "api": "select, update (subscriptions_version)",
         "jobs": "select, update (subscriptions_version)",
         "client": "select, update (subscriptions_version)",
@@ -60,7 +60,7 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
     },
     "dead_letters": {"worker": "select, insert", "api": "select", "jobs": "select", "client": "select"},
     "workers": {
-        "worker": "select, insert, update (expires_at, numbers, lease_seconds, stuck), delete",
+        "worker": "select, insert, update (expires_at, numbers, lease_seconds, stuck, release), delete",
         "api": "select",
         "jobs": "select",
         "client": "select",

@@ -24,6 +24,7 @@ from ...schemas.installation import (
     check_others,
     check_partitions,
 )
+from ...schemas.releases import RELEASE
 from ...schemas.roles import GRANTS, denied
 from ...schemas.schema_revision import is_ahead
 from . import sessions
@@ -132,8 +133,12 @@ def _session_of(connection: Connection) -> sessions.PostgresSession:
 
 def _initialise(connection: Connection, partitions: int | None) -> None:
     connection.execute(
-        text("insert into installation (partitions) values (:partitions) on conflict do nothing"),
-        {"partitions": partitions or DEFAULT_PARTITIONS},
+        # Nobody older has ever been at work on a ledger that this version makes.
+        text(
+            "insert into installation (partitions, required_release) values (:partitions, :release) "
+            "on conflict do nothing"
+        ),
+        {"partitions": partitions or DEFAULT_PARTITIONS, "release": RELEASE},
     )
     stored = connection.execute(text("select partitions from installation")).scalar_one()
     check_partitions(Installation(stored), partitions)

@@ -31,7 +31,7 @@ from .row_rules import set_row_rules
 from .sessions import PostgresSession
 
 #: What is not a table and belongs to the owner, too.
-FUNCTIONS = ("refuse_to_rewrite_history()", "holds_only_open_ones_change()")
+FUNCTIONS = ("refuse_to_rewrite_history()", "holds_only_open_ones_change()", "leases_not_to_older_workers()")
 #: The first version in which whoever makes a role is a member of it, and may not act as it without more.
 _SET_OPTION_VERSION = 160_000
 

@@ -26,6 +26,7 @@ from ...schemas.errors import (
     TooLarge,
     TooSlow,
     UnsupportedEncoding,
+    UpgradeUnfinished,
 )
 from ...schemas.identifiers import ACCOUNT_ID_PATTERN
 from ...schemas.results import ErrorDetail
@@ -37,7 +38,7 @@ log: logging.Logger = logging.getLogger(__name__)
 COMMANDS_PATH = "/v1/customer-credits/commands"
 REPLAY_HEADER = "X-Idempotent-Replay"
 #: How long a client should wait before it tries again, in seconds, by code.
-RETRY_SECONDS = {"lane_full": 1.0, "unavailable": 2.0, "timeout": 2.0}
+RETRY_SECONDS = {"lane_full": 1.0, "unavailable": 2.0, "timeout": 2.0, "upgrade_unfinished": 10.0}
 #: Fields that one answer says something of.
 MAX_NAMED_FIELDS = 20
 #: Characters of the name of a field that are repeated; clients choose the names of unknown ones.
@@ -86,6 +87,10 @@ CODES: dict[str, tuple[int, str]] = {
     "internal_error": (500, "A defect of the server; the request id finds it in the log."),
     "dead_lettered": (500, "The command could not be decided and waits for an operator; nothing has moved."),
     "unavailable": (503, "Redis or Postgres cannot be reached; nothing was accepted, send the same request again."),
+    "upgrade_unfinished": (
+        503,
+        "An upgrade is under way, and this waits for its end; nothing was done, send the same request again.",
+    ),
     "timeout": (503, "The outcome is not known yet; send the same request again under the same key, for one effect."),
 }
 
@@ -175,8 +180,11 @@ def problem_of_rejection(error: ErrorDetail, *, replayed: bool = False) -> Probl
     code = public_code(error.code)
     if code not in CODES:
         code = "internal_error"
-    message = None if code == NOT_FOUND else error.message
-    return Problem(code, message, headers={REPLAY_HEADER: "true"} if replayed else None)
+    message = None if code in {NOT_FOUND, UpgradeUnfinished.code} else error.message
+    headers = {REPLAY_HEADER: "true"} if replayed else {}
+    if retry_after := RETRY_SECONDS.get(code):
+        headers["Retry-After"] = str(max(1, round(retry_after)))
+    return Problem(code, message, headers=headers)
 
 
 def problem_of(error: CreditlaneError) -> Problem:

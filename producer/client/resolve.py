@@ -20,7 +20,13 @@ from ...schemas.commands import (
     OpenAccount,
     reversal_key,
 )
-from ...schemas.errors import CommandDeadLettered, IdempotencyKeyMismatch, InvalidCommand, OutcomeUnknown
+from ...schemas.errors import (
+    CommandDeadLettered,
+    IdempotencyKeyMismatch,
+    InvalidCommand,
+    OutcomeUnknown,
+    UpgradeUnfinished,
+)
 from ...schemas.identifiers import is_account_id
 from ...schemas.journal import Announcement, JournalRow, Refusal
 from ...schemas.kinds import KIND_OF_WORD, Kind, content_of_row
@@ -115,6 +121,11 @@ def resolve_announced(ticket: Ticket, announcements: Iterable[Announcement]) -> 
             # That of a dry run is kept by its lane entry, and is no answer to the command itself, nor the other way.
             if ticket.dry_run and item.dry_run and item.lane_entry == ticket.lane_entry:
                 return result_of_announcement(item, ticket.account_id, ticket.idempotency_key)
+            continue
+        if item.refusal is not None and item.refusal.code == UpgradeUnfinished.code:
+            # Nothing else knows of it, and it is no answer to what was sent before or later under the key.
+            if item.lane_entry == ticket.lane_entry:
+                return result_of_refusal(item.refusal, ticket.account_id, ticket.idempotency_key)
             continue
         if item.row is None or not _is_same_request(ticket, item.row):
             continue

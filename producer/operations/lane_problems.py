@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...schemas.errors import UpgradeUnfinished
+from ...schemas.releases import RELEASE
 from ...schemas.worker_metrics import WorkerMetrics
 
 #: What makes a worker alive. Its time is not over, and lies no further ahead than its lease reaches: what lies further
@@ -39,7 +41,8 @@ order by lane.partition
 READ_WORKERS = f"""
 select worker_id, host, process_id, started_at, {IS_ALIVE}, stuck, coalesce(lease_seconds, 10),
     extract(epoch from expires_at - clock_timestamp())::float8 - coalesce(lease_seconds, 300),
-    (select count(*) from leases where leases.worker_id = worker.worker_id), coalesce(numbers, '{{}}')::text
+    (select count(*) from leases where leases.worker_id = worker.worker_id), coalesce(numbers, '{{}}')::text,
+    coalesce(release, 0), coalesce(release, 0) < (select required_release from installation)
 from workers as worker
 order by started_at, worker_id
 """  # noqa: S608  # the fragment is the constant above
@@ -91,6 +94,10 @@ class WorkerRecord(NamedTuple):
     ahead_seconds: float
     lanes: int
     metrics_text: str
+    #: The number of its release, see `schemas/releases.py`.
+    release: int = RELEASE
+    #: Its release is older than the ledger takes, so it gets no lanes.
+    is_kept_out: bool = False
 
     @property
     def public_id(self) -> str:
@@ -109,7 +116,8 @@ def handover_seconds(workers: Iterable[WorkerRecord]) -> float | None:
     Who takes a lane sees at its next heartbeat that it is nobody's, and there are several in a lease. So after a
     lease nobody is going to, as nobody has a heartbeat any more who has had none for that long.
     """
-    return max((worker.lease_seconds for worker in workers if worker.is_alive and not worker.is_stuck), default=None)
+    takers = (worker for worker in workers if worker.is_alive and not worker.is_stuck and not worker.is_kept_out)
+    return max((worker.lease_seconds for worker in takers), default=None)
 
 
 class LanesWithoutOwner:
@@ -150,6 +158,8 @@ def problems_of_worker(worker: WorkerRecord) -> list[str]:
         ]
         if worker.is_stuck:
             problems.append("it does not get on, so it owns no lanes")
+        if worker.is_kept_out:
+            problems.append("it is of an older release than this ledger takes, so it gets no lanes; start a newer one")
     return problems
 
 
@@ -184,6 +194,27 @@ def _standing(partition: int, content: LaneContent, lease_seconds: float, metric
     if lag is not None and idle is not None and min(lag, idle) > most_seconds:
         return f"a command waits for {lag:.0f} s, and its owner has committed nothing for {idle:.0f} s"
     return None
+
+
+def count_older(workers: Iterable[WorkerRecord]) -> int:
+    """Return how many workers keep new commands from being decided: of an older release, and alive or with lanes."""
+    return sum(
+        worker.release < RELEASE and not worker.is_kept_out and (worker.is_alive or worker.lanes > 0)
+        for worker in workers
+    )
+
+
+def problem_of_upgrade(workers: Iterable[WorkerRecord]) -> str | None:
+    """Return what an unfinished upgrade keeps from being decided, if somebody has asked for it."""
+    workers = list(workers)
+    older = count_older(workers)
+    refused = sum(worker.metrics.outcomes.get(UpgradeUnfinished.code, 0) for worker in workers if worker.is_alive)
+    if not older or not refused:
+        return None
+    return (
+        f"{refused} commands that are new in this release were refused, since {older} workers of an older one are "
+        "still there; stop those"
+    )
 
 
 def problem_of_clock(entries_ahead_seconds: float | None) -> str | None:

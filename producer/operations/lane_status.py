@@ -28,6 +28,7 @@ from .lane_problems import (
     WorkerRecord,
     handover_seconds,
     problem_of_clock,
+    problem_of_upgrade,
     problems_of_lanes,
     problems_of_worker,
 )
@@ -83,6 +84,8 @@ class WorkerStatus(BaseModel):
     lanes: int
     #: It lives but does not get on, so it owns no lanes.
     stuck: bool
+    #: The number of its release: 0 is 0.1.0, 1 what came after it.
+    release: int
     #: What keeps it.
     problems: list[str]
 
@@ -104,6 +107,8 @@ class LanesReport(BaseModel):
     redis_problem: str | None
     #: What is wrong with the times in the journal; None where nothing is.
     clock_problem: str | None
+    #: What is refused until an upgrade is finished; None where nobody has asked for anything such.
+    upgrade_problem: str | None
 
     @property
     def problems(self) -> list[str]:
@@ -115,6 +120,7 @@ class LanesReport(BaseModel):
             *(f"lane {lane.partition}: {lane.problem}" for lane in self.lanes if lane.problem is not None),
             *(f"worker {worker.worker_id}: {problem}" for worker in self.workers for problem in worker.problems),
             *clock,
+            *([] if self.upgrade_problem is None else [f"upgrade: {self.upgrade_problem}"]),
         ]
 
     @property
@@ -173,6 +179,7 @@ def read_lanes(settings: Settings) -> LanesReport:
         lag_seconds=max((lane.lag_seconds for lane in lanes if lane.lag_seconds is not None), default=None),
         redis_problem=redis_problem,
         clock_problem=problem_of_clock(ledger.entries_ahead_seconds),
+        upgrade_problem=problem_of_upgrade(ledger.workers),
     )
 
 
@@ -198,6 +205,7 @@ def _status_of(worker: WorkerRecord) -> WorkerStatus:
         alive=worker.is_alive,
         lanes=worker.lanes,
         stuck=worker.is_stuck,
+        release=worker.release,
         problems=problems_of_worker(worker),
     )
 

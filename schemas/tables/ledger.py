@@ -60,6 +60,13 @@ installation: Table = Table(
         server_default=text("0"),
         comment="grows with every change of what endpoints subscribe to",
     ),
+    Column(
+        "required_release",
+        SmallInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="workers of older releases get no lanes; only ever raised",
+    ),
     CheckConstraint("partitions between 1 and 1024", name="partitions_range"),
     comment="One row: what is fixed when the database is initialised.",
 )
@@ -258,6 +265,7 @@ workers: Table = Table(
         server_default=text("false"),
         comment="it shows life but does not get on, so it owns nothing",
     ),
+    Column("release", SmallInteger, comment="the number of its release; null: that of 0.1.0, which is 0"),
     comment="Worker processes that have shown life. One whose expires_at is past owns nothing.",
 )
 

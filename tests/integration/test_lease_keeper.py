@@ -22,8 +22,8 @@ OTHER = "the other"
 LEASE_SECONDS = 2.0
 #: Another worker with a heartbeat now, for so long. Nobody sends another in these tests.
 HEARTBEAT = """
-insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
-values (%s, 'elsewhere', 1, clock_timestamp() + make_interval(secs => %s), '{}', %s, %s)
+insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck, release)
+values (%s, 'elsewhere', 1, clock_timestamp() + make_interval(secs => %s), '{}', %s, %s, 1)
 """
 REPLACING = "ending the sessions of workers that send no heartbeats or do not get on"
 LOCK_LEASES = "select 1 from leases where partition = any(%s) order by partition for update"

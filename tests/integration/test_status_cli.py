@@ -108,8 +108,8 @@ def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settin
     trouble = {"applier": {"cause": "Postgres does not answer", "seconds": 45.0, "failures": 2}}
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
-            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', %s, 30, true)",
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck, release) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', %s, 30, true, 1)",
             [json.dumps({"troubles": trouble, "standing_lanes": {"3": 61.0}})],
         )
         connection.execute("update leases set worker_id = 'w'")
@@ -141,8 +141,8 @@ def test_what_does_not_get_on_is_named_with_its_cause(run: Run, settings: Settin
 def test_lanes_that_are_handed_over_are_reported_as_that(run: Run, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
-            "insert into workers (worker_id, host, process_id, expires_at, lease_seconds) "
-            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', 30)"
+            "insert into workers (worker_id, host, process_id, expires_at, lease_seconds, release) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '30 s', 30, 1)"
         )
         connection.execute("update leases set worker_id = 'w' where partition > 2")
         connection.execute("update leases set worker_id = 'dead' where partition = 2")
@@ -162,8 +162,8 @@ def own_every_lane(database_url: str, **numbers: Any) -> None:
     """Let a worker be on record that lives, owns every lane and says this of itself."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
-            "values ('w', 'h', 1, clock_timestamp() + interval '5 minutes', %s, 300, false)",
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck, release) "
+            "values ('w', 'h', 1, clock_timestamp() + interval '5 minutes', %s, 300, false, 1)",
             [json.dumps(numbers)],
         )
         connection.execute("update leases set worker_id = 'w'")

@@ -11,6 +11,8 @@ The states of a lane, as this process sees it:
 * another's that lives: left alone. Who has more than its share gives the surplus back by itself;
 * another's that is silent or stuck: its sessions are ended, which frees what they have locked, and then its lanes are
   taken in one step. A heartbeat that comes meanwhile either prevents that or waits for it (`LOCK_SILENT_WORKERS`);
+* kept from this one: it is of an older release than the ledger takes (`schemas/releases.py`), and gets none. Others
+  do not count it among those who share;
 * mine: in `Ownership` with its epoch. Readers read it, and every batch locks the row and compares the epoch;
 * mine, being given up: out of `Ownership` first, so that nothing more is read; then what was read is waited for, at
   most until the next heartbeat is due; then the row is released. What is not finished by then cannot commit.
@@ -55,6 +57,7 @@ import structlog
 
 from ...lanes.backoff import LONGEST_PAUSE_SECONDS, Backoff
 from ...lanes.postgres.errors import error_text
+from ...schemas.releases import RELEASE
 from ...schemas.worker_metrics import StageTrouble
 from ..connections import connect_postgres, session_name
 from ..metrics import Metrics
@@ -221,6 +224,7 @@ class LeaseKeeper:
                 "lease_seconds": self._lease_seconds,
                 "numbers": numbers,
                 "stuck": is_stuck,
+                "release": RELEASE,
             },
         )
 

@@ -14,13 +14,15 @@ import psycopg
 import structlog
 
 from ...lanes.routing import partition_of
-from ...schemas.errors import CommandDeadLettered, CreditlaneError
+from ...schemas.errors import CommandDeadLettered, CreditlaneError, UpgradeUnfinished
+from ...schemas.journal import Refusal
+from ...schemas.releases import RELEASE, is_new
 from ..lanes.entries import Batch, LaneEntry
 from ..ledger.state import AddressedCommand, Outcome
 from .accounts import MAX_REMEMBERED_ACCOUNTS
 from .dead_letters import DeadLetters, lease_of, reason_of
 from .sizing import Cost, Sizing
-from .transaction import LedgerStore, PartitionsLost, StaleAccount, TransactionTooLarge
+from .transaction import LedgerStore, OlderWorkers, PartitionsLost, StaleAccount, TransactionTooLarge
 
 #: Batches that are done carefully after one that met a known key: repeats come in runs.
 CAREFUL_BATCHES = 2
@@ -30,6 +32,9 @@ MAX_COLLISIONS = 5
 #: SQLSTATE classes that a command can be to blame for: data exception, integrity constraint, program limit, and an
 #: exception raised by a trigger. Anything else is the environment's fault, and the batch is tried again as it is.
 _COMMAND_FAULT_CLASSES = frozenset({"22", "23", "54", "P0"})
+
+#: What is announced of a new command while older workers live.
+UPGRADE_UNFINISHED = Refusal(UpgradeUnfinished.code, UpgradeUnfinished().message)
 
 #: What Postgres says of work that took too long: a statement, or what this worker did between two of them.
 _TIMEOUTS = (
@@ -224,7 +229,38 @@ class Applier:
             return self._attempt_some(entries, epochs, careful=careful)
         if len(commands) < len(entries):
             return self._attempt_some(entries, epochs, careful=careful)
+        try:
+            return self._store.transact(commands, epochs, careful=careful)
+        except OlderWorkers:
+            if not self._store.require_release():
+                return self._attempt_old(entries, commands, epochs, careful=careful)
+            _log.info("lanes are kept from workers of older releases from now on", release=RELEASE)
         return self._store.transact(commands, epochs, careful=careful)
+
+    def _attempt_old(
+        self,
+        entries: Sequence[LaneEntry],
+        commands: Sequence[AddressedCommand],
+        epochs: Mapping[int, int],
+        *,
+        careful: bool,
+    ) -> list[Outcome]:
+        """Do as `_attempt` does, and refuse what is new, which older workers would not heed. It leaves nothing."""
+        new = [is_new(command) for _, command in commands]
+        partitions = {entry.partition for entry, refused in zip(entries, new, strict=True) if refused}
+        # Before the others, whose outcomes would be repeats if this could not be said; twice adds nothing.
+        self._store.refuse(
+            [command for command, refused in zip(commands, new, strict=True) if refused],
+            UPGRADE_UNFINISHED,
+            {partition: epoch for partition, epoch in epochs.items() if partition in partitions},
+        )
+        _log.warning("new commands are refused while workers of an older release live", commands=sum(new))
+        old = [command for command, refused in zip(commands, new, strict=True) if not refused]
+        decided = iter(self._store.transact(old, epochs, careful=careful) if old else [])
+        return [
+            Outcome(None, refusal=UPGRADE_UNFINISHED, dry_run=command.dry_run) if refused else next(decided)
+            for (_, command), refused in zip(commands, new, strict=True)
+        ]
 
     def _addressed(self, entries: Sequence[LaneEntry]) -> list[AddressedCommand]:
         """Return the commands with the accounts that they are for, without those that are misplaced.

@@ -9,9 +9,10 @@ from ...schemas.statuses import Status, StoredEndpointKind, StoredEndpointStatus
 #: the limit of whole transactions came with Postgres 17.
 #: Waits for locks end a little before statements do: so the error says whether others or the work took too long.
 #: A process that is stopped inside a transaction must not keep its leases locked against the next owner.
-#: The version is read before anything is decided: whoever subscribes before a command is sent hears of it.
+#: The version is read before anything is decided: whoever subscribes before a command is sent hears of it. So is the
+#: release that workers must be of, which only ever grows; where Postgres was restored, it may have to grow again.
 BEGIN_BATCH = """
-select (select subscriptions_version from installation),
+select (select subscriptions_version from installation), (select required_release from installation),
        set_config('statement_timeout', %(timeout_ms)s, true),
        set_config('idle_in_transaction_session_timeout', %(timeout_ms)s, true),
        set_config('lock_timeout', %(lock_ms)s, true),
@@ -169,11 +170,11 @@ FIND_STORES = "select public_id, store_id from stores where public_id = any(%(pu
 
 #: The worker's heartbeat, which lasts for as long again as a lease, and what was counted so far.
 HEARTBEAT = """
-insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck)
+insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck, release)
 values (%(worker_id)s, %(host)s, %(process_id)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s),
-        %(numbers)s::jsonb, %(lease_seconds)s, %(stuck)s)
+        %(numbers)s::jsonb, %(lease_seconds)s, %(stuck)s, %(release)s)
 on conflict (worker_id) do update set expires_at = excluded.expires_at, numbers = excluded.numbers,
-    lease_seconds = excluded.lease_seconds, stuck = excluded.stuck
+    lease_seconds = excluded.lease_seconds, stuck = excluded.stuck, release = excluded.release
 """
 
 #: Partitions in all, those that are nobody's, and those that are mine.
@@ -184,7 +185,7 @@ select (select count(*) from leases), (select count(*) from leases where worker_
 """
 
 #: The other workers: their last heartbeat, how long it lasts by the clock, and whether they own anything. One whose
-#: leases are left without it has none.
+#: leases are left without it has none. Those that get no lanes are none of the others: they take no share.
 READ_OTHERS = """
 select coalesce(workers.worker_id, owners.worker_id), (extract(epoch from workers.expires_at) * 1000000)::bigint,
        extract(epoch from workers.expires_at - clock_timestamp())::float, workers.lease_seconds,
@@ -192,7 +193,24 @@ select coalesce(workers.worker_id, owners.worker_id), (extract(epoch from worker
 from workers
 full join (select distinct worker_id from leases where worker_id is not null) as owners using (worker_id)
 where coalesce(workers.worker_id, owners.worker_id) <> %(worker_id)s
+  and (owners.worker_id is not null or coalesce(workers.release, 0) >= (select required_release from installation))
 """
+
+#: Whether a worker of an older release lives, or has lanes, with which it may write to any account. One that died while
+#: the clock was wrong lives no longer than its lease lasts.
+HAS_OLDER_WORKERS = """
+select exists (
+    select from workers
+    where coalesce(release, 0) < %(release)s and expires_at > clock_timestamp()
+      and expires_at <= clock_timestamp() + make_interval(secs => coalesce(lease_seconds, 300) + 2)
+) or exists (
+    select from leases left join workers using (worker_id)
+    where leases.worker_id is not null and coalesce(workers.release, 0) < %(release)s
+)
+"""
+
+#: Keeps older workers from lanes from now on, or from the commit on. Whoever is just taking some has them before it.
+REQUIRE_RELEASE = "update installation set required_release = greatest(required_release, %(release)s)"
 
 #: Bounds how long the transaction waits for rows that others have locked, and how long it may keep others waiting.
 BOUND_LOCKS = """

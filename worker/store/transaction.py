@@ -24,6 +24,7 @@ from ...schemas.installation import DEFAULT_PARTITIONS
 from ...schemas.journal import JournalRow, Refusal
 from ...schemas.journal_columns import row_of
 from ...schemas.kinds import STATUS_CHANGE_WORDS, STATUS_CHANGES, Kind
+from ...schemas.releases import RELEASE, is_new
 from ...schemas.results import moment_of
 from ...schemas.statuses import Status
 from ..ledger.accounts import (
@@ -82,6 +83,10 @@ class _Locked(NamedTuple):
 _NOTHING_LOCKED = _Locked(0, {})
 
 
+class OlderWorkers(CreditlaneError):
+    """A command is new, and lanes are not kept from older workers yet: see `LedgerStore.require_release`."""
+
+
 class TransactionTooLarge(CreditlaneError):
     """A transaction has more rows than are written at once, or too many short parts; decide fewer commands."""
 
@@ -107,6 +112,8 @@ class LedgerStore:
         }
         self._outbox = Outbox(connection)
         self._cache = AccountCache(partitions)
+        #: The release that workers must be of, as the last transaction found it.
+        self._required_release = 0
         #: When the last transaction had its lanes locked, by `time.monotonic`; None if it did not get as far.
         self.holds_lanes_since: float | None = None
         #: Length of the journal rows that the last transaction wrote, in characters.
@@ -131,6 +138,7 @@ class LedgerStore:
             PartitionsLost: a lease is another worker's; nothing was stored.
             psycopg.errors.UniqueViolation: a key or an account's seq was there already; nothing was stored.
             StaleAccount: a status had been changed by somebody else; nothing was stored.
+            OlderWorkers: a command is new, and older workers may have lanes; nothing was stored.
             TransactionTooLarge: it is more than is done at once; nothing was stored. Never of one command.
             psycopg.Error: anything else Postgres refuses; nothing was stored, unless the commit itself was cut off.
         """
@@ -176,6 +184,46 @@ class LedgerStore:
         except BaseException:
             self._roll_back()
             raise
+
+    def refuse(self, commands: Sequence[AddressedCommand], refusal: Refusal, epochs: Mapping[int, int]) -> None:
+        """Send what is to be announced of these commands to their callbacks, and leave nothing else of them.
+
+        Raises as `transact` does.
+        """
+        try:
+            self._lock_lanes(self._open(), epochs)
+            for (store_id, _), command in commands:
+                self._outbox.write_refusal(store_id, command, refusal)
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def require_release(self) -> bool:
+        """Keep lanes from older workers for ever, unless there are some. Returns whether they are kept from them.
+
+        Raises:
+            psycopg.Error: Postgres cannot be used now; it is as it was.
+        """
+        try:
+            self._open()
+            is_required = self._required_release >= RELEASE
+            if not is_required and not self._has_older_workers():
+                # Nobody takes a lane while this is held, so what is read after it stays so.
+                self._connection.execute(sql.REQUIRE_RELEASE, {"release": RELEASE})
+                is_required = not self._has_older_workers()
+            if is_required:
+                self._connection.commit()
+            else:
+                self._connection.rollback()
+        except BaseException:
+            self._roll_back()
+            raise
+        return is_required
+
+    def _has_older_workers(self) -> bool:
+        record = self._connection.execute(sql.HAS_OLDER_WORKERS, {"release": RELEASE}).fetchone()
+        return record is None or bool(record[0])
 
     def is_decided(self, account: AccountKey, command: LaneCommand, epochs: Mapping[int, int]) -> bool:
         """Return whether the command's key is in the journal, and will stay out of it if it is not.
@@ -223,6 +271,8 @@ class LedgerStore:
     ) -> list[Outcome]:
         # A plain credit or debit comes as a `PlainCommand`; only the other kinds need anything beyond the account.
         kinds: set[str] = {command.kind for _, command in commands if type(command) is not PlainCommand}
+        if kinds and self._required_release < RELEASE and any(is_new(command) for _, command in commands):
+            raise OlderWorkers
         batch.has_dry_runs = bool(kinds) and any(command.dry_run for _, command in commands)
         self._load(commands, batch, scope, careful=careful)
         opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
@@ -247,7 +297,8 @@ class LedgerStore:
         record = begun.fetchone()
         if record is None:
             raise CreditlaneError("Postgres did not return the version of subscriptions")
-        version: int = record[0]
+        version: int
+        version, self._required_release, *_ = record
         return version
 
     def _lock_lanes(

@@ -19,6 +19,7 @@ from ...operations.lane_problems import (
     LaneContent,
     LeaseRecord,
     WorkerRecord,
+    count_older,
     problems_of_lanes,
 )
 from ...operations.lane_status import COUNT_DEAD_LETTERS, content_calls, contents_of
@@ -105,6 +106,11 @@ class _Snapshot:
                 "creditlane_journal_ahead_seconds",
                 "How far the latest entry is ahead of the clock of Postgres.",
                 self._lanes.entries_ahead_seconds,
+            )
+            yield GaugeMetricFamily(
+                "creditlane_older_workers",
+                "Workers of an older release that keep what is new from being decided.",
+                count_older(self._lanes.workers),
             )
         # A worker's series end with it, as those of any process do.
         alive = [worker for worker in self._lanes.workers if worker.is_alive]

@@ -20,7 +20,15 @@ _HEADER_TEXTS = {
 #: Codes that every operation of a store may answer with.
 _COMMON = ("validation_error", "unauthorized", "rate_limited", "internal_error", "unavailable")
 #: Those of every operation that puts a command on a lane.
-_WRITING = ("too_slow", "too_large", "unsupported_encoding", "lane_full", "timeout", "dead_lettered")
+_WRITING = (
+    "too_slow",
+    "too_large",
+    "unsupported_encoding",
+    "lane_full",
+    "timeout",
+    "dead_lettered",
+    "upgrade_unfinished",
+)
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -21,6 +21,7 @@ from ...operations.lane_problems import (
     LanesWithoutOwner,
     WorkerRecord,
     problem_of_clock,
+    problem_of_upgrade,
     problems_of_lanes,
     problems_of_worker,
 )
@@ -54,7 +55,7 @@ class Readiness(BaseModel):
     #: What keeps requests from being served, by what was checked: redis, postgres, and where this one answers, lanes
     #: and workers.
     problems: dict[str, str]
-    #: What is wrong beside that, and keeps nothing from being served: redis, workers, clock.
+    #: What is wrong beside that, and keeps nothing from being served: redis, workers, clock, upgrade.
     warnings: dict[str, str]
 
 
@@ -211,6 +212,7 @@ def _problems_of_work(seen: LanesSeen) -> tuple[dict[str, str], dict[str, str]]:
     warnings = {
         "workers": _about_workers(worker for worker in lanes.workers if worker not in needed),
         "clock": problem_of_clock(lanes.entries_ahead_seconds or None) or "",
+        "upgrade": problem_of_upgrade(lanes.workers) or "",
     }
     return _named(problems), _named(warnings)
 

@@ -11,6 +11,8 @@ _moment = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     """Add columns, constraints of new rows, and a table; nothing that is there is rewritten or read."""
+    # First: every batch begins at `installation`, so that none is between tables when the others are wanted.
+    _keep_lanes_from_older_workers()
     op.add_column(
         "journal",
         sa.Column("held_after", sa.Numeric, comment="what is set aside of the balance after it; null for nothing"),
@@ -36,6 +38,47 @@ def upgrade() -> None:
         "check (kind between 1 and 13 and side between -1 and 1) not valid"
     )
     _create_holds()
+
+
+def _keep_lanes_from_older_workers() -> None:
+    op.add_column(
+        "installation",
+        sa.Column(
+            "required_release",
+            sa.SmallInteger,
+            nullable=False,
+            server_default=sa.text("0"),
+            comment="workers of older releases get no lanes; only ever raised",
+        ),
+    )
+    op.add_column(
+        "workers",
+        sa.Column("release", sa.SmallInteger, comment="the number of its release; null: that of 0.1.0, which is 0"),
+    )
+    # Older workers know nothing of it, so it is no error: the lane stays as it was, and they have one less. Who raises
+    # the release holds the row that this waits for, and looks at the leases after that. Nobody may do anything through
+    # it that they may not do anyway, and no role needs a right for it that its processes had no use for before.
+    op.execute("""
+        create function leases_not_to_older_workers() returns trigger language plpgsql
+        security definer set search_path = pg_catalog, pg_temp as $$
+        declare
+            required smallint;
+            found smallint;
+        begin
+            execute format('select required_release from %I.installation for share', tg_table_schema) into required;
+            execute format('select coalesce(release, 0) from %I.workers where worker_id = $1', tg_table_schema)
+                into found using new.worker_id;
+            if found < required then
+                return null;
+            end if;
+            return new;
+        end $$
+    """)
+    op.execute("""
+        create trigger leases_not_to_older_workers before update of worker_id on leases for each row
+        when (new.worker_id is not null and new.worker_id is distinct from old.worker_id)
+        execute function leases_not_to_older_workers()
+    """)
 
 
 def _create_holds() -> None:

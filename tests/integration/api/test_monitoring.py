@@ -235,8 +235,8 @@ def forge_worker(database_url: str, *, expires_in: float = 30.0, stuck: bool = F
     """Let a worker be on record that owns every lane and says this of itself."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck) "
-            "values ('w', 'h', 1, clock_timestamp() + make_interval(secs => %s), %s, 30, %s)",
+            "insert into workers (worker_id, host, process_id, expires_at, numbers, lease_seconds, stuck, release) "
+            "values ('w', 'h', 1, clock_timestamp() + make_interval(secs => %s), %s, 30, %s, 1)",
             [expires_in, json.dumps(numbers), stuck],
         )
         connection.execute("update leases set worker_id = 'w'")
