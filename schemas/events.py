@@ -19,6 +19,11 @@ EventType = Literal[
     "account.unfrozen",
     "account.closed",
     "balance.low",
+    "hold.created",
+    "hold.captured",
+    "hold.voided",
+    "hold.extended",
+    "hold.expired",
     "command.rejected",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)

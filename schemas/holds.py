@@ -19,6 +19,7 @@ class AccountHold(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
+    #: Empty where it is what a dry run would have made.
     id: str
     store_id: str
     account_id: str

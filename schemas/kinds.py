@@ -283,7 +283,7 @@ class Kind(IntEnum):
         9,
         KindRecord(
             Hold,
-            events={NO_SIDE: ()},
+            events={NO_SIDE: ("hold.created",)},
             rejections=(*_NOT_ACTIVE, ExpiresAtOutOfRange, InsufficientBalance, TooManyHolds),
             http_status=201,
             content_of=_content_of_hold,
@@ -293,7 +293,7 @@ class Kind(IntEnum):
         10,
         KindRecord(
             Capture,
-            events={DEBIT_SIDE: ("credits.consumed", "balance.low")},
+            events={DEBIT_SIDE: ("credits.consumed", "hold.captured", "balance.low")},
             rejections=(*_NOT_ACTIVE, *_NO_OPEN_HOLD, CaptureExceedsHold, InsufficientBalance),
             http_status=201,
             content_of=_content_of_capture,
@@ -303,7 +303,7 @@ class Kind(IntEnum):
         11,
         KindRecord(
             Void,
-            events={NO_SIDE: ()},
+            events={NO_SIDE: ("hold.voided",)},
             rejections=(AccountNotFound, AccountClosed, *_NO_OPEN_HOLD),
             http_status=200,
             content_of=_content_of_void,
@@ -313,7 +313,7 @@ class Kind(IntEnum):
         12,
         KindRecord(
             Extend,
-            events={NO_SIDE: ()},
+            events={NO_SIDE: ("hold.extended",)},
             rejections=(*_NOT_ACTIVE, *_NO_OPEN_HOLD, ExpiresAtOutOfRange),
             http_status=200,
             content_of=_content_of_extend,
@@ -323,7 +323,7 @@ class Kind(IntEnum):
         13,
         KindRecord(
             Expiry,
-            events={NO_SIDE: ()},
+            events={NO_SIDE: ("hold.expired",)},
             rejections=(),
             http_status=200,
             internal=True,

@@ -18,12 +18,16 @@ from .errors import (
     CreditlaneError,
     UpgradeUnfinished,
 )
-from .identifiers import transaction_id
+from .identifiers import hold_id, transaction_id
 from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
 from .kinds import SIDE_NAMES, Kind, shortfall_of_row
 
 #: What a refusal says of the account that does not cover its part of a transaction.
 _SHORTFALL = ("account_id", "needed", "available")
+
+#: The kinds of what is done with a hold, and of what says when it ends.
+_ON_HOLD = frozenset({Kind.CAPTURE, Kind.VOID, Kind.EXTEND, Kind.EXPIRY})
+_SETS_END = frozenset({Kind.HOLD, Kind.EXTEND})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -91,6 +95,10 @@ class Result(BaseModel):
     reference: str | None = None
     #: Of a reversal: the transaction it undoes.
     reversal_of: str | None = None
+    #: The hold that it made, or was about.
+    hold_id: str | None = None
+    #: Of a hold that was made or extended: when what is left of it is released by itself.
+    expires_at: datetime | None = None
     #: The answer was on record before this attempt.
     replayed: bool = False
     error: ErrorDetail | None = None
@@ -129,10 +137,32 @@ def result_of_row(row: JournalRow, *, replayed: bool = False) -> Result:
         shortfall=shortfall_of_row(row),
         reference=row.reference,
         reversal_of=transaction_id(row.account_id, row.reversal_of) if moved and row.reversal_of else None,
+        hold_id=hold_id_of_row(row) if row.kind >= Kind.HOLD else None,
+        expires_at=hold_end_of_row(row) if row.kind >= Kind.HOLD else None,
         replayed=replayed,
         error=_error_of(row) if row.rejection else None,
         decided_at=moment_of(row.created_at_us),
     )
+
+
+def hold_id_of_row(row: JournalRow) -> str | None:
+    """Return the id of the hold that this row made, or is about; None if it is about none."""
+    if row.kind == Kind.HOLD:
+        return None if row.rejection else hold_id(row.account_id, -row.seq)
+    if row.kind not in _ON_HOLD:
+        return None
+    return str(_content_of(row)["hold_id"])
+
+
+def hold_end_of_row(row: JournalRow) -> datetime | None:
+    """Return when the hold ends that this row made or extended; None of any other row."""
+    end = None if row.rejection or row.kind not in _SETS_END else _content_of(row)["ends_at"]
+    return None if end is None else datetime.fromisoformat(end)
+
+
+def _content_of(row: JournalRow) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.json.decode(row.content) if row.content else {}
+    return content
 
 
 def result_of_refusal(refusal: Refusal, account_id: str, idempotency_key: str) -> Result:
@@ -170,7 +200,8 @@ def as_dry_run(result: Result, row: JournalRow | None, further: Sequence[Journal
         for entry in (row, *further)
         if entry.seq > 0
     )
-    return result.model_copy(update={"dry_run": True, "transaction_id": None, "entries": entries})
+    gone = {"dry_run": True, "transaction_id": None, "entries": entries}
+    return result.model_copy(update={**gone, "hold_id": None} if row.kind == Kind.HOLD else gone)
 
 
 def _error_of(row: JournalRow) -> ErrorDetail:

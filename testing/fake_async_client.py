@@ -132,6 +132,8 @@ class AsyncFakeClient(AsyncClient):
         entries = _iterated(FakeClient.entries)
         transaction = _awaited(FakeClient.transaction)
         transactions = _iterated(FakeClient.transactions)
+        hold_by_id = _awaited(FakeClient.hold_by_id)
+        holds = _iterated(FakeClient.holds)
         set_low_balance = _awaited(FakeClient.set_low_balance)
         pending = _awaited(FakeClient.pending)
         close = _awaited(FakeClient.close)
@@ -142,6 +144,7 @@ class AsyncFakeClient(AsyncClient):
         _open_account_of = _awaited(FakeClient._open_account_of)  # noqa: SLF001
         _change = _awaited(FakeClient._change)  # noqa: SLF001
         _decide = _awaited(FakeClient._decide)  # noqa: SLF001
+        _hold = _awaited(FakeClient._hold)  # noqa: SLF001
         _touches = _awaited(FakeClient._touches)  # noqa: SLF001
 
     def _session(self) -> NoReturn:

@@ -15,12 +15,31 @@ from ..producer.client.chunks import (
     valid_account_id,
 )
 from ..producer.client.identity import CommandNumbers, new_producer_id
-from ..producer.client.resolve import account_as_changed, account_as_opened, is_decided, overdue, own_ticket
+from ..producer.client.resolve import (
+    account_as_changed,
+    account_as_opened,
+    hold_as_changed,
+    hold_as_made,
+    is_decided,
+    overdue,
+    own_ticket,
+)
 from ..producer.client.tickets import Tickets
-from ..producer.ledger.lookups import OfCustomer, OfKey, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ..producer.ledger.lookups import (
+    OfCustomer,
+    OfHold,
+    OfHolds,
+    OfKey,
+    OfName,
+    OfReference,
+    OfTransaction,
+    lookup,
+    valid_moment,
+)
 from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ..schemas.commands import Command, OpenAccount
 from ..schemas.errors import CreditlaneError, LaneFull, OutcomeUnknown
+from ..schemas.holds import AccountHold, HoldStatusName
 from ..schemas.installation import DEFAULT_PARTITIONS
 from ..schemas.results import Result
 from ..schemas.settings import Settings
@@ -171,6 +190,18 @@ class FakeClient(Client):
         wanted = lookup(OfReference, reference=reference)
         return _at_most(limit, store_reads.transactions(self._store_ledger(), wanted.reference))
 
+    def hold_by_id(self, hold_id: str) -> AccountHold:
+        """Return the hold as it is now, as `Client.hold_by_id`."""
+        wanted = lookup(OfHold, hold_id=hold_id)
+        return store_reads.hold(self._store_ledger(), wanted.hold_id)
+
+    def holds(
+        self, account_id: str, status: HoldStatusName | None = None, limit: int | None = None
+    ) -> Iterator[AccountHold]:
+        """Yield the account's holds, or those of a status, newest first, as `Client.holds`."""
+        wanted = lookup(OfHolds, account_id=account_id, status=status)
+        return _at_most(limit, store_reads.holds(self._store_ledger(), wanted.account_id, wanted.status))
+
     def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
         """Have `balance.low` sent when the account falls below this balance, as `Client.set_low_balance`."""
         store = self._store_ledger()
@@ -205,6 +236,12 @@ class FakeClient(Client):
     def _change(self, command: Command, timeout: float | None) -> Account:
         result = self._decide(command, timeout)
         return account_as_changed(store_reads.account(self._store_ledger(), result.account_id), command, result)
+
+    def _hold(self, command: Command, timeout: float | None) -> AccountHold:
+        result = self._decide(command, timeout)
+        if result.dry_run and (made := hold_as_made(command, result, self.settings.store)):
+            return made
+        return hold_as_changed(store_reads.hold(self._store_ledger(), result.hold_id or ""), command, result)
 
     def _touches(self, transaction_id: str, account_id: str, seconds: float) -> bool:  # noqa: ARG002  nothing is waited for
         return store_reads.touches(self._store_ledger(), transaction_id, account_id)

@@ -8,11 +8,11 @@ from datetime import datetime
 from threading import RLock
 from typing import NamedTuple
 
-from ..lanes.encoding import LaneCommand, decode_command
+from ..lanes.encoding import LaneCommand, decode_command, encode_command
 from ..producer.client.chunks import Chunk, addressed_for_later
 from ..producer.client.resolve import lost, queued
 from ..producer.ledger.lookups import valid_moment
-from ..schemas.commands import Command
+from ..schemas.commands import Command, Expiry
 from ..schemas.errors import LaneFull
 from ..schemas.results import Result, as_dry_run, moment_of, result_of_refusal, result_of_row
 from ..schemas.tickets import Ticket
@@ -69,6 +69,7 @@ class FakeLedger:
         with self._lock:
             self._is_paused = False
             self._decide_waiting()
+            self._enqueue_due()
 
     def now(self) -> datetime:
         """Return the time: that of the clock, or of the latest decision where that is a little later."""
@@ -150,7 +151,7 @@ class FakeLedger:
             return self._scheduled.cancel(idempotency_key, store_id)
 
     def _store(self, store_id: str) -> StoreLedger:
-        return self._stores.setdefault(store_id, StoreLedger(len(self._stores) + 1, store_id))
+        return self._stores.setdefault(store_id, StoreLedger(len(self._stores) + 1, store_id, self.now))
 
     def _webhooks_of(self, store_id: str) -> StoreWebhooks:
         return self._webhooks.setdefault(store_id, StoreWebhooks(store_id, self.now))
@@ -161,6 +162,19 @@ class FakeLedger:
             # Nobody has a ticket of it, so neither lane nor digest are asked for.
             self._enqueue(0, "", encoded)
             self._decide_waiting(at)
+        if not self._is_paused:
+            for store in self._stores.values():
+                self._release_ended(store)
+
+    def _release_ended(self, store: StoreLedger) -> None:
+        """Release every hold whose end has passed, each as of that, as a job has it done on accounts at rest."""
+        now_us = microseconds_of(self.clock.now())
+        while (end := store.next_end()) is not None and end[0] <= now_us:
+            at_us, account_id = end
+            self._latest_us = max(at_us, self._latest_us + 1)
+            command = decode_command(encode_command(Expiry(account_id=account_id), store.store_id))
+            decided = store.decide(command, self._latest_us)
+            self._webhooks_of(store.store_id).publish_rows(store, decided.expired, self._latest_us)
 
     def _enqueue(self, partition: int, fingerprint: str, encoded: bytes) -> str:
         self._accepted += 1
@@ -176,7 +190,7 @@ class FakeLedger:
         command = waiting.command
         store = self._store(command.store_id)
         self._latest_us = max(microseconds_of(at), self._latest_us + 1)
-        outcome = store.decide(command, self._latest_us)
+        outcome, expired = store.decide(command, self._latest_us)
         if outcome.row is not None:
             result = result_of_row(outcome.row, replayed=outcome.replayed)
         elif outcome.refusal is not None:
@@ -186,4 +200,6 @@ class FakeLedger:
         if outcome.dry_run:
             result = as_dry_run(result, outcome.row, outcome.further)
         self._decided[waiting.lane_entry] = _Decided(waiting.fingerprint, result)
-        self._webhooks_of(command.store_id).publish(store, command, outcome, self._latest_us)
+        webhooks = self._webhooks_of(command.store_id)
+        webhooks.publish_rows(store, expired, self._latest_us)
+        webhooks.publish(store, command, outcome, self._latest_us)

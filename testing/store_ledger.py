@@ -6,9 +6,10 @@ and what becomes of its rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -21,11 +22,11 @@ from ..schemas.errors import AccountClosed, AccountNotFound
 from ..schemas.identifiers import Position, position_of
 from ..schemas.journal import JournalRow
 from ..schemas.kinds import SPANNING_WORDS, STATUS_CHANGES, Kind
-from ..schemas.statuses import Status
+from ..schemas.statuses import HoldStatus, Status
 from ..schemas.webhooks import LowBalance
 from ..worker.ledger.decide import decide_all
 from ..worker.ledger.reversals import positions_of
-from ..worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
+from ..worker.ledger.state import UNOPENED, AccountKey, BatchState, HoldState, Outcome
 from ..worker.ledger.transactions import accounts_of
 from .clock import microseconds_of
 
@@ -45,12 +46,21 @@ class OpenedAccount:
     low_balance: int | None = None
 
 
+class Decided(NamedTuple):
+    """What became of a command, and the rows of the holds that had ended before it."""
+
+    outcome: Outcome
+    expired: list[JournalRow]
+
+
 class StoreLedger:
     """The accounts and the journal of one store."""
 
-    def __init__(self, number: int, store_id: str) -> None:
+    def __init__(self, number: int, store_id: str, now: Callable[[], datetime]) -> None:
         self.number = number
         self.store_id = store_id
+        #: Returns the time.
+        self.now = now
         #: In the order in which they were opened.
         self.accounts: dict[str, OpenedAccount] = {}
         #: Every row, in the order of the decisions.
@@ -60,6 +70,9 @@ class StoreLedger:
         self._by_key: dict[str, JournalRow] = {}
         #: By customer and name as names are compared: the account that has it, of those that are not closed.
         self._names: dict[tuple[str, str], str] = {}
+        #: By account and number, in the order in which they were made; and the rows that made them.
+        self._holds: dict[str, dict[int, HoldState]] = {}
+        self._made: dict[Position, JournalRow] = {}
 
     def state(self, account_id: str) -> AccountState:
         """Return the account as it stands."""
@@ -73,6 +86,30 @@ class StoreLedger:
         """Return the entry that stands there."""
         entries = self.entries(position.account_id)
         return entries[position.seq - 1] if 0 < position.seq <= len(entries) else None
+
+    def holds(self, account_id: str) -> dict[int, HoldState]:
+        """Return the account's holds by their numbers, oldest first, as they were last decided upon."""
+        return self._holds.get(account_id, {})
+
+    def row_of_hold(self, position: Position) -> JournalRow:
+        """Return the row that made the hold."""
+        return self._made[position]
+
+    def held(self, account_id: str) -> int:
+        """Return what the account's holds set aside now: nothing by those whose end has passed."""
+        now_us = microseconds_of(self.now())
+        open_holds = (hold for hold in self.holds(account_id).values() if hold.status == HoldStatus.OPEN)
+        return sum(hold.remaining for hold in open_holds if hold.expires_at_us > now_us)
+
+    def next_end(self) -> tuple[int, str] | None:
+        """Return when the first of the open holds ends, and on which account; None where none is open."""
+        ends = [
+            (hold.expires_at_us, account_id)
+            for account_id, holds in self._holds.items()
+            for hold in holds.values()
+            if hold.status == HoldStatus.OPEN
+        ]
+        return min(ends, default=None)
 
     def holder_of_name(self, customer_id: str, name: str) -> str | None:
         """Return the account of this name that is not closed."""
@@ -100,23 +137,28 @@ class StoreLedger:
         account.low_balance = limit
         account.updated_at_us = max(account.updated_at_us, microseconds_of(now))
 
-    def decide(self, command: LaneCommand, now_us: int) -> Outcome:
+    def decide(self, command: LaneCommand, now_us: int) -> Decided:
         """Decide the command at this time, keep what was decided unless it is a dry run, and return it."""
         account = (self.number, command.account_id)
         batch = self._batch(account, command)
         batch.has_dry_runs = command.dry_run
         (outcome,) = decide_all([(account, command)], batch, now_us)
         if outcome.dry_run:
-            return outcome
+            return Decided(outcome, [])
         for (_, account_id), state in batch.accounts.items():
             self._states[account_id] = state
+        for (_, account_id), holds in batch.holds.items():
+            self._holds[account_id] = holds
+        expired = [row for _, row in batch.expired]
+        for row in expired:
+            self._keep(row)
         if outcome.row is not None and not outcome.replayed:
             rows = sorted((outcome.row, *outcome.further), key=lambda row: row.seq)
             for row in rows:
                 self._keep(row)
             if outcome.row.rejection is None:
                 self._change_account(command, outcome.row)
-        return outcome
+        return Decided(outcome, expired)
 
     def _batch(self, account: AccountKey, command: LaneCommand) -> BatchState:
         """Return all that the command touches."""
@@ -126,6 +168,8 @@ class StoreLedger:
         if command.kind in SPANNING_WORDS:
             touched |= accounts_of(self.number, command, originals)
         batch = BatchState({key: self.state(key[1]) for key in touched})
+        batch.holds = {key: dict(self.holds(key[1])) for key in touched if key[1] in self._holds}
+        batch.holders = set(batch.holds)
         batch.originals, batch.has_reversals = originals, reverse is not None
         keys = [command.idempotency_key, *([reversal_key(command.idempotency_key)] if reverse is not None else [])]
         batch.known = {(self.number, key): self._by_key[key] for key in keys if key in self._by_key}
@@ -148,6 +192,8 @@ class StoreLedger:
         self.journal.append(row)
         if row.seq > 0:
             self._entries.setdefault(row.account_id, []).append(row)
+        if row.kind == Kind.HOLD and row.rejection is None:
+            self._made[Position(row.account_id, -row.seq)] = row
         if row.idempotency_key:
             self._by_key[row.idempotency_key] = row
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from ..producer.ledger.holds import HoldRow, hold_of
 from ..producer.ledger.rows import AccountRow, EntryRow, TransactionRows, account_of, entry_of, transaction_of
 from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
-from ..schemas.errors import AccountNotFound, TransactionNotFound
-from ..schemas.identifiers import TRANSACTION_PREFIX, Position, position_of
+from ..schemas.errors import AccountNotFound, HoldNotFound, TransactionNotFound
+from ..schemas.holds import AccountHold, HoldStatusName
+from ..schemas.identifiers import TRANSACTION_PREFIX, Position, hold_position_of, position_of
 from ..schemas.journal import JournalRow
+from ..schemas.statuses import HoldStatus
 from .clock import microseconds_of
 from .store_ledger import StoreLedger
 
@@ -41,7 +44,7 @@ def account(ledger: StoreLedger, account_id: str) -> Account:
         opened.updated_at_us,
         entries[-1].created_at_us if entries else opened.created_at_us,
         None if opened.low_balance is None else str(opened.low_balance),
-        str(state.held),
+        str(ledger.held(account_id)),
     )
     return account_of(row, ledger.store_id)
 
@@ -80,6 +83,27 @@ def transactions(ledger: StoreLedger, reference: str) -> Iterator[Transaction]:
             yield _transaction_of(ledger, row)
 
 
+def hold(ledger: StoreLedger, identifier: str) -> AccountHold:
+    """Return the hold as it is now.
+
+    Raises:
+        HoldNotFound: the store has none of this id.
+    """
+    position = hold_position_of(identifier)
+    if position is None or position.seq not in ledger.holds(position.account_id):
+        raise HoldNotFound(details={"hold_id": identifier})
+    return _hold_of(ledger, position)
+
+
+def holds(ledger: StoreLedger, account_id: str, status: HoldStatusName | None) -> Iterator[AccountHold]:
+    """Yield the account's holds, or those of a status, newest first; raises AccountNotFound."""
+    account(ledger, account_id)
+    for number in reversed(list(ledger.holds(account_id))):
+        found = _hold_of(ledger, Position(account_id, number))
+        if status in {None, found.status}:
+            yield found
+
+
 def first_entry(ledger: StoreLedger, identifier: str) -> JournalRow | None:
     """Return the first entry of the transaction of this id; the id of a further entry is none of a transaction."""
     position = position_of(identifier) if identifier.startswith(TRANSACTION_PREFIX) else None
@@ -105,6 +129,25 @@ def balance_at(ledger: StoreLedger, account_id: str, at: datetime, now: datetime
     before_us = microseconds_of(as_of + _RESOLUTION)
     balances = [row.balance_after for row in ledger.entries(account_id) if row.created_at_us < before_us]
     return BalanceAt(balance=balances[-1] if balances else 0, as_of=as_of)
+
+
+def _hold_of(ledger: StoreLedger, position: Position) -> AccountHold:
+    state, made = ledger.holds(position.account_id)[position.seq], ledger.row_of_hold(position)
+    has_ended = state.status == HoldStatus.OPEN and state.expires_at_us <= microseconds_of(ledger.now())
+    row = HoldRow(
+        position.account_id,
+        position.seq,
+        HoldStatus.EXPIRED if has_ended else state.status,
+        str(state.amount),
+        str(state.captured),
+        "0" if has_ended else str(state.remaining),
+        state.reference,
+        state.expires_at_us,
+        state.created_at_us,
+        state.expires_at_us if has_ended else state.ended_at_us,
+        made.content,
+    )
+    return hold_of(row, ledger.store_id)
 
 
 def _transaction_of(ledger: StoreLedger, first: JournalRow) -> Transaction:

@@ -5,7 +5,7 @@ Nothing is sent. A delivery stays pending until a test has it delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from ..lanes.encoding import LaneCommand
@@ -72,11 +72,7 @@ class StoreWebhooks:
             return
         at = moment_of(now_us)
         if not outcome.replayed:
-            rows = [] if outcome.row is None else [outcome.row, *outcome.further]
-            for row in rows if self.endpoints else ():
-                for event in events_of(_item_of(ledger, row), EVENT_TYPES):
-                    for endpoint in self._who_want(event.event_type):
-                        self.add(endpoint.id, event, at)
+            self.publish_rows(ledger, [] if outcome.row is None else [outcome.row, *outcome.further], now_us)
         decided = outcome.row or outcome.refusal
         if command.callback_url is not None and decided is not None:
             event = callback_event(
@@ -90,6 +86,13 @@ class StoreWebhooks:
             )
             self.secrets.setdefault(CALLBACKS, [new_secret()])
             self.add(CALLBACKS, event, at, command.callback_url)
+
+    def publish_rows(self, ledger: StoreLedger, rows: Iterable[JournalRow], now_us: int) -> None:
+        """Make the deliveries of the rows that were just written, to endpoints that want them."""
+        for row in rows if self.endpoints else ():
+            for event in events_of(_item_of(ledger, row), EVENT_TYPES):
+                for endpoint in self._who_want(event.event_type):
+                    self.add(endpoint.id, event, moment_of(now_us))
 
     def add(self, webhook_id: str | None, event: Event, at: datetime, url: str | None = None) -> None:
         """Have the event delivered, unless it is or was."""
@@ -121,8 +124,8 @@ class StoreWebhooks:
 
 def _item_of(ledger: StoreLedger, row: JournalRow) -> OutboxItem:
     account, state = ledger.accounts.get(row.account_id), ledger.state(row.account_id)
-    # The newest row of its account, so nothing was decided on it since.
-    sequence = state.entries + state.decisions
+    # A decision names the entries before it. No entry of its account is newer than those of one command.
+    sequence = state.entries + state.decisions if row.entries_before is None else row.entries_before - row.seq
     if account is None:
         return OutboxItem(row, sequence, ledger.store_id, None, None, None, None, None)
     return OutboxItem(

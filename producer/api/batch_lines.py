@@ -21,6 +21,7 @@ from ...schemas.kinds import KIND_OF_WORD, Kind
 from ..client.chunks import addressed, generated_key, make_command
 from .errors import Problem, problem_of, problem_of_fields
 from .middleware.body_fields import check_fields
+from .models import holds as hold_models
 from .models import ledger as models
 
 #: What ends a line of the body.
@@ -91,8 +92,49 @@ class ChangeLine(models.ChangeAccount):
     callback_url: models.CallbackUrl = None
 
 
+class HoldLine(hold_models.PlaceHold):
+    """Sets a part of a balance aside."""
+
+    kind: Literal["hold"]
+    account_id: Annotated[str, Field(examples=[models.ACCOUNT_EXAMPLE])]
+
+
+class CaptureLine(hold_models.CaptureHold):
+    """Debits what a hold has set aside."""
+
+    kind: Literal["capture"]
+    hold_id: Annotated[str, Field(examples=[hold_models.HOLD_EXAMPLE])]
+
+
+class VoidLine(models.RequestBody):
+    """Releases what is left of a hold."""
+
+    kind: Literal["void"]
+    hold_id: Annotated[str, Field(examples=[hold_models.HOLD_EXAMPLE])]
+    idempotency_key: models.BodyKey = None
+    callback_url: models.CallbackUrl = None
+
+
+class ExtendLine(hold_models.ExtendHold):
+    """Moves the end of a hold."""
+
+    kind: Literal["extend"]
+    hold_id: Annotated[str, Field(examples=[hold_models.HOLD_EXAMPLE])]
+    callback_url: models.CallbackUrl = None
+
+
 #: What a line may be, as the document shows it.
-LINES: tuple[type[BaseModel], ...] = (MovementLine, PostLine, OpenAccountLine, ReverseLine, ChangeLine)
+LINES: tuple[type[BaseModel], ...] = (
+    MovementLine,
+    PostLine,
+    OpenAccountLine,
+    ReverseLine,
+    ChangeLine,
+    HoldLine,
+    CaptureLine,
+    VoidLine,
+    ExtendLine,
+)
 
 
 def lines_by_word(lines: Sequence[type[BaseModel]], kinds: Iterable[Kind]) -> dict[str, type[BaseModel]]:
@@ -107,8 +149,8 @@ def lines_by_word(lines: Sequence[type[BaseModel]], kinds: Iterable[Kind]) -> di
     return found
 
 
-#: The kinds that a line can be of. Those on holds have none yet.
-LINE_KINDS = frozenset(Kind) - {Kind.HOLD, Kind.CAPTURE, Kind.VOID, Kind.EXTEND, Kind.EXPIRY}
+#: The kinds that a line can be of.
+LINE_KINDS = [kind for kind in Kind if not kind.record.internal]
 lines_by_word(LINES, LINE_KINDS)
 _ANY_LINE: Any = Union[LINES]  # noqa: UP007  # made of what is known when this is imported
 
@@ -190,9 +232,9 @@ def _command_of_model(line: BaseModel) -> Command:
             if position is None:
                 raise InvalidCommand("transaction_id: must be the id of a transaction", field="transaction_id")
             fields["account_id"] = position.account_id
-        case ChangeLine():
+        case ChangeLine() | VoidLine() | ExtendLine():
             fields.setdefault("idempotency_key", generated_key(kind.word))
-        case MovementLine() | PostLine():
+        case MovementLine() | PostLine() | HoldLine() | CaptureLine():
             if "idempotency_key" not in fields:
                 raise InvalidCommand("idempotency_key: is required", field="idempotency_key")
     return make_command(kind.record.model, **fields)

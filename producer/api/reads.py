@@ -11,13 +11,16 @@ from ...schemas.commands import REVERSAL_KEY_PREFIX
 from ...schemas.identifiers import ENTRY_PREFIX, is_account_id, position_of
 from ...schemas.kinds import SIDE_NAMES
 from ...schemas.results import moment_of, moment_text
+from ...schemas.statuses import HoldStatus
 from ...schemas.time import parse_moment as moment_named
+from ..ledger import holds as hold_reads
 from ..ledger import reads as ledger_reads
 from ..ledger.read_steps import Query, Reading, perform_async
 from ..ledger.rows import AccountRow, EntryRow, TransactionRows
 from .auth import Store
 from .connections import Connections
 from .errors import Problem
+from .models.holds import HoldBody
 from .models.ledger import AccountBody, BalanceBody, EntryBody, TransactionBody
 from .paging import Page, Window
 from .read_deadline import ReadDeadline
@@ -148,6 +151,26 @@ class Reads:
         found = await self._perform(ledger_reads.with_all_entries(page.data))
         return Page([self._transaction_of(transaction) for transaction in found], page.has_more)
 
+    async def hold(self, identifier: str) -> HoldBody | None:
+        """Return the hold, or None if the store has none of this id."""
+        found = await self._perform(hold_reads.hold(identifier))
+        return None if found is None else body_of_hold(found)
+
+    async def list_holds(self, account_id: str, window: Window, status: HoldStatus | None) -> Page[HoldBody]:
+        """Return a page of the account's holds, or of those of a status, newest first."""
+        bounds = {"starting_after": ledger_reads.ABOVE_EVERY_SEQ, "ending_before": 0}
+        for name, cursor in window.cursors():
+            # One that has changed its status meanwhile goes on to be where it was.
+            found = await self._perform(hold_reads.hold(cursor))
+            if found is None or found.account_id != account_id:
+                raise window.unknown(name)
+            bounds[name] = found.seq
+        above, below = bounds["ending_before"], bounds["starting_after"]
+        rows = await self._perform(
+            hold_reads.holds_between(account_id, status, above, below, window.fetch, upwards=window.is_upwards)
+        )
+        return window.page([body_of_hold(row) for row in rows])
+
     async def reversal_view(self, identifier: str) -> ReversalView | None:
         """Return what a reversal of the transaction would meet, or None if the store has no such transaction."""
         transaction = await self.transaction(identifier)
@@ -191,6 +214,23 @@ def _entry_of(row: EntryRow) -> EntryBody:
         balance_after=row.balance_after,
         reference=row.reference or "",
         created_at=moment_text(moment_of(row.created_at_us)),
+    )
+
+
+def body_of_hold(row: hold_reads.HoldRow) -> HoldBody:
+    """Return the hold as responses have it."""
+    return HoldBody(
+        id=row.id,
+        account_id=row.account_id,
+        status=row.status_name,
+        amount=row.amount,
+        captured=row.captured,
+        remaining=row.remaining,
+        reference=row.reference,
+        metadata=row.metadata(),
+        expires_at=moment_text(moment_of(row.expires_us)),
+        created_at=moment_text(moment_of(row.created_us)),
+        ended_at=None if row.ended_us is None else moment_text(moment_of(row.ended_us)),
     )
 
 

@@ -9,6 +9,7 @@ from ...schemas.identifiers import entry_id, position_of
 from ...schemas.results import Result, moment_text
 from ...schemas.statuses import Status
 from .errors import Problem
+from .models.holds import HoldBody
 from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBody
 
 
@@ -59,4 +60,24 @@ def single_transaction(result: Result, store_id: str, metadata: dict[str, str] |
         entries=[entry],
         metadata=metadata,
         created_at=moment,
+    )
+
+
+def placed_hold(result: Result, metadata: dict[str, str] | None) -> HoldBody:
+    """Return the hold as it was made, whatever has become of it since."""
+    amount = str(result.amount)
+    if result.hold_id is None or result.expires_at is None:
+        raise Problem("internal_error")
+    return HoldBody(
+        id=result.hold_id,
+        account_id=result.account_id,
+        status="open",
+        amount=amount,
+        captured="0",
+        remaining=amount,
+        reference=result.reference or "",
+        metadata=metadata,
+        expires_at=moment_text(result.expires_at),
+        created_at=moment_text(result.decided_at or datetime.now(UTC)),
+        ended_at=None,
     )

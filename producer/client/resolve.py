@@ -17,7 +17,9 @@ from ...schemas.commands import (
     MAX_TEXT_CHARACTERS,
     REVERSAL_KEY_PREFIX,
     Command,
+    Hold,
     OpenAccount,
+    Void,
     reversal_key,
 )
 from ...schemas.errors import (
@@ -27,6 +29,7 @@ from ...schemas.errors import (
     OutcomeUnknown,
     UpgradeUnfinished,
 )
+from ...schemas.holds import AccountHold
 from ...schemas.identifiers import is_account_id
 from ...schemas.journal import Announcement, JournalRow, Refusal
 from ...schemas.kinds import KIND_OF_WORD, Kind, content_of_row
@@ -202,6 +205,37 @@ def account_as_changed(account: Account, command: Command, result: Result) -> Ac
     if not result.dry_run or result.replayed or status is None:
         return account
     return account.model_copy(update={"status": status.name.lower(), "updated_at": result.decided_at})
+
+
+def hold_as_made(command: Command, result: Result, store_id: str) -> AccountHold | None:
+    """Return the hold as it was made, or would be; None if it was made before, and may have changed since."""
+    if not isinstance(command, Hold) or result.replayed or result.decided_at is None or result.expires_at is None:
+        return None
+    return AccountHold(
+        # A dry run makes none.
+        id=result.hold_id or "",
+        store_id=store_id,
+        account_id=result.account_id,
+        status="open",
+        amount=command.amount,
+        captured=0,
+        remaining=command.amount,
+        reference=command.reference,
+        expires_at=result.expires_at,
+        created_at=result.decided_at,
+        metadata=command.metadata,
+    )
+
+
+def hold_as_changed(hold: AccountHold, command: Command, result: Result) -> AccountHold:
+    """Return the hold as it was read after a command, or as it would be where that was a dry run."""
+    if not result.dry_run or result.replayed:
+        return hold
+    if result.expires_at is not None:
+        return hold.model_copy(update={"expires_at": result.expires_at})
+    if isinstance(command, Void):
+        return hold.model_copy(update={"status": "voided", "remaining": 0, "ended_at": result.decided_at})
+    return hold
 
 
 def _own_letters(ticket: Ticket, letters: Sequence[DeadLetterRow]) -> Sequence[DeadLetterRow]:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ...schemas.errors import HoldNotFound
 from ...schemas.holds import AccountHold, HoldStatusName
 from ...schemas.identifiers import ACCOUNT_PREFIX, hold_id, hold_position_of
 from ...schemas.results import moment_of
 from ...schemas.statuses import HoldStatus
 from .queries import HELD_NOW, MICROSECONDS
 from .read_steps import Query, Reading
+from .reads import ABOVE_EVERY_SEQ, Page, PageAfter, account, page_of
 
 #: Its end has passed, and nobody has written that down.
 _JUST_ENDED = f"(h.status = {HoldStatus.OPEN:d} and not {HELD_NOW})"
@@ -101,6 +103,18 @@ def hold(identifier: str) -> Reading[HoldRow | None]:
     return hold_row(rows[0]) if rows else None
 
 
+def known_hold(identifier: str) -> Reading[HoldRow]:
+    """Return the hold.
+
+    Raises:
+        HoldNotFound: the store has none of this id.
+    """
+    found = yield from hold(identifier)
+    if found is None:
+        raise HoldNotFound(details={"hold_id": identifier})
+    return found
+
+
 def holds_between(
     account_id: str, status: HoldStatus | None, above: int, below: int, count: int, *, upwards: bool = False
 ) -> Reading[list[HoldRow]]:
@@ -108,6 +122,19 @@ def holds_between(
     values = {"account": account_id[4:], "above": above, "below": below, "count": count}
     rows = yield Query(list_holds(status, upwards=upwards), values)
     return [hold_row(row) for row in rows]
+
+
+def holds_of(account_id: str, status: HoldStatus | None) -> PageAfter[HoldRow]:
+    """Return what reads the account's holds, or those of a status, newest first. Raises AccountNotFound."""
+
+    def page(last: HoldRow | None, count: int) -> Reading[Page[HoldRow]]:
+        below = ABOVE_EVERY_SEQ if last is None else last.seq
+        rows = yield from holds_between(account_id, status, 0, below, count)
+        if not rows and last is None:
+            yield from account(account_id)
+        return page_of(rows, count)
+
+    return page
 
 
 def hold_row(row: Sequence[Any]) -> HoldRow:

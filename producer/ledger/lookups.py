@@ -8,8 +8,10 @@ from typing import ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...lanes.encoding import invalid_command
-from ...schemas.commands import Name, Text, TransactionId
+from ...schemas.commands import AccountId, HoldId, Name, Text, TransactionId
 from ...schemas.errors import InvalidCommand
+from ...schemas.holds import HoldStatusName
+from ...schemas.statuses import HoldStatus
 
 _LookupT = TypeVar("_LookupT", bound="Lookup")
 
@@ -43,6 +45,24 @@ class OfTransaction(Lookup):
     """One transaction."""
 
     transaction_id: TransactionId
+
+
+class OfHold(Lookup):
+    """One hold."""
+
+    hold_id: HoldId
+
+
+class OfHolds(Lookup):
+    """The holds of an account, or those of a status."""
+
+    account_id: AccountId
+    status: HoldStatusName | None
+
+    @property
+    def number(self) -> HoldStatus | None:
+        """The status as it is stored."""
+        return None if self.status is None else HoldStatus[self.status.upper()]
 
 
 class OfKey(Lookup):

@@ -100,7 +100,7 @@ def accounts_of(customer_id: str | None) -> PageAfter[AccountRow]:
 
     def page(last: AccountRow | None, count: int) -> Reading[Page[AccountRow]]:
         after = None if last is None else AccountCursor(last.account_id, moment_of(last.created_us))
-        return _page((yield from accounts_between(customer_id, after, None, count)), count)
+        return page_of((yield from accounts_between(customer_id, after, None, count)), count)
 
     return page
 
@@ -126,7 +126,7 @@ def entries_of(account_id: str) -> PageAfter[EntryRow]:
         rows = yield from entries_between(account_id, 0, below, count, alone=True)
         if not rows and last is None:
             yield from account(account_id)
-        return _page(rows, count)
+        return page_of(rows, count)
 
     return page
 
@@ -155,7 +155,7 @@ def transactions_of(reference: str) -> PageAfter[TransactionRows]:
 
     def page(last: TransactionRows | None, count: int) -> Reading[Page[TransactionRows]]:
         firsts = yield from first_entries_between(reference, last.first if last else None, None, count)
-        return _page((yield from with_all_entries(firsts)), count)
+        return page_of((yield from with_all_entries(firsts)), count)
 
     return page
 
@@ -221,5 +221,6 @@ def balance_of_settled(account_id: str, at: datetime, settled: datetime) -> Read
     return balance, settled
 
 
-def _page(items: Sequence[_ItemT], count: int) -> Page[_ItemT]:
+def page_of(items: Sequence[_ItemT], count: int) -> Page[_ItemT]:
+    """Return the page of these items, of which so many were asked for."""
     return Page(items, items[-1] if items and len(items) == count else None)

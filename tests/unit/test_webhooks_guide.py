@@ -26,14 +26,18 @@ from creditlane.worker.webhooks.signing import Signer
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
 ANN = "cca_" + "a" * 32
+HOLD = "cch_" + "a" * 32 + "1"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
 
 
-def row(kind: Kind, side: int, seq: int, *, rejection: str | None = None) -> JournalRow:
-    return JournalRow(1, ANN, seq, kind, side, 60, 40, 0, "reversal:cct_1", "r", None, 0, rejection, None)
+def row(
+    kind: Kind, side: int, seq: int, *, rejection: str | None = None, content: dict[str, str] | None = None
+) -> JournalRow:
+    text = None if content is None else json.dumps(content)
+    return JournalRow(1, ANN, seq, kind, side, 60, 40, 0, "reversal:cct_1", "r", None, 0, rejection, text)
 
 
 def made() -> dict[str, Any]:
@@ -44,6 +48,8 @@ def made() -> dict[str, Any]:
         row(Kind.REVERSE, CREDIT_SIDE, 1),
         row(Kind.FREEZE, NO_SIDE, -1),
         row(Kind.DEBIT, DEBIT_SIDE, -1, rejection="insufficient_balance"),
+        row(Kind.HOLD, NO_SIDE, -1, content={"ends_at": "2026-03-01T12:00:00+00:00"}),
+        row(Kind.CAPTURE, DEBIT_SIDE, 1, content={"hold_id": HOLD, "remaining": "0"}),
     ]
     events = [
         event for each in rows for event in events_of(OutboxItem(each, 1, "s", "c", "n", "u", 0, 50), EVENT_TYPES)

@@ -51,5 +51,6 @@ def _object_of_result(result: Result) -> dict[str, Any]:
         "balance": None if result.balance is None else str(result.balance),
         "reference": result.reference,
         "reversal_of": result.reversal_of,
+        "hold_id": result.hold_id,
         "error": result.error.model_dump() if result.error else None,
     }

@@ -21,6 +21,7 @@ from ...schemas.events import (
 from ...schemas.journal import JournalRow
 from ...schemas.kinds import SIDE_NAMES, Kind
 from ...schemas.results import moment_of, moment_text, result_of_row
+from .hold_events import HOLD_EVENTS, hold_object
 from .low_balance import LOW_BALANCE, has_fallen_low, low_balance_fields
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
@@ -104,6 +105,8 @@ def _object_of(item: OutboxItem, event_type: str) -> dict[str, Any]:
         return _movement(item, event_type)
     if event_type == LOW_BALANCE:
         return _low_balance(item)
+    if event_type in HOLD_EVENTS:
+        return _hold(item)
     if event_type == COMMAND_REJECTED:
         return _rejected_command(item)
     return {
@@ -145,6 +148,14 @@ def _low_balance(item: OutboxItem) -> dict[str, Any]:
         "object": "customer_credits_balance",
         **_account_fields(item),
         **low_balance_fields(item.row, item.low_balance),
+        "occurred_at": iso_moment(item.row.created_at_us),
+        "sequence": item.sequence,
+    }
+
+
+def _hold(item: OutboxItem) -> dict[str, Any]:
+    return {
+        **hold_object(item.row, _account_fields(item)),
         "occurred_at": iso_moment(item.row.created_at_us),
         "sequence": item.sequence,
     }

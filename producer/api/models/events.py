@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from ....schemas.accounts import AccountStatus
+from .holds import HOLD_EXAMPLE
 from .ledger import ACCOUNT_EXAMPLE, TRANSACTION_EXAMPLE, AmountText, BalanceText, Moment, Side
 from .webhooks import EVENT_EXAMPLE, WEBHOOK_EXAMPLE
 
@@ -94,6 +95,51 @@ class LowBalanceObject(BaseModel):
     sequence: Sequence
 
 
+class HoldObject(BaseModel):
+    """A hold, and what has become of it."""
+
+    id: Annotated[str, Field(description="Id of the hold.", examples=[HOLD_EXAMPLE])]
+    object: Literal["customer_credits_hold"]
+    customer_id: CustomerId
+    account_id: AccountId
+    bucket_name: Annotated[str, Field(description="The account's name.", examples=["Tokens"])]
+    unit_label: Annotated[str, Field(examples=["tokens"])]
+    held_after_minor_units: Annotated[
+        BalanceText, Field(description="What all holds of the account set aside then.", examples=["250"])
+    ]
+    balance_after_minor_units: BalanceText
+    reference: Annotated[str, Field(examples=["order_1001"])]
+    occurred_at: Moment
+    sequence: Sequence
+
+
+class CreatedHoldObject(HoldObject):
+    """A hold that was made."""
+
+    amount_minor_units: AmountText
+    expires_at: Moment
+
+
+class CapturedHoldObject(HoldObject):
+    """A hold of which a capture took something."""
+
+    amount_minor_units: Annotated[AmountText, Field(description="What the capture took of the balance.")]
+    remaining_minor_units: Annotated[BalanceText, Field(description="What the hold sets aside now.", examples=["0"])]
+    transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
+
+
+class ReleasedHoldObject(HoldObject):
+    """A hold that has ended without another capture."""
+
+    amount_minor_units: Annotated[AmountText, Field(description="What was left of it, and is available again.")]
+
+
+class ExtendedHoldObject(HoldObject):
+    """A hold that ends at another moment."""
+
+    expires_at: Moment
+
+
 class CommandError(BaseModel):
     """Why a command was not applied. `code` is stable and for programs."""
 
@@ -131,6 +177,7 @@ class CommandResultObject(BaseModel):
     balance: Annotated[BalanceText | None, Field(description="Of the account, after the command.")]
     reference: Annotated[str | None, Field(examples=["job_77"])]
     reversal_of: Annotated[str | None, Field(description="Of a reversal: the transaction it undoes.")]
+    hold_id: Annotated[str | None, Field(description="The hold it made, or was about.", examples=[HOLD_EXAMPLE])]
     error: CommandError | None
     decided_at: Annotated[Moment | None, Field(description="Null: nothing was decided.")]
 
@@ -190,6 +237,38 @@ class BalanceLowEvent(EventEnvelope):
     event_type: Annotated[Literal["balance.low"], EVENT_TYPE]
     sequence: Sequence
     object: LowBalanceObject
+
+
+class HoldCreatedEvent(EventEnvelope):
+    """A part of a balance was set aside."""
+
+    event_type: Annotated[Literal["hold.created"], EVENT_TYPE]
+    sequence: Sequence
+    object: CreatedHoldObject
+
+
+class HoldCapturedEvent(EventEnvelope):
+    """A capture took what a hold had set aside, or a part of it; `credits.consumed` is sent as well."""
+
+    event_type: Annotated[Literal["hold.captured"], EVENT_TYPE]
+    sequence: Sequence
+    object: CapturedHoldObject
+
+
+class HoldReleasedEvent(EventEnvelope):
+    """A hold has ended by being voided, or by itself."""
+
+    event_type: Annotated[Literal["hold.voided", "hold.expired"], EVENT_TYPE]
+    sequence: Sequence
+    object: ReleasedHoldObject
+
+
+class HoldExtendedEvent(EventEnvelope):
+    """The end of a hold was moved."""
+
+    event_type: Annotated[Literal["hold.extended"], EVENT_TYPE]
+    sequence: Sequence
+    object: ExtendedHoldObject
 
 
 class CommandRejectedEvent(EventEnvelope):

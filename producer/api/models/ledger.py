@@ -83,7 +83,8 @@ BodyKey = Annotated[
     Key | None,
     Field(
         description="Makes the request safe to repeat: for ever, the same key and the same request have one effect and "
-        "one answer. Must not start with `reversal:`. The header `Idempotency-Key` may be sent instead, or must agree.",
+        "one answer. Must not start with `reversal:` or `expiry:cch_`. The header `Idempotency-Key` may be sent "
+        "instead, or must agree.",
         examples=["order_1001"],
     ),
 ]
@@ -109,9 +110,9 @@ class RequestBody(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
-def _show_key_as_required(schema: dict[str, Any]) -> None:
+def show_key_as_required(schema: dict[str, Any]) -> None:
     """Show the key as required, which it is for whoever sends no header; a schema cannot say "here or there"."""
-    schema["required"].append("idempotency_key")
+    schema.setdefault("required", []).append("idempotency_key")
     key = schema["properties"]["idempotency_key"]
     del key["default"]
     key.update(key.pop("anyOf")[0])
@@ -140,9 +141,7 @@ class CreateAccount(RequestBody):
 class Movement(RequestBody):
     """Credits or debits an account."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra=_show_key_as_required
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=show_key_as_required)
 
     amount: AmountText
     reference: Reference
@@ -184,9 +183,7 @@ class EntryInput(RequestBody):
 class PostTransaction(RequestBody):
     """Moves amounts between accounts, all or nothing. Debits must equal credits; entries apply in the order given."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra=_show_key_as_required
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=show_key_as_required)
 
     reference: Reference
     idempotency_key: BodyKey = None
@@ -331,15 +328,3 @@ class ErrorBody(BaseModel):
     status: int
     trace_id: Annotated[str, Field(description="The request id as a UUID.")]
     timestamp: Annotated[int, Field(description="Milliseconds since 1970 in UTC.", examples=[1706889600000])]
-
-
-class CommandBody(BaseModel):
-    """What became of a command: `applied` with its transaction or account, or `rejected` with the error, for ever."""
-
-    object: Literal["command"] = "command"
-    id: Annotated[str, Field(examples=[COMMAND_EXAMPLE])]
-    status: Literal["queued", "applied", "rejected", "dead_lettered"]
-    kind: Annotated[str | None, Field(description="What was asked for.", examples=["debit"])] = None
-    transaction: TransactionBody | None = None
-    account: AccountBody | None = None
-    error: ErrorDetailBody | None = None

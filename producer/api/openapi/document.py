@@ -14,6 +14,7 @@ from .responses import example
 TAGS = [
     {"name": "Accounts", "description": "Open, show and change accounts, and move credits on one of them."},
     {"name": "Transactions", "description": "Move credits between accounts, find what moved, and undo it."},
+    {"name": "Holds", "description": "Set a part of a balance aside, and take it or give it back later."},
     {"name": "Commands", "description": "Send many commands at once, and ask what became of one."},
     {"name": "Webhooks", "description": "Say where events are sent to, and see what was sent."},
     {"name": "Events", "description": "What is sent to the URLs of webhooks, and to those that came with commands."},

@@ -18,6 +18,10 @@ from ..models.events import (
     CreditsGrantedEvent,
     CreditsReversedEvent,
     EventEnvelope,
+    HoldCapturedEvent,
+    HoldCreatedEvent,
+    HoldExtendedEvent,
+    HoldReleasedEvent,
     WebhookTestEvent,
 )
 
@@ -31,6 +35,11 @@ _EVENTS: dict[EventType, type[EventEnvelope]] = {
     "account.unfrozen": AccountEvent,
     "account.closed": AccountEvent,
     "balance.low": BalanceLowEvent,
+    "hold.created": HoldCreatedEvent,
+    "hold.captured": HoldCapturedEvent,
+    "hold.voided": HoldReleasedEvent,
+    "hold.extended": HoldExtendedEvent,
+    "hold.expired": HoldReleasedEvent,
     "command.rejected": CommandRejectedEvent,
 }
 #: What is sent beside them: tests, and results to the `callback_url` of their commands.

@@ -18,7 +18,8 @@ from ..connections import Connections
 from ..deps import RequestReads, RequestStore
 from ..errors import COMMANDS_PATH, NOT_FOUND, Problem, detail_of, not_found, problem_of_rejection
 from ..middleware.request_limits import waiting_slot
-from ..models.ledger import COMMAND_EXAMPLE, CommandBody, ErrorDetailBody
+from ..models.commands import CommandBody
+from ..models.ledger import COMMAND_EXAMPLE, ErrorDetailBody
 from ..openapi.responses import reading
 from ..reads import Reads
 from ..writes import body_answer
@@ -88,4 +89,6 @@ async def _body_of(command_id: str, result: Result, reads: Reads) -> CommandBody
     # To open an account with an initial balance makes both; what was asked for is the account.
     if result.transaction_id is not None and result.kind != Kind.OPEN_ACCOUNT.word:
         return body.model_copy(update={"transaction": await reads.transaction(result.transaction_id)})
+    if result.hold_id is not None:
+        return body.model_copy(update={"hold": await reads.hold(result.hold_id)})
     return body.model_copy(update={"account": await reads.account(result.account_id)})

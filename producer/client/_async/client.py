@@ -13,15 +13,26 @@ from ....lanes.routing import partition_of
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ....schemas.commands import Command, OpenAccount
 from ....schemas.errors import CreditlaneError, OutcomeUnknown, Unavailable
+from ....schemas.holds import AccountHold, HoldStatusName
 from ....schemas.results import Result
 from ....schemas.settings import Settings, load_settings
 from ....schemas.tickets import Ticket
-from ...ledger.lookups import OfCustomer, OfKey, OfName, OfReference, OfTransaction, lookup, valid_moment
+from ...ledger.lookups import (
+    OfCustomer,
+    OfHold,
+    OfHolds,
+    OfKey,
+    OfName,
+    OfReference,
+    OfTransaction,
+    lookup,
+    valid_moment,
+)
 from ...operations import scheduling
 from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, valid_account_id
 from ..collect import ResultCollector
-from ..resolve import account_as_changed, account_as_opened, own_ticket, unread
+from ..resolve import account_as_changed, account_as_opened, hold_as_changed, hold_as_made, own_ticket, unread
 from ..tickets import Tickets
 from .concurrency import Scoped
 from .enqueue_many import enqueue_many
@@ -234,6 +245,22 @@ class AsyncClient(AsyncEnsureAccount):
         wanted = lookup(OfReference, reference=reference)
         return self._session().reader.transactions(wanted.reference, limit)
 
+    async def hold_by_id(self, hold_id: str) -> AccountHold:
+        """Return the hold as it is now; raises HoldNotFound if the store has none of this id."""
+        wanted = lookup(OfHold, hold_id=hold_id)
+        return await self._session().reader.hold(wanted.hold_id)
+
+    def holds(
+        self, account_id: str, status: HoldStatusName | None = None, limit: int | None = None
+    ) -> AsyncIterator[AccountHold]:
+        """Yield the account's holds, or those of a status ("open", "captured" …), newest first, read in pages.
+
+        Raises:
+            AccountNotFound: the store has no such account.
+        """
+        wanted = lookup(OfHolds, account_id=account_id, status=status)
+        return self._session().reader.holds(wanted.account_id, wanted.number, limit)
+
     async def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
         """Have webhooks sent a `balance.low` when the account falls below this balance; None: never. Return it.
 
@@ -307,6 +334,19 @@ class AsyncClient(AsyncEnsureAccount):
             return await self._session().reader.account(ticket.account_id, rest_of(deadline))
         except Unavailable as error:
             raise unread(ticket) from error
+
+    async def _hold(self, command: Command, timeout: float | None) -> AccountHold:
+        seconds = self._timeout(timeout)
+        deadline = deadline_in(seconds)
+        ticket, result = await self._apply(command, seconds)
+        # What has just been made need not be read: whoever waits to spend it waits for the lane alone.
+        if made := hold_as_made(command, result, self.settings.store):
+            return made
+        try:
+            hold = await self._session().reader.hold(result.hold_id or "", rest_of(deadline))
+        except Unavailable as error:
+            raise unread(ticket) from error
+        return hold_as_changed(hold, command, result)
 
     async def _decide(self, command: Command, timeout: float | None) -> Result:
         _, result = await self._apply(command, self._timeout(timeout))

@@ -1,11 +1,12 @@
 """The methods of the asyncio client that make a command and give what became of it: one for each kind.
 
-How a command is sent and waited for is the client's business, or that of the clients that tests use without servers.
+Those on holds are in `hold_methods`. How a command is sent and waited for is the client's business, or that of the
+clients that tests use without servers.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,9 +16,10 @@ from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAcco
 from ....schemas.errors import TransactionNotFound
 from ....schemas.results import Result
 from ..chunks import generated_key, make_command, reversal_of, valid_account_id
+from .hold_methods import AsyncHoldMethods
 
 
-class AsyncCommandMethods(ABC):
+class AsyncCommandMethods(AsyncHoldMethods):
     """What a client can ask the ledger to do. Every method sends one command."""
 
     async def open_account(
@@ -212,14 +214,11 @@ class AsyncCommandMethods(ABC):
 
         Raises:
             AccountOverdrawn: its balance is below zero.
+            AccountHasHolds: holds are open on it.
         """
         key = idempotency_key or generated_key("close")
         command = make_command(Close, account_id=account_id, idempotency_key=key, dry_run=dry_run)
         return await self._change(command, timeout)
-
-    @abstractmethod
-    async def _decide(self, command: Command, timeout: float | None) -> Result:
-        """Send the command and return its result; raises what `debit` does."""
 
     @abstractmethod
     async def _change(self, command: Command, timeout: float | None) -> Account:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ....schemas.accounts import Account, BalanceAt, Entry, Transaction
 from ....schemas.errors import TransactionNotFound
+from ....schemas.holds import AccountHold
 from ....schemas.installation import READ_INSTALLATION, Installation, check_installation
 from ....schemas.results import Result
 from ....schemas.settings import Settings
+from ....schemas.statuses import HoldStatus
 from ....schemas.tickets import Ticket
 from ...ledger import command_reads
+from ...ledger import holds as hold_reads
 from ...ledger import reads as ledger_reads
 from ...ledger.queries import of_named_store
 from ...ledger.read_limits import MAX_CONNECTIONS, read_until
@@ -104,6 +107,16 @@ class LedgerReader:
         page_after = ledger_reads.transactions_of(reference)
         for rows in self._pages(page_after, limit, ledger_reads.PAGE_TRANSACTIONS):
             yield transaction_of(rows, self._settings.store)
+
+    def hold(self, hold_id: str, timeout_seconds: float | None = None) -> AccountHold:
+        """Return the hold, or raise HoldNotFound."""
+        row = self._perform(hold_reads.known_hold(hold_id), timeout_seconds)
+        return hold_reads.hold_of(row, self._settings.store)
+
+    def holds(self, account_id: str, status: HoldStatus | None, limit: int | None) -> Iterator[AccountHold]:
+        """Yield the account's holds, or those of a status, as `entries` does."""
+        for row in self._pages(hold_reads.holds_of(account_id, status), limit, ledger_reads.PAGE_ITEMS):
+            yield hold_reads.hold_of(row, self._settings.store)
 
     def touches(self, transaction_id: str, account_id: str, timeout_seconds: float | None = None) -> bool:
         """Tell whether the store has this transaction, with an entry on this account."""
