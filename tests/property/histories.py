@@ -25,6 +25,7 @@ from creditlane.schemas.commands import (
 )
 from creditlane.schemas.journal import Announcement
 from creditlane.schemas.results import Result, result_of_announcement
+from creditlane.worker.ledger.state import Outcome
 
 from .naive_ledger import Answer, NaiveLedger
 
@@ -54,6 +55,7 @@ amounts = st.integers(1, 24).flatmap(
 )
 #: Mostly what is there.
 affordable = st.one_of(st.integers(1, 3), st.integers(1, 3), amounts)
+rarely = st.sampled_from([False, False, False, True])
 limits = st.sampled_from([0, 0, 0, 1, 30, 10**1_000 - 1])
 
 #: When the clock begins that a history moves, in microseconds since 1970, as all times here.
@@ -130,7 +132,7 @@ def sent(
     fields: dict[str, Any] = {"account_id": account, "idempotency_key": f"{label}-{number}"}
     if kind in {"credit", "debit"}:
         fields |= {"amount": draw(amounts), "reference": draw(st.sampled_from(REFERENCES))}
-        return Sent(store, Credit(**fields) if kind == "credit" else Debit(**fields))
+        return Sent(store, Credit(**fields) if kind == "credit" else Debit(**fields, allow_partial=draw(rarely)))
     if kind in {"hold", "capture", "void", "extend"}:
         return Sent(store, draw(about_hold(kind, account, fields["idempotency_key"], ends)))
     if kind == "post":
@@ -207,10 +209,17 @@ def histories(
     ]
     size = draw(st.integers(0, max_size))
     history += draw(st.lists(sent(accounts, label, kinds, ends), min_size=size, max_size=size))
-    for again, later in draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=6)):
+    history = [
+        Sent(store, command.model_copy(update={"dry_run": draw(rarely) and draw(rarely)}))
+        for store, command in meeting(history)
+    ]
+    for again, later, dry in draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), rarely), max_size=6)):
         repeated = again % len(history)
-        history.insert(repeated + 1 + later % (len(history) - repeated), history[repeated])
-    return meeting(history)
+        store, command = history[repeated]
+        # Some come again for a trial, or for real after one.
+        command = command.model_copy(update={"dry_run": not command.dry_run}) if dry else command
+        history.insert(repeated + 1 + later % (len(history) - repeated), Sent(store, command))
+    return history
 
 
 def meeting(history: list[Sent]) -> list[Sent]:
@@ -219,13 +228,9 @@ def meeting(history: list[Sent]) -> list[Sent]:
     Their numbers say at which of it. What is there is guessed, by a ledger whose clock stands still.
     """
     naive, met = NaiveLedger(), []
-    aimed: dict[int, Command] = {}
     for store, command in history:
         name = str(store)
-        # What comes again comes as it came before.
-        if id(command) not in aimed:
-            aimed[id(command)] = aimed_at(command, [a for (owner, _), a in naive.accounts.items() if owner == name])
-        met.append(Sent(store, aimed[id(command)]))
+        met.append(Sent(store, aimed_at(command, [a for (owner, _), a in naive.accounts.items() if owner == name])))
         naive.submit(name, met[-1].command.model_dump())
     return met
 
@@ -291,6 +296,12 @@ def cut(draw: st.DrawFn, history: list[Sent]) -> list[list[Sent]]:
     return parts
 
 
+def announced(outcome: Outcome) -> Announcement:
+    """Return what is announced of an outcome."""
+    further = outcome.further if outcome.dry_run else ()
+    return Announcement(0, outcome.row, outcome.replayed, outcome.refusal, dry_run=outcome.dry_run, further=further)
+
+
 def answer_of(announcement: Announcement, command: Command) -> Answer:
     """Return what was announced, as the naive ledger would put it."""
     return answer_of_result(result_of_announcement(announcement, str(command.account_id), command.idempotency_key))
@@ -309,4 +320,9 @@ def answer_of_result(result: Result) -> Answer:
         reversal_of=result.reversal_of,
         replayed=result.replayed,
         differing=tuple(result.error.details.get("fields", ())) if result.error else (),
+        shortfall=result.shortfall,
+        dry_run=result.dry_run,
+        entries=None
+        if result.entries is None
+        else tuple((entry.account_id, entry.side, entry.amount, entry.balance_after) for entry in result.entries),
     )

@@ -5,6 +5,7 @@ Written from the rules and not from the worker's ledger, of which it uses nothin
 
 import unicodedata
 from collections import Counter
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ AHEAD = SECOND
 CONTENT = {
     "open_account": ["customer_id", "name", "unit_label", "initial_balance", "overdraft_limit"],
     "credit": ["amount", "reference"],
-    "debit": ["amount", "reference"],
+    "debit": ["amount", "reference", "allow_partial"],
     "post": ["reference", "entries"],
     "reverse": ["transaction_id"],
     "freeze": [],
@@ -46,6 +47,11 @@ class Answer(NamedTuple):
     replayed: bool = False
     #: Of a key that belongs to another request: what differs.
     differing: tuple[str, ...] = ()
+    #: Of a debit of what is there: what was missing.
+    shortfall: int | None = None
+    dry_run: bool = False
+    #: Of a dry run: the entries that there would have been, as (account, side, amount, balance after it).
+    entries: tuple[tuple[str, str, int, int], ...] | None = None
 
 
 class NaiveLedger:
@@ -63,10 +69,14 @@ class NaiveLedger:
         #: (store, account id): when something was decided there last. An account's time never goes back.
         self.times: dict[tuple[str, str], int] = {}
         self._clock = 0
+        #: The entries of the latest transaction, as a dry run tells them.
+        self._made: list[tuple[str, str, int, int]] = []
 
     def submit(self, store: str, command: dict[str, Any], clock: int = 0) -> Answer:
         """Return the answer to a command, given as its fields, at this time."""
         self._clock = clock
+        if command["dry_run"]:
+            return self._try(store, command)
         identity = (store, command["idempotency_key"])
         if identity in self.answered:
             return self._answer_again(command, *self.answered[identity])
@@ -75,6 +85,15 @@ class NaiveLedger:
         answer = self._decide(store, command)
         self.answered[identity] = (command, answer)
         return answer
+
+    def _try(self, store: str, command: dict[str, Any]) -> Answer:
+        """Return what would be answered, by a ledger that is thrown away: what was not made has no id."""
+        twin = deepcopy(self)
+        twin._made = []
+        answer = twin.submit(store, {**command, "dry_run": False}, self._clock)._replace(dry_run=True)
+        if answer.replayed or answer.code == "idempotency_key_mismatch":
+            return answer
+        return answer._replace(transaction_id=None, entries=tuple(twin._made))
 
     def _reverse_once(self, store: str, command: dict[str, Any]) -> Answer:
         """A transaction is reversed once, by whichever attempt; a refused attempt leaves it to the next."""
@@ -162,7 +181,20 @@ class NaiveLedger:
         return rules[command["kind"]](store, command, self.accounts.get((store, command["account_id"])))
 
     def _credit_or_debit(self, store: str, command: dict[str, Any], _account: dict[str, Any] | None) -> Answer:
+        if command.get("allow_partial"):
+            return self._debit_what_is_there(store, command)
         return self._move(store, command, [leg_of(command, command["kind"])], command["reference"])
+
+    def _debit_what_is_there(self, store: str, command: dict[str, Any]) -> Answer:
+        """Take the amount or what is available, whichever is less; nothing is no entry, and refused as any other."""
+        own, asked = command["account_id"], command["amount"]
+        taken = min(asked, self.available(store, own))
+        if taken <= 0:
+            return self._move(store, command, [(own, -asked)], command["reference"])
+        answer = self._move(store, command, [(own, -taken)], command["reference"])
+        if answer.status == "applied":
+            return answer._replace(shortfall=asked - taken)
+        return answer._replace(amount=asked)
 
     def _hold(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
         """Set an amount aside until it is captured, voided, or its end has come."""
@@ -315,6 +347,7 @@ class NaiveLedger:
         order = giving + [position for position in positions if position not in giving] if reversal_of else positions
         at = self._time_of_all(store, [account_id for account_id, _ in legs])
         made = {position: self._write(store, *legs[position], reference, reversal_of, at) for position in order}
+        self._made = [(owner, side_of(a), abs(a), made[p]["after"]) for p, (owner, a) in enumerate(legs)]
         first, (_, amount) = made[0], legs[0]
         first["legs"] = legs
         return Answer(

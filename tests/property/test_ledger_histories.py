@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.identifiers import hold_id
-from creditlane.schemas.journal import Announcement, JournalRow
+from creditlane.schemas.journal import JournalRow
 from creditlane.schemas.kinds import Kind
 from creditlane.schemas.statuses import HoldStatus, Status
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
 
-from .histories import ACCOUNTS, EPOCH_US, LONG, SOON, Sent, answer_of, batches, histories
+from .histories import ACCOUNTS, EPOCH_US, LONG, SOON, Sent, announced, answer_of, batches, histories
 from .naive_ledger import NaiveLedger, same_name
 
 STORES = ("store_one", "store_two")
@@ -75,17 +75,17 @@ class LedgerInMemory:
             ((store, str(command.account_id)), decode_command(encode_command(command, STORES[store])))
             for store, command in batch
         ]
+        self.batch.has_dry_runs = any(sent.command.dry_run for sent in batch)
         outcomes = decide_all(addressed, self.batch, self.now_us)
-        for outcome in outcomes:
-            row = outcome.row
-            if row and row.kind == Kind.OPEN_ACCOUNT and row.rejection is None and not outcome.replayed:
+        for row in (row for outcome in outcomes for row in rows_of(outcome)):
+            if row.kind == Kind.OPEN_ACCOUNT and row.rejection is None:
                 self.titles[row.store_id, row.account_id] = opening[row.store_id, row.account_id]
         return outcomes
 
 
 def rows_of(outcome: Outcome) -> list[JournalRow]:
-    """Return the rows that a command left; none if it left them earlier."""
-    return [] if outcome.row is None or outcome.replayed else [outcome.row, *outcome.further]
+    """Return the rows that a command left; none if it left them earlier, or was a trial."""
+    return [] if outcome.row is None or outcome.replayed or outcome.dry_run else [outcome.row, *outcome.further]
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -98,10 +98,9 @@ def test_every_answer_and_balance_is_the_naive_ledgers(parts: list[tuple[int, li
     for ledger.now_us, part in parts:
         outcomes = ledger.apply(part)
 
-        assert [
-            answer_of(Announcement(0, outcome.row, outcome.replayed, outcome.refusal), sent.command)
-            for outcome, sent in zip(outcomes, part, strict=True)
-        ] == [naive.submit(STORES[sent.store], sent.command.model_dump(), ledger.now_us) for sent in part]
+        assert [answer_of(announced(outcome), sent.command) for outcome, sent in zip(outcomes, part, strict=True)] == [
+            naive.submit(STORES[sent.store], sent.command.model_dump(), ledger.now_us) for sent in part
+        ]
 
     for store, name in enumerate(STORES):
         for account in ACCOUNTS:

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from creditlane.lanes.encoding import decode_command, encode_command
 from creditlane.lanes.routing import partition_of
-from creditlane.schemas.journal import Announcement
 from creditlane.schemas.statuses import HoldStatus, word
 from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store.transaction import LedgerStore, StaleAccount
 
-from .histories import ACCOUNTS, CHANGING, EPOCH_US, LONG, MOVING, Sent, answer_of, batches
+from .histories import ACCOUNTS, CHANGING, EPOCH_US, LONG, MOVING, Sent, announced, answer_of, batches
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 1_000 if LONG else 120
@@ -205,10 +204,9 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
     for number, (now_us, part) in enumerate(parts):
         outcomes = two_workers.apply(part, cuts[number % len(cuts)], now_us)
 
-        assert [
-            answer_of(Announcement(0, outcome.row, outcome.replayed, outcome.refusal), sent.command)
-            for outcome, sent in zip(outcomes, part, strict=True)
-        ] == [naive.submit(two_workers.names[sent.store], sent.command.model_dump(), now_us) for sent in part]
+        assert [answer_of(announced(outcome), sent.command) for outcome, sent in zip(outcomes, part, strict=True)] == [
+            naive.submit(two_workers.names[sent.store], sent.command.model_dump(), now_us) for sent in part
+        ]
 
     for index, name in two_workers.names.items():
         for account_id in ACCOUNTS:
