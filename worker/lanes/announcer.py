@@ -117,7 +117,8 @@ class Announcer:
             decided = [pair for pair in decided if pair[0].keep or pair[1].dry_run]
         for entry, outcome in decided:
             command = entry.command
-            if command is None:
+            # The end of holds has no result of its own, which anybody could ask for.
+            if command is None or (outcome.row is None and outcome.refusal is None):
                 continue
             if command.dry_run:
                 key = self._keys.dry_run_result(entry.partition, command.store_id, entry.entry_id.decode())

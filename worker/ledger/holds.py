@@ -8,6 +8,7 @@ ended by then is released before anything else is decided there, each by a row o
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, ClassVar, cast
 
@@ -192,9 +193,7 @@ def release_ended(account: AccountKey, batch: BatchState, now_us: int, outcome: 
         holds[number] = end(found, HoldStatus.EXPIRED, end_us)
         batch.holds_changed.add((account, number))
         batch.expired.append((outcome, row))
-    ends = [found.expires_at_us for found in opened.values()]
-    next_end_us = batch.next_ends.get(account)
-    batch.accounts[account] = _ending(state, min(ends if next_end_us is None else [*ends, next_end_us], default=None))
+    batch.accounts[account] = _ending(state, opened.values(), batch.next_ends.get(account), at_us)
 
 
 def expiry_key(identifier: str) -> str:
@@ -237,13 +236,16 @@ def set_aside(state: AccountState, amount: int, *, opened: int = 0, end_us: int 
     return msgspec.structs.replace(state, features=None if changed == NO_FEATURES else changed)
 
 
-def _ending(state: AccountState, earliest_end_us: int | None) -> AccountState:
-    if state.features is None or not state.features.open_holds:
+def _ending(state: AccountState, opened: Collection[HoldState], next_end_us: int | None, at_us: int) -> AccountState:
+    """Return the account with a new bound for when the first of its open holds ends, of which only some are known."""
+    features = state.features
+    if features is None or not features.open_holds:
         return state
-    if earliest_end_us is None:
-        raise ArithmeticError(f"{state.features.open_holds} holds are open, and none of them ends")
-    features = msgspec.structs.replace(state.features, earliest_end_us=earliest_end_us)
-    return msgspec.structs.replace(state, features=features)
+    ends = [found.expires_at_us for found in opened]
+    if len(opened) < features.open_holds:
+        # All that have ended are known, so the others end later.
+        ends.append(at_us + 1 if next_end_us is None else next_end_us)
+    return msgspec.structs.replace(state, features=msgspec.structs.replace(features, earliest_end_us=min(ends)))
 
 
 def _open_hold(

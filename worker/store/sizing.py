@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from ...lanes.encoding import PlainCommand
-from ...schemas.commands import Post
+from ...schemas.commands import Expiry, Post
 from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..lanes.entries import LaneEntry
 
@@ -41,7 +41,7 @@ MAX_LONE = 1_000
 
 #: Share of what was learnt of rows that is kept where they have become shorter.
 _FORGETTING = 0.9
-_POST, _REVERSE = Kind.POST.word, Kind.REVERSE.word
+_POST, _REVERSE, _EXPIRY = Kind.POST.word, Kind.REVERSE.word, Kind.EXPIRY.word
 _command_of, _payload_of = attrgetter("command"), attrgetter("payload")
 
 
@@ -161,4 +161,6 @@ def rows_of(entry: LaneEntry) -> int:
         return 1
     if command.kind == _POST:
         return len(cast("Post", command).entries)
+    if command.kind == _EXPIRY:
+        return cast("Expiry", command).holds
     return REVERSAL_ROWS if command.kind == _REVERSE else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...schemas.journal_columns import COPIED_ALWAYS, COPIED_RARELY, select_list
-from ...schemas.statuses import Status, StoredEndpointKind, StoredEndpointStatus
+from ...schemas.statuses import HoldStatus, Status, StoredEndpointKind, StoredEndpointStatus
 
 #: Bounds for this transaction only, so that a pooler in transaction mode is fine. Those of the role must not cut it;
 #: the limit of whole transactions came with Postgres 17.
@@ -140,6 +140,75 @@ from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seen)s::smallint[], %
 where accounts.store_id = changed.store_id and accounts.account_id = changed.account_id
   and accounts.status = changed.seen
 """
+
+#: How many holds are open of accounts that have any, and when the first of them ends.
+COUNT_OPEN_HOLDS = f"""
+select wanted.store_id, wanted.account_id, opened.count, (extract(epoch from opened.earliest) * 1000000)::bigint
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id)
+cross join lateral (
+    select count(*), min(expires_at + interval '0') as earliest from holds
+    where holds.store_id = wanted.store_id and holds.account_id = wanted.account_id
+      and holds.status = {HoldStatus.OPEN:d}
+) as opened
+"""  # noqa: S608
+
+_HOLD = """holds.store_id, holds.account_id, holds.seq, holds.status, holds.amount::text, holds.captured::text,
+       holds.remaining::text, holds.reference, (extract(epoch from holds.created_at) * 1000000)::bigint,
+       (extract(epoch from holds.expires_at) * 1000000)::bigint,
+       (extract(epoch from holds.ended_at) * 1000000)::bigint"""
+
+#: Holds by account and number: what a capture, a void or an extension names.
+LOAD_HOLDS = f"""
+select {_HOLD} from holds
+join unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seqs)s::bigint[]) as wanted (store_id, account_id, seq)
+using (store_id, account_id, seq)
+"""  # noqa: S608  # the fragment is the constant above
+
+#: Open holds of each account that end up to a moment. The end is compared as a sum, since by the index on ends those of
+#: the whole installation would be read.
+LOAD_ENDING_HOLDS = f"""
+select {_HOLD} from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(horizons)s::timestamptz[])
+     as wanted (store_id, account_id, horizon)
+join holds on holds.store_id = wanted.store_id and holds.account_id = wanted.account_id
+  and holds.status = {HoldStatus.OPEN:d} and holds.expires_at + interval '0' <= wanted.horizon
+limit %(most)s::bigint
+"""  # noqa: S608
+
+#: When the first of the others ends.
+READ_NEXT_ENDS = f"""
+select wanted.store_id, wanted.account_id, (
+    select (extract(epoch from min(expires_at + interval '0')) * 1000000)::bigint from holds
+    where holds.store_id = wanted.store_id and holds.account_id = wanted.account_id
+      and holds.status = {HoldStatus.OPEN:d} and holds.expires_at + interval '0' > wanted.horizon
+)
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(horizons)s::timestamptz[])
+     as wanted (store_id, account_id, horizon)
+"""  # noqa: S608
+
+_HOLD_VALUES = """
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seqs)s::bigint[], %(statuses)s::smallint[],
+            %(amounts)s::text[], %(captured)s::text[], %(remaining)s::text[], %(references)s::text[],
+            %(created)s::timestamptz[], %(expires)s::timestamptz[], %(ended)s::timestamptz[])
+     as decided (store_id, account_id, seq, status, amount, captured, remaining, reference, created_at, expires_at,
+                 ended_at)
+"""
+
+INSERT_HOLDS = f"""
+insert into holds (store_id, account_id, seq, status, amount, captured, remaining, reference, created_at, expires_at,
+                   ended_at)
+select store_id, account_id, seq, status, amount::numeric, captured::numeric, remaining::numeric, reference,
+       created_at, expires_at, ended_at
+{_HOLD_VALUES}
+"""
+
+#: Changes of holds, each of which must be open still.
+CHANGE_HOLDS = f"""
+update holds set status = decided.status, captured = decided.captured::numeric, remaining = decided.remaining::numeric,
+    expires_at = decided.expires_at, ended_at = decided.ended_at
+{_HOLD_VALUES}
+where holds.store_id = decided.store_id and holds.account_id = decided.account_id and holds.seq = decided.seq
+  and holds.status = {HoldStatus.OPEN:d} and holds.amount = decided.amount::numeric
+"""  # noqa: S608
 
 #: The rows of a batch, as the text that `journal_rows.copy_text` makes.
 COPY_JOURNAL = f"copy journal ({', '.join([*COPIED_ALWAYS, *COPIED_RARELY])}) from stdin"

@@ -41,6 +41,7 @@ from ..ledger.decide import decide_all
 from ..ledger.state import UNOPENED, AccountKey, AddressedCommand, BatchState, IdempotencyKey, Outcome
 from . import sql
 from .accounts import AccountCache, LaneVersion
+from .holds import count_open_holds, load_holds, rows_with_ends, write_holds
 from .journal_rows import copy_text, lines_of
 from .outbox import Outbox, decided_rows
 from .scope import NO_SCOPE, Scope, scope_of
@@ -66,7 +67,7 @@ class PartitionsLost(LeaseLost):
 
 
 class StaleAccount(CreditlaneError):
-    """An account is not in the status that was remembered; read it afresh and decide again."""
+    """An account or a hold is not in the status that was remembered; read it afresh and decide again."""
 
 
 class _Locked(NamedTuple):
@@ -275,16 +276,20 @@ class LedgerStore:
             raise OlderWorkers
         batch.has_dry_runs = bool(kinds) and any(command.dry_run for _, command in commands)
         self._load(commands, batch, scope, careful=careful)
+        if not load_holds(self._connection, commands, kinds, batch, now_us, spans_accounts=scope.spans_accounts):
+            raise TransactionTooLarge(f"too many holds have ended on the accounts of {len(commands)} commands")
         opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
         seen = _statuses(commands, batch, opened) if STATUS_CHANGE_WORDS & kinds else {}
         outcomes = decide_all(commands, batch, now_us)
-        rows = decided_rows(outcomes)
+        rows = rows_with_ends(outcomes, batch.expired) if batch.expired else decided_rows(outcomes)
         if opened:
             check_opened(opened, rows)
         if rows:
             self._write(rows, len(commands))
         if seen:
             self._change_statuses(rows, batch, seen)
+        if batch.holders and not write_holds(self._connection, batch):
+            raise StaleAccount
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
         self._outbox.write(commands, outcomes, rows, batch.accounts, has_callbacks=has_callbacks)
         return outcomes
@@ -387,6 +392,7 @@ class LedgerStore:
                 latest_at_us or 0,
                 features_of(int(held or 0), None if max_balance is None else int(max_balance)),
             )
+        count_open_holds(self._connection, states)
         return states
 
     def _load_known(self, wanted: set[IdempotencyKey]) -> dict[IdempotencyKey, JournalRow]:
