@@ -59,10 +59,17 @@ else:
     ]
 
 
-class MovementLine(models.Movement):
-    """Credits or debits an account."""
+class CreditLine(models.Movement):
+    """Credits an account."""
 
-    kind: Literal["credit", "debit"]
+    kind: Literal["credit"]
+    account_id: Annotated[str, Field(examples=[models.ACCOUNT_EXAMPLE])]
+
+
+class DebitLine(models.DebitMovement):
+    """Debits an account."""
+
+    kind: Literal["debit"]
     account_id: Annotated[str, Field(examples=[models.ACCOUNT_EXAMPLE])]
 
 
@@ -125,7 +132,8 @@ class ExtendLine(hold_models.ExtendHold):
 
 #: What a line may be, as the document shows it.
 LINES: tuple[type[BaseModel], ...] = (
-    MovementLine,
+    CreditLine,
+    DebitLine,
     PostLine,
     OpenAccountLine,
     ReverseLine,
@@ -234,7 +242,7 @@ def _command_of_model(line: BaseModel) -> Command:
             fields["account_id"] = position.account_id
         case ChangeLine() | VoidLine() | ExtendLine():
             fields.setdefault("idempotency_key", generated_key(kind.word))
-        case MovementLine() | PostLine() | HoldLine() | CaptureLine():
+        case CreditLine() | DebitLine() | PostLine() | HoldLine() | CaptureLine():
             if "idempotency_key" not in fields:
                 raise InvalidCommand("idempotency_key: is required", field="idempotency_key")
     return make_command(kind.record.model, **fields)

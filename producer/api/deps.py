@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 
 from ..client._async.webhooks import AsyncWebhooks
 from .auth import Store, authenticated_store
 from .connections import Connections
 from .idempotency_header import KeyHeader, key_of_header
+from .models.ledger import DRY_RUN_TEXT
 from .reads import Reads
 from .writes import Writes
 
@@ -54,6 +55,8 @@ async def _webhooks(request: Request, store: RequestStore) -> AsyncWebhooks:
 
 #: What an operation that reads the ledger gets.
 RequestReads = Annotated[Reads, Depends(_reads)]
+#: Of operations that take no body: whether it is one.
+DryRunParameter = Annotated[bool, Query(description=DRY_RUN_TEXT)]
 #: What an operation that writes gets.
 RequestWrites = Annotated[Writes, Depends(_writes)]
 #: The same where the key is a field of the body.

@@ -47,6 +47,11 @@ class Reads:
         self._store = store
         self._read_deadline = read_deadline
 
+    @property
+    def store_id(self) -> str:
+        """Id of the store, as shown."""
+        return self._store.public_id
+
     async def accounts(self, account_ids: Iterable[str]) -> dict[str, AccountBody]:
         """Return those of the accounts that the store has, by id."""
         return {row.account_id: self.body_of(row) for row in await self._account_rows(account_ids)}
@@ -201,6 +206,7 @@ class Reads:
             entries=[_entry_of(entry) for entry in rows.entries],
             metadata=first.metadata(),
             created_at=moment_text(moment_of(first.created_at_us)),
+            shortfall=None if (shortfall := first.shortfall()) is None else str(shortfall),
         )
 
 

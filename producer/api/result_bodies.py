@@ -10,7 +10,7 @@ from ...schemas.results import Result, moment_text
 from ...schemas.statuses import Status
 from .errors import Problem
 from .models.holds import HoldBody
-from .models.ledger import AccountBody, CreateAccount, EntryBody, TransactionBody
+from .models.ledger import DRY_RUN_ID, AccountBody, CreateAccount, EntryBody, TransactionBody
 
 
 def opened_account(body: CreateAccount, result: Result, store_id: str) -> AccountBody:
@@ -19,7 +19,7 @@ def opened_account(body: CreateAccount, result: Result, store_id: str) -> Accoun
     # Without an overdraft: nobody asks for one over HTTP.
     state = AccountState(Status.ACTIVE, result.balance or 0, overdraft_limit=0)
     return AccountBody(
-        id=result.account_id,
+        id=DRY_RUN_ID if result.dry_run and not result.replayed else result.account_id,
         store_id=store_id,
         customer_id=body.customer_id,
         name=body.name,
@@ -31,11 +31,14 @@ def opened_account(body: CreateAccount, result: Result, store_id: str) -> Accoun
         metadata=body.metadata,
         created_at=moment,
         updated_at=moment,
+        dry_run=result.dry_run or None,
     )
 
 
 def single_transaction(result: Result, store_id: str, metadata: dict[str, str] | None) -> TransactionBody:
-    """Return the transaction of one entry that a credit or debit made."""
+    """Return the transaction of one entry that a credit or debit made, or would have made."""
+    if result.entries is not None:
+        return dry_transaction(result, store_id, metadata)
     identifier = result.transaction_id or ""
     position = position_of(identifier)
     if position is None or result.side is None:
@@ -60,6 +63,37 @@ def single_transaction(result: Result, store_id: str, metadata: dict[str, str] |
         entries=[entry],
         metadata=metadata,
         created_at=moment,
+        shortfall=None if result.shortfall is None else str(result.shortfall),
+        dry_run=result.dry_run or None,
+    )
+
+
+def dry_transaction(result: Result, store_id: str, metadata: dict[str, str] | None) -> TransactionBody:
+    """Return the transaction that there would have been, of any number of entries."""
+    moment = moment_text(result.decided_at or datetime.now(UTC))
+    return TransactionBody(
+        id=DRY_RUN_ID,
+        store_id=store_id,
+        reference=result.reference or "",
+        idempotency_key=result.idempotency_key,
+        reversal_of=result.reversal_of,
+        entries=[
+            EntryBody(
+                id=DRY_RUN_ID,
+                transaction_id=DRY_RUN_ID,
+                account_id=entry.account_id,
+                side=entry.side,
+                amount=str(entry.amount),
+                balance_after=str(entry.balance_after),
+                reference=result.reference or "",
+                created_at=moment,
+            )
+            for entry in result.entries or ()
+        ],
+        metadata=metadata,
+        created_at=moment,
+        shortfall=None if result.shortfall is None else str(result.shortfall),
+        dry_run=True,
     )
 
 

@@ -12,10 +12,13 @@ from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from .errors import Problem, not_found
 from .reads import Reads, ReversalView
+from .result_bodies import dry_transaction
 from .writes import Writes, body_answer, queued_answer
 
 
-async def reverse(identifier: str, reads: Reads, writes: Writes, *, account_id: str | None = None) -> Response:
+async def reverse(
+    identifier: str, reads: Reads, writes: Writes, *, account_id: str | None = None, dry_run: bool = False
+) -> Response:
     """Reverse the transaction, which must touch the account if one is named.
 
     Raises:
@@ -30,18 +33,23 @@ async def reverse(identifier: str, reads: Reads, writes: Writes, *, account_id: 
         raise not_found(param)
     if not view.is_decided:
         _refuse_early(view)
-    outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier)
+    outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier, dry_run=dry_run)
     return await transaction_answer(Kind.REVERSE, outcome, reads, writes)
 
 
-async def transaction_answer(kind: Kind, outcome: Result | Ticket, reads: Reads, writes: Writes) -> Response:
-    """Return the response for a transaction that may have several entries: they are read back."""
+async def transaction_answer(
+    kind: Kind, outcome: Result | Ticket, reads: Reads, writes: Writes, metadata: dict[str, str] | None = None
+) -> Response:
+    """Return the response for a transaction that may have several entries: they are read back, if there are any."""
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
+    if outcome.entries is not None:
+        return body_answer(dry_transaction(outcome, reads.store_id, metadata), kind.record.http_status)
     with writes.reading_back():
         transaction = await reads.transaction(outcome.transaction_id or "")
         if transaction is None:
             raise Unavailable("The transaction is applied and cannot be read yet.")
+    transaction.dry_run = True if outcome.dry_run else None
     return body_answer(transaction, kind.record.http_status, replayed=outcome.replayed)
 
 

@@ -3,7 +3,7 @@ import java.util.Map;
 import org.openapitools.client.ApiClient;
 import org.openapitools.client.api.AccountsApi;
 import org.openapitools.client.model.BalanceBody;
-import org.openapitools.client.model.Movement;
+import org.openapitools.client.model.DebitMovement;
 
 /** Debits an account and reads its balance through the client that openapi-generator makes for Java. */
 public class ReadBalance {
@@ -15,8 +15,8 @@ public class ReadBalance {
     client.setApiKey(environment.get("API_KEY"));
     AccountsApi accounts = new AccountsApi(client);
 
-    Movement debit =
-        new Movement().amount("30").reference("java").idempotencyKey(environment.get("IDEMPOTENCY_KEY"));
+    DebitMovement debit =
+        new DebitMovement().amount("30").reference("java").idempotencyKey(environment.get("IDEMPOTENCY_KEY"));
     accounts.debitCustomerCreditsAccount(account, debit, null);
     BalanceBody now = accounts.getCustomerCreditsAccountBalance(account, null);
     BalanceBody then =

@@ -24,8 +24,8 @@ func main() {
 	ctx := context.WithValue(context.Background(), openapi.ContextAPIKeys, keys)
 	accounts := openapi.NewAPIClient(configuration).AccountsAPI
 
-	debit := openapi.NewMovement("30", "go", os.Getenv("IDEMPOTENCY_KEY"))
-	_, _, err := accounts.DebitCustomerCreditsAccount(ctx, account).Movement(*debit).Execute()
+	debit := openapi.NewDebitMovement("30", "go", os.Getenv("IDEMPOTENCY_KEY"))
+	_, _, err := accounts.DebitCustomerCreditsAccount(ctx, account).DebitMovement(*debit).Execute()
 	must(err)
 	now, _, err := accounts.GetCustomerCreditsAccountBalance(ctx, account).Execute()
 	must(err)

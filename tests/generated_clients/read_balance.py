@@ -8,7 +8,7 @@ from client.api.accounts import debit_customer_credits_account, get_customer_cre
 from client.client import AuthenticatedClient
 from client.models.balance_body import BalanceBody
 from client.models.credits_granted_event import CreditsGrantedEvent
-from client.models.movement import Movement
+from client.models.debit_movement import DebitMovement
 from client.models.transaction_body import TransactionBody
 
 __all__ = ["CreditsGrantedEvent"]
@@ -24,7 +24,7 @@ def main() -> None:
         raise_on_unexpected_status=True,
     )
     account = os.environ["ACCOUNT"]
-    body = Movement(amount="30", reference="python", idempotency_key=os.environ["IDEMPOTENCY_KEY"])
+    body = DebitMovement(amount="30", reference="python", idempotency_key=os.environ["IDEMPOTENCY_KEY"])
     assert isinstance(debit_customer_credits_account.sync(account, client=client, body=body), TransactionBody)
     now = get_customer_credits_account_balance.sync(account, client=client)
     later = get_customer_credits_account_balance.sync(account, client=client, at=datetime(2100, 1, 1, tzinfo=UTC))

@@ -20,7 +20,7 @@ from ....schemas.errors import CreditlaneError
 from ....schemas.kinds import KIND_OF_WORD
 from ..auth import Store
 from ..errors import Problem, refusal_answer
-from ..models.ledger import Movement
+from ..models.ledger import DebitMovement, Movement
 from ..reads import Reads
 from ..routes import accounts
 from ..writes import Writes
@@ -29,6 +29,7 @@ _PATH = re.compile(r"/v1/customer-credits/accounts/(cca_[0-9a-f]{32})/(credit|de
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8"})
 #: With these the answer may be another one.
 _SPECIAL_HEADERS = frozenset({b"idempotency-key", b"prefer"})
+_MODELS: dict[str, type[Movement]] = {"credit": Movement, "debit": DebitMovement}
 #: By name; the request log and the metrics know an operation by its route.
 _ROUTES = {getattr(route, "name", ""): route for route in accounts.router.routes}
 
@@ -50,7 +51,7 @@ class FastPath:
             await self._app(scope, receive, send)
             return
         message = await receive()
-        body = _body_of(message)
+        body = _body_of(message, _MODELS[target.kind])
         if body is None:
             await self._app(scope, _again(message, receive), send)
             return
@@ -86,12 +87,12 @@ def _target_of(scope: Scope) -> _Target | None:
     return _Target(match[1], match[2])
 
 
-def _body_of(message: Message) -> Movement | None:
+def _body_of(message: Message, model: type[Movement]) -> Movement | None:
     """Return the body, or None where the framework has to say what is wrong with it."""
     if message["type"] != "http.request" or message.get("more_body", False):
         return None
     try:
-        return Movement.model_validate_json(message.get("body", b""))
+        return model.model_validate_json(message.get("body", b""))
     except ValidationError:
         return None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from .holds import HoldBody
-from .ledger import COMMAND_EXAMPLE, AccountBody, ErrorDetailBody, TransactionBody
+from .ledger import COMMAND_EXAMPLE, AccountBody, ErrorDetailBody, IsDryRun, TransactionBody
 
 
 class CommandBody(BaseModel):
@@ -21,3 +21,4 @@ class CommandBody(BaseModel):
     account: AccountBody | None = None
     hold: HoldBody | None = None
     error: ErrorDetailBody | None = None
+    dry_run: IsDryRun = None

@@ -19,6 +19,8 @@ ACCOUNT_EXAMPLE = "cca_8f14e45fceea167a5a36dedd4bea2543"
 TRANSACTION_EXAMPLE = "cct_8f14e45fceea167a5a36dedd4bea25432"
 ENTRY_EXAMPLE = "cce_8f14e45fceea167a5a36dedd4bea25432"
 COMMAND_EXAMPLE = "cmd_WyJzdG9yZV9kZWZhdWx0IiwiY2NhX…"
+#: Stands for the id of what a dry run would have made.
+DRY_RUN_ID = "dry_run"
 MOMENT_EXAMPLE = "2026-03-01T12:30:00.250Z"
 
 
@@ -104,6 +106,24 @@ CallbackUrl = Annotated[
 ]
 
 
+DRY_RUN_TEXT = (
+    "Decide it in its turn and leave nothing: no row, no key, no event, no callback. The answer has the status and the "
+    "body that the request itself would have been answered with, and `dry_run`; what does not exist has the id "
+    f"`{DRY_RUN_ID}`. A key that was used before answers as it does to the request itself."
+)
+DryRun = Annotated[bool, Field(description=DRY_RUN_TEXT, examples=[False])]
+#: Of an answer.
+IsDryRun = Annotated[
+    Literal[True] | None,
+    LEFT_OUT,
+    Field(
+        exclude_if=is_absent,
+        description=f"It is what would have happened, and nothing has. What does not exist has the id `{DRY_RUN_ID}`.",
+        examples=[True],
+    ),
+]
+
+
 class RequestBody(BaseModel):
     """What every body of a request is: known fields only, each of its own type."""
 
@@ -136,6 +156,7 @@ class CreateAccount(RequestBody):
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
     callback_url: CallbackUrl = None
+    dry_run: DryRun = False
 
 
 class Movement(RequestBody):
@@ -148,6 +169,20 @@ class Movement(RequestBody):
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
     callback_url: CallbackUrl = None
+    dry_run: DryRun = False
+
+
+class DebitMovement(Movement):
+    """Debits an account."""
+
+    allow_partial: Annotated[
+        bool,
+        Field(
+            description="Take what is available where that is less than `amount`; `shortfall` of the answer says what "
+            "is missing. 422 `insufficient_balance` only where nothing is available.",
+            examples=[False],
+        ),
+    ] = False
 
 
 class ChangeAccount(RequestBody):
@@ -155,6 +190,7 @@ class ChangeAccount(RequestBody):
 
     account_id: Annotated[str, Field(examples=[ACCOUNT_EXAMPLE])]
     idempotency_key: BodyKey = None
+    dry_run: DryRun = False
 
 
 class AccountSettings(RequestBody):
@@ -170,6 +206,7 @@ class ReverseTransaction(RequestBody):
     """Undoes a transaction of the account."""
 
     transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
+    dry_run: DryRun = False
 
 
 class EntryInput(RequestBody):
@@ -190,6 +227,7 @@ class PostTransaction(RequestBody):
     entries: Annotated[list[EntryInput], Field(min_length=2, max_length=MAX_ENTRIES)]
     metadata: AttachedMetadata = None
     callback_url: CallbackUrl = None
+    dry_run: DryRun = False
 
 
 class AccountBody(BaseModel):
@@ -217,6 +255,7 @@ class AccountBody(BaseModel):
             examples=["100"],
         ),
     ] = None
+    dry_run: IsDryRun = None
 
 
 class BalanceBody(BaseModel):
@@ -262,6 +301,16 @@ class TransactionBody(BaseModel):
     entries: list[EntryBody]
     metadata: dict[str, str] | None
     created_at: Moment
+    shortfall: Annotated[
+        AmountOrZeroText | None,
+        LEFT_OUT,
+        Field(
+            exclude_if=is_absent,
+            description="Of a debit with `allow_partial`: how much less than asked for it took; `0`: it took all.",
+            examples=["30"],
+        ),
+    ] = None
+    dry_run: IsDryRun = None
 
 
 class AccountList(BaseModel):

@@ -16,7 +16,7 @@ from ...ledger.rows import AccountRow
 from ...operations.low_balance import set_low_balance
 from ..auth import Store
 from ..connections import Connections
-from ..deps import BodyWrites, KeylessWrites, RequestReads, RequestStore, RequestWrites
+from ..deps import BodyWrites, DryRunParameter, KeylessWrites, RequestReads, RequestStore, RequestWrites
 from ..errors import not_found
 from ..models.ledger import (
     ACCOUNT_EXAMPLE,
@@ -25,6 +25,7 @@ from ..models.ledger import (
     AccountSettings,
     BalanceBody,
     CreateAccount,
+    DebitMovement,
     EntryList,
     Movement,
     ReverseTransaction,
@@ -60,6 +61,7 @@ async def create_account(body: CreateAccount, store: RequestStore, writes: BodyW
         initial_balance=body.initial_balance or "0",
         metadata=body.metadata,
         callback_url=body.callback_url,
+        dry_run=body.dry_run,
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -162,9 +164,11 @@ async def list_entries(account_id: AccountPath, reads: RequestReads, window: Win
     summary="Freeze an account",
     responses=deciding(Kind.FREEZE, AccountBody, "idempotency_key_mismatch"),
 )
-async def freeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+async def freeze_account(
+    account_id: AccountPath, reads: RequestReads, writes: RequestWrites, *, dry_run: DryRunParameter = False
+) -> Response:
     """Stop all movement on an active account."""
-    return await _change(Kind.FREEZE, account_id, reads, writes)
+    return await _change(Kind.FREEZE, account_id, reads, writes, dry_run=dry_run)
 
 
 @router.post(
@@ -173,9 +177,11 @@ async def freeze_account(account_id: AccountPath, reads: RequestReads, writes: R
     summary="Unfreeze an account",
     responses=deciding(Kind.UNFREEZE, AccountBody, "idempotency_key_mismatch"),
 )
-async def unfreeze_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+async def unfreeze_account(
+    account_id: AccountPath, reads: RequestReads, writes: RequestWrites, *, dry_run: DryRunParameter = False
+) -> Response:
     """Let a frozen account move again."""
-    return await _change(Kind.UNFREEZE, account_id, reads, writes)
+    return await _change(Kind.UNFREEZE, account_id, reads, writes, dry_run=dry_run)
 
 
 @router.post(
@@ -184,9 +190,11 @@ async def unfreeze_account(account_id: AccountPath, reads: RequestReads, writes:
     summary="Close an account",
     responses=deciding(Kind.CLOSE, AccountBody, "idempotency_key_mismatch"),
 )
-async def close_account(account_id: AccountPath, reads: RequestReads, writes: RequestWrites) -> Response:
+async def close_account(
+    account_id: AccountPath, reads: RequestReads, writes: RequestWrites, *, dry_run: DryRunParameter = False
+) -> Response:
     """Close an account for good; 409 while it is below zero. It stays readable, and its name is free again."""
-    return await _change(Kind.CLOSE, account_id, reads, writes)
+    return await _change(Kind.CLOSE, account_id, reads, writes, dry_run=dry_run)
 
 
 @router.post(
@@ -211,7 +219,7 @@ async def credit_account(
     responses=deciding(Kind.DEBIT, TransactionBody, "idempotency_key_mismatch"),
 )
 async def debit_account(
-    account_id: AccountPath, body: Movement, store: RequestStore, reads: RequestReads, writes: BodyWrites
+    account_id: AccountPath, body: DebitMovement, store: RequestStore, reads: RequestReads, writes: BodyWrites
 ) -> Response:
     """Take from the account's balance; 422 if it is not there."""
     return await move(Kind.DEBIT, account_id, body, store, reads, writes)
@@ -229,7 +237,7 @@ async def reverse_account_transaction(
 ) -> Response:
     """Undo a whole transaction that touches this account, on every account it touched, by a new, opposite one."""
     await _require(reads, account_id)
-    return await reverse(body.transaction_id, reads, writes, account_id=account_id)
+    return await reverse(body.transaction_id, reads, writes, account_id=account_id, dry_run=body.dry_run)
 
 
 async def _account(reads: Reads, account_id: str) -> AccountBody:
@@ -257,6 +265,8 @@ async def move(kind: Kind, account_id: str, body: Movement, store: Store, reads:
         idempotency_key=key,
         metadata=body.metadata,
         callback_url=body.callback_url,
+        dry_run=body.dry_run,
+        **({"allow_partial": True} if isinstance(body, DebitMovement) and body.allow_partial else {}),
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -264,15 +274,16 @@ async def move(kind: Kind, account_id: str, body: Movement, store: Store, reads:
     return body_answer(transaction, kind.record.http_status, replayed=outcome.replayed)
 
 
-async def _change(kind: Kind, account_id: str, reads: Reads, writes: Writes) -> Response:
+async def _change(kind: Kind, account_id: str, reads: Reads, writes: Writes, *, dry_run: bool) -> Response:
     account = await reads.account_row(account_id)
     if account is None:
         raise not_found()
     key = writes.key(None, kind.word)
-    outcome = await writes.decide(kind.record.model, account_id=account_id, idempotency_key=key)
+    outcome = await writes.decide(kind.record.model, account_id=account_id, idempotency_key=key, dry_run=dry_run)
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
     changed = reads.body_of(_changed(account, kind, outcome))
+    changed.dry_run = True if outcome.dry_run else None
     return body_answer(changed, kind.record.http_status, replayed=outcome.replayed)
 
 

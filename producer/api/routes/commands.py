@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from ....lanes.deadlines import deadline_in
 from ....schemas.errors import InvalidCommand, OutcomeUnknown
-from ....schemas.kinds import Kind
+from ....schemas.kinds import KIND_OF_WORD, Kind
 from ....schemas.results import Result
 from ....schemas.tickets import Ticket
 from ...client._async.session import AsyncSession
@@ -22,6 +22,7 @@ from ..models.commands import CommandBody
 from ..models.ledger import COMMAND_EXAMPLE, ErrorDetailBody
 from ..openapi.responses import reading
 from ..reads import Reads
+from ..result_bodies import dry_transaction
 from ..writes import body_answer
 
 #: Longest wait that one request may ask for, in seconds.
@@ -79,13 +80,27 @@ async def _wait(session: AsyncSession, ticket: Ticket, seconds: float) -> Result
         return None
 
 
+async def _with_dry_run(body: CommandBody, result: Result, reads: Reads) -> CommandBody:
+    """Show what there would have been, as far as its result says it: of an account to be opened that is nothing."""
+    if result.entries and result.kind != Kind.OPEN_ACCOUNT.word:
+        return body.model_copy(update={"transaction": dry_transaction(result, reads.store_id, None)})
+    kind = KIND_OF_WORD[result.kind or ""]
+    account = await reads.account(result.account_id)
+    if kind.record.status_after is None or kind is Kind.OPEN_ACCOUNT or account is None:
+        return body
+    status = kind.record.status_after.name.lower()
+    return body.model_copy(update={"account": account.model_copy(update={"status": status, "dry_run": True})})
+
+
 async def _body_of(command_id: str, result: Result, reads: Reads) -> CommandBody:
-    body = CommandBody(id=command_id, status=result.status, kind=result.kind)
+    body = CommandBody(id=command_id, status=result.status, kind=result.kind, dry_run=result.dry_run or None)
     if result.error is not None:
         problem = problem_of_rejection(result.error) if result.status == "rejected" else Problem("dead_lettered")
         return body.model_copy(update={"error": ErrorDetailBody(**detail_of(problem))})
     if result.status == "queued":
         return body
+    if result.dry_run and not result.replayed:
+        return await _with_dry_run(body, result, reads)
     # To open an account with an initial balance makes both; what was asked for is the account.
     if result.transaction_id is not None and result.kind != Kind.OPEN_ACCOUNT.word:
         return body.model_copy(update={"transaction": await reads.transaction(result.transaction_id)})

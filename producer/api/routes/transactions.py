@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from ....schemas.commands import Post, Text
 from ....schemas.kinds import Kind
-from ..deps import BodyWrites, KeylessWrites, RequestReads
+from ..deps import BodyWrites, DryRunParameter, KeylessWrites, RequestReads
 from ..errors import not_found
 from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
 from ..openapi.responses import deciding, reading
@@ -41,8 +41,9 @@ async def post_transaction(body: PostTransaction, reads: RequestReads, writes: B
         entries=[entry.model_dump() for entry in body.entries],
         metadata=body.metadata,
         callback_url=body.callback_url,
+        dry_run=body.dry_run,
     )
-    return await transaction_answer(Kind.POST, outcome, reads, writes)
+    return await transaction_answer(Kind.POST, outcome, reads, writes, body.metadata)
 
 
 @router.get(
@@ -82,6 +83,8 @@ async def get_transaction(transaction_id: TransactionPath, reads: RequestReads) 
     summary="Reverse a transaction",
     responses=deciding(Kind.REVERSE, TransactionBody),
 )
-async def reverse_transaction(transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites) -> Response:
+async def reverse_transaction(
+    transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites, *, dry_run: DryRunParameter = False
+) -> Response:
     """Undo a whole transaction, on every account it touched, by an opposite one. Later calls get the first answer."""
-    return await reverse(transaction_id, reads, writes)
+    return await reverse(transaction_id, reads, writes, dry_run=dry_run)
