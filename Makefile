@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := build/installed
 PACKAGES := schemas lanes audit producer worker testing cli local benchmarks
 SOURCES = $(wildcard *.py) $(shell find $(PACKAGES) -name '*.py' 2>/dev/null)
-#: Processes of the test run.
-TEST_WORKERS ?= 2
+#: Processes of the test run, for two cores: a third of the time each of them waits for leases, deadlines and servers.
+TEST_WORKERS ?= 3
 #: What makes the locks, in an environment of its own.
 TOOLS := build/tools
 LOCK = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) \

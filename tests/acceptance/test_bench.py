@@ -145,7 +145,7 @@ def assert_webhooks_are_measured(report: dict[str, Any]) -> None:
 
 def test_an_endpoint_that_subscribes_to_everything_costs_a_small_part_of_the_rate(directory: Path) -> None:
     """Given enough commands that the batches are full, then the cost of writing the outbox is printed, and small."""
-    arguments = ["--only=webhooks", "--commands=60000", "--accounts=5000", "--copy-rows=2000"]
+    arguments = ["--only=webhooks", "--commands=25000", "--accounts=2500", "--copy-rows=2000"]
 
     out, err, code = run(directory, "--json", *arguments)
 

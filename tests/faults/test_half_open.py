@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 2.0
 #: How long after the lease everything flows again, in seconds, and how much more a busy machine may take.
 AFTER_LEASE_SECONDS = 2.0
-BUSY_SECONDS = 3.0
+BUSY_SECONDS = 10.0
 #: What only the connections of one thread of a worker carry.
 THREADS = {
     "reader": b"XREAD",

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 10.0 if LONG else 2.0
 #: What everything that follows a kill may take beyond the lease, and what a busy machine may add, in seconds.
 AFTER_LEASE_SECONDS = 2.0
-BUSY_SECONDS = 0.0 if LONG else 2.0
+BUSY_SECONDS = 0.0 if LONG else 5.0
 #: How long a batch of another lane keeps leases locked, in seconds, and how many of them there are at a time.
 LOCKED_SECONDS = 0.1
 BATCHES_AT_ONCE = 2

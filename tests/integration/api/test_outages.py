@@ -25,7 +25,7 @@ WAIT_SECONDS = 1.0
 #: How long any request may take while a server is down, in seconds.
 MAX_ANSWER_SECONDS = 25.0
 #: By how much an answer may be later than its wait on a busy machine, in seconds.
-MARGIN_SECONDS = 2.0
+MARGIN_SECONDS = 5.0
 BODY = {"amount": "1", "reference": "r"}
 
 
