@@ -39,6 +39,7 @@ RECENT_CHECKS = {
         "reversal_original",
         "reversal_amount",
         "reversal_of_reversal",
+        "reversal_repeated",
         "reversal_whole",
         "further_entry",
         "listed_entry",

@@ -6,9 +6,10 @@ every neighbour by the primary key. Hence lookups, not joins, of which the plann
 
 from __future__ import annotations
 
+from ..schemas.commands import REVERSAL_KEY_PREFIX
 from ..schemas.kinds import SPANNING, Kind
 from ..schemas.statuses import listed
-from .whole_sql import JUDGEMENT, OBSTACLE, PARTS, SEQUENCES, UNDOING
+from .whole_sql import ASKED, JUDGEMENT, OBSTACLE, PARTS, SEQUENCES, UNDOING
 
 _IN_PERIOD = "created_at >= %(since)s and created_at < %(until)s"
 
@@ -44,10 +45,23 @@ with decided as (
 ){SEQUENCES}
 """  # noqa: S608
 
-#: That no entry is reversed twice is for the whole verification to prove, and for the key of reversals to prevent.
+#: What else was reversed of a transaction is found by the keys of its reversals. The further entries of one have none,
+#: and are only reversed as a whole: that they are not reversed twice is for the whole verification to prove.
 REVERSALS = f"""
-with reversal as (
-    select *, 1 as siblings from journal where {_IN_PERIOD} and kind = {Kind.REVERSE:d} and seq > 0
+with fresh as (
+    select *, {ASKED},
+        '{REVERSAL_KEY_PREFIX}cct_' || replace(account_id::text, '-', '') || to_hex(reversal_of) as whole_key
+    from journal where {_IN_PERIOD} and kind = {Kind.REVERSE:d} and seq > 0
+), reversal as (
+    select *, case when idempotency_key is null then amount else greatest(amount, (
+        select coalesce(sum(one.amount), 0) from journal as one
+        where one.store_id = fresh.store_id and one.idempotency_key = fresh.whole_key and one.seq > 0
+    ) + (
+        select coalesce(sum(part.amount), 0) from journal as part
+        where part.store_id = fresh.store_id and part.idempotency_key > fresh.whole_key || ':'
+            and part.idempotency_key < fresh.whole_key || ';' and part.seq > 0
+    )) end as undone
+    from fresh
 ){UNDOING}
 """  # noqa: S608
 

@@ -181,7 +181,7 @@ select 'decided_balance', store_id, account_id, seq, 'a balance the account has 
 from walked where seq < 0 and entries_before is null and balance_after <> 0 and entries = 0
 """  # noqa: S608
 
-#: What is wrong with rows of `reversal`, which are journal rows beside the number of reversals of the same entry.
+#: What is wrong with rows of `reversal`: journal rows beside what all reversals of the same entry have undone of it.
 UNDOING = f"""
 select finding.check_name, reversal.store_id, reversal.account_id, reversal.seq, finding.expected, finding.found
 from reversal
@@ -194,19 +194,26 @@ left join lateral (
 cross join lateral (values
     ('reversal_original', (original.seq between 1 and reversal.seq - 1) is not true, 'an earlier entry of the account',
         coalesce('seq ' || reversal.reversal_of, 'none')),
-    ('reversal_amount', original.amount <> reversal.amount or original.side <> -reversal.side,
-        concat(-original.side, ' x ', original.amount), concat(reversal.side, ' x ', reversal.amount)),
+    ('reversal_amount', original.side <> -reversal.side or reversal.amount > original.amount
+            or case when asked is null then undone < original.amount else asked <> reversal.amount end,
+        concat(-original.side, ' x ', coalesce(asked, original.amount - undone + reversal.amount)),
+        concat(reversal.side, ' x ', reversal.amount)),
     ('reversal_of_reversal', original.kind = {_REVERSE}, 'an entry that is no reversal',
         'seq ' || reversal.reversal_of),
-    ('reversal_repeated', siblings > 1, '1 reversal of seq ' || reversal.reversal_of, siblings::text)
+    ('reversal_repeated', undone > original.amount and reversal.amount <= original.amount,
+        'at most ' || original.amount || ' of seq ' || reversal.reversal_of, undone::text)
 ) as finding (check_name, broken, expected, found)
 where finding.broken
 """  # noqa: S608
 
-#: A reversal undoes one whole entry of its account that came earlier, is no reversal, and is undone by no other.
+#: What a reversal was asked to undo; null of a whole one, which undoes what is left.
+ASKED = """(content ->> 'amount')::numeric as asked"""
+
+#: A reversal undoes an entry of its account that came earlier and is no reversal. All of one add up to at most it, and
+#: to no less if there is a whole one.
 REVERSALS = f"""
 with reversal as (
-    select *, count(*) over (partition by store_id, account_id, reversal_of) as siblings
+    select *, {ASKED}, sum(amount) over (partition by store_id, account_id, reversal_of) as undone
     from journal where {_IN_RANGE} and kind = {_REVERSE} and seq > 0
 ){UNDOING}
 """  # noqa: S608

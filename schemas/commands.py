@@ -18,6 +18,7 @@ from .amounts import Amount, AmountOrZero, parse_amount
 from .identifiers import (
     ACCOUNT_ID_PATTERN,
     HOLD_ID_PATTERN,
+    MAX_TRANSACTION_ID_CHARACTERS,
     STORE_ID_PATTERN,
     TRANSACTION_ID_PATTERN,
     hold_position_of,
@@ -49,6 +50,8 @@ MAX_HOLD_SECONDS = 366 * 86_400
 DEFAULT_HOLD_SECONDS = 7 * 86_400
 #: Most open holds of one account.
 MAX_OPEN_HOLDS = 10_000
+#: Longest key of a reversal, in characters: that of a caller, behind the prefix and the longest id of a transaction.
+MAX_REVERSAL_KEY_CHARACTERS = len(REVERSAL_KEY_PREFIX) + MAX_TRANSACTION_ID_CHARACTERS + 1 + MAX_TEXT_CHARACTERS
 
 #: Postgres text cannot hold NUL.
 WITHOUT_NUL = r"^[^\x00]+$"
@@ -88,8 +91,13 @@ def _visible_name(name: str) -> str:
 
 
 def reversal_key(attempt_key: str) -> str:
-    """Return the key that the reversal has if the attempt of this key makes it."""
+    """Return the key that the reversal has if the attempt of this key makes it, without an amount."""
     return ":".join(attempt_key.split(":", 2)[:2])
+
+
+def reversed_transaction(key: str) -> str:
+    """Return the transaction that the reversal or the attempt of this key is about."""
+    return reversal_key(key).removeprefix(REVERSAL_KEY_PREFIX)
 
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
@@ -98,6 +106,7 @@ _NOT_RESERVED = {"not": {"pattern": f"^({'|'.join(RESERVED_KEY_PREFIXES)})"}}
 _VISIBLE = {"pattern": seen_pattern()}
 
 Key = Annotated[Text, Field(json_schema_extra=_NOT_RESERVED), AfterValidator(_caller_key)]
+_ReversalKey = Annotated[str, Field(min_length=1, max_length=MAX_REVERSAL_KEY_CHARACTERS, pattern=WITHOUT_NUL)]
 Name = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=WITHOUT_NUL, json_schema_extra=_VISIBLE),
@@ -223,28 +232,48 @@ class Post(Command):
 
 
 class Reverse(Command):
-    """Undo a whole transaction by a new, opposite one, on every account that it touched.
+    """Undo a transaction by a new, opposite one, on every account that it touched: all that is left of it.
 
     `account_id` is the account of the transaction's first entry, in whose lane it was decided. Its own key is
     ``reversal:<transaction id>:<attempt>``, made when it is left out. The reversal that is made has the key
     ``reversal:<transaction id>``: reversing twice gives the first reversal, and a refused attempt, of a frozen account
     perhaps, can be followed by another.
+
+    With an `amount` it undoes so much of a transaction of one entry, as often as something is left of it, each time
+    under a key of the caller's own, which is required. It is kept as ``reversal:<transaction id>:<key>``, and may be
+    given in that form, too. It is like any other key: for ever one request and one answer.
     """
 
     kind: Literal["reverse"] = "reverse"
     transaction_id: TransactionId
-    idempotency_key: Text = ""
+    idempotency_key: _ReversalKey = ""
+    #: How much is undone; None: all that is left.
+    amount: Amount | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fix_key(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not isinstance(data.get("transaction_id"), str):
             return data
-        key = f"{REVERSAL_KEY_PREFIX}{data['transaction_id']}:"
-        attempt = data.get("idempotency_key", f"{key}{uuid4().hex}")
-        if not isinstance(attempt, str) or not attempt.startswith(key):
-            raise PydanticCustomError("reversal_key", f"idempotency_key of a reversal begins with {key}; leave it out")
+        prefix = f"{REVERSAL_KEY_PREFIX}{data['transaction_id']}:"
+        if data.get("amount") is not None:
+            return {**data, "idempotency_key": _key_of_partial(prefix, data.get("idempotency_key"))}
+        attempt = data.get("idempotency_key", f"{prefix}{uuid4().hex}")
+        if not isinstance(attempt, str) or not attempt.startswith(prefix) or len(attempt) > MAX_TEXT_CHARACTERS:
+            raise PydanticCustomError(
+                "reversal_key", f"idempotency_key of a reversal begins with {prefix}; leave it out"
+            )
         return {**data, "idempotency_key": attempt}
+
+
+def _key_of_partial(prefix: str, key: Any) -> str:
+    """Return the whole key of a partial reversal, of the caller's own or of the whole one."""
+    if not isinstance(key, str):
+        raise PydanticCustomError("partial_key", "idempotency_key is required with an amount, as a text of its own")
+    own = key.removeprefix(prefix)
+    if not 1 <= len(own) <= MAX_TEXT_CHARACTERS:
+        raise PydanticCustomError("partial_key", f"idempotency_key must have 1 to {MAX_TEXT_CHARACTERS} characters")
+    return prefix + _caller_key(own)
 
 
 class Freeze(Command):

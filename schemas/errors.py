@@ -22,7 +22,10 @@ CreditlaneError
 │   ├── HoldCaptured               hold_captured
 │   ├── HoldVoided                 hold_voided
 │   ├── HoldExpired                hold_expired
-│   └── CaptureExceedsHold         capture_exceeds_hold
+│   ├── CaptureExceedsHold         capture_exceeds_hold
+│   ├── ReversalNotDivisible       reversal_not_divisible
+│   ├── AlreadyReversed            already_reversed
+│   └── ReversalExceedsOriginal    reversal_exceeds_original
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
 ├── UpgradeUnfinished              upgrade_unfinished: older workers are still there; nothing was done or remembered
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
@@ -210,6 +213,24 @@ class CaptureExceedsHold(Rejected):
     code = "capture_exceeds_hold"
 
 
+class ReversalNotDivisible(Rejected):
+    """The transaction has several entries, of which no part can be reversed; leave the amount out, or post another."""
+
+    code = "reversal_not_divisible"
+
+
+class AlreadyReversed(Rejected):
+    """The transaction is reversed already, and nothing is left of it."""
+
+    code = "already_reversed"
+
+
+class ReversalExceedsOriginal(Rejected):
+    """The amount is more than is left of the transaction; reverse less, or all that is left by leaving it out."""
+
+    code = "reversal_exceeds_original"
+
+
 class CommandDeadLettered(CreditlaneError):
     """The command could not be decided and waits in the dead letters; an operator can replay it."""
 
@@ -389,5 +410,8 @@ REJECTIONS: dict[str, type[Rejected]] = {
         HoldVoided,
         HoldExpired,
         CaptureExceedsHold,
+        ReversalNotDivisible,
+        AlreadyReversed,
+        ReversalExceedsOriginal,
     )
 }

@@ -24,6 +24,7 @@ _POSITION = re.compile(r"(cct_|cce_)([0-9a-f]{32})([1-9a-f][0-9a-f]{0,14})")
 
 ACCOUNT_ID_PATTERN = r"^cca_[0-9a-f]{32}$"
 ACCOUNT_ID_CHARACTERS = len(ACCOUNT_PREFIX) + 32
+MAX_TRANSACTION_ID_CHARACTERS = len(TRANSACTION_PREFIX) + 32 + 15
 TRANSACTION_ID_PATTERN = r"^cct_[0-9a-f]{32}[1-9a-f][0-9a-f]{0,14}$"
 HOLD_ID_PATTERN = r"^cch_[0-9a-f]{32}[1-9a-f][0-9a-f]{0,14}$"
 STORE_ID_PATTERN = r"^store_[0-9A-Za-z_]{1,58}$"

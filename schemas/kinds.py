@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, Union
 import msgspec
 
 from .commands import (
-    REVERSAL_KEY_PREFIX,
     Capture,
     Close,
     Command,
@@ -32,7 +31,7 @@ from .commands import (
     Reverse,
     Unfreeze,
     Void,
-    reversal_key,
+    reversed_transaction,
 )
 from .errors import (
     REJECTIONS,
@@ -44,6 +43,7 @@ from .errors import (
     AccountNotFound,
     AccountNotFrozen,
     AccountOverdrawn,
+    AlreadyReversed,
     CaptureExceedsHold,
     ExpiresAtOutOfRange,
     HoldCaptured,
@@ -52,6 +52,8 @@ from .errors import (
     HoldVoided,
     InsufficientBalance,
     Rejected,
+    ReversalExceedsOriginal,
+    ReversalNotDivisible,
     ReversalNotReversible,
     TooManyHolds,
     TransactionNotFound,
@@ -126,8 +128,13 @@ def _content_of_post(row: JournalRow) -> Content:
 
 
 def _content_of_reversal(row: JournalRow) -> Content:
-    # The key of a reversal names the transaction; the row of an unknown one has no other column for it.
-    return {"transaction_id": reversal_key(row.idempotency_key).removeprefix(REVERSAL_KEY_PREFIX)}
+    # The key of a reversal names the transaction; the row of an unknown one has no other column for it. An amount
+    # stands in the content where one was asked for: the column has what a whole one undoes, too.
+    asked = _stored_content(row).get("amount")
+    return {
+        "transaction_id": reversed_transaction(row.idempotency_key),
+        "amount": None if asked is None else int(asked),
+    }
 
 
 def _asked(content: Content, *names: str) -> Content:
@@ -232,7 +239,15 @@ class Kind(IntEnum):
         KindRecord(
             Reverse,
             events={CREDIT_SIDE: ("credits.reversed",), DEBIT_SIDE: ("credits.reversed", "balance.low")},
-            rejections=(*_NOT_ACTIVE, TransactionNotFound, ReversalNotReversible, InsufficientBalance),
+            rejections=(
+                *_NOT_ACTIVE,
+                TransactionNotFound,
+                ReversalNotReversible,
+                ReversalNotDivisible,
+                AlreadyReversed,
+                ReversalExceedsOriginal,
+                InsufficientBalance,
+            ),
             http_status=201,
             spans_accounts=True,
             content_of=_content_of_reversal,

@@ -16,6 +16,7 @@ from .errors import (
     CaptureExceedsHold,
     CommandDeadLettered,
     CreditlaneError,
+    ReversalExceedsOriginal,
     UpgradeUnfinished,
 )
 from .identifiers import hold_id, transaction_id
@@ -220,6 +221,9 @@ def _error_of(row: JournalRow) -> ErrorDetail:
     elif code == "insufficient_balance" and row.amount is not None:
         details = {"needed": str(row.amount), "available": str(row.available)}
         message = f"The account has {row.available} available, and {row.amount} is needed. {message}"
+    elif code == ReversalExceedsOriginal.code:
+        details = {"amount": str(row.amount), "remaining": content["remaining"]}
+        message = f"{details['remaining']} is left of the transaction, and {row.amount} was to be reversed. {message}"
     elif code == AccountOverdrawn.code:
         details = {"balance": str(row.balance_after)}
     elif code == AccountHasHolds.code:

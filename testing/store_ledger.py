@@ -171,6 +171,8 @@ class StoreLedger:
         batch.holds = {key: dict(self.holds(key[1])) for key in touched if key[1] in self._holds}
         batch.holders = set(batch.holds)
         batch.originals, batch.has_reversals = originals, reverse is not None
+        if reverse is not None:
+            batch.reversed = self._reversed(reverse)
         keys = [command.idempotency_key, *([reversal_key(command.idempotency_key)] if reverse is not None else [])]
         batch.known = {(self.number, key): self._by_key[key] for key in keys if key in self._by_key}
         if command.kind == Kind.OPEN_ACCOUNT.word:
@@ -187,6 +189,14 @@ class StoreLedger:
             return {}
         rows = {index: self.entry(index) for index in [position, *positions_of(first)]}
         return {(self.number, index): row for index, row in rows.items() if row is not None}
+
+    def _reversed(self, command: Reverse) -> dict[tuple[int, Position], int]:
+        """Return how much is reversed already of what is to be reversed."""
+        position = position_of(command.transaction_id)
+        if position is None:
+            return {}
+        of_it = (row for row in self.entries(position.account_id) if row.reversal_of == position.seq)
+        return {(self.number, position): sum(row.amount or 0 for row in of_it)}
 
     def _keep(self, row: JournalRow) -> None:
         self.journal.append(row)

@@ -20,6 +20,7 @@ from ...schemas.identifiers import position_of
 from ...schemas.kinds import KIND_OF_WORD, Kind
 from ..client.chunks import addressed, generated_key, make_command
 from .errors import Problem, problem_of, problem_of_fields
+from .idempotency_header import KEY_FIELD
 from .middleware.body_fields import check_fields
 from .models import holds as hold_models
 from .models import ledger as models
@@ -239,6 +240,8 @@ def _command_of_model(line: BaseModel) -> Command:
             position = position_of(line.transaction_id)
             if position is None:
                 raise InvalidCommand("transaction_id: must be the id of a transaction", field="transaction_id")
+            if ("amount" in fields) is not ("idempotency_key" in fields):
+                raise InvalidCommand("idempotency_key: is required with an amount, and only there", field=KEY_FIELD)
             fields["account_id"] = position.account_id
         case ChangeLine() | VoidLine() | ExtendLine():
             fields.setdefault("idempotency_key", generated_key(kind.word))

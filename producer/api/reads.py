@@ -35,6 +35,13 @@ class ReversalView(NamedTuple):
     accounts: dict[str, AccountBody]
     #: The reversal's key is used up by an earlier attempt, applied or refused.
     is_decided: bool
+    #: What partial reversals have undone.
+    undone_in_parts: int
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether partial reversals have undone all of it."""
+        return self.undone_in_parts >= int(self.transaction.entries[0].amount)
 
 
 class Reads:
@@ -183,7 +190,8 @@ class Reads:
             return None
         decided = await self._perform(ledger_reads.is_decided(REVERSAL_KEY_PREFIX + identifier))
         accounts = await self.accounts({entry.account_id for entry in transaction.entries})
-        return ReversalView(transaction, accounts, decided)
+        undone = 0 if len(transaction.entries) > 1 else await self._perform(ledger_reads.undone_in_parts(identifier))
+        return ReversalView(transaction, accounts, decided, undone)
 
     async def _perform(self, reading: Reading[_T]) -> _T:
         async def ask(query: Query) -> list[Row]:

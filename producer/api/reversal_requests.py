@@ -1,4 +1,7 @@
-"""Reversing a transaction: refused at once while the books forbid it, else sent to its lane as a new attempt."""
+"""Reversing a transaction: refused at once while the books forbid it, else sent to its lane as a new attempt.
+
+With an amount it has a key, as a debit has, under which the ledger alone decides.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,28 @@ from ...schemas.kinds import Kind
 from ...schemas.results import Result
 from ...schemas.tickets import Ticket
 from .errors import Problem, not_found
+from .idempotency_header import KEY_FIELD
+from .models.ledger import ReversalRequest
 from .reads import Reads, ReversalView
 from .result_bodies import dry_transaction
 from .writes import Writes, body_answer, queued_answer
 
 
 async def reverse(
-    identifier: str, reads: Reads, writes: Writes, *, account_id: str | None = None, dry_run: bool = False
+    identifier: str,
+    request: ReversalRequest,
+    reads: Reads,
+    writes: Writes,
+    *,
+    account_id: str | None = None,
+    dry_run: bool = False,
 ) -> Response:
-    """Reverse the transaction, which must touch the account if one is named.
+    """Reverse the transaction, or the part of it that is asked for. It must touch the account if one is named.
 
     Raises:
-        Problem: there is no such transaction, or it cannot be reversed.
+        Problem: there is no such transaction, it cannot be reversed, or amount and key do not go together.
     """
+    part = _part_of(request, writes)
     param = "id" if account_id is None else "transaction_id"
     view = await reads.reversal_view(identifier)
     position = position_of(identifier)
@@ -31,10 +43,23 @@ async def reverse(
         raise not_found(param)
     if account_id not in {None, *(entry.account_id for entry in view.transaction.entries)}:
         raise not_found(param)
-    if not view.is_decided:
+    if not part and not view.is_decided:
         _refuse_early(view)
-    outcome = await writes.decide(Reverse, account_id=position.account_id, transaction_id=identifier, dry_run=dry_run)
+    outcome = await writes.decide(
+        Reverse, account_id=position.account_id, transaction_id=identifier, dry_run=dry_run, **part
+    )
     return await transaction_answer(Kind.REVERSE, outcome, reads, writes)
+
+
+def _part_of(request: ReversalRequest, writes: Writes) -> dict[str, str]:
+    """Return the fields of a partial reversal; none if it is a whole one, for which no header counts."""
+    if request.amount is not None:
+        writes.read_header()
+        return {"amount": request.amount, KEY_FIELD: writes.key(request.idempotency_key)}
+    if request.idempotency_key is not None:
+        message = f"{KEY_FIELD}: belongs to an amount; a whole reversal is made once, leave the key out"
+        raise Problem("validation_error", message, param=KEY_FIELD)
+    return {}
 
 
 async def transaction_answer(
@@ -61,9 +86,13 @@ def _refuse_early(view: ReversalView) -> None:
     """
     if view.transaction.reversal_of is not None:
         raise Problem("reversal_not_reversible")
+    if view.is_used_up:
+        raise Problem("already_reversed")
     taken: dict[str, int] = {}
     for entry in view.transaction.entries:
-        amount = int(entry.amount) if entry.side == "credit" else -int(entry.amount)
+        # Parts are undone of transactions of one entry only.
+        left = int(entry.amount) - view.undone_in_parts
+        amount = left if entry.side == "credit" else -left
         taken[entry.account_id] = taken.get(entry.account_id, 0) + amount
     for entry in view.transaction.entries:
         account = view.accounts[entry.account_id]

@@ -20,7 +20,7 @@ from ..client.resolve import unread
 from .auth import Store
 from .connections import Connections
 from .errors import COMMANDS_PATH, REPLAY_HEADER, Problem, problem_of_rejection
-from .idempotency_header import KEY_FIELD, KEY_HEADER
+from .idempotency_header import KEY_FIELD, KEY_HEADER, key_of_header
 from .middleware.request_limits import waiting_slot
 from .models.ledger import QueuedCommand
 
@@ -56,6 +56,14 @@ class Writes:
             message = f"{KEY_FIELD}: the body and the header {KEY_HEADER} must agree; send one of them"
             raise Problem("validation_error", message, param=KEY_FIELD)
         return given
+
+    def read_header(self) -> None:
+        """Let the key in the header count, in an operation that has one only at times.
+
+        Raises:
+            Problem: there are several, or it is no key.
+        """
+        self._header_key = key_of_header(self._request)
 
     async def decide(self, kind: type[_CommandT], **fields: Any) -> Result | Ticket:
         """Send a command and return its applied result, or its ticket if the request does not want to wait.

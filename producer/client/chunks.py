@@ -49,12 +49,26 @@ def valid_account_id(account_id: str) -> str:
     return account_id
 
 
-def reversal_of(account_id: str, transaction_id: str, *, dry_run: bool = False) -> Reverse:
-    """Return the command that undoes the transaction, for the account of its first entry.
+def reversal_of(
+    account_id: str,
+    transaction_id: str,
+    amount: int | str | None = None,
+    idempotency_key: str | None = None,
+    *,
+    dry_run: bool = False,
+) -> Reverse:
+    """Return the command that undoes the transaction, or this amount of it, for the account of its first entry.
 
     Raises:
-        InvalidCommand: the id has not the form of one.
+        InvalidCommand: the id has not the form of one, or of amount and key one is there without the other.
     """
+    if amount is None and idempotency_key is not None:
+        message = "idempotency_key: belongs to an amount; a whole reversal is made once, leave the key out"
+        raise InvalidCommand(message, field="idempotency_key")
+    if amount is not None and idempotency_key is None:
+        message = "idempotency_key: is required with an amount; every partial reversal has one of its own"
+        raise InvalidCommand(message, field="idempotency_key")
+    partial = {} if amount is None else {"amount": amount, "idempotency_key": idempotency_key}
     # Not every caller has its types checked: what is no text is refused by the model.
     position = position_of(str(transaction_id))
     return make_command(
@@ -62,6 +76,7 @@ def reversal_of(account_id: str, transaction_id: str, *, dry_run: bool = False) 
         account_id=position.account_id if position else account_id,
         transaction_id=transaction_id,
         dry_run=dry_run,
+        **partial,
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ...lanes.encoding import encode_command, fingerprint
 from ...schemas.accounts import Account, AccountState
 from ...schemas.commands import (
-    MAX_TEXT_CHARACTERS,
+    MAX_REVERSAL_KEY_CHARACTERS,
     REVERSAL_KEY_PREFIX,
     Command,
     Hold,
@@ -41,7 +41,7 @@ from ..ledger.command_reads import DeadLetterRow
 #: By how much the clocks of Redis and Postgres may differ, in milliseconds.
 MAX_CLOCK_DIFFERENCE_MS = 1_000
 
-_KEY = re.compile(rf"[^\x00]{{1,{MAX_TEXT_CHARACTERS}}}")
+_KEY = re.compile(rf"[^\x00]{{1,{MAX_REVERSAL_KEY_CHARACTERS}}}")
 #: An id of a stream entry; both parts fit in 64 bits.
 _LANE_ENTRY = re.compile(r"[0-9]{1,15}-[0-9]{1,19}")
 
@@ -85,7 +85,7 @@ def resolve(ticket: Ticket, row: JournalRow | None, letters: Sequence[DeadLetter
 
 
 def keys_of(ticket: Ticket) -> list[str]:
-    """Return the keys under which the journal may have the ticket's command: a reversal that was made has its own."""
+    """Return the keys under which the journal may have the ticket's command: its own, and that of a whole reversal."""
     key = ticket.idempotency_key
     return [key, reversal_key(key)] if key.startswith(REVERSAL_KEY_PREFIX) else [key]
 
@@ -100,11 +100,20 @@ def resolve_all(
     return [
         resolve(
             ticket,
-            next((rows[key] for key in keys_of(ticket) if key in rows), None),
+            _row_of(ticket, rows),
             by_key.get(ticket.idempotency_key, ()),
         )
         for ticket in tickets
     ]
+
+
+def _row_of(ticket: Ticket, rows: Mapping[str, JournalRow]) -> JournalRow | None:
+    """Return the row that holds the ticket's key, or the whole reversal if the ticket's command is one."""
+    own, *whole = keys_of(ticket)
+    if own in rows:
+        return rows[own]
+    # Beside it a partial reversal may still be queued, whose key begins in the same way.
+    return next((rows[key] for key in whole if key in rows and _is_same_request(ticket, rows[key])), None)
 
 
 def is_decided(result: Result | None) -> bool:

@@ -186,3 +186,9 @@ def list_transactions(*, after: bool, before: bool) -> str:
 FIND_KEY = """
 select seq, rejection from journal where store_id = %(store)s and idempotency_key = %(key)s
 """
+
+#: What the entries amount to whose keys stand between these two: a range of the unique index.
+SUM_OF_PARTS = """
+select coalesce(sum(amount), 0)::text from journal
+where store_id = %(store)s and idempotency_key > %(above)s and idempotency_key < %(below)s and seq > 0
+"""

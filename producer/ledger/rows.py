@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...schemas.accounts import Account, AccountState, Entry, Transaction, features_of
-from ...schemas.commands import REVERSAL_KEY_PREFIX
+from ...schemas.commands import reversed_transaction
 from ...schemas.identifiers import ACCOUNT_PREFIX, Position, entry_id, transaction_id
 from ...schemas.kinds import SIDE_NAMES, SPANNING, Kind, shortfall_of_entry
 from ...schemas.results import moment_of
@@ -160,7 +160,7 @@ def entry_of(row: EntryRow, idempotency_key: str | None = None) -> Entry:
             "balance_after": int(row.balance_after),
             "reference": row.reference or "",
             "idempotency_key": key,
-            "reversal_of": key.removeprefix(REVERSAL_KEY_PREFIX) if row.kind == Kind.REVERSE else None,
+            "reversal_of": reversed_transaction(key) if row.kind == Kind.REVERSE else None,
             "created_at": moment_of(row.created_at_us),
         }
     )

@@ -141,6 +141,14 @@ def add(account: str, seq: int, kind: int, side: int, balance: int, **other: obj
     )
 
 
+def part(seq: int, balance: int, amount: int, asked: int | None = None) -> str:
+    """Return what adds the reversal of a part of Ann's fourth entry, which is of 5."""
+    row = add(
+        ANN, seq, REVERSE, -1, balance, amount=amount, reversal_of=4, content=f"""'{{"amount": "{asked or amount}"}}'"""
+    )
+    return row.replace("gen_random_uuid()::text", f"'reversal:cct_{ANN[4:]}4:{seq}'")
+
+
 def remove(account: str, seq: int) -> str:
     return f"delete from journal where account_id = '{account[4:]}' and seq = {seq}"
 
@@ -266,6 +274,22 @@ DAMAGES = [
         "reversed twice",
         add(ANN, 5, REVERSE, 1, 135, amount=30, reversal_of=2),
         {("reversal_repeated", ANN, 3), ("reversal_repeated", ANN, 5)},
+    ),
+    Damage(
+        "parts beyond the whole",
+        f"{part(5, 102, amount=3)}; {part(6, 100, amount=2)}; {part(7, 99, amount=1)}",
+        {("reversal_repeated", ANN, 5), ("reversal_repeated", ANN, 6), ("reversal_repeated", ANN, 7)},
+    ),
+    Damage(
+        "a part of another amount than was asked for",
+        part(5, 102, amount=3, asked=2),
+        {("reversal_amount", ANN, 5)},
+    ),
+    Damage("a part larger than the whole", part(5, 99, amount=6), {("reversal_amount", ANN, 5)}),
+    Damage(
+        "a whole reversal that leaves something",
+        f"{part(5, 103, amount=2)}; {add(ANN, 6, REVERSE, -1, 101, amount=2, reversal_of=4)}",
+        {("reversal_amount", ANN, 6)},
     ),
     Damage(
         "entries without an account", "delete from accounts where overdraft_limit = 50", {("account_exists", BOB, None)}

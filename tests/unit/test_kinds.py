@@ -58,14 +58,19 @@ STATES = [
     *(AccountState(status, balance, limit, 2, 1, 0) for status in (1, 2, 3) for balance, limit in ((40, 0), (-5, 10))),
     *(AccountState(status, 23 + of.held, 0, 2, 1, 0, of) for status in (1, 2) for of in HOLDING),
 ]
-#: Entries that reversals are tried on: one that gave much more than is there now, a reversal, and one on either side.
+#: Of a transaction: it has two entries.
+LISTED = f"""{{"entries": [{{"account_id": "{ANN}", "seq": 5}}, {{"account_id": "{ANN}", "seq": 4}}]}}"""
+#: Entries that reversals are tried on: one that gave much more than is there now, a reversal, one on either side, the
+#: first of two of a transaction, and one that is reversed already.
 ENTRIES = [
-    JournalRow(STORE, ANN, seq, int(kind), side, amount, 40, 0, f"entry {seq}", "r", reversal_of, 0, None, None)
-    for seq, kind, side, amount, reversal_of in (
-        (1, Kind.CREDIT, 1, 1_000, None),
-        (2, Kind.REVERSE, -1, 960, 1),
-        (3, Kind.DEBIT, -1, 5, None),
-        (4, Kind.CREDIT, 1, 5, None),
+    JournalRow(STORE, ANN, seq, int(kind), side, amount, 40, 0, f"entry {seq}", "r", reversal_of, 0, None, content)
+    for seq, kind, side, amount, reversal_of, content in (
+        (1, Kind.CREDIT, 1, 1_000, None, None),
+        (2, Kind.REVERSE, -1, 960, 1, None),
+        (3, Kind.DEBIT, -1, 5, None, None),
+        (4, Kind.CREDIT, 1, 5, None, None),
+        (5, Kind.POST, 1, 5, None, LISTED),
+        (6, Kind.CREDIT, 1, 5, None, None),
     )
 ]
 AMOUNTS = {"account_id": ANN, "reference": "r", "idempotency_key": "k"}
@@ -86,7 +91,11 @@ TRIED: list[Command] = [
     Credit(amount=5, **AMOUNTS),  # type: ignore[arg-type]
     Debit(amount=5, **AMOUNTS),  # type: ignore[arg-type]
     Debit(amount=500, **AMOUNTS),  # type: ignore[arg-type]
-    *(Reverse(account_id=ANN, transaction_id=transaction_id(ANN, seq)) for seq in (1, 2, 3, 4, 9)),
+    *(Reverse(account_id=ANN, transaction_id=transaction_id(ANN, seq)) for seq in (1, 2, 3, 4, 6, 9)),
+    *(
+        Reverse(account_id=ANN, transaction_id=transaction_id(ANN, seq), amount=amount, idempotency_key="k")
+        for seq, amount in ((3, 4), (3, 6), (4, 4), (5, 4), (6, 1))
+    ),
     *(kind(account_id=ANN, idempotency_key="k") for kind in (Freeze, Unfreeze, Close)),
     posted(5, 5),
     posted(5, 6),
@@ -112,6 +121,7 @@ def batch_of(state: AccountState, *, name_is_taken: bool) -> BatchState:
     batch = BatchState({(STORE, ANN): state, (STORE, BOB): AccountState(1, 0, 0, 0, 1, 0)})
     batch.has_reversals = True
     batch.originals = {(STORE, Position(ANN, row.seq)): row for row in ENTRIES}
+    batch.reversed = {(STORE, Position(ANN, 6)): 5}
     batch.names_taken = {(STORE, ANN): BOB} if name_is_taken else {}
     if state.features is not None:
         batch.holds, batch.holders = {(STORE, ANN): dict(HOLDS)}, {(STORE, ANN)}

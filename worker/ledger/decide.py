@@ -65,8 +65,8 @@ def _decide_in_order(
         if rule is None:
             outcome = _TRANSACTION_RULES[command.kind](store_id, command, batch, now_us)
             if outcome.row is not None and not outcome.replayed:
-                # A reversal that was made has another key than the attempt.
-                known[key] = known[store_id, outcome.row.idempotency_key] = outcome.row
+                # A whole reversal that was made has another key than the attempt, whose own stays unused.
+                known[store_id, outcome.row.idempotency_key] = outcome.row
             outcomes.append(outcome)
             continue
         state, row = rule(store_id, command, accounts[account], batch, now_us)

@@ -34,6 +34,7 @@ class Obstacle(Exception):  # never leaves the deciding of a transaction
         *,
         reference: str | None = None,
         needed: int | None = None,
+        remaining: int | None = None,
     ) -> None:
         super().__init__(rejection)
         self.rejection = rejection
@@ -43,6 +44,8 @@ class Obstacle(Exception):  # never leaves the deciding of a transaction
         self.state = state
         #: What the account does not cover: all that the transaction takes from it, or this entry of it.
         self.needed = needed if needed is not None or leg is None else leg.amount
+        #: Of a reversal that asked for more: what is left of the original.
+        self.remaining = remaining
 
 
 def judge(leg: Leg, state: AccountState, needed: int, reference: str | None) -> None:

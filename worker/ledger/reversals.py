@@ -1,9 +1,11 @@
-"""The rules of reversals: what one undoes, in which order, and that what is reversed already is not reversed again.
+"""The rules of reversals: what one undoes, in which order, and that no more is reversed than there was.
 
 A reversal is judged as a whole: it is made if no account ends below its limit, whatever way the original took. Hence it
 gives to each account before it takes from it, so that no balance on the way is below both that before and that after.
 It lists its entries in the order of the original, so its first is the one that undoes the original's first, whatever
-its number on the account. How its entries are made is that of every transaction: `transactions`. Pure.
+its number on the account. A transaction of one entry may be reversed in parts; a whole reversal undoes what they have
+left. Of one of several entries no rule says how a part would be shared out, so there is none. How its entries are
+made is that of every transaction: `transactions`. Pure.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ _REVERSE_WORD = Kind.REVERSE.word
 
 
 def reversal_of(store_id: int, command: LaneCommand, batch: BatchState) -> JournalRow | None:
-    """Return the reversal that another attempt has made already of what this command wants to reverse."""
-    if command.kind != _REVERSE_WORD:
+    """Return the reversal that another attempt has made already of the whole that this command wants to reverse."""
+    if command.kind != _REVERSE_WORD or cast("Reverse", command).amount is not None:
         return None
     row = batch.known.get((store_id, reversal_key(command.idempotency_key)))
     return row if row is not None and row.account_id == command.account_id else None
@@ -51,22 +53,54 @@ def legs_of_reversal(store_id: int, command: LaneCommand, batch: BatchState) -> 
     """Return the entries that undo the transaction, in its order, and its reference.
 
     Raises:
-        Obstacle: the account is not active, there is no such transaction on it, or it is a reversal itself.
+        Obstacle: the account is not active, there is no such transaction on it, it is a reversal itself, or less of it
+            is left than is to be undone.
     """
     status = batch.accounts[store_id, command.account_id].status
     if status != _ACTIVE:
         raise Obstacle(OBSTACLES[status])
-    position = position_of(cast("Reverse", command).transaction_id)
+    reverse = cast("Reverse", command)
+    position = position_of(reverse.transaction_id)
     first = batch.originals.get((store_id, position)) if position else None
     if first is None or first.account_id != command.account_id or first.transaction_seq is not None:
         raise Obstacle("transaction_not_found")
+    wanted = Leg(first.account_id, command.idempotency_key, -first.side, reverse.amount or first.amount or 0)
     if first.kind == _REVERSE:
-        leg = Leg(first.account_id, command.idempotency_key, -first.side, first.amount or 0)
-        raise Obstacle("reversal_not_reversible", leg, reference=first.reference)
+        raise Obstacle("reversal_not_reversible", wanted, reference=first.reference)
     originals = [batch.originals[store_id, position] for position in positions_of(first)]
+    if len(originals) == 1:
+        return [_leg_of_one(store_id, reverse, first, wanted, batch)], first.reference
+    if reverse.amount is not None:
+        raise Obstacle("reversal_not_divisible", wanted, reference=first.reference)
     key = reversal_key(command.idempotency_key)
     legs = [Leg(entry.account_id, key, -entry.side, entry.amount or 0, reversal_of=entry.seq) for entry in originals]
     return legs, first.reference
+
+
+def _leg_of_one(store_id: int, reverse: Reverse, original: JournalRow, wanted: Leg, batch: BatchState) -> Leg:
+    """Return the entry that undoes all that is left of this one, or so much of it as was asked for."""
+    undone = batch.reversed.get((store_id, Position(original.account_id, original.seq)), 0)
+    remaining = (original.amount or 0) - undone
+    is_whole = reverse.amount is None
+    if remaining <= 0:
+        raise Obstacle("already_reversed", None if is_whole else wanted, reference=original.reference)
+    if not is_whole and wanted.amount > remaining:
+        raise Obstacle("reversal_exceeds_original", wanted, reference=original.reference, remaining=remaining)
+    return Leg(
+        wanted.account_id,
+        reversal_key(wanted.idempotency_key) if is_whole else wanted.idempotency_key,
+        wanted.side,
+        remaining if is_whole else wanted.amount,
+        reversal_of=original.seq,
+    )
+
+
+def count_reversed(store_id: int, rows: Sequence[JournalRow], batch: BatchState) -> None:
+    """Take down how much of each entry these entries of a reversal have undone."""
+    for row in rows:
+        if row.reversal_of is not None:
+            key = store_id, Position(row.account_id, row.reversal_of)
+            batch.reversed[key] = batch.reversed.get(key, 0) + (row.amount or 0)
 
 
 def order_of_reversal(legs: Sequence[Leg]) -> list[int]:

@@ -66,6 +66,9 @@ class BatchState:
         self.known: dict[IdempotencyKey, JournalRow] = {}
         #: Entries of transactions that the batch wants to reverse, where they exist. Brought up to date.
         self.originals: dict[tuple[int, Position], JournalRow] = {}
+        #: How much of an entry is reversed already, by its position: at least of what the batch wants to reverse, where
+        #: it was before. Brought up to date.
+        self.reversed: dict[tuple[int, Position], int] = {}
         #: Accounts that cannot be opened because the customer has an open one of that name, and which one that is; None
         #: where it has been closed since.
         self.names_taken: dict[AccountKey, str | None] = {}

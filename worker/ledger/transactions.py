@@ -20,7 +20,7 @@ from ...schemas.journal import JournalRow
 from ...schemas.kinds import NO_SIDE, SIDE_NAMES, SIDES, Kind
 from .entries import move, note
 from .legs import Leg, Obstacle, judge
-from .reversals import judge_whole, legs_of_reversal, order_of_reversal, positions_of
+from .reversals import count_reversed, judge_whole, legs_of_reversal, order_of_reversal, positions_of
 from .state import AccountKey, BatchState
 
 #: By how much an account's latest time may be ahead of the clock, so that a transaction takes it for its own, in
@@ -61,6 +61,7 @@ def decide_transaction(store_id: int, command: LaneCommand, batch: BatchState, n
     rows[0] = msgspec.structs.replace(rows[0], content=_content_of(command, rows, None))
     if batch.has_reversals:
         batch.originals.update({(store_id, Position(row.account_id, row.seq)): row for row in rows})
+        count_reversed(store_id, rows, batch)
     return rows
 
 
@@ -140,6 +141,10 @@ def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: O
         ]
     if rows is not None and len(rows) > 1:
         content["entries"] = [{**entry, "seq": row.seq} for entry, row in zip(content["entries"], rows, strict=True)]
+    if command.kind == _REVERSE_WORD and (asked := cast("Reverse", command).amount) is not None:
+        content["amount"] = str(asked)
+    if obstacle is not None and obstacle.remaining is not None:
+        content["remaining"] = str(obstacle.remaining)
     if obstacle is not None and obstacle.leg is not None and obstacle.state is not None:
         content["obstacle"] = {
             "account_id": obstacle.leg.account_id,

@@ -102,6 +102,23 @@ join unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(seqs)s::bigint[]) as 
 using (store_id, account_id, seq)
 """  # noqa: S608  # the fragment is the constant above
 
+#: How much of each of these transactions is reversed: by the whole reversal, and by those of parts, whose keys lie
+#: between two bounds. Two ranges of the unique index, of as many rows as there were attempts at it.
+LOAD_REVERSED = """
+select wanted.store_id, wanted.transaction_id, (coalesce(whole.amount, 0) + coalesce(parts.amount, 0))::text
+from unnest(%(stores)s::integer[], %(transactions)s::text[], %(wholes)s::text[], %(above)s::text[], %(below)s::text[])
+     as wanted (store_id, transaction_id, whole, above, below)
+left join lateral (
+    select sum(amount) as amount from journal
+    where journal.store_id = wanted.store_id and journal.idempotency_key = wanted.whole and journal.seq > 0
+) as whole on true
+left join lateral (
+    select sum(amount) as amount from journal
+    where journal.store_id = wanted.store_id and journal.idempotency_key > wanted.above
+        and journal.idempotency_key < wanted.below and journal.seq > 0
+) as parts on true
+"""
+
 #: Opens accounts whose id and name are free, in one fixed order, and returns which those are.
 CLAIM_ACCOUNTS = f"""
 insert into accounts

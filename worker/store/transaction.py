@@ -11,13 +11,13 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import filterfalse
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import psycopg
 
 from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.accounts import AccountState, features_of
-from ...schemas.commands import reversal_key
+from ...schemas.commands import Reverse, reversal_key
 from ...schemas.errors import CreditlaneError, LeaseLost
 from ...schemas.identifiers import ACCOUNT_PREFIX
 from ...schemas.installation import DEFAULT_PARTITIONS
@@ -44,6 +44,7 @@ from .accounts import AccountCache, LaneVersion
 from .holds import count_open_holds, load_holds, rows_with_ends, write_holds
 from .journal_rows import copy_text, lines_of
 from .outbox import Outbox, decided_rows
+from .reversed_amounts import load_reversed
 from .scope import NO_SCOPE, Scope, scope_of
 
 #: Most characters of a transaction's rows. It is only met where balances are far longer than before.
@@ -233,7 +234,7 @@ class LedgerStore:
         gone. So the lane is locked against them before the key is looked up. Raises as `transact` does.
         """
         keys = [command.idempotency_key]
-        if command.kind == Kind.REVERSE.word:
+        if command.kind == Kind.REVERSE.word and cast("Reverse", command).amount is None:
             keys.append(reversal_key(command.idempotency_key))
         try:
             self._lock_lanes(self._open(), epochs, exclusive=True)
@@ -370,6 +371,7 @@ class LedgerStore:
                 for key in (command.idempotency_key, reversal_key(command.idempotency_key))
             }
             batch.known |= self._load_known(tried) if tried else {}
+            batch.reversed |= load_reversed(self._connection, commands)
         if batch.has_dry_runs and not careful:
             # A dry run leaves no key that could collide with the one that is there.
             batch.known |= self._load_known(

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from ...schemas.commands import REVERSAL_KEY_PREFIX
+from ...schemas.commands import reversed_transaction
 from ...schemas.events import (
     COMMAND_REJECTED,
     event_id,
@@ -139,7 +139,7 @@ def _movement(item: OutboxItem, event_type: str) -> dict[str, Any]:
     if event_type == REVERSED:
         content["side"] = SIDE_NAMES[row.side]
         # The key of a reversal names the transaction that it undoes.
-        content["reversal_of"] = row.idempotency_key.removeprefix(REVERSAL_KEY_PREFIX)
+        content["reversal_of"] = reversed_transaction(row.idempotency_key)
     return content
 
 

@@ -202,8 +202,43 @@ class AccountSettings(RequestBody):
     ]
 
 
-class ReverseTransaction(RequestBody):
-    """Undoes a transaction of the account."""
+def _show_amount_with_key(schema: dict[str, Any]) -> None:
+    """Show that an amount needs a key, as it does for whoever sends no header, and that the key is of an amount."""
+    schema["dependentRequired"] = {"amount": ["idempotency_key"], "idempotency_key": ["amount"]}
+    for name in ("amount", "idempotency_key"):
+        field = schema["properties"][name]
+        # Null would be as good as absent, which a schema cannot say of two fields that need each other.
+        del field["default"]
+        field.update(field.pop("anyOf")[0])
+
+
+class ReversalRequest(RequestBody):
+    """Undoes a transaction: with an amount so much of it, else all that is left."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra=_show_amount_with_key
+    )
+
+    amount: Annotated[
+        AmountText | None,
+        Field(
+            description="How much of it is undone: only of a transaction of one entry, and several times until nothing "
+            "is left, each under an idempotency key of its own. Left out: all that is left, once, without a key."
+        ),
+    ] = None
+    idempotency_key: Annotated[
+        BodyKey,
+        Field(
+            description="Of a reversal with an amount, which it makes safe to repeat: for ever, the same key and the "
+            "same request have one effect and one answer. Two transactions may have the same. It is shown as "
+            "`reversal:<transaction id>:<key>`. The header `Idempotency-Key` may be sent instead, or must agree.",
+            examples=["goodwill_7"],
+        ),
+    ] = None
+
+
+class ReverseTransaction(ReversalRequest):
+    """Undoes a transaction of the account: with an amount so much of it, else all that is left."""
 
     transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
     dry_run: DryRun = False

@@ -230,14 +230,17 @@ async def debit_account(
     status_code=Kind.REVERSE.record.http_status,
     operation_id="reverseCustomerCreditsAccountTransaction",
     summary="Reverse a transaction of an account",
-    responses=deciding(Kind.REVERSE, TransactionBody),
+    responses=deciding(Kind.REVERSE, TransactionBody, "idempotency_key_mismatch"),
 )
 async def reverse_account_transaction(
     account_id: AccountPath, body: ReverseTransaction, reads: RequestReads, writes: KeylessWrites
 ) -> Response:
-    """Undo a whole transaction that touches this account, on every account it touched, by a new, opposite one."""
+    """Undo a transaction that touches this account, on every account it touched, by a new, opposite one.
+
+    Without an amount all that is left of it, and later calls get the first answer. With one so much of it.
+    """
     await _require(reads, account_id)
-    return await reverse(body.transaction_id, reads, writes, account_id=account_id, dry_run=body.dry_run)
+    return await reverse(body.transaction_id, body, reads, writes, account_id=account_id, dry_run=body.dry_run)
 
 
 async def _account(reads: Reads, account_id: str) -> AccountBody:

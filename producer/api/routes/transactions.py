@@ -10,7 +10,7 @@ from ....schemas.commands import Post, Text
 from ....schemas.kinds import Kind
 from ..deps import BodyWrites, DryRunParameter, KeylessWrites, RequestReads
 from ..errors import not_found
-from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, TransactionBody, TransactionList
+from ..models.ledger import TRANSACTION_EXAMPLE, PostTransaction, ReversalRequest, TransactionBody, TransactionList
 from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
 from ..reversal_requests import reverse, transaction_answer
@@ -81,10 +81,18 @@ async def get_transaction(transaction_id: TransactionPath, reads: RequestReads) 
     status_code=Kind.REVERSE.record.http_status,
     operation_id="reverseCustomerCreditsTransaction",
     summary="Reverse a transaction",
-    responses=deciding(Kind.REVERSE, TransactionBody),
+    responses=deciding(Kind.REVERSE, TransactionBody, "idempotency_key_mismatch"),
 )
 async def reverse_transaction(
-    transaction_id: TransactionPath, reads: RequestReads, writes: KeylessWrites, *, dry_run: DryRunParameter = False
+    transaction_id: TransactionPath,
+    reads: RequestReads,
+    writes: KeylessWrites,
+    body: ReversalRequest | None = None,
+    *,
+    dry_run: DryRunParameter = False,
 ) -> Response:
-    """Undo a whole transaction, on every account it touched, by an opposite one. Later calls get the first answer."""
-    return await reverse(transaction_id, reads, writes, dry_run=dry_run)
+    """Undo a transaction, on every account it touched, by an opposite one.
+
+    Without an amount all that is left of it, and later calls get the first answer. With one so much of it.
+    """
+    return await reverse(transaction_id, body or ReversalRequest(), reads, writes, dry_run=dry_run)

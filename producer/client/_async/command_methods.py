@@ -159,17 +159,29 @@ class AsyncCommandMethods(AsyncHoldMethods):
         return await self._decide(command, timeout)
 
     async def reverse(
-        self, account_id: str, transaction_id: str, *, dry_run: bool = False, timeout: float | None = None
+        self,
+        account_id: str,
+        transaction_id: str,
+        amount: int | str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> Result:
-        """Undo a whole transaction of the account, once, and return the result; raises as `debit` does.
+        """Undo a transaction of the account and return the result; raises as `debit` does.
 
-        Of a transaction of several entries all are undone, whichever of its accounts is named.
+        Without an amount all that is left of it is undone, once, and no key is needed; of a transaction of several
+        entries all of them, whichever of its accounts is named. With an amount so much of a transaction of one entry is
+        undone, under an idempotency key of its own, as often as there is something left.
 
         Raises:
             TransactionNotFound: the account has no such transaction.
             ReversalNotReversible: the transaction is a reversal.
+            AlreadyReversed: nothing is left of it.
+            ReversalExceedsOriginal: the amount is more than is left; `details["remaining"]` says how much that is.
+            ReversalNotDivisible: there is an amount, and the transaction has several entries.
         """
-        command = reversal_of(valid_account_id(account_id), transaction_id, dry_run=dry_run)
+        command = reversal_of(valid_account_id(account_id), transaction_id, amount, idempotency_key, dry_run=dry_run)
         # Decided where the transaction was. Only the ledger knows whether this account is another one of it.
         deadline = deadline_in(seconds := self._timeout(timeout))
         if command.account_id != account_id and not await self._touches(transaction_id, account_id, seconds):
