@@ -226,7 +226,14 @@ holds: Table = Table(
     CheckConstraint(f"status <> {HoldStatus.CAPTURED:d} or captured > 0", name="captured_takes"),
     CheckConstraint("expires_at > created_at", name="expires_after_created"),
     Index("holds_open_idx", "store_id", "account_id", "seq", postgresql_where=text(f"status = {HoldStatus.OPEN:d}")),
-    Index("holds_expiry_idx", "expires_at", postgresql_where=text(f"status = {HoldStatus.OPEN:d}")),
+    Index(
+        "holds_expiry_idx",
+        "expires_at",
+        "store_id",
+        "account_id",
+        "seq",
+        postgresql_where=text(f"status = {HoldStatus.OPEN:d}"),
+    ),
     comment="What is set aside of balances: open ones, and what became of the others. An ended one never changes.",
 )
 

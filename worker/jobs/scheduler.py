@@ -25,6 +25,7 @@ from ...schemas.settings import Settings
 from ..connections import connect_redis
 from . import sql
 from .database import Connection, connect
+from .ended_holds import EndedHolds
 from .entrypoints import PERFORM_RUN
 from .queues import job_id, open_queue, put_back_if_abandoned
 from .registry import KINDS, SCHEDULED, next_due
@@ -70,6 +71,7 @@ class Scheduler:
         self._read_clock = f"select {clock}"
         self._after_step = after_step
         self._due_commands = DueCommands(settings)
+        self._ended_holds = EndedHolds(settings, stopping)
 
     def run(self) -> None:
         """Make them until the process stops."""
@@ -90,6 +92,7 @@ class Scheduler:
         while not self._stopping.wait(POLL_SECONDS):
             self.tick(connection, queue)
             self._due_commands.put_on_lanes(connection, client)
+            self._ended_holds.put_on_lanes(connection, client)
             backoff.reset()
 
     def sync(self, connection: Connection) -> None:

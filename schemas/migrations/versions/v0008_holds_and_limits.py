@@ -110,7 +110,9 @@ def _create_holds() -> None:
         sa.CheckConstraint("status <> 2 or captured > 0", name="captured_takes"),
         sa.CheckConstraint("expires_at > created_at", name="expires_after_created"),
         sa.Index("holds_open_idx", "store_id", "account_id", "seq", postgresql_where=sa.text("status = 1")),
-        sa.Index("holds_expiry_idx", "expires_at", postgresql_where=sa.text("status = 1")),
+        sa.Index(
+            "holds_expiry_idx", "expires_at", "store_id", "account_id", "seq", postgresql_where=sa.text("status = 1")
+        ),
         comment="What is set aside of balances: open ones, and what became of the others. An ended one never changes.",
     )
     # The state machine: whoever writes, nothing comes back to life, and what is open keeps its amount.
