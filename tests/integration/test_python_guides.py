@@ -1,4 +1,4 @@
-"""The Python of README and of the client's guide prints what it says, also when it is run again."""
+"""The Python of README, of the client's guide and of the recipes prints what it says, also when it is run again."""
 
 import re
 import subprocess
@@ -14,6 +14,7 @@ from ..roles import settings_of
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+RECIPES = sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/recipes/*.md"))
 #: What a line prints stands behind it.
 PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 PRINTS = re.compile(r"^ *print\(", re.MULTILINE)
@@ -22,7 +23,7 @@ DEADLINE_SECONDS = 60.0
 
 
 @pytest.mark.usefixtures("running_worker")
-@pytest.mark.parametrize("page", ["README.md", "docs/client.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/client.md", *RECIPES])
 def test_the_program_of_a_page_prints_what_it_says_each_time_that_it_is_run(
     page: str, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
 ) -> None:

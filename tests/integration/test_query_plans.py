@@ -90,6 +90,17 @@ STATEMENTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "worker: known keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": keys}, WANTED),
     "worker: new keys": (sql.LOAD_KNOWN, {"stores": [1] * WANTED, "keys": [f"new {n}" for n in range(WANTED)]}, 0),
     "worker: originals of reversals": (sql.LOAD_ENTRIES, {**accounts, "seqs": [9] * WANTED}, WANTED),
+    "worker: what is reversed": (
+        sql.LOAD_REVERSED,
+        {
+            "stores": [1] * 20,
+            "transactions": [f"cct_{n}" for n in range(20)],
+            "wholes": [f"reversal:cct_{n}" for n in range(20)],
+            "above": [f"reversal:cct_{n}:" for n in range(20)],
+            "below": [f"reversal:cct_{n};" for n in range(20)],
+        },
+        20,
+    ),
     "client: decisions": (command_reads.FIND_DECISIONS, {"store": "store_default", "keys": keys}, WANTED),
     "client: one decision": (command_reads.FIND_DECISIONS, {"store": "store_default", "keys": keys[:1]}, 1),
     "client: dead letters": (command_reads.FIND_DEAD_LETTERS, {"store": "store_default", "keys": ["dead 5"]}, 1),

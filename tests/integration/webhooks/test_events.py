@@ -206,6 +206,27 @@ def test_each_entry_of_a_transaction_is_sent_for_its_account(
     assert [what.get("side") for _, _, what in received(receiver)] == [None, "credit", None, "debit"]
 
 
+def test_a_partial_reversal_names_what_it_undoes(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
+    """Given a key of the caller's behind the transaction, then the event has the transaction alone."""
+    publisher.happen(OPEN_ANN)
+    publisher.database.execute("delete from outbox")
+    publisher.add_endpoint(receiver.url())
+    undone = f"cct_{ANN[4:]}1"
+    part = Reverse(account_id=ANN, transaction_id=undone, amount=4, idempotency_key="case:1")
+    (made,) = publisher.happen(part)
+
+    deliver()
+
+    ((kind, _, what),) = received(receiver)
+    assert (kind, what["id"], what["side"], what["amount_minor_units"]) == (
+        "credits.reversed",
+        made.transaction_id,
+        "debit",
+        "4",
+    )
+    assert what["reversal_of"] == undone
+
+
 @pytest.mark.parametrize(
     "command",
     [
