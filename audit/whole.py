@@ -145,13 +145,19 @@ class _Verification:
         """Add the accounts to the totals of their stores and return which sorts of rows they have."""
         present = {"all"}
         for row in self._connection.execute(sql.TOTALS, accounts.parameters):
-            store_id, entries, decisions, reversals, changes, parts, moved, held = row
+            store_id, entries, decisions, reversals, changes, parts, limits, moved, held = row
             self._report.entries += entries
             self._report.decisions += decisions
             totals = self._totals.setdefault(store_id, _StoreTotals())
             totals.moved += int(moved)
             totals.held += int(held)
-            counts = {"decisions": decisions, "reversals": reversals, "changes": changes, "parts": parts}
+            counts = {
+                "decisions": decisions,
+                "reversals": reversals,
+                "changes": changes,
+                "parts": parts,
+                "limits": limits,
+            }
             present |= {name for name, count in counts.items() if count}
         return present
 

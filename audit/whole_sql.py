@@ -12,7 +12,15 @@ from ..schemas.statuses import Status, listed
 
 _OPEN_ACCOUNT, _REVERSE, _POST = int(Kind.OPEN_ACCOUNT), int(Kind.REVERSE), int(Kind.POST)
 _FREEZE, _UNFREEZE, _CLOSE = int(Kind.FREEZE), int(Kind.UNFREEZE), int(Kind.CLOSE)
+#: The kinds whose credits a maximum balance bounds: not what opens an account, nor what gives back.
+_MAX_JUDGED = listed((Kind.CREDIT, Kind.POST))
 _SPANNING, _CHANGES = listed(SPANNING), listed(STATUS_CHANGES)
+#: Whether a row has set a limit.
+_LIMIT_SET = f"kind = {Kind.SET_LIMIT:d} and rejection is null"
+#: Whether it has set this one.
+_CREDIT_LIMIT_SET, _MAX_BALANCE_SET, _LOW_BALANCE_SET = (
+    f"{_LIMIT_SET} and content ->> 'limit' = '{limit}'" for limit in ("credit_limit", "max_balance", "low_balance")
+)
 #: After these nothing moves on an account.
 _STOPPING = listed(kind for kind in STATUS_CHANGES if kind.record.status_after is not Status.ACTIVE)
 
@@ -45,20 +53,21 @@ _IN_RANGE = """
 and (store_id, account_id) <= (%(last_store)s, %(last_account)s)
 """
 
-#: Per store: entries, other decisions, reversals, changes of state and parts of transactions; what all entries moved,
-#: and the sum of the current balances.
+#: Per store: entries, other decisions, reversals, changes of state, parts of transactions, limits that were set; what
+#: all entries moved, and the sum of the current balances.
 TOTALS = f"""
 with account as (
     select store_id, account_id, count(*) filter (where seq > 0) as entries,
         count(*) filter (where seq < 0) as decisions, count(*) filter (where kind = {_REVERSE}) as reversals,
         count(*) filter (where kind in {_CHANGES}) as changes,
         count(*) filter (where seq > 0 and kind in {_SPANNING}) as parts,
+        count(*) filter (where {_LIMIT_SET}) as limits,
         sum(side * amount) filter (where seq > 0) as moved, max(seq) as latest
     from journal where {_IN_RANGE}
     group by store_id, account_id
 )
 select account.store_id, sum(entries)::bigint, sum(decisions)::bigint, sum(reversals)::bigint, sum(changes)::bigint,
-    sum(parts)::bigint, coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
+    sum(parts)::bigint, sum(limits)::bigint, coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
 from account
 left join journal on journal.store_id = account.store_id and journal.account_id = account.account_id
     and journal.seq = account.latest and account.latest > 0
@@ -294,7 +303,9 @@ with history as (
         max(seq) as latest_entry, min(seq) filter (where kind = {_OPEN_ACCOUNT} and rejection is null) as opening,
         min(seq) filter (where kind in {_CHANGES} and rejection is null) as latest_change,
         min(coalesce(overdraft_limit, 0)) filter (where seq > 0) as lowest_limit,
-        max(coalesce(overdraft_limit, 0)) filter (where seq > 0) as highest_limit
+        max(coalesce(overdraft_limit, 0)) filter (where seq > 0) as highest_limit,
+        coalesce(bool_or({_CREDIT_LIMIT_SET}), false) as credit_limit_set,
+        coalesce(bool_or({_MAX_BALANCE_SET}), false) as max_balance_set
     from journal where {_IN_RANGE}
     group by store_id, account_id
 ), ranged as (
@@ -304,7 +315,8 @@ with history as (
         coalesce(history.account_id, ranged.account_id) as account_id,
         ranged.account_id is not null as known, coalesce(openings, 0) as openings, opening, latest_entry, status,
         ranged.overdraft_limit, lowest_limit, highest_limit, customer_id, name, name_key, unit_label, metadata,
-        ranged.created_at as account_created_at,
+        ranged.created_at as account_created_at, ranged.max_balance, coalesce(credit_limit_set, false) as limit_moved,
+        coalesce(max_balance_set, false) as max_balance_set,
         change.kind as latest_change,
         case change.kind {_STATUS_AFTER} else {Status.ACTIVE:d} end as expected_status
     from history
@@ -322,16 +334,19 @@ cross join lateral (values
     ('account_opening', known and openings <> 1, null, '1 opening', openings::text),
     ('account_opening', opening > 1, opening, 'the first entry', 'seq ' || opening),
     ('account_content', known and (
-            (content ->> 'customer_id', content ->> 'name', content ->> 'unit_label', content ->> 'overdraft_limit')
-                is distinct from (customer_id, name, unit_label, joined.overdraft_limit::text)
+            (content ->> 'customer_id', content ->> 'name', content ->> 'unit_label')
+                is distinct from (customer_id, name, unit_label)
+            or (not limit_moved and content ->> 'overdraft_limit' is distinct from joined.overdraft_limit::text)
             or content ->> 'initial_balance' is distinct from case when opening > 0 then amount::text else '0' end
             or coalesce(nullif(content -> 'metadata', 'null'), '{{}}') <> coalesce(metadata, '{{}}')
             or account_created_at > opened.created_at
             -- Where both ways of folding case agree; what must be unique is folded by Python.
             or (name collate "C" ~ '^[ -~]*$' and name_key <> lower(btrim(name, ' ') collate "C"))
         ) and openings = 1, opening, 'what the opening asked for', 'something else'),
-    ('overdraft_limit', known and (lowest_limit <> joined.overdraft_limit or highest_limit <> joined.overdraft_limit),
+    ('overdraft_limit', known and not limit_moved
+            and (lowest_limit <> joined.overdraft_limit or highest_limit <> joined.overdraft_limit),
         null, joined.overdraft_limit::text, concat(lowest_limit, ' to ', highest_limit)),
+    ('account_limits', max_balance is not null and not max_balance_set, null, 'no maximum balance', max_balance::text),
     ('account_status', status <> expected_status, null, expected_status::text, status::text)
 ) as finding (check_name, broken, seq, expected, found)
 where finding.broken
@@ -387,6 +402,85 @@ select 'stopped_movement', store_id, account_id, seq, 'no entry while frozen or 
 from walked where seq > 0 and changes_now = 0 and change[2] in {_STOPPING}
 """  # noqa: S608
 
+#: What was set by a row that sets limits, or by an opening, in which the credit limit has another name.
+_SET_TO = "coalesce({0}.content ->> 'amount', {0}.content ->> 'overdraft_limit', '0')::numeric"
+
+#: Of accounts whose limits were set: each row beside the limits in force when it was decided. Decisions say how many
+#: entries came before them, and the latest of several has the lowest seq; the first credit limit is the opening's.
+LIMITS = f"""
+with changed as (
+    select store_id, account_id from journal where {_IN_RANGE} and {_LIMIT_SET} group by store_id, account_id
+), walked as (
+    select journal.*,
+        min(seq) filter (where {_CREDIT_LIMIT_SET} or kind = {_OPEN_ACCOUNT} and rejection is null) over earlier
+            as credit_set,
+        min(seq) filter (where {_MAX_BALANCE_SET}) over earlier as max_set
+    from journal join changed using (store_id, account_id)
+    window earlier as (partition by store_id, account_id order by coalesce(entries_before, seq), seq < 0, -seq
+        rows unbounded preceding)
+), limited as (
+    select walked.*, credit.amount as credit_limit, maximum.amount as max_balance
+    from walked
+    left join lateral (
+        select {_SET_TO.format("journal")} as amount from journal
+        where journal.store_id = walked.store_id and journal.account_id = walked.account_id
+            and journal.seq = walked.credit_set
+        limit 1
+    ) as credit on true
+    left join lateral (
+        select (journal.content ->> 'amount')::numeric as amount from journal
+        where journal.store_id = walked.store_id and journal.account_id = walked.account_id
+            and journal.seq = walked.max_set
+        limit 1
+    ) as maximum on true
+)
+select finding.check_name, store_id, account_id, seq, finding.expected, finding.found
+from limited cross join lateral (values
+    ('overdraft_limit', coalesce(overdraft_limit, 0) <> credit_limit, credit_limit::text,
+        coalesce(overdraft_limit, 0)::text),
+    ('max_balance', seq > 0 and side > 0 and kind in {_MAX_JUDGED} and balance_after > max_balance,
+        'at most ' || max_balance, balance_after::text),
+    ('limit_refusal', rejection = 'max_balance_exceeded' and kind = {Kind.CREDIT:d}
+            and (max_balance is null or balance_after + amount <= max_balance),
+        'more than there is room for', amount::text),
+    ('limit_refusal', rejection = 'credit_limit_in_use'
+            and coalesce((content ->> 'amount')::numeric, 0) >= coalesce(held_after, 0) - balance_after,
+        'less than ' || coalesce(held_after, 0) - balance_after, coalesce(content ->> 'amount', '0'))
+) as finding (check_name, broken, expected, found)
+where finding.broken
+"""  # noqa: S608
+
+#: An account has the limits that were set last. The threshold of `balance.low` may have been set since by a process of
+#: the release before, in no order with the commands; then it says since when.
+LIMITS_SET = f"""
+with latest as (
+    select store_id, account_id, min(seq) filter (where {_CREDIT_LIMIT_SET}) as credit_set,
+        min(seq) filter (where {_MAX_BALANCE_SET}) as max_set, min(seq) filter (where {_LOW_BALANCE_SET}) as low_set
+    from journal where {_IN_RANGE} and {_LIMIT_SET}
+    group by store_id, account_id
+), limited as (
+    select latest.*, accounts.overdraft_limit, accounts.max_balance, accounts.low_balance,
+        {_SET_TO.format("credit")} as expected_credit, (maximum.content ->> 'amount')::numeric as expected_max,
+        (low.content ->> 'amount')::numeric as expected_low, low_balance_since <= low.created_at as low_set_by_command
+    from latest join accounts using (store_id, account_id)
+    left join journal as credit on credit.store_id = latest.store_id and credit.account_id = latest.account_id
+        and credit.seq = credit_set
+    left join journal as maximum on maximum.store_id = latest.store_id and maximum.account_id = latest.account_id
+        and maximum.seq = max_set
+    left join journal as low on low.store_id = latest.store_id and low.account_id = latest.account_id
+        and low.seq = low_set
+)
+select 'account_limits', store_id, account_id, finding.seq, finding.expected, finding.found
+from limited cross join lateral (values
+    (credit_set, overdraft_limit <> expected_credit, 'credit_limit ' || expected_credit, overdraft_limit::text),
+    (max_set, max_balance is distinct from expected_max, 'max_balance ' || coalesce(expected_max::text, 'none'),
+        max_balance::text),
+    (low_set, low_set_by_command and low_balance is distinct from expected_low,
+        'low_balance ' || coalesce(expected_low::text, 'none'), low_balance::text)
+) as finding (seq, broken, expected, found)
+where finding.seq is not null and finding.broken
+"""  # noqa: S608
+
 #: What was decided later than now: Postgres's clock was ahead. A second is no matter. Now is when this statement came:
 #: after whatever it sees was decided, as long as an earlier statement has taken the snapshot. The transaction may have
 #: begun long before that. Not `clock_timestamp()`, for which the index on created_at cannot be used.
@@ -402,4 +496,5 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "reversals": (REVERSALS,),
     "parts": (TRANSACTIONS,),
     "changes": (STATE_CHANGES, STOPPED_MOVEMENTS, STOPPED_BY_TIME),
+    "limits": (LIMITS, LIMITS_SET),
 }

@@ -28,13 +28,12 @@ class AccountFeatures(msgspec.Struct, frozen=True, gc=False):
     open_holds: int = 0
     #: A moment before which none of them ends, in microseconds since 1970; None where none is open.
     earliest_end_us: int | None = None
+    #: Falling below it is sent as `balance.low`; None: never.
+    low_balance: int | None = None
 
 
 class AccountState(msgspec.Struct, frozen=True, gc=False):
-    """An account as the ledger sees it between two commands.
-
-    The threshold of `balance.low` is no part of it: it is set beside the ledger, in no order with the commands.
-    """
+    """An account as the ledger sees it between two commands."""
 
     #: A `Status`, or 0 of an id under which no account was opened.
     status: int
@@ -62,12 +61,18 @@ class AccountState(msgspec.Struct, frozen=True, gc=False):
         return self.balance - self.features.held + self.overdraft_limit
 
 
+def used_of_limit(balance: int, held: int) -> int:
+    """Return how much of its credit limit an account uses of which this is the balance, and this is held."""
+    return max(0, held - balance)
+
+
 NO_FEATURES = AccountFeatures()
 
 
-def features_of(held: int, max_balance: int | None) -> AccountFeatures | None:
+def features_of(held: int, max_balance: int | None, low_balance: int | None = None) -> AccountFeatures | None:
     """Return what an account uses; None where it uses nothing of it."""
-    return AccountFeatures(held, max_balance) if held or max_balance is not None else None
+    features = AccountFeatures(held, max_balance, low_balance=low_balance)
+    return None if features == NO_FEATURES else features
 
 
 class Account(BaseModel):
@@ -86,6 +91,7 @@ class Account(BaseModel):
     held: int
     #: What a debit may take now, see `AccountState.available`.
     available: int
+    #: How far below zero it may be taken. The commands that set it call it its credit limit.
     overdraft_limit: int
     created_at: datetime
     updated_at: datetime
@@ -93,6 +99,13 @@ class Account(BaseModel):
     metadata: dict[str, str] | None = None
     #: Falling below it is sent to webhooks as `balance.low`; None: never.
     low_balance: int | None = None
+    #: What no credit may take the balance above; None: it may be anything.
+    max_balance: int | None = None
+
+    @property
+    def credit_limit(self) -> int:
+        """How far below zero it may be taken."""
+        return self.overdraft_limit
 
 
 class Entry(BaseModel):

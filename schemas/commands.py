@@ -390,3 +390,22 @@ class Expiry(Command):
     callback_url: None = None
     #: How many holds are thought to have ended, which says how many rows it writes.
     holds: HoldCount = 1
+
+
+#: The limits that an account can have.
+LimitName = Literal["credit_limit", "max_balance", "low_balance"]
+
+
+class SetLimit(Command):
+    """Set a limit of an account, or take it away by leaving the amount out. A frozen account's can be set as well.
+
+    `credit_limit`: how far below zero debits and holds may take the account; rejected as `credit_limit_in_use` if it is
+    below what is used of it already. Taken away it is 0.
+    `max_balance`: what no credit may take the balance above. It may be below the balance as it stands: nothing is taken
+    away, and nothing more is let in. A reversal gives back what was taken, also above it.
+    `low_balance`: falling below it is sent to webhooks as `balance.low`, again only after the balance was back.
+    """
+
+    kind: Literal["set_limit"] = "set_limit"
+    limit: LimitName
+    amount: AmountOrZero | None = None

@@ -25,7 +25,9 @@ CreditlaneError
 │   ├── CaptureExceedsHold         capture_exceeds_hold
 │   ├── ReversalNotDivisible       reversal_not_divisible
 │   ├── AlreadyReversed            already_reversed
-│   └── ReversalExceedsOriginal    reversal_exceeds_original
+│   ├── ReversalExceedsOriginal    reversal_exceeds_original
+│   ├── CreditLimitInUse           credit_limit_in_use
+│   └── MaxBalanceExceeded         max_balance_exceeded
 ├── CommandDeadLettered            dead_lettered: taken off its lane undecided; an operator can replay it
 ├── UpgradeUnfinished              upgrade_unfinished: older workers are still there; nothing was done or remembered
 ├── LaneFull                       lane_full: the lane is at its limit; nothing was accepted
@@ -231,6 +233,18 @@ class ReversalExceedsOriginal(Rejected):
     code = "reversal_exceeds_original"
 
 
+class CreditLimitInUse(Rejected):
+    """The account uses more of its credit limit than that; set a higher one, or credit what it lacks first."""
+
+    code = "credit_limit_in_use"
+
+
+class MaxBalanceExceeded(Rejected):
+    """The credit would take the account above its maximum balance; credit less under a new key, or raise that."""
+
+    code = "max_balance_exceeded"
+
+
 class CommandDeadLettered(CreditlaneError):
     """The command could not be decided and waits in the dead letters; an operator can replay it."""
 
@@ -413,5 +427,7 @@ REJECTIONS: dict[str, type[Rejected]] = {
         ReversalNotDivisible,
         AlreadyReversed,
         ReversalExceedsOriginal,
+        CreditLimitInUse,
+        MaxBalanceExceeded,
     )
 }

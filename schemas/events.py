@@ -18,6 +18,7 @@ EventType = Literal[
     "account.frozen",
     "account.unfrozen",
     "account.closed",
+    "account.limit_changed",
     "balance.low",
     "hold.created",
     "hold.captured",

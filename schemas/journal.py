@@ -25,6 +25,10 @@ from .kinds import Kind  # noqa: F401  # where the comment on the table's column
 
 #: In the content of an opening that was refused for its name: the account that had it.
 NAME_TAKEN_BY = "name_taken_by"
+#: In the content of an entry that took its account below the threshold of `balance.low`: that threshold.
+FALLEN_BELOW = "fallen_below"
+#: In the content of a credit that was refused for it: the maximum that the account had.
+MAX_BALANCE = "max_balance"
 
 
 class JournalRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -29,6 +29,7 @@ from .commands import (
     Post,
     PostEntry,
     Reverse,
+    SetLimit,
     Unfreeze,
     Void,
     reversed_transaction,
@@ -45,12 +46,14 @@ from .errors import (
     AccountOverdrawn,
     AlreadyReversed,
     CaptureExceedsHold,
+    CreditLimitInUse,
     ExpiresAtOutOfRange,
     HoldCaptured,
     HoldExpired,
     HoldNotFound,
     HoldVoided,
     InsufficientBalance,
+    MaxBalanceExceeded,
     Rejected,
     ReversalExceedsOriginal,
     ReversalNotDivisible,
@@ -170,6 +173,12 @@ def _content_of_extend(row: JournalRow) -> Content:
     return {**_asked(content, "hold_id"), **_end_asked(content)}
 
 
+def _content_of_limit(row: JournalRow) -> Content:
+    content = _stored_content(row)
+    amount = content.get("amount")
+    return {"limit": content["limit"], "amount": None if amount is None else int(amount)}
+
+
 class KindRecord(NamedTuple):
     """What there is to know of a kind of command."""
 
@@ -219,7 +228,7 @@ class Kind(IntEnum):
         KindRecord(
             Credit,
             events={CREDIT_SIDE: ("credits.granted",)},
-            rejections=_NOT_ACTIVE,
+            rejections=(*_NOT_ACTIVE, MaxBalanceExceeded),
             http_status=201,
             content_of=_content_of_credit_or_debit,
         ),
@@ -288,7 +297,7 @@ class Kind(IntEnum):
         KindRecord(
             Post,
             events={CREDIT_SIDE: ("credits.granted",), DEBIT_SIDE: ("credits.consumed", "balance.low")},
-            rejections=(*_NOT_ACTIVE, UnbalancedTransaction, InsufficientBalance),
+            rejections=(*_NOT_ACTIVE, UnbalancedTransaction, InsufficientBalance, MaxBalanceExceeded),
             http_status=201,
             spans_accounts=True,
             content_of=_content_of_post,
@@ -342,6 +351,16 @@ class Kind(IntEnum):
             rejections=(),
             http_status=200,
             internal=True,
+        ),
+    )
+    SET_LIMIT = (
+        14,
+        KindRecord(
+            SetLimit,
+            events={NO_SIDE: ("account.limit_changed",)},
+            rejections=(AccountNotFound, AccountClosed, CreditLimitInUse),
+            http_status=200,
+            content_of=_content_of_limit,
         ),
     )
 

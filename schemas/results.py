@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from .accounts import used_of_limit
 from .errors import (
     REJECTIONS,
     AccountHasHolds,
@@ -16,15 +17,20 @@ from .errors import (
     CaptureExceedsHold,
     CommandDeadLettered,
     CreditlaneError,
+    CreditLimitInUse,
+    MaxBalanceExceeded,
     ReversalExceedsOriginal,
     UpgradeUnfinished,
 )
 from .identifiers import hold_id, transaction_id
-from .journal import NAME_TAKEN_BY, Announcement, JournalRow, Refusal
+from .journal import MAX_BALANCE, NAME_TAKEN_BY, Announcement, JournalRow, Refusal
 from .kinds import SIDE_NAMES, Kind, shortfall_of_row
 
-#: What a refusal says of the account that does not cover its part of a transaction.
-_SHORTFALL = ("account_id", "needed", "available")
+#: What a refusal says of the account that stands in the way of a transaction, by its code.
+_OBSTACLES = {
+    "insufficient_balance": ("account_id", "needed", "available"),
+    MaxBalanceExceeded.code: ("account_id", "needed", "room"),
+}
 
 #: The kinds of what is done with a hold, and of what says when it ends.
 _ON_HOLD = frozenset({Kind.CAPTURE, Kind.VOID, Kind.EXTEND, Kind.EXPIRY})
@@ -216,7 +222,7 @@ def _error_of(row: JournalRow) -> ErrorDetail:
         details = {"account_id": content[NAME_TAKEN_BY]}
         message = f"{message} It is {content[NAME_TAKEN_BY]}."
     elif obstacle:
-        details = {name: obstacle[name] for name in (_SHORTFALL if code == "insufficient_balance" else ("account_id",))}
+        details = {name: obstacle[name] for name in _OBSTACLES.get(code, ("account_id",))}
         message = f"{obstacle['account_id']}: {message}"
     elif code == "insufficient_balance" and row.amount is not None:
         details = {"needed": str(row.amount), "available": str(row.available)}
@@ -231,4 +237,12 @@ def _error_of(row: JournalRow) -> ErrorDetail:
     elif code == CaptureExceedsHold.code:
         details = {"remaining": content["remaining"]}
         message = f"{content['remaining']} is left of the hold. {message}"
+    elif code == CreditLimitInUse.code:
+        used = used_of_limit(row.balance_after, row.held_after)
+        details = {"used": str(used)}
+        message = f"{used} of the credit limit is used. {message}"
+    elif code == MaxBalanceExceeded.code and row.amount is not None:
+        room = max(0, int(content[MAX_BALANCE]) - row.balance_after)
+        details = {"needed": str(row.amount), "room": str(room), "max_balance": content[MAX_BALANCE]}
+        message = f"The account has room for {room}, and {row.amount} is needed. {message}"
     return ErrorDetail(code=code, message=message, details=details)

@@ -46,7 +46,8 @@ GRANTS: Mapping[str, Mapping[Part, str]] = {
     "stores": {"worker": "select", "api": "select", "jobs": "select", "client": "select"},
     "api_keys": {"api": "select"},
     "accounts": {
-        "worker": "select, insert, update (status, updated_at, max_balance)",
+        "worker": "select, insert, update (status, updated_at, overdraft_limit, max_balance, low_balance, "
+        "low_balance_since)",
         "api": "select, update (low_balance, low_balance_since, updated_at)",
         "jobs": "select",
         "client": "select, update (low_balance, low_balance_since, updated_at)",

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from .amounts import AmountOrZero
 from .commands import MAX_NAME_CHARACTERS, WITHOUT_NUL
 from .events import EVENT_TYPES, EventType
 from .urls import TargetUrl
@@ -56,14 +55,6 @@ class WebhookChange(BaseModel):
     name: EndpointName | None = None
     events: Events = ()
     status: EndpointStatus = "enabled"
-
-
-class LowBalance(BaseModel):
-    """Below which balance of an account `balance.low` is sent."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    threshold: AmountOrZero
 
 
 class Webhook(BaseModel):

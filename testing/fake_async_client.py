@@ -134,7 +134,6 @@ class AsyncFakeClient(AsyncClient):
         transactions = _iterated(FakeClient.transactions)
         hold_by_id = _awaited(FakeClient.hold_by_id)
         holds = _iterated(FakeClient.holds)
-        set_low_balance = _awaited(FakeClient.set_low_balance)
         pending = _awaited(FakeClient.pending)
         close = _awaited(FakeClient.close)
 

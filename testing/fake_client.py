@@ -202,12 +202,6 @@ class FakeClient(Client):
         wanted = lookup(OfHolds, account_id=account_id, status=status)
         return _at_most(limit, store_reads.holds(self._store_ledger(), wanted.account_id, wanted.status))
 
-    def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
-        """Have `balance.low` sent when the account falls below this balance, as `Client.set_low_balance`."""
-        store = self._store_ledger()
-        store.set_low_balance(valid_account_id(account_id), threshold, self.ledger.now())
-        return store_reads.account(store, account_id)
-
     def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided, as `Client.pending`."""
         return self._open_ledger().pending(self.settings.store, valid_account_id(account_id))

@@ -14,16 +14,13 @@ from typing import NamedTuple, cast
 import msgspec
 
 from ..lanes.encoding import LaneCommand
-from ..producer.operations.webhooks import checked
 from ..schemas.account_names import name_key
 from ..schemas.accounts import AccountState
 from ..schemas.commands import OpenAccount, Reverse, reversal_key
-from ..schemas.errors import AccountClosed, AccountNotFound
 from ..schemas.identifiers import Position, position_of
 from ..schemas.journal import JournalRow
 from ..schemas.kinds import SPANNING_WORDS, STATUS_CHANGES, Kind
 from ..schemas.statuses import HoldStatus, Status
-from ..schemas.webhooks import LowBalance
 from ..worker.ledger.decide import decide_all
 from ..worker.ledger.reversals import positions_of
 from ..worker.ledger.state import UNOPENED, AccountKey, BatchState, HoldState, Outcome
@@ -43,7 +40,6 @@ class OpenedAccount:
     #: Microseconds since 1970 in UTC.
     created_at_us: int
     updated_at_us: int
-    low_balance: int | None = None
 
 
 class Decided(NamedTuple):
@@ -119,23 +115,6 @@ class StoreLedger:
         """Return how many decisions the account had with this row of it, those that moved nothing included."""
         of_account = [each.seq for each in self.journal if each.account_id == row.account_id]
         return of_account.index(row.seq) + 1
-
-    def set_low_balance(self, account_id: str, threshold: int | str | None, now: datetime) -> None:
-        """Set the balance below which the account is low for webhooks; None: never.
-
-        Raises:
-            InvalidCommand: the threshold is no whole number from 0.
-            AccountNotFound: the store has no such account.
-            AccountClosed: nothing moves on it any more.
-        """
-        limit = None if threshold is None else checked(LowBalance, threshold=threshold).threshold
-        account = self.accounts.get(account_id)
-        if account is None:
-            raise AccountNotFound(details={"account_id": account_id})
-        if self.state(account_id).status == Status.CLOSED:
-            raise AccountClosed(details={"account_id": account_id})
-        account.low_balance = limit
-        account.updated_at_us = max(account.updated_at_us, microseconds_of(now))
 
     def decide(self, command: LaneCommand, now_us: int) -> Decided:
         """Decide the command at this time, keep what was decided unless it is a dry run, and return it."""
@@ -221,3 +200,5 @@ class StoreLedger:
             account.updated_at_us = row.created_at_us
             if self.state(row.account_id).status == Status.CLOSED:
                 del self._names[account.customer_id, name_key(account.name)]
+        elif row.kind == Kind.SET_LIMIT:
+            self.accounts[row.account_id].updated_at_us = row.created_at_us

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ..producer.ledger.holds import HoldRow, hold_of
 from ..producer.ledger.rows import AccountRow, EntryRow, TransactionRows, account_of, entry_of, transaction_of
-from ..schemas.accounts import Account, BalanceAt, Entry, Transaction
+from ..schemas.accounts import NO_FEATURES, Account, BalanceAt, Entry, Transaction
 from ..schemas.errors import AccountNotFound, HoldNotFound, TransactionNotFound
 from ..schemas.holds import AccountHold, HoldStatusName
 from ..schemas.identifiers import TRANSACTION_PREFIX, Position, hold_position_of, position_of
@@ -30,7 +30,7 @@ def account(ledger: StoreLedger, account_id: str) -> Account:
     opened, state = ledger.accounts.get(account_id), ledger.state(account_id)
     if opened is None:
         raise AccountNotFound(details={"account_id": account_id})
-    entries = ledger.entries(account_id)
+    entries, features = ledger.entries(account_id), state.features or NO_FEATURES
     row = AccountRow(
         account_id,
         opened.customer_id,
@@ -43,8 +43,9 @@ def account(ledger: StoreLedger, account_id: str) -> Account:
         opened.created_at_us,
         opened.updated_at_us,
         entries[-1].created_at_us if entries else opened.created_at_us,
-        None if opened.low_balance is None else str(opened.low_balance),
+        None if features.low_balance is None else str(features.low_balance),
         str(ledger.held(account_id)),
+        None if features.max_balance is None else str(features.max_balance),
     )
     return account_of(row, ledger.store_id)
 

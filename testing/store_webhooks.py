@@ -136,5 +136,6 @@ def _item_of(ledger: StoreLedger, row: JournalRow) -> OutboxItem:
         account.name,
         account.unit_label,
         account.created_at_us,
-        account.low_balance,
+        # Every entry here was decided by a ledger that writes down itself what it falls below.
+        None,
     )

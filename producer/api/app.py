@@ -20,7 +20,7 @@ from .errors import add_error_handlers
 from .middleware.stack import add_middleware
 from .openapi.document import CONTACT, LICENSE, SERVERS, TAGS, describe
 from .paging import MAX_PAGE_ITEMS
-from .routes import accounts, batch, commands, holds, transactions, webhooks
+from .routes import accounts, batch, commands, holds, limits, transactions, webhooks
 from .routes.monitoring import Watch
 from .unknown_input import only_known_bodies, only_known_parameters
 
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     describe(app)
     add_docs(app)
     add_error_handlers(app)
-    for module in (accounts, transactions, holds, commands, webhooks):
+    for module in (accounts, limits, transactions, holds, commands, webhooks):
         app.include_router(module.router, dependencies=[Depends(only_known_parameters), Depends(only_known_bodies)])
     app.include_router(batch.router, dependencies=[Depends(only_known_parameters)])
     add_middleware(app, settings)

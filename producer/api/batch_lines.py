@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ...lanes.encoding import MAX_COMMAND_BYTES, PlainCommand, decode_command, encode_command
-from ...schemas.commands import COMMAND_VERSION, Command
+from ...schemas.commands import COMMAND_VERSION, Command, LimitName
 from ...schemas.errors import InvalidCommand, UndecodableCommand
 from ...schemas.identifiers import position_of
 from ...schemas.kinds import KIND_OF_WORD, Kind
@@ -131,6 +131,14 @@ class ExtendLine(hold_models.ExtendHold):
     callback_url: models.CallbackUrl = None
 
 
+class SetLimitLine(models.SetLimitBody):
+    """Sets a limit of an account, or takes it away."""
+
+    kind: Literal["set_limit"]
+    account_id: Annotated[str, Field(examples=[models.ACCOUNT_EXAMPLE])]
+    limit: LimitName
+
+
 #: What a line may be, as the document shows it.
 LINES: tuple[type[BaseModel], ...] = (
     CreditLine,
@@ -143,6 +151,7 @@ LINES: tuple[type[BaseModel], ...] = (
     CaptureLine,
     VoidLine,
     ExtendLine,
+    SetLimitLine,
 )
 
 
@@ -243,7 +252,7 @@ def _command_of_model(line: BaseModel) -> Command:
             if ("amount" in fields) is not ("idempotency_key" in fields):
                 raise InvalidCommand("idempotency_key: is required with an amount, and only there", field=KEY_FIELD)
             fields["account_id"] = position.account_id
-        case ChangeLine() | VoidLine() | ExtendLine():
+        case ChangeLine() | VoidLine() | ExtendLine() | SetLimitLine():
             fields.setdefault("idempotency_key", generated_key(kind.word))
         case CreditLine() | DebitLine() | PostLine() | HoldLine() | CaptureLine():
             if "idempotency_key" not in fields:

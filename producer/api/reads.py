@@ -89,6 +89,8 @@ class Reads:
             created_at=moment_text(moment_of(row.created_us)),
             updated_at=moment_text(moment_of(row.updated_us)),
             low_balance=row.low_balance,
+            credit_limit=row.overdraft_limit,
+            max_balance=row.max_balance,
         )
 
     async def missing_accounts(self, account_ids: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ _ACCOUNT = f"""
 select a.account_id, a.customer_id, a.name, a.unit_label, a.status, coalesce(latest.balance_after, 0)::text,
        a.overdraft_limit::text, a.metadata::text, {MICROSECONDS.format("a.created_at")},
        {MICROSECONDS.format("a.updated_at")}, {MICROSECONDS.format("coalesce(latest.created_at, a.created_at)")},
-       a.low_balance::text, held.amount::text
+       a.low_balance::text, held.amount::text, a.max_balance::text
 from accounts a
 left join lateral (
     select balance_after, created_at from journal j

@@ -33,6 +33,8 @@ class AccountRow(NamedTuple):
     low_balance: str | None
     #: What its open holds set aside.
     held: str
+    #: What no credit may take the balance above.
+    max_balance: str | None
 
     @property
     def state(self) -> AccountState:
@@ -143,6 +145,7 @@ def account_of(row: AccountRow, store_id: str) -> Account:
             "updated_at": moment_of(row.updated_us),
             "metadata": row.decoded_metadata(),
             "low_balance": None if row.low_balance is None else int(row.low_balance),
+            "max_balance": None if row.max_balance is None else int(row.max_balance),
         }
     )
 

@@ -43,6 +43,7 @@ OPERATIONS = {
     "enqueueCustomerCreditsCommands": ("post", "/v1/customer-credits/commands", "200"),
     "getCustomerCreditsCommand": ("get", "/v1/customer-credits/commands/{id}", "200"),
     "updateCustomerCreditsAccount": ("patch", "/v1/customer-credits/accounts/{id}", "200"),
+    "setCustomerCreditsAccountLimit": ("put", "/v1/customer-credits/accounts/{id}/limits/{limit}", "200"),
     "createWebhook": ("post", "/v1/webhooks", "200"),
     "listWebhooks": ("get", "/v1/webhooks", "200"),
     "getWebhook": ("get", "/v1/webhooks/{id}", "200"),
@@ -61,7 +62,9 @@ OPERATIONS = {
 }
 #: Those that put a command on a lane.
 WRITES = [
-    name for name, (method, path, _) in OPERATIONS.items() if method == "post" and path.count("/customer-credits/")
+    name
+    for name, (method, path, _) in OPERATIONS.items()
+    if method in {"post", "put", "patch"} and path.count("/customer-credits/")
 ]
 
 
@@ -239,6 +242,7 @@ def test_no_moment_has_a_default(document: dict[str, Any]) -> None:
         ("BalanceBody", "updated_at"),
         ("BalanceBody", "as_of"),
         ("AccountBody", "low_balance"),
+        ("AccountBody", "max_balance"),
         ("WebhookBody", "secret"),
         ("RequestErrorDetail", "command_id"),
     ],

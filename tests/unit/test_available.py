@@ -111,7 +111,7 @@ def shown(account: Any) -> Shown:
 @pytest.mark.usefixtures("holding")
 def test_an_account_is_shown_with_what_is_held_and_available() -> None:
     """Given accounts as they are read, and as their opening has left them, then all of them show the same sum."""
-    row = AccountRow(ANN, "c", "n", "u", int(Status.ACTIVE), "100", "5", None, 1, 1, 1, None, "0")
+    row = AccountRow(ANN, "c", "n", "u", int(Status.ACTIVE), "100", "5", None, 1, 1, 1, None, "0", None)
     assert shown(account_of(row, "store_default")) == Shown(100, 30, 75)
 
     result = Result(status="applied", account_id=ANN, idempotency_key="k", balance=100, decided_at="2026-01-01T00:00Z")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from creditlane.lanes.encoding import invalid_command
-from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, Unfreeze
+from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Reverse, SetLimit, Unfreeze
 
 ANN = "cca_" + "a" * 32
 TRANSACTION = "cct_" + "a" * 32 + "1"
@@ -20,6 +20,7 @@ GOOD: dict[type[Command], dict[str, Any]] = {
     Freeze: {"account_id": ANN, "idempotency_key": "k"},
     Unfreeze: {"account_id": ANN, "idempotency_key": "k"},
     Close: {"account_id": ANN, "idempotency_key": "k"},
+    SetLimit: {"account_id": ANN, "idempotency_key": "k", "limit": "max_balance", "amount": 5},
 }
 
 WHOLE = "must be a whole number from 1, as an int or a string of digits [1-9][0-9]*, at most 1000 digits"

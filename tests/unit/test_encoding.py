@@ -19,6 +19,7 @@ from creditlane.schemas.commands import (
     Freeze,
     OpenAccount,
     Reverse,
+    SetLimit,
     Unfreeze,
 )
 from creditlane.schemas.errors import UndecodableCommand
@@ -53,6 +54,13 @@ commands = st.one_of(
         transaction_id=st.builds(transaction_id, account_ids, st.integers(1, 2**60 - 1)),
     ),
     *[st.builds(kind, account_id=account_ids, idempotency_key=keys) for kind in (Freeze, Unfreeze, Close)],
+    st.builds(
+        SetLimit,
+        account_id=account_ids,
+        idempotency_key=keys,
+        limit=st.sampled_from(["credit_limit", "max_balance", "low_balance"]),
+        amount=st.one_of(st.none(), amounts_or_zero),
+    ),
 )
 
 

@@ -50,6 +50,7 @@ def test_an_endpoint_hears_of_what_it_wants(client: FakeClient) -> None:
     assert sorted(map(str, types_of(client, every.id))) == [
         "account.created",
         "account.frozen",
+        "account.limit_changed",
         "balance.low",
         "command.rejected",
         "credits.consumed",

@@ -26,6 +26,7 @@ from creditlane.schemas.commands import (
     OpenAccount,
     Post,
     Reverse,
+    SetLimit,
     Unfreeze,
     Void,
 )
@@ -52,11 +53,12 @@ HOLDS = {
 }
 #: With these alone, and with so many more of one each that none may be added.
 HOLDING = [AccountFeatures(17 + more, None, 2 + more, 1) for more in (0, MAX_OPEN_HOLDS - 1)]
-#: In each state that an account can be in, without an overdraft and with one that is used, and with holds.
+#: In each state that an account can be in, without an overdraft and with one that is used, with holds and a maximum.
 STATES = [
     UNOPENED,
     *(AccountState(status, balance, limit, 2, 1, 0) for status in (1, 2, 3) for balance, limit in ((40, 0), (-5, 10))),
     *(AccountState(status, 23 + of.held, 0, 2, 1, 0, of) for status in (1, 2) for of in HOLDING),
+    AccountState(1, 600, 0, 2, 1, 0, AccountFeatures(17, 1_000, 2, 1)),
 ]
 #: Of a transaction: it has two entries.
 LISTED = f"""{{"entries": [{{"account_id": "{ANN}", "seq": 5}}, {{"account_id": "{ANN}", "seq": 4}}]}}"""
@@ -110,6 +112,10 @@ TRIED: list[Command] = [
     *(Extend(hold_id=hold_id(ANN, number), idempotency_key="k", expires_in_seconds=5) for number in (1, 2, 3, 4, 9)),
     Extend(hold_id=hold_id(ANN, 1), idempotency_key="k", expires_at=moment_of(1)),
     Expiry(account_id=ANN),
+    Credit(amount=10**6, **AMOUNTS),  # type: ignore[arg-type]
+    SetLimit(account_id=ANN, idempotency_key="k", limit="max_balance", amount=7),
+    SetLimit(account_id=ANN, idempotency_key="k", limit="low_balance"),
+    SetLimit(account_id=ANN, idempotency_key="k", limit="credit_limit"),
 ]
 #: The kinds that callers can send.
 SENDABLE = [kind for kind in Kind if not kind.record.internal]
@@ -118,7 +124,8 @@ WITHOUT_METHOD = {Kind.HOLD, Kind.CAPTURE, Kind.VOID, Kind.EXTEND}
 
 
 def batch_of(state: AccountState, *, name_is_taken: bool) -> BatchState:
-    batch = BatchState({(STORE, ANN): state, (STORE, BOB): AccountState(1, 0, 0, 0, 1, 0)})
+    bob = AccountState(1, 0, 0, 0, 1, 0, features=AccountFeatures(max_balance=100))
+    batch = BatchState({(STORE, ANN): state, (STORE, BOB): bob})
     batch.has_reversals = True
     batch.originals = {(STORE, Position(ANN, row.seq)): row for row in ENTRIES}
     batch.reversed = {(STORE, Position(ANN, 6)): 5}
@@ -279,4 +286,5 @@ def test_numbers_and_words_of_the_kinds_do_not_move() -> None:
         "void": 11,
         "extend": 12,
         "expiry": 13,
+        "set_limit": 14,
     }

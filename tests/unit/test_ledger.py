@@ -17,6 +17,7 @@ from creditlane.schemas.commands import (
     Post,
     PostEntry,
     Reverse,
+    SetLimit,
     Unfreeze,
 )
 from creditlane.schemas.identifiers import Position, transaction_id
@@ -91,6 +92,10 @@ OUTCOMES: list[tuple[Command, list[str | None]]] = [
         ["account_not_found", "account_not_frozen", None, "account_closed"],
     ),
     (Close(account_id=ANN, idempotency_key="c"), ["account_not_found", None, None, "account_closed"]),
+    (
+        SetLimit(account_id=ANN, idempotency_key="l", limit="max_balance", amount=5),
+        ["account_not_found", None, None, "account_closed"],
+    ),
 ]
 
 

@@ -6,7 +6,18 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from creditlane.lanes.encoding import invalid_command
-from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
+from creditlane.schemas.commands import (
+    Close,
+    Command,
+    Credit,
+    Debit,
+    Freeze,
+    OpenAccount,
+    Post,
+    Reverse,
+    SetLimit,
+    Unfreeze,
+)
 from creditlane.schemas.events import MAX_URL_CHARACTERS
 from creditlane.schemas.urls import TargetUrl
 
@@ -24,6 +35,7 @@ KINDS: dict[type[Command], dict[str, Any]] = {
     Freeze: STATE,
     Unfreeze: STATE,
     Close: STATE,
+    SetLimit: {**STATE, "limit": "low_balance", "amount": 5},
 }
 
 adapter: TypeAdapter[str] = TypeAdapter(TargetUrl)

@@ -15,7 +15,7 @@ import msgspec
 from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import Credit, Debit, OpenAccount
-from ...schemas.errors import AccountHasHolds, AccountOverdrawn, IdempotencyKeyMismatch
+from ...schemas.errors import AccountHasHolds, AccountOverdrawn, IdempotencyKeyMismatch, MaxBalanceExceeded
 from ...schemas.identifiers import Position
 from ...schemas.journal import NAME_TAKEN_BY, JournalRow, Refusal
 from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE, KIND_OF_WORD, SPANNING, SPANNING_WORDS, Kind, content_of_row
@@ -23,6 +23,7 @@ from ...schemas.statuses import Status
 from .dry_runs import decide_with_dry_runs
 from .entries import move, note
 from .holds import capture, extend, hold, release_ended, void
+from .limits import content_of_full, room_below_max, set_limit
 from .partial_debits import debit_what_is_there
 from .reversals import reversal_of
 from .state import NO_ACCOUNT, OBSTACLES, AccountKey, AddressedCommand, BatchState, Decision, Outcome
@@ -143,6 +144,9 @@ def _credit(store_id: int, command: PlainCommand, state: AccountState, _batch: B
     if state.status != _ACTIVE:
         obstacle = OBSTACLES[state.status]
         return note(store_id, command, state, now_us, obstacle, CREDIT_SIDE, amount, reference, content=content)
+    if state.features is not None and (room := room_below_max(state)) is not None and amount > room:
+        obstacle, content = MaxBalanceExceeded.code, content_of_full(state, content)
+        return note(store_id, command, state, now_us, obstacle, CREDIT_SIDE, amount, reference, content=content)
     return move(store_id, command, state, now_us, CREDIT_SIDE, amount, reference, kind=_CREDIT, content=content)
 
 
@@ -227,6 +231,7 @@ _ACCOUNT_RULES: dict[str, AccountRule] = table_of(
         Kind.CAPTURE: capture,
         Kind.VOID: void,
         Kind.EXTEND: extend,
+        Kind.SET_LIMIT: set_limit,
     },
 )
 #: The rules of those that may touch several, or leave no row of their own.

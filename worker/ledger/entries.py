@@ -8,7 +8,7 @@ import msgspec
 
 from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
-from ...schemas.journal import JournalRow
+from ...schemas.journal import FALLEN_BELOW, JournalRow
 from ...schemas.kinds import KIND_OF_WORD, NO_SIDE
 from .state import Decision
 
@@ -38,7 +38,12 @@ def move(
     """Record an entry. This is the hot path: structs are built by position."""
     balance = state.balance + side * amount
     limit, features = state.overdraft_limit, state.features
-    held = 0 if features is None else features.held
+    if features is None:
+        held = 0
+    else:
+        held = features.held
+        if features.low_balance is not None and state.balance >= features.low_balance > balance:
+            content = _with_threshold(content, features.low_balance)
     if amount <= 0 or balance - held < -limit:
         raise ArithmeticError(
             f"{command.account_id}: {side * amount} on {state.balance}, {held} of it held, breaks the limit {limit}"
@@ -68,6 +73,12 @@ def move(
             held,
         ),
     )
+
+
+def _with_threshold(content: str | None, threshold: int) -> str:
+    """Return the content with what the entry falls below: whoever sends it may come when another threshold is set."""
+    fields = {} if content is None else msgspec.json.decode(content)
+    return msgspec.json.encode({**fields, FALLEN_BELOW: str(threshold)}).decode()
 
 
 def note(

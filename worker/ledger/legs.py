@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from ...schemas.accounts import AccountState
-from ...schemas.kinds import DEBIT_SIDE
+from ...schemas.errors import MaxBalanceExceeded
+from ...schemas.kinds import CREDIT_SIDE, DEBIT_SIDE
 from ...schemas.statuses import Status
+from .limits import room_below_max
 from .state import OBSTACLES
 
 _ACTIVE = int(Status.ACTIVE)
@@ -58,3 +60,8 @@ def judge(leg: Leg, state: AccountState, needed: int, reference: str | None) -> 
         raise Obstacle(OBSTACLES[state.status], leg, state, reference=reference)
     if leg.side == DEBIT_SIDE and state.available < needed:
         raise Obstacle("insufficient_balance", leg, state, reference=reference, needed=needed)
+    # A reversal gives back what was taken, also above the maximum.
+    if leg.side == CREDIT_SIDE and leg.reversal_of is None and state.features is not None:
+        room = room_below_max(state)
+        if room is not None and leg.amount > room:
+            raise Obstacle(MaxBalanceExceeded.code, leg, state, reference=reference)

@@ -15,11 +15,13 @@ import msgspec
 from ...lanes.encoding import LaneCommand
 from ...schemas.accounts import AccountState
 from ...schemas.commands import Post, Reverse
+from ...schemas.errors import MaxBalanceExceeded
 from ...schemas.identifiers import Position, position_of
 from ...schemas.journal import JournalRow
 from ...schemas.kinds import NO_SIDE, SIDE_NAMES, SIDES, Kind
 from .entries import move, note
 from .legs import Leg, Obstacle, judge
+from .limits import room_below_max
 from .reversals import count_reversed, judge_whole, legs_of_reversal, order_of_reversal, positions_of
 from .state import AccountKey, BatchState
 
@@ -58,7 +60,8 @@ def decide_transaction(store_id: int, command: LaneCommand, batch: BatchState, n
         batch.accounts[account] = state
         return [row]
     batch.accounts.update(moved)
-    rows[0] = msgspec.structs.replace(rows[0], content=_content_of(command, rows, None))
+    # What an entry says of itself stays beside what its transaction says.
+    rows[0] = msgspec.structs.replace(rows[0], content=_joined(rows[0].content, _content_of(command, rows, None)))
     if batch.has_reversals:
         batch.originals.update({(store_id, Position(row.account_id, row.seq)): row for row in rows})
         count_reversed(store_id, rows, batch)
@@ -128,6 +131,12 @@ def _move_all(
     return [first, *(msgspec.structs.replace(made[index], **named) for index in range(1, len(legs)))]
 
 
+def _joined(of_entry: str | None, of_transaction: str | None) -> str | None:
+    if of_entry is None or of_transaction is None:
+        return of_entry or of_transaction
+    return msgspec.json.encode({**msgspec.json.decode(of_transaction), **msgspec.json.decode(of_entry)}).decode()
+
+
 def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: Obstacle | None) -> str | None:
     """Return what the columns of the first row do not hold: all entries, metadata, and what stood in the way."""
     content: dict[str, Any] = {}
@@ -151,4 +160,6 @@ def _content_of(command: LaneCommand, rows: list[JournalRow] | None, obstacle: O
             "needed": str(obstacle.needed),
             "available": str(obstacle.state.available),
         }
+        if obstacle.rejection == MaxBalanceExceeded.code:
+            content["obstacle"]["room"] = str(room_below_max(obstacle.state))
     return msgspec.json.encode(content).decode() if content else None

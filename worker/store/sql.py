@@ -71,7 +71,7 @@ select wanted.store_id, wanted.account_id, accounts.status, accounts.overdraft_l
        (extract(epoch from greatest(entry.created_at, decision.created_at)) * 1000000)::bigint,
        (case when decision.entries_before >= coalesce(entry.seq, 0) then decision.held_after else entry.held_after
         end)::text,
-       accounts.max_balance::text
+       accounts.max_balance::text, accounts.low_balance::text
 from unnest(%(stores)s::integer[], %(accounts)s::uuid[]) as wanted (store_id, account_id)
 left join accounts using (store_id, account_id)
 left join lateral (
@@ -226,6 +226,20 @@ update holds set status = decided.status, captured = decided.captured::numeric, 
 where holds.store_id = decided.store_id and holds.account_id = decided.account_id and holds.seq = decided.seq
   and holds.status = {HoldStatus.OPEN:d} and holds.amount = decided.amount::numeric
 """  # noqa: S608
+
+#: What has been set of limits, each account as it stands afterwards. What was not set of the threshold of `balance.low`
+#: stays as it is: processes of the release before set it beside the lanes.
+CHANGE_LIMITS = """
+update accounts set overdraft_limit = changed.overdraft_limit::numeric, max_balance = changed.max_balance::numeric,
+    low_balance = case when changed.sets_low then changed.low_balance::numeric else accounts.low_balance end,
+    low_balance_since = case when changed.sets_low then changed.low_balance_since else accounts.low_balance_since end,
+    updated_at = greatest(changed.moment, accounts.updated_at)
+from unnest(%(stores)s::integer[], %(accounts)s::uuid[], %(overdraft_limits)s::text[], %(max_balances)s::text[],
+            %(sets_low)s::boolean[], %(low_balances)s::text[], %(low_balances_since)s::timestamptz[],
+            %(moments)s::timestamptz[])
+     as changed (store_id, account_id, overdraft_limit, max_balance, sets_low, low_balance, low_balance_since, moment)
+where accounts.store_id = changed.store_id and accounts.account_id = changed.account_id
+"""
 
 #: The rows of a batch, as the text that `journal_rows.copy_text` makes.
 COPY_JOURNAL = f"copy journal ({', '.join([*COPIED_ALWAYS, *COPIED_RARELY])}) from stdin"

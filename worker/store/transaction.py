@@ -43,6 +43,7 @@ from . import sql
 from .accounts import AccountCache, LaneVersion
 from .holds import count_open_holds, load_holds, rows_with_ends, write_holds
 from .journal_rows import copy_text, lines_of
+from .limits import limit_columns
 from .outbox import Outbox, decided_rows
 from .reversed_amounts import load_reversed
 from .scope import NO_SCOPE, Scope, scope_of
@@ -291,6 +292,8 @@ class LedgerStore:
             self._change_statuses(rows, batch, seen)
         if batch.holders and not write_holds(self._connection, batch):
             raise StaleAccount
+        if Kind.SET_LIMIT.word in kinds:
+            self._change_limits(rows, batch)
         has_callbacks = bool(kinds) and any(command.callback_url is not None for _, command in commands)
         self._outbox.write(commands, outcomes, rows, batch.accounts, has_callbacks=has_callbacks)
         return outcomes
@@ -384,7 +387,8 @@ class LedgerStore:
     def _load_accounts(self, wanted: set[AccountKey]) -> dict[AccountKey, AccountState]:
         states = {}
         for record in self._connection.execute(sql.LOAD_ACCOUNTS, _account_columns(wanted)):
-            store_id, account_id, status, limit, entries, balance, decision, latest_at_us, held, max_balance = record
+            store_id, account_id, status, limit, entries, balance, decision, latest_at_us, *limits = record
+            held, max_balance, low_balance = (None if each is None else int(each) for each in limits)
             states[store_id, ACCOUNT_PREFIX + account_id.hex] = AccountState(
                 status or UNOPENED.status,
                 int(balance or 0),
@@ -392,7 +396,7 @@ class LedgerStore:
                 entries or 0,
                 -(decision or 0),
                 latest_at_us or 0,
-                features_of(int(held or 0), None if max_balance is None else int(max_balance)),
+                features_of(held or 0, max_balance, low_balance),
             )
         count_open_holds(self._connection, states)
         return states
@@ -458,6 +462,13 @@ class LedgerStore:
         )
         if cursor.rowcount != len(changed):
             raise StaleAccount
+
+    def _change_limits(self, rows: Iterable[JournalRow], batch: BatchState) -> None:
+        changed, columns = limit_columns(rows, batch.accounts)
+        if changed:
+            cursor = self._connection.execute(sql.CHANGE_LIMITS, {**_account_columns(changed), **columns})
+            if cursor.rowcount != len(changed):
+                raise StaleAccount
 
 
 def _statuses(

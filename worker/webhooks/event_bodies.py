@@ -19,12 +19,13 @@ from ...schemas.events import (
     public_event_id,
 )
 from ...schemas.journal import JournalRow
-from ...schemas.kinds import SIDE_NAMES, Kind
+from ...schemas.kinds import SIDE_NAMES, Kind, content_of_row
 from ...schemas.results import moment_of, moment_text, result_of_row
 from .hold_events import HOLD_EVENTS, hold_object
-from .low_balance import LOW_BALANCE, has_fallen_low, low_balance_fields
+from .low_balance import LOW_BALANCE, fallen_below, low_balance_fields
 
 GRANTED, CONSUMED, REVERSED = "credits.granted", "credits.consumed", "credits.reversed"
+LIMIT_CHANGED = "account.limit_changed"
 
 _OBJECTS = {
     GRANTED: "customer_credits_grant",
@@ -57,7 +58,7 @@ class OutboxItem(NamedTuple):
     name: str | None
     unit_label: str | None
     opened_at_us: int | None
-    #: What the balance must not fall below unnoticed; None: nothing was set by then.
+    #: Below which balance the account is low, if that was set before the row and still is.
     low_balance: int | None
 
 
@@ -73,7 +74,7 @@ def event_types_of(item: OutboxItem) -> Iterator[str]:
         yield COMMAND_REJECTED
         return
     for event_type in Kind(row.kind).record.events.get(row.side, ()):
-        if event_type != LOW_BALANCE or has_fallen_low(item.row, item.low_balance):
+        if event_type != LOW_BALANCE or fallen_below(row, item.low_balance) is not None:
             yield event_type
 
 
@@ -109,6 +110,8 @@ def _object_of(item: OutboxItem, event_type: str) -> dict[str, Any]:
         return _hold(item)
     if event_type == COMMAND_REJECTED:
         return _rejected_command(item)
+    if event_type == LIMIT_CHANGED:
+        return _limit(item)
     return {
         "id": item.row.account_id,
         "object": "customer_credits_account",
@@ -147,7 +150,20 @@ def _low_balance(item: OutboxItem) -> dict[str, Any]:
     return {
         "object": "customer_credits_balance",
         **_account_fields(item),
-        **low_balance_fields(item.row, item.low_balance),
+        **low_balance_fields(item.row, fallen_below(item.row, item.low_balance)),
+        "occurred_at": iso_moment(item.row.created_at_us),
+        "sequence": item.sequence,
+    }
+
+
+def _limit(item: OutboxItem) -> dict[str, Any]:
+    content = content_of_row(item.row)
+    return {
+        "object": "customer_credits_limit",
+        **_account_fields(item),
+        "limit": content["limit"],
+        "amount_minor_units": None if content["amount"] is None else str(content["amount"]),
+        "balance_minor_units": str(item.row.balance_after),
         "occurred_at": iso_moment(item.row.created_at_us),
         "sequence": item.sequence,
     }

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from ...schemas.journal import JournalRow
+import msgspec
+
+from ...schemas.journal import FALLEN_BELOW, JournalRow
 
 LOW_BALANCE = "balance.low"
 
 
-def has_fallen_low(row: JournalRow, threshold: int | None) -> bool:
-    """Return whether the account was not below the threshold before this entry, and is after it.
+def fallen_below(row: JournalRow, set_before: int | None) -> int | None:
+    """Return the threshold that this entry took its account from at or above to below; None if there is none.
 
-    So it is said once on the way down, and again only after the balance was back. None: nothing was set by then.
+    So it is said once on the way down, and again only after the balance was back. The entry names it itself, whatever
+    has been set since. One that was decided by a worker of the release before does not: then it is what was set before
+    it and still is, `set_before`, by which the entry is judged here.
     """
+    content = row.content
+    if content is not None and FALLEN_BELOW in content:
+        named = msgspec.json.decode(content).get(FALLEN_BELOW)
+        if named is not None:
+            return int(named)
     balance_before = row.balance_after - row.side * (row.amount or 0)
-    return threshold is not None and balance_before >= threshold > row.balance_after
+    return set_before if set_before is not None and balance_before >= set_before > row.balance_after else None
 
 
 def low_balance_fields(row: JournalRow, threshold: int | None) -> dict[str, str]:

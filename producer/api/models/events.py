@@ -10,8 +10,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from ....schemas.accounts import AccountStatus
+from ....schemas.commands import LimitName
 from .holds import HOLD_EXAMPLE
-from .ledger import ACCOUNT_EXAMPLE, TRANSACTION_EXAMPLE, AmountText, BalanceText, Moment, Side
+from .ledger import (
+    ACCOUNT_EXAMPLE,
+    TRANSACTION_EXAMPLE,
+    AmountOrZeroText,
+    AmountText,
+    BalanceText,
+    Moment,
+    Side,
+)
 from .webhooks import EVENT_EXAMPLE, WEBHOOK_EXAMPLE
 
 #: As the receiver finds it, which is not as everything else is spelt.
@@ -140,6 +149,21 @@ class ExtendedHoldObject(HoldObject):
     expires_at: Moment
 
 
+class LimitObject(BaseModel):
+    """A limit of an account that was set or taken away."""
+
+    object: Literal["customer_credits_limit"]
+    customer_id: CustomerId
+    account_id: AccountId
+    bucket_name: Annotated[str, Field(description="The account's name.", examples=["Tokens"])]
+    unit_label: Annotated[str, Field(examples=["tokens"])]
+    limit: LimitName
+    amount_minor_units: Annotated[AmountOrZeroText | None, Field(description="Null: the limit was taken away.")]
+    balance_minor_units: BalanceText
+    occurred_at: Moment
+    sequence: Sequence
+
+
 class CommandError(BaseModel):
     """Why a command was not applied. `code` is stable and for programs."""
 
@@ -229,6 +253,14 @@ class AccountEvent(EventEnvelope):
     ]
     sequence: Sequence
     object: AccountObject
+
+
+class AccountLimitChangedEvent(EventEnvelope):
+    """A limit of an account was set or taken away."""
+
+    event_type: Annotated[Literal["account.limit_changed"], EVENT_TYPE]
+    sequence: Sequence
+    object: LimitObject
 
 
 class BalanceLowEvent(EventEnvelope):

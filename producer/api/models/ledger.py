@@ -193,6 +193,17 @@ class ChangeAccount(RequestBody):
     dry_run: DryRun = False
 
 
+class SetLimitBody(RequestBody):
+    """Sets a limit of an account, or takes it away."""
+
+    amount: Annotated[
+        AmountOrZeroText | None, Field(description="What the limit is to be; null takes it away. It must be there.")
+    ]
+    idempotency_key: BodyKey = None
+    callback_url: CallbackUrl = None
+    dry_run: DryRun = False
+
+
 class AccountSettings(RequestBody):
     """Changes what is watched about an account."""
 
@@ -288,6 +299,18 @@ class AccountBody(BaseModel):
             exclude_if=is_absent,
             description="Falling below it is sent to webhooks as `balance.low`; not there: never.",
             examples=["100"],
+        ),
+    ] = None
+    credit_limit: Annotated[
+        AmountOrZeroText, Field(description="How far below zero debits may take the account.", examples=["0"])
+    ] = "0"
+    max_balance: Annotated[
+        AmountOrZeroText | None,
+        LEFT_OUT,
+        Field(
+            exclude_if=is_absent,
+            description="What no credit may take the balance above; not there: it may be anything.",
+            examples=["5000"],
         ),
     ] = None
     dry_run: IsDryRun = None

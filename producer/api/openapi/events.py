@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ....schemas.events import EventType
 from ..models.events import (
     AccountEvent,
+    AccountLimitChangedEvent,
     BalanceLowEvent,
     CommandRejectedEvent,
     CommandResultEvent,
@@ -34,6 +35,7 @@ _EVENTS: dict[EventType, type[EventEnvelope]] = {
     "account.frozen": AccountEvent,
     "account.unfrozen": AccountEvent,
     "account.closed": AccountEvent,
+    "account.limit_changed": AccountLimitChangedEvent,
     "balance.low": BalanceLowEvent,
     "hold.created": HoldCreatedEvent,
     "hold.captured": HoldCapturedEvent,

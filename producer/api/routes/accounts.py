@@ -5,24 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from ....schemas.commands import OpenAccount, Text
-from ....schemas.errors import OutcomeUnknown, Unavailable
 from ....schemas.kinds import Kind
 from ....schemas.results import Result, microseconds_of
 from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
-from ...operations.low_balance import set_low_balance
 from ..auth import Store
-from ..connections import Connections
 from ..deps import BodyWrites, DryRunParameter, KeylessWrites, RequestReads, RequestStore, RequestWrites
 from ..errors import not_found
 from ..models.ledger import (
     ACCOUNT_EXAMPLE,
     AccountBody,
     AccountList,
-    AccountSettings,
     BalanceBody,
     CreateAccount,
     DebitMovement,
@@ -31,7 +27,7 @@ from ..models.ledger import (
     ReverseTransaction,
     TransactionBody,
 )
-from ..openapi.responses import changing, deciding, reading
+from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
 from ..reads import Reads, parse_moment
 from ..result_bodies import opened_account, single_transaction
@@ -95,26 +91,6 @@ async def list_accounts(
 async def get_account(account_id: AccountPath, reads: RequestReads) -> Response:
     """Show an account and what is on it. Frozen and closed accounts stay readable for ever."""
     return body_answer(await _account(reads, account_id))
-
-
-@router.patch(
-    "/{id}",
-    operation_id="updateCustomerCreditsAccount",
-    summary="Watch an account's balance",
-    responses=changing(AccountBody, "not_found", "account_closed"),
-)
-async def update_account(
-    account_id: AccountPath, body: AccountSettings, request: Request, store: RequestStore, reads: RequestReads
-) -> Response:
-    """Set the balance below which `balance.low` is sent to webhooks, or take it away."""
-    await _require(reads, account_id)
-    connections: Connections = request.app.state.connections
-    await connections.session.reader.run(set_low_balance(store.public_id, account_id, body.low_balance))
-    try:
-        return body_answer(await _account(reads, account_id))
-    except Unavailable as error:
-        # It is changed, which Unavailable would deny.
-        raise OutcomeUnknown from error
 
 
 @router.get(

@@ -29,7 +29,6 @@ from ...ledger.lookups import (
     valid_moment,
 )
 from ...operations import scheduling
-from ...operations.low_balance import set_low_balance
 from ..chunks import chunk_of, valid_account_id
 from ..collect import ResultCollector
 from ..resolve import account_as_changed, account_as_opened, hold_as_changed, hold_as_made, own_ticket, unread
@@ -260,21 +259,6 @@ class AsyncClient(AsyncEnsureAccount):
         """
         wanted = lookup(OfHolds, account_id=account_id, status=status)
         return self._session().reader.holds(wanted.account_id, wanted.number, limit)
-
-    async def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
-        """Have webhooks sent a `balance.low` when the account falls below this balance; None: never. Return it.
-
-        Raises:
-            InvalidCommand: the threshold is no whole number from 0.
-            AccountNotFound: the store has no such account.
-            AccountClosed: nothing moves on it any more.
-        """
-        statement = set_low_balance(self.settings.store, valid_account_id(account_id), threshold)
-        await self._session().reader.run(statement)
-        try:
-            return await self.account(account_id)
-        except Unavailable as error:
-            raise OutcomeUnknown("The threshold is set, and the account cannot be read now; set it again.") from error
 
     async def pending(self, account_id: str) -> int:
         """Return how many commands of the account are accepted and not decided. Reads its lane from end to end."""

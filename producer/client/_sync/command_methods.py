@@ -13,7 +13,19 @@ from typing import Any
 
 from ....lanes.deadlines import deadline_in, seconds_until
 from ....schemas.accounts import Account
-from ....schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, PostEntry, Unfreeze
+from ....schemas.commands import (
+    Close,
+    Command,
+    Credit,
+    Debit,
+    Freeze,
+    LimitName,
+    OpenAccount,
+    Post,
+    PostEntry,
+    SetLimit,
+    Unfreeze,
+)
 from ....schemas.errors import TransactionNotFound
 from ....schemas.results import Result
 from ..chunks import generated_key, make_command, reversal_of, valid_account_id
@@ -232,6 +244,45 @@ class CommandMethods(HoldMethods):
         key = idempotency_key or generated_key("close")
         command = make_command(Close, account_id=account_id, idempotency_key=key, dry_run=dry_run)
         return self._change(command, timeout)
+
+    def set_limit(
+        self,
+        account_id: str,
+        limit: LimitName,
+        amount: int | str | None,
+        *,
+        idempotency_key: str | None = None,
+        callback_url: str | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Account:
+        """Set a limit of the account, or take it away with None, and return it; raises as `debit` does.
+
+        `credit_limit`: how far below zero it may be taken. `max_balance`: what no credit may take the balance above.
+        `low_balance`: falling below it is sent to webhooks as `balance.low`. Without a key, every call is a request of
+        its own.
+
+        Raises:
+            CreditLimitInUse: more of the credit limit is used; `details["used"]` says how much.
+            AccountClosed: nothing moves on it any more. A frozen one's limits can be set.
+        """
+        command = make_command(
+            SetLimit,
+            account_id=account_id,
+            limit=limit,
+            amount=amount,
+            idempotency_key=idempotency_key or generated_key("set_limit"),
+            callback_url=callback_url,
+            dry_run=dry_run,
+        )
+        return self._change(command, timeout)
+
+    def set_low_balance(self, account_id: str, threshold: int | str | None) -> Account:
+        """Have webhooks sent a `balance.low` when the account falls below this balance; None: never. Return it.
+
+        It is `set_limit` of `low_balance`, and raises as that.
+        """
+        return self.set_limit(account_id, "low_balance", threshold)
 
     @abstractmethod
     def _change(self, command: Command, timeout: float | None) -> Account:

@@ -35,7 +35,7 @@ def upgrade() -> None:
     # Only wider than it was, so the rows that are there need not be read.
     op.execute(
         "alter table journal add constraint journal_kind_and_side_range "
-        "check (kind between 1 and 13 and side between -1 and 1) not valid"
+        "check (kind between 1 and 14 and side between -1 and 1) not valid"
     )
     _create_holds()
 
