@@ -19,6 +19,7 @@ from ...schemas.commands import (
     Command,
     Hold,
     OpenAccount,
+    SetLimit,
     Void,
     reversal_key,
 )
@@ -210,10 +211,23 @@ def account_as_opened(command: OpenAccount, result: Result, store_id: str) -> Ac
 
 def account_as_changed(account: Account, command: Command, result: Result) -> Account:
     """Return the account as it was read after a command, or as it would be where that was a dry run."""
+    if not result.dry_run or result.replayed:
+        return account
+    if isinstance(command, SetLimit):
+        return _account_with_limit(account, command, result)
     status = KIND_OF_WORD[command.kind].record.status_after  # type: ignore[attr-defined]  # every kind's model has it
-    if not result.dry_run or result.replayed or status is None:
+    if status is None:
         return account
     return account.model_copy(update={"status": status.name.lower(), "updated_at": result.decided_at})
+
+
+def _account_with_limit(account: Account, command: SetLimit, result: Result) -> Account:
+    if command.limit == "credit_limit":
+        limit = command.amount or 0
+        available = account.balance - account.held + limit
+        changed = {"overdraft_limit": limit, "available": available, "updated_at": result.decided_at}
+        return account.model_copy(update=changed)
+    return account.model_copy(update={command.limit: command.amount, "updated_at": result.decided_at})
 
 
 def hold_as_made(command: Command, result: Result, store_id: str) -> AccountHold | None:

@@ -85,7 +85,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("key twice", {**NEXT, "idempotency_key": "first"}, "journal_idempotency_key"),
     ("key of a decision", {**NEXT, "idempotency_key": "second"}, "journal_idempotency_key"),
     ("key on another account", {**ENTRY, "account_id": "b" * 32}, "journal_idempotency_key"),
-    ("unknown kind", {**NEXT, "kind": 99}, "journal_kind_and_side_range"),
+    ("unknown kind", {**NEXT, "kind": 15}, "journal_kind_and_side_range"),
     ("unknown side", {**NEXT, "side": 2}, "journal_kind_and_side_range"),
     ("reversal of nothing", {**NEXT, "kind": 4}, "journal_reversal_names_original"),
     ("credit that undoes", {**NEXT, "reversal_of": 1}, "journal_reversal_names_original"),

@@ -460,6 +460,8 @@ def test_damage_is_found_where_decisions_have_no_position(
 def test_every_check_is_seen_to_fail() -> None:
     # test_verify_transactions.py has these.
     elsewhere = {"reversal_whole", "further_entry", "listed_entry", "transaction_sum", "transaction_reference"}
+    # test_limits.py has these.
+    elsewhere |= {"max_balance", "limit_refusal", "account_limits"}
 
     assert {check for damage in DAMAGES for check, _, _ in damage.found} | elsewhere == set(CHECKS)
 

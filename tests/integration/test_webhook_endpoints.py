@@ -317,35 +317,26 @@ def test_the_secret_of_callbacks_is_made_and_replaced(client: Client, database: 
 SECRETS = ("callback_secrets", "webhook_endpoints")
 
 
-@pytest.fixture
-def account(database: psycopg.Connection[Any]) -> str:
-    database.execute(
-        "insert into accounts (store_id, account_id, customer_id, name, name_key, unit_label, status, created_at, "
-        "updated_at) values (1, %s, 'ann', 'n', 'n', 'u', 1, now(), now())",
-        [ANN[4:]],
-    )
-    return ANN
-
-
-def test_a_threshold_is_set_and_taken_away(client: Client, account: str, database: psycopg.Connection[Any]) -> None:
+@pytest.mark.usefixtures("running_worker")
+def test_a_threshold_is_set_and_taken_away(client: Client) -> None:
     huge = 10**200
+    account = client.open_account(customer_id="ann").id
 
     shown = [client.set_low_balance(account, each).low_balance for each in (100, str(huge), 0, None)]
 
     assert shown == [100, huge, 0, None]
     assert client.account(account).low_balance is None
-    assert database.execute("select low_balance_since from accounts").fetchone() == (None,)
 
 
-def test_a_threshold_needs_a_whole_number_and_an_account_that_is_not_closed(
-    client: Client, account: str, database: psycopg.Connection[Any]
-) -> None:
+@pytest.mark.usefixtures("running_worker")
+def test_a_threshold_needs_a_whole_number_and_an_account_that_is_not_closed(client: Client) -> None:
+    account = client.open_account(customer_id="ann").id
     for wrong in (-1, "1.5", 1.5, True, ""):
         with pytest.raises(InvalidCommand):
             client.set_low_balance(account, wrong)  # type: ignore[arg-type]
     with pytest.raises(AccountNotFound):
         client.set_low_balance("cca_" + "b" * 32, 1)
-    database.execute("update accounts set status = 3")
+    client.close_account(account)
     with pytest.raises(AccountClosed):
         client.set_low_balance(account, 1)
     assert client.account(account).low_balance is None

@@ -12,7 +12,7 @@ from creditlane.producer.client._async import ledger_reader
 from creditlane.producer.ledger.statement import Statement
 
 from ...described_events import assert_described
-from .requests_of import ACCOUNTS, UNKNOWN_ACCOUNT, code_of
+from .requests_of import ACCOUNTS, UNKNOWN_ACCOUNT, code_of, open_account
 
 WEBHOOKS = "/v1/webhooks"
 URL = "https://example.com/hook"
@@ -199,14 +199,9 @@ def test_a_given_up_origin_gets_another_chance_when_a_callback_is_sent_again(
     assert rows.fetchall() == [(1, 1), (2, ORIGINS - 1)]
 
 
-def test_an_account_shows_its_threshold_only_where_there_is_one(
-    api: TestClient, database: psycopg.Connection[Any]
-) -> None:
-    path = f"{ACCOUNTS}/cca_{'a' * 32}"
-    database.execute(
-        "insert into accounts (store_id, account_id, customer_id, name, name_key, unit_label, status, created_at, "
-        "updated_at) values (1, repeat('a', 32)::uuid, 'ann', 'n', 'n', 'u', 1, now(), now())"
-    )
+@pytest.mark.usefixtures("running_worker")
+def test_an_account_shows_its_threshold_only_where_there_is_one(api: TestClient) -> None:
+    path = f"{ACCOUNTS}/{open_account(api)['id']}"
 
     answers = [api.patch(path, json={"low_balance": threshold}) for threshold in ("100", None)]
 
@@ -217,5 +212,5 @@ def test_an_account_shows_its_threshold_only_where_there_is_one(
     for wrong in ({}, {"low_balance": 100}, {"low_balance": "1.5"}, {"low_balance": "1", "name": "x"}):
         assert code_of(api.patch(path, json=wrong), 400) == "validation_error"
     assert code_of(api.patch(f"{ACCOUNTS}/{UNKNOWN_ACCOUNT}", json={"low_balance": "1"}), 404) == "not_found"
-    database.execute("update accounts set status = 3")
+    api.post(f"{path}/close")
     assert code_of(api.patch(path, json={"low_balance": "1"}), 409) == "account_closed"
