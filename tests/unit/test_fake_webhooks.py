@@ -61,7 +61,7 @@ def test_an_endpoint_hears_of_what_it_wants(client: FakeClient) -> None:
     assert types_of(client, off.id) == []
     (delivery,) = client.webhooks.deliveries(low.id)
     body = json.loads(client.webhooks.delivery(low.id, delivery.event_id).body or "")
-    assert (body["eventType"], body["object"]["threshold_minor_units"], body["sequence"]) == ("balance.low", "8", 2)
+    assert (body["eventType"], body["object"]["threshold_minor_units"], body["sequence"]) == ("balance.low", "8", 3)
     assert (delivery.status, delivery.attempts) == ("pending", 0)
 
 
