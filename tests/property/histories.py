@@ -128,7 +128,9 @@ def sent(
         owner = draw(st.sampled_from([account, account, account, *accounts]))
         transaction = f"cct_{owner[4:]}{seq:x}"
         attempt = f"reversal:{transaction}:{label}-{number}"
-        return Sent(store, Reverse(account_id=account, transaction_id=transaction, idempotency_key=attempt))
+        part = draw(st.one_of(st.none(), affordable))
+        names = {"account_id": account, "transaction_id": transaction, "idempotency_key": attempt}
+        return Sent(store, Reverse(**names, amount=part))
     fields: dict[str, Any] = {"account_id": account, "idempotency_key": f"{label}-{number}"}
     if kind in {"credit", "debit"}:
         fields |= {"amount": draw(amounts), "reference": draw(st.sampled_from(REFERENCES))}
@@ -246,7 +248,8 @@ def aimed_at(command: Command, accounts: list[dict[str, Any]]) -> Command:
         made = [entry["id"] for account in accounts for entry in account["entries"] if entry["legs"]]
         found = chosen(command.transaction_id, made)
         attempt = command.idempotency_key.replace(command.transaction_id, found)
-        return Reverse(account_id=f"cca_{found[4:36]}", transaction_id=found, idempotency_key=attempt)
+        names = {"account_id": f"cca_{found[4:36]}", "transaction_id": found, "idempotency_key": attempt}
+        return Reverse(**names, amount=command.amount)
     return command
 
 
@@ -318,6 +321,7 @@ def answer_of_result(result: Result) -> Answer:
         balance=result.balance,
         reference=result.reference,
         reversal_of=result.reversal_of,
+        hold_id=result.hold_id,
         replayed=result.replayed,
         differing=tuple(result.error.details.get("fields", ())) if result.error else (),
         shortfall=result.shortfall,

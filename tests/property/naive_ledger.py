@@ -22,7 +22,7 @@ CONTENT = {
     "credit": ["amount", "reference"],
     "debit": ["amount", "reference", "allow_partial"],
     "post": ["reference", "entries"],
-    "reverse": ["transaction_id"],
+    "reverse": ["transaction_id", "amount"],
     "freeze": [],
     "unfreeze": [],
     "close": [],
@@ -30,6 +30,7 @@ CONTENT = {
     "capture": ["hold_id", "amount", "final", "allow_overage", "reference"],
     "void": ["hold_id"],
     "extend": ["hold_id", "expires_in_seconds", "expires_at"],
+    "set_limit": ["limit", "amount"],
 }
 
 
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
     balance: int | None = None
     reference: str | None = None
     reversal_of: str | None = None
+    hold_id: str | None = None
     replayed: bool = False
     #: Of a key that belongs to another request: what differs.
     differing: tuple[str, ...] = ()
@@ -80,7 +82,7 @@ class NaiveLedger:
         identity = (store, command["idempotency_key"])
         if identity in self.answered:
             return self._answer_again(command, *self.answered[identity])
-        if command["kind"] == "reverse":
+        if command["kind"] == "reverse" and command["amount"] is None:
             return self._reverse_once(store, command)
         answer = self._decide(store, command)
         self.answered[identity] = (command, answer)
@@ -93,10 +95,11 @@ class NaiveLedger:
         answer = twin.submit(store, {**command, "dry_run": False}, self._clock)._replace(dry_run=True)
         if answer.replayed or answer.code == "idempotency_key_mismatch":
             return answer
-        return answer._replace(transaction_id=None, entries=tuple(twin._made))
+        made = {"transaction_id": None, "entries": tuple(twin._made)}
+        return answer._replace(**made, hold_id=None if command["kind"] == "hold" else answer.hold_id)
 
     def _reverse_once(self, store: str, command: dict[str, Any]) -> Answer:
-        """A transaction is reversed once, by whichever attempt; a refused attempt leaves it to the next."""
+        """The whole of a transaction is reversed once, by whichever attempt; a refused one leaves it to the next."""
         reversed_already = (store, command["account_id"], command["transaction_id"])
         if reversed_already in self.reversals:
             return self.reversals[reversed_already]._replace(replayed=True)
@@ -127,6 +130,12 @@ class NaiveLedger:
         account = self.accounts.get((store, account_id))
         limit = account["limit"] if account else 0
         return self.balance(store, account_id) - self.held(store, account_id) + limit
+
+    def end_holds(self, clock: int) -> None:
+        """Release everywhere what has ended by this time."""
+        self._clock = clock
+        for store, account_id in self.accounts:
+            self._end_holds(store, account_id)
 
     def time(self, store: str, account_id: str) -> int:
         """Return the time at which something would be decided now on an account."""
@@ -177,6 +186,7 @@ class NaiveLedger:
             "freeze": self._change,
             "unfreeze": self._change,
             "close": self._change,
+            "set_limit": self._set_limit,
         }
         return rules[command["kind"]](store, command, self.accounts.get((store, command["account_id"])))
 
@@ -217,12 +227,12 @@ class NaiveLedger:
             "ends": ends,
             "reference": command["reference"],
         }
-        return asked._replace(status="applied")
+        return asked._replace(status="applied", hold_id=hold_id)
 
     def _use_hold(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
         """Capture, void or extend a hold, which must be open; a frozen account gives back and does no more."""
         kind, hold_id = command["kind"], command["hold_id"]
-        refused = Answer("rejected", None, balance=self._sum(account))
+        refused = Answer("rejected", None, balance=self._sum(account), hold_id=hold_id)
         if kind == "capture":
             refused = refused._replace(side="debit", amount=command["amount"], reference=command["reference"])
         obstacle = self._obstacle(account)
@@ -249,7 +259,9 @@ class NaiveLedger:
         own, left = command["account_id"], hold["left"]
         amount = left if command["amount"] is None else command["amount"]
         reference = hold["reference"] if command["reference"] is None else command["reference"]
-        refused = Answer("rejected", None, None, "debit", amount, self.balance(store, own), reference)
+        refused = Answer(
+            "rejected", None, None, "debit", amount, self.balance(store, own), reference, hold_id=command["hold_id"]
+        )
         if amount > left and not command["allow_overage"]:
             return refused._replace(code="capture_exceeds_hold")
         if amount - left > self.available(store, own):
@@ -258,7 +270,7 @@ class NaiveLedger:
         hold["left"] = 0 if command["final"] else max(0, left - amount)
         if hold["left"] == 0:
             hold["status"] = "captured"
-        return self._move(store, command, [(own, -amount)], reference)
+        return self._move(store, command, [(own, -amount)], reference)._replace(hold_id=command["hold_id"])
 
     def _end_of(self, store: str, command: dict[str, Any]) -> int | None:
         """Return when a hold ends; None if that is not after now, or too far away."""
@@ -282,6 +294,8 @@ class NaiveLedger:
             "title": wanted,
             "status": "active",
             "limit": command["overdraft_limit"],
+            "max_balance": None,
+            "low_balance": None,
             "entries": [],
             "holds": {},
         }
@@ -307,10 +321,44 @@ class NaiveLedger:
         original = next((entry for entry in known if entry["id"] == command["transaction_id"]), None)
         if original is None:
             return Answer("rejected", "transaction_not_found", balance=self._sum(account))
+        return self._reverse_known(store, command, account, original)
+
+    def _reverse_known(
+        self, store: str, command: dict[str, Any], account: dict[str, Any], original: dict[str, Any]
+    ) -> Answer:
+        """Undo the transaction, or so much of it as is asked for; a whole reversal undoes what is left."""
         legs, reference = [(owner, -amount) for owner, amount in original["legs"]], original["reference"]
+        (owner, whole), asked = legs[0], command["amount"]
+        part = [(owner, whole if asked is None else asked * sign_of(whole))]
         if original["reversal_of"]:
-            return self._move(store, command, legs, reference, refuse="reversal_not_reversible")
-        return self._move(store, command, legs, reference, reversal_of=original["id"])
+            return self._move(store, command, part, reference, refuse="reversal_not_reversible")
+        if len(legs) > 1:
+            # Nothing says how a part would be shared out.
+            refuse = None if asked is None else "reversal_not_divisible"
+            return self._move(store, command, part if refuse else legs, reference, original["id"], refuse)
+        undone = sum(entry["amount"] for entry in account["entries"] if entry["reversal_of"] == original["id"])
+        left = whole - undone
+        if left == 0 and asked is None:
+            return Answer("rejected", "already_reversed", balance=self._sum(account), reference=reference)
+        if left == 0 or (asked is not None and asked > abs(left)):
+            refuse = "reversal_exceeds_original" if left else "already_reversed"
+            return self._move(store, command, part, reference, original["id"], refuse)
+        return self._move(store, command, [(owner, left)] if asked is None else part, reference, original["id"])
+
+    def _set_limit(self, store: str, command: dict[str, Any], account: dict[str, Any] | None) -> Answer:
+        """Set a limit or take it away: of one that is closed no more, and no credit limit below what is used of it."""
+        refused = Answer("rejected", self._obstacle(account), balance=self._sum(account))
+        if account is None or account["status"] == "closed":
+            return refused
+        name, amount = command["limit"], command["amount"]
+        if name == "credit_limit":
+            own = command["account_id"]
+            if self.balance(store, own) - self.held(store, own) + (amount or 0) < 0:
+                return refused._replace(code="credit_limit_in_use")
+            account["limit"] = amount or 0
+        else:
+            account[name] = amount
+        return refused._replace(status="applied", code=None)
 
     def _move(
         self,
@@ -337,6 +385,9 @@ class NaiveLedger:
             if obstacle is None and account and amount < 0:
                 free = balance - self.held(store, account_id) + account["limit"]
                 obstacle = "insufficient_balance" if free < 0 else None
+            highest = account["max_balance"] if account else None
+            if obstacle is None and amount > 0 and highest is not None and not reversal_of and balance > highest:
+                obstacle = "max_balance_exceeded"
             if obstacle:
                 # What was wanted of another account is not reported as if it were wanted of this one.
                 side, wanted = (side_of(amount), abs(amount)) if account_id == own else (None, None)
@@ -363,14 +414,18 @@ class NaiveLedger:
         self, store: str, account_id: str, amount: int, reference: str, reversal_of: str | None, at: int
     ) -> dict[str, Any]:
         self.times[store, account_id] = max(at, self.times.get((store, account_id), 0))
-        entries = self.entries(store, account_id)
+        entries, before = self.entries(store, account_id), self.balance(store, account_id)
+        threshold = self.accounts[store, account_id]["low_balance"]
+        falls = threshold is not None and before >= threshold > before + amount
         entry = {
             "id": f"cct_{account_id[4:]}{len(entries) + 1:x}",
             "amount": amount,
-            "after": self.balance(store, account_id) + amount,
+            "after": before + amount,
             "reference": reference,
             "reversal_of": reversal_of,
             "legs": None,
+            # What a webhook says as `balance.low`: once, until the balance was back.
+            "fell_below": threshold if falls else None,
         }
         entries.append(entry)
         return entry
@@ -406,6 +461,10 @@ def leg_of(entry: dict[str, Any], side: str) -> tuple[str, int]:
 def microseconds_of(moment: datetime) -> int:
     """Return how many microseconds after 1970 the moment is."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def sign_of(amount: int) -> int:
+    return 1 if amount > 0 else -1
 
 
 def side_of(amount: int) -> str:

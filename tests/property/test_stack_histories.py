@@ -19,7 +19,7 @@ from creditlane.schemas.journal import Announcement, decode_announcements
 from creditlane.schemas.settings import Settings
 from creditlane.worker.process import Worker
 
-from .histories import ACCOUNTS, CHANGING, LONG, MOVING, Sent, answer_of, cut, histories
+from .histories import ACCOUNTS, LONG, Sent, answer_of, cut, histories
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 600 if LONG else 60
@@ -116,9 +116,7 @@ def stack(database_server: Any, template_database: str, redis_url: str) -> Itera
 @st.composite
 def two_lanes(draw: st.DrawFn) -> list[list[Sent]]:
     """Return the histories of two lanes, woven into one and cut into what is sent at once."""
-    waiting = [
-        draw(histories(accounts, label, max_size=25, of=(MOVING, CHANGING))) for label, accounts in LANES.items()
-    ]
+    waiting = [draw(histories(accounts, label, max_size=25)) for label, accounts in LANES.items()]
     woven: list[Sent] = []
     while any(waiting):
         lane = draw(st.sampled_from([lane for lane in waiting if lane]))

@@ -17,7 +17,7 @@ from creditlane.schemas.statuses import HoldStatus, word
 from creditlane.worker.ledger.state import AddressedCommand, Outcome
 from creditlane.worker.store.transaction import LedgerStore, StaleAccount
 
-from .histories import ACCOUNTS, CHANGING, EPOCH_US, LONG, MOVING, Sent, announced, answer_of, batches
+from .histories import ACCOUNTS, EPOCH_US, LONG, Sent, announced, answer_of, batches
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 1_000 if LONG else 120
@@ -192,7 +192,7 @@ def two_workers(database_server: Any, template_database: str) -> Iterator[TwoWor
 
 
 @slow
-@given(parts=batches(of=(MOVING, CHANGING)), cuts=cuts)
+@given(parts=batches(), cuts=cuts)
 def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
     two_workers: TwoWorkers, parts: list[tuple[int, list[Sent]]], cuts: list[Cut]
 ) -> None:
