@@ -11,18 +11,20 @@ from creditlane.audit.recent import verify_period
 from creditlane.audit.whole import verify
 from creditlane.schemas.identifiers import ACCOUNT_PREFIX
 from creditlane.schemas.kinds import Kind
+from creditlane.schemas.statuses import HoldStatus, word
 
 from .orders import Anomaly
-from .records import Books, OutboxPosition, Row
+from .records import Books, OutboxPosition, Row, StoredHold
 
 _ROWS = """
 select account_id, seq, kind, side, amount, balance_after, coalesce(overdraft_limit, 0), idempotency_key, rejection,
        reference, content::text, transaction_account, transaction_seq,
-       (extract(epoch from created_at) * 1000000)::bigint
+       (extract(epoch from created_at) * 1000000)::bigint, coalesce(held_after, 0), entries_before
 from journal order by account_id, seq
 """
 _OUTBOX = "select unnest(accounts), unnest(seqs), unnest(sequences) from outbox"
 _DEAD = "select idempotency_key from dead_letters where idempotency_key is not null"
+_HOLDS = f"select account_id, seq, {word('status', HoldStatus)}, captured, remaining from holds"
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -35,12 +37,17 @@ def read_books(database_url: str) -> Books:
             OutboxPosition(ACCOUNT_PREFIX + account.hex, seq, number)
             for account, seq, number in connection.execute(_OUTBOX)
         ]
-        return Books(rows, published, {key for (key,) in connection.execute(_DEAD)})
+        dead = {key for (key,) in connection.execute(_DEAD)}
+        holds = [
+            StoredHold(ACCOUNT_PREFIX + account.hex, number, status, int(captured), int(remaining))
+            for account, number, status, captured, remaining in connection.execute(_HOLDS)
+        ]
+        return Books(rows, published, dead, holds)
 
 
 def _row_of(record: tuple[Any, ...]) -> Row:
     account, seq, kind, side, amount, balance, limit, key, rejection, reference, content, *rest = record
-    first_account, first_seq, created_us = rest
+    first_account, first_seq, created_us, held, before = rest
     return Row(
         ACCOUNT_PREFIX + account.hex,
         seq,
@@ -55,6 +62,8 @@ def _row_of(record: tuple[Any, ...]) -> Row:
         reference,
         json.loads(content) if content else {},
         None if first_seq is None else (ACCOUNT_PREFIX + first_account.hex, first_seq),
+        int(held),
+        before if seq < 0 else None,
     )
 
 

@@ -11,7 +11,21 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from creditlane import AsyncClient, Client
 from creditlane.schemas.accounts import Entry
-from creditlane.schemas.commands import Close, Command, Credit, Debit, Freeze, OpenAccount, Post, Reverse, Unfreeze
+from creditlane.schemas.commands import (
+    Capture,
+    Close,
+    Command,
+    Credit,
+    Debit,
+    Extend,
+    Freeze,
+    Hold,
+    OpenAccount,
+    Post,
+    Reverse,
+    Unfreeze,
+    Void,
+)
 from creditlane.schemas.tickets import Ticket
 
 from . import outcomes
@@ -32,6 +46,7 @@ _KINDS: dict[str, type[Command]] = {
     "unfreeze": Unfreeze,
     "close": Close,
 }
+_USES_OF_HOLD: dict[str, type[Command]] = {"capture": Capture, "void": Void, "extend": Extend}
 
 
 class Caller(Protocol):
@@ -55,8 +70,19 @@ def command_of(request: Request) -> Command:
         )
     if op == "reverse":
         return Reverse(account_id=request["account"], transaction_id=request["transaction"])
+    if op == "hold":
+        names = {"amount": request["amount"], "reference": request["reference"]}
+        return Hold(account_id=request["account"], idempotency_key=key, expires_in_seconds=request["seconds"], **names)
+    if op in _USES_OF_HOLD:
+        return _USES_OF_HOLD[op](hold_id=request["hold"], idempotency_key=key, **use_of_hold(request))
     fields = {name: request[name] for name in ("amount", "reference") if name in request}
     return _KINDS[op](account_id=request["account"], idempotency_key=key, **fields)
+
+
+def use_of_hold(request: Request) -> dict[str, Any]:
+    """Return what is asked for of a hold, by the names that commands and bodies have for it."""
+    names = {"amount": "amount", "final": "final", "overage": "allow_overage", "seconds": "expires_in_seconds"}
+    return {name: request[own] for own, name in names.items() if request.get(own) is not None}
 
 
 def legs_of(request: Request) -> tuple[dict[str, Any], ...]:
@@ -84,6 +110,14 @@ def call_of(client: Client | AsyncClient, request: Request) -> tuple[Callable[..
         "freeze": (client.freeze, (account,), options),
         "unfreeze": (client.unfreeze, (account,), options),
         "close": (client.close_account, (account,), options),
+        "hold": (
+            client.hold,
+            (account, request.get("amount")),
+            options | {"expires_in_seconds": request.get("seconds")},
+        ),
+        "capture": (client.capture, (request.get("hold"),), options | use_of_hold(request)),
+        "void": (client.void, (request.get("hold"),), options),
+        "extend": (client.extend, (request.get("hold"),), options | use_of_hold(request)),
     }
     return calls[op]
 
@@ -107,13 +141,13 @@ def outcome_of(request: Request, answer: Any) -> Outcome:
         return {"kind": "accepted", "ticket": str(answer)}
     if request["op"] == "read_balance":
         return {"kind": "read", "balance": answer}
-    if request["op"] == "read_account":
-        return outcomes.of_account(answer, kind="read")
     if request["op"] == "read_entries":
         newest: Entry | None = answer[0] if answer else None
         return outcomes.of_newest_entry(newest and newest.id, newest.balance_after if newest else 0)
-    if request["op"] in {"open_account", "freeze", "unfreeze", "close"}:
-        return outcomes.of_account(answer, kind="applied")
+    if request["op"] in {"read_account", "open_account", "freeze", "unfreeze", "close"}:
+        return outcomes.of_account(answer, kind="read" if request["op"] == "read_account" else "applied")
+    if request["op"] in {"hold", "void", "extend"}:
+        return {"kind": "applied", "hold": answer.id}
     return outcomes.of_result(answer)
 
 
@@ -166,7 +200,7 @@ class HttpCaller:
         headers = {"x-api-key": self._key}
         if request.get("enqueue"):
             headers["Prefer"] = "respond-async"
-        if request["op"] in {"freeze", "unfreeze", "close"}:
+        if request["op"] in {"freeze", "unfreeze", "close", "void"}:
             headers["Idempotency-Key"] = request["key"]
         if body is not None:
             headers["content-type"] = "application/json"
@@ -211,18 +245,28 @@ def _http_of(request: Request, timeout: float) -> tuple[str, str, Request | None
     """Return method, path and body of the request."""
     op, account = request["op"], request.get("account")
     own = f"{_PATH}/accounts/{account}"
-    if op in {"credit", "debit"}:
-        names = {"amount": str(request["amount"]), "reference": request["reference"]}
-        return "POST", f"{own}/{op}", names | {"idempotency_key": request["key"]}
-    if op in {"freeze", "unfreeze", "close"}:
-        return "POST", f"{own}/{op}", None
-    if op == "reverse":
-        return "POST", f"{_PATH}/transactions/{request['transaction']}/reverse", None
-    if op == "post":
-        return "POST", f"{_PATH}/transactions", _line_of(request, with_kind=False)
-    if op == "open_account":
-        return "POST", f"{_PATH}/accounts", _line_of(request, with_kind=False)
-    return "GET", _read_path(request, own, timeout), None
+    if op not in COMMANDS:
+        return "GET", _read_path(request, own, timeout), None
+    paths = {
+        "reverse": f"{_PATH}/transactions/{request.get('transaction')}/reverse",
+        "post": f"{_PATH}/transactions",
+        "open_account": f"{_PATH}/accounts",
+        "hold": f"{own}/holds",
+    }
+    if op in _USES_OF_HOLD:
+        paths[op] = f"{_PATH}/holds/{request['hold']}/{op}"
+    return "POST", paths.get(op, f"{own}/{op}"), _body_of(request)
+
+
+def _body_of(request: Request) -> Request | None:
+    op = request["op"]
+    if op in {"freeze", "unfreeze", "close", "reverse", "void"}:
+        return None
+    if op in {"post", "open_account", "hold"}:
+        return _line_of(request, with_kind=False)
+    asked = use_of_hold(request) if op in _USES_OF_HOLD else {name: request[name] for name in ("amount", "reference")}
+    texts = {name: str(value) if name == "amount" else value for name, value in asked.items()}
+    return texts | {"idempotency_key": request["key"]}
 
 
 def _read_path(request: Request, own: str, timeout: float) -> str:
@@ -249,7 +293,10 @@ def _line_of(request: Request, *, with_kind: bool = True) -> Request:
     if request["op"] == "open_account":
         names = {"customer_id": request["customer"], "name": request["name"]}
         return line | names | {"initial_balance": str(request["initial_balance"])}
-    line["account_id"] = request["account"]
+    if with_kind or request["op"] != "hold":
+        line["account_id"] = request["account"]
+    if request["op"] == "hold":
+        line["expires_in_seconds"] = request["seconds"]
     if "amount" in request:
         line |= {"amount": str(request["amount"]), "reference": request["reference"]}
     return line

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .holds import check_holds, hold_id
 from .orders import Anomaly, check_account, check_reversals
 from .records import NEVER, Books, Operation, Row, content_of, content_of_row
 from .timelines import ACCEPTANCES, ANSWERS, Spans, Timeline, key_of
@@ -51,6 +52,7 @@ def check(
     sequences = {(each.account, each.seq): each.sequence for each in books.published}
     for account, timeline in history.timelines.items():
         found += check_account(timeline, reads.get(account, []), history.timelines, sequences)
+        found += check_holds(timeline, sequences, [hold for hold in books.holds if hold.account == account])
     found += check_reversals(books.rows, history.timelines, history.spans)
     found += check_moments(history)
     for accounts in closed_sets:
@@ -103,8 +105,8 @@ def check_decision_answer(operation: Operation, row: Row | None, content: list[A
     if code == "idempotency_key_mismatch":
         if row is None or same:
             yield Anomaly("wrong_mismatch", str(operation), f"the key's row is {row}")
-    elif code == "not_found" and "http" in operation.outcome:
-        # The API checks whether an account is there before it uses up a key: that it was not is judged as a read.
+    elif code in {"not_found", "hold_not_found"} and "http" in operation.outcome:
+        # The API looks for an account or a hold before it uses up a key: that it was not there is judged as a read.
         return
     elif row is None:
         yield Anomaly("answer_without_row", str(operation), "nothing in the books has this key")
@@ -138,10 +140,12 @@ def check_row_answered(operation: Operation, row: Row) -> Iterator[Anomaly]:
         yield Anomaly("answer_differs", str(operation), f"the books say {row}")
     expected = {"balance": row.balance, "seq": row.seq if row.seq > 0 else None}
     if row.rejection == "insufficient_balance" and "obstacle" not in row.content:
-        expected = {"needed": row.amount, "available": row.balance + row.limit}
+        expected = {"needed": row.amount, "available": row.balance - row.held + row.limit}
     elif row.rejection is not None or "account" in outcome:
         # An account that is read back is as it is now.
         expected = {}
+    elif row.kind == "hold":
+        expected = {"hold": hold_id(row.account, -row.seq)}
     for name, value in expected.items():
         if outcome.get(name) is not None and outcome[name] != value:
             yield Anomaly("answer_differs", str(operation), f"{name} is {value} in {row}")
@@ -192,7 +196,8 @@ def check_rows(history: History) -> Iterator[Anomaly]:
         moved[first.position] += row.side * (row.amount or 0)
         if row.created_us != first.created_us:
             yield Anomaly("leg_at_other_moment", str(row), f"the first entry is at {first.created_us}")
-        if row.first is None and not history.spans.attempts(row):
+        # A hold ends though nobody asks for it.
+        if row.first is None and row.kind != "expiry" and not history.spans.attempts(row):
             yield Anomaly("nobody_asked", str(row), "no operation has this key and content")
     for position, total in moved.items():
         if firsts[position].kind == "post" and firsts[position].seq > 0 and total != 0:
@@ -214,7 +219,9 @@ def is_absence(operation: Operation, history: History) -> bool:
     """Return whether somebody looked for the account and found none: a reader, or the API before it sent a command."""
     row = history.by_key.get(operation.key)
     is_decided = row is not None and row.rejection == "account_not_found"
-    is_looked_for = operation.op in {"credit", "debit", "freeze", "unfreeze", "close"} and "http" in operation.outcome
+    is_looked_for = (
+        operation.op in {"credit", "debit", "hold", "freeze", "unfreeze", "close"} and "http" in operation.outcome
+    )
     is_refused = is_looked_for and not is_decided and operation.outcome.get("code") == "not_found"
     return operation.kind == "absent" or is_refused
 

@@ -1,14 +1,17 @@
 """A small history in which all is right, made by a ledger of a few lines, for tests that damage it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
-from .records import Books, Operation, OutboxPosition, Outcome, Request, Row
+from .records import Books, Operation, OutboxPosition, Outcome, Request, Row, StoredHold
 
 #: How long every operation takes, and how long passes between two of them, in nanoseconds.
 STEP = 1_000_000_000
 #: Accounts that pay only among themselves.
 CLOSED_SET = ["cca_" + letter * 32 for letter in "ab"]
 OTHER = "cca_" + "c" * 32
+#: An account of which parts are held.
+HOLDER = "cca_" + "d" * 32
 
 
 class Maker:
@@ -18,6 +21,8 @@ class Maker:
         self.operations: list[Operation] = []
         self.rows: list[Row] = []
         self.published: list[OutboxPosition] = []
+        self.holds: dict[str, StoredHold] = {}
+        self._held: dict[str, int] = {}
         self._now = STEP
 
     @property
@@ -63,6 +68,66 @@ class Maker:
         undoing = self._enter(row.account, "reverse", -row.side, row.amount or 0, f"reversal:{transaction}")
         self.add({"op": "reverse", "account": row.account, "transaction": transaction}, _applied(undoing))
 
+    def hold(self, account: str, amount: int, key: str, seconds: int = 3_600) -> str:
+        """Set an amount aside, and return the id of the hold."""
+        content = {"expires_in_seconds": seconds, "ends_at": self._moment(seconds)}
+        self._held[account] = self._held.get(account, 0) + amount
+        row = self._decide(account, "hold", key, None, amount=amount, content=content)
+        request = {"op": "hold", "account": account, "amount": amount, "reference": key, "seconds": seconds, "key": key}
+        identifier = f"cch_{account[4:]}{-row.seq:x}"
+        self.holds[identifier] = StoredHold(account, -row.seq, "open", 0, amount)
+        self.add(request, {"kind": "applied", "hold": identifier})
+        return identifier
+
+    def capture(self, identifier: str, amount: int, key: str, *, final: bool) -> None:
+        """Debit a part of what a hold has set aside, or be refused."""
+        hold = self.holds[identifier]
+        request = {"op": "capture", "account": hold.account, "hold": identifier, "key": key}
+        request |= {"amount": amount, "final": final, "overage": False}
+        content = {"hold_id": identifier, "amount": str(amount), "final": final, "allow_overage": False}
+        if amount > hold.remaining:
+            code = f"hold_{hold.status}" if hold.status != "open" else "capture_exceeds_hold"
+            self._decide(hold.account, "capture", key, code, side=-1, amount=amount, content=content)
+            self.add(request, {"kind": "rejected", "code": code})
+            return
+        left = 0 if final else hold.remaining - amount
+        self._release(hold, hold.remaining - left)
+        status = "open" if left else "captured"
+        self.holds[identifier] = hold._replace(captured=hold.captured + amount, remaining=left, status=status)
+        row = self._enter(hold.account, "capture", -1, amount, key, content=content)
+        self.add(request, _applied(row))
+
+    def void(self, identifier: str, key: str) -> None:
+        """Give back what is left of a hold."""
+        hold = self.holds[identifier]
+        self._release(hold, hold.remaining)
+        self._decide(hold.account, "void", key, None, amount=hold.remaining, content={"hold_id": identifier})
+        self.holds[identifier] = hold._replace(status="voided", remaining=0)
+        request = {"op": "void", "account": hold.account, "hold": identifier, "key": key}
+        self.add(request, {"kind": "applied", "hold": identifier})
+
+    def extend(self, identifier: str, seconds: int, key: str) -> None:
+        """Move the end of a hold."""
+        hold = self.holds[identifier]
+        content = {"hold_id": identifier, "expires_in_seconds": seconds, "ends_at": self._moment(seconds)}
+        self._decide(hold.account, "extend", key, None, content=content)
+        request = {"op": "extend", "account": hold.account, "hold": identifier, "seconds": seconds, "key": key}
+        self.add(request, {"kind": "applied", "hold": identifier})
+
+    def expire(self, identifier: str) -> None:
+        """Let a hold end by itself."""
+        hold = self.holds[identifier]
+        self._release(hold, hold.remaining)
+        key, content = f"expiry:{identifier}", {"hold_id": identifier}
+        self._decide(hold.account, "expiry", key, None, amount=hold.remaining, content=content)
+        self.holds[identifier] = hold._replace(status="expired", remaining=0)
+
+    def _release(self, hold: StoredHold, amount: int) -> None:
+        self._held[hold.account] -= amount
+
+    def _moment(self, seconds: int) -> str:
+        return datetime.fromtimestamp(self._now // STEP + seconds, UTC).isoformat()
+
     def repeat(self, number: int = -1) -> None:
         """Send an earlier command once more."""
         first = self.operations[number]
@@ -103,17 +168,41 @@ class Maker:
         balance = self.balance(account) + side * amount
         reference = key if kind in {"credit", "debit"} else None
         return self._keep(
-            Row(account, seq, kind, side, amount, balance, 0, key, self.now_us, reference=reference, **more)
+            Row(
+                account,
+                seq,
+                kind,
+                side,
+                amount,
+                balance,
+                0,
+                key,
+                self.now_us,
+                reference=reference,
+                held=self._held.get(account, 0),
+                **more,
+            )
         )
 
-    def _decide(self, account: str, kind: str, key: str, rejection: str | None, **more: Any) -> None:
+    def _decide(self, account: str, kind: str, key: str, rejection: str | None, **more: Any) -> Row:
         seq = -1 - sum(row.account == account and row.seq < 0 for row in self.rows)
         fields: dict[str, Any] = {"side": 0, "amount": None, **more}
         balance, moment = self.balance(account), self.now_us
-        self._keep(
-            Row(account, seq, kind, **fields, balance=balance, limit=0, key=key, created_us=moment, rejection=rejection,
-                reference=key if amount_of(fields) else None)
-        )  # fmt: skip
+        return self._keep(
+            Row(
+                account,
+                seq,
+                kind,
+                **fields,
+                balance=balance,
+                limit=0,
+                key=key,
+                created_us=moment,
+                rejection=rejection,
+                reference=key if amount_of(fields) else None,
+                held=self._held.get(account, 0),
+            )
+        )
 
     def _keep(self, row: Row) -> Row:
         self.rows.append(row)
@@ -159,5 +248,14 @@ def good_history() -> tuple[list[Operation], Books]:
     maker.change("unfreeze", a, "unfreeze")
     maker.post(a, b, 5, "third")
     maker.read(b)
+    maker.open(HOLDER, 100)
+    held = maker.hold(HOLDER, 20, "held")
+    maker.extend(held, 7_200, "longer")
+    maker.capture(held, 5, "part", final=False)
+    maker.capture(held, 99, "beyond", final=False)
+    maker.capture(held, 5, "rest", final=True)
+    maker.capture(held, 5, "after", final=True)
+    maker.void(maker.hold(HOLDER, 10, "voided"), "void")
+    maker.expire(maker.hold(HOLDER, 10, "short", seconds=1))
     maker.change("close", OTHER, "close")
-    return maker.operations, Books(maker.rows, maker.published)
+    return maker.operations, Books(maker.rows, maker.published, holds=list(maker.holds.values()))

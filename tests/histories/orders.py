@@ -23,6 +23,17 @@ _ALLOWED = {
     "account_not_found": {"absent"},
     "account_exists": {"active", "frozen", "closed"},
     "insufficient_balance": {"active"},
+    "hold": {"active"},
+    "extend": {"active"},
+    "void": {"active", "frozen"},
+    "expiry": {"active", "frozen"},
+    "account_has_holds": {"active", "frozen"},
+    "capture_exceeds_hold": {"active"},
+    "expires_at_out_of_range": {"active"},
+    "hold_not_found": {"active", "frozen"},
+    "hold_captured": {"active", "frozen"},
+    "hold_voided": {"active", "frozen"},
+    "hold_expired": {"active", "frozen"},
 }
 #: What the state of an account must have been for a transaction to fail at it.
 _OBSTACLES = {"account_frozen": "frozen", "account_closed": "closed", "account_not_found": "absent"}
@@ -65,7 +76,7 @@ def check_entries(timeline: Timeline) -> Iterator[Anomaly]:
     balance, latest, latest_us = 0, Span(), 0
     for number, row in enumerate(timeline.entries, 1):
         balance += row.side * (row.amount or 0)
-        if row.seq != number or row.balance != balance or row.balance < -row.limit:
+        if row.seq != number or row.balance != balance or row.balance - row.held < -row.limit:
             yield Anomaly("entries_do_not_add_up", str(row), f"should be entry {number}, balance {balance}")
             balance = row.balance
         span = timeline.span_of(row)
@@ -202,7 +213,7 @@ def _is_right(row: Row, status: str) -> bool:
     if allowed is not None and status not in allowed:
         return False
     is_short = row.rejection == "insufficient_balance" and "obstacle" not in row.content
-    return not is_short or (row.amount or 0) > row.balance + row.limit
+    return not is_short or (row.amount or 0) > row.balance - row.held + row.limit
 
 
 def check_obstacles(timeline: Timeline, timelines: Mapping[str, Timeline]) -> Iterator[Anomaly]:
@@ -225,7 +236,9 @@ def _check_shortfall(row: Row, other: Timeline, span: Span) -> Iterator[Anomaly]
     needed, available = (int(row.content["obstacle"][name]) for name in ("needed", "available"))
     window = other.window(span.began, span.known)
     offsets = {0, *accumulate(_moved_by(row, other.account))}
-    possible = {other.balances[p] + other.limit + offset for p in window for offset in offsets}
+    possible = {
+        other.balances[p] - held + other.limit + offset for p in window for held in other.held[p] for offset in offsets
+    }
     if available not in possible or needed <= available:
         known = sorted(possible)[:8]
         yield Anomaly("wrong_refusal", str(row), f"{other.account} had one of {known} available, {needed} needed")
@@ -253,7 +266,7 @@ def check_reversals(rows: Sequence[Row], timelines: Mapping[str, Timeline], span
             undone[leg.account] = undone.get(leg.account, 0) - leg.side * (leg.amount or 0)
         span = spans.of(row)
         short = any(
-            timelines[account].balances[p] + timelines[account].limit + moved < 0
+            timelines[account].balances[p] - max(timelines[account].held[p]) + timelines[account].limit + moved < 0
             for account, moved in undone.items()
             for p in timelines[account].window(span.began, span.known)
         )

@@ -43,6 +43,7 @@ def of_result(result: Result) -> Outcome:
         "transaction": result.transaction_id,
         "seq": position.seq if position is not None and is_own else None,
         "replayed": result.replayed,
+        "hold": result.hold_id,
     }
 
 
@@ -114,6 +115,8 @@ def _answered(request: Request, headers: dict[str, str], body: Any) -> Outcome:
     if op == "wait":
         return _polled(body)
     replayed = "x-idempotent-replay" in headers
+    if op in {"hold", "void", "extend"}:
+        return {"kind": "applied", "hold": body["id"], "replayed": replayed}
     if op in {"open_account", "freeze", "unfreeze", "close"}:
         return {"kind": "applied", "balance": int(body["balance"]), "replayed": replayed}
     first = body["entries"][0]

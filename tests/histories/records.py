@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Self
 #: Later than everything.
 NEVER = 2**63 - 1
 #: Operations that put a command on a lane; the others only ask.
-COMMANDS = frozenset({"open_account", "credit", "debit", "post", "reverse", "freeze", "unfreeze", "close"})
+USES_OF_HOLD = frozenset({"capture", "void", "extend"})
+COMMANDS = USES_OF_HOLD | {"open_account", "credit", "debit", "post", "reverse", "freeze", "unfreeze", "close", "hold"}
 REVERSAL = "reversal:"
 
 Request = dict[str, Any]
@@ -76,9 +77,11 @@ def content_of(request: Request) -> list[Any]:
         return [op, request["reference"], [[leg[0], leg[1], leg[2]] for leg in request["legs"]]]
     if op == "open_account":
         return [op, request["account"], request["customer"], request["name"], request["initial_balance"]]
-    if op == "reverse":
-        return [op, request["transaction"]]
-    return [op, request["account"]]
+    if op == "hold":
+        return [op, request["account"], request["amount"], request["reference"], request["seconds"]]
+    if op in USES_OF_HOLD:
+        return [op, request["hold"], *(request.get(name) for name in ("amount", "final", "overage", "seconds"))]
+    return [op, request["transaction"] if op == "reverse" else request["account"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class Row:
     content: dict[str, Any] = field(default_factory=dict)
     #: Of a further entry of a transaction: where its first one is.
     first: tuple[str, int] | None = None
+    #: What is held of the balance after it.
+    held: int = 0
+    #: Of a decision: how many entries there were before it, where that is known.
+    before: int | None = None
 
     @property
     def position(self) -> tuple[str, int]:
@@ -120,11 +127,15 @@ def content_of_row(row: Row) -> list[Any]:
     if row.kind == "open_account":
         asked = row.content
         return [row.kind, row.account, asked["customer_id"], asked["name"], int(asked["initial_balance"])]
-    if row.kind == "reverse":
-        return [row.kind, ":".join(row.key.split(":", 2)[1:2])]
     if row.kind in {"credit", "debit"}:
         return [row.kind, row.account, row.amount, row.reference]
-    return [row.kind, row.account]
+    if row.kind == "hold":
+        return [row.kind, row.account, row.amount, row.reference, row.content.get("expires_in_seconds")]
+    if row.kind in USES_OF_HOLD:
+        asked, amount = row.content, row.content.get("amount")
+        names = ("final", "allow_overage", "expires_in_seconds")
+        return [row.kind, asked["hold_id"], None if amount is None else int(amount), *map(asked.get, names)]
+    return [row.kind, ":".join(row.key.split(":", 2)[1:2]) if row.kind == "reverse" else row.account]
 
 
 class OutboxPosition(NamedTuple):
@@ -135,6 +146,17 @@ class OutboxPosition(NamedTuple):
     sequence: int
 
 
+class StoredHold(NamedTuple):
+    """A hold as the table of holds has it at the end."""
+
+    account: str
+    #: Of the decision that made it, without its sign.
+    number: int
+    status: str
+    captured: int
+    remaining: int
+
+
 @dataclass(slots=True)
 class Books:
     """Everything that is in Postgres at the end."""
@@ -143,17 +165,20 @@ class Books:
     published: list[OutboxPosition]
     #: Keys of dead letters.
     dead: set[str] = field(default_factory=set)
+    holds: list[StoredHold] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write them down, so that they can be judged again without Postgres."""
         rows = [asdict(row) for row in self.rows]
-        path.write_text(json.dumps({"rows": rows, "published": self.published, "dead": sorted(self.dead)}))
+        lists = {"published": self.published, "dead": sorted(self.dead), "holds": self.holds}
+        path.write_text(json.dumps({"rows": rows, **lists}))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         found = json.loads(path.read_text())
         rows = [Row(**{**row, "first": row["first"] and tuple(row["first"])}) for row in found["rows"]]
-        return cls(rows, [OutboxPosition(*each) for each in found["published"]], set(found["dead"]))
+        holds = [StoredHold(*each) for each in found.get("holds", ())]
+        return cls(rows, [OutboxPosition(*each) for each in found["published"]], set(found["dead"]), holds)
 
 
 class HistoryFile:

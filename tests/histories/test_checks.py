@@ -212,6 +212,74 @@ def call_what_is_there_lost(operations: list[Operation], _books: Books) -> None:
     operation_of(operations, "credit", key="fill").outcome = {"kind": "lost", "error": ""}
 
 
+def hold_of(books: Books, key: str) -> str:
+    return next(f"cch_{row.account[4:]}{-row.seq:x}" for row in books.rows if row.key == key)
+
+
+def change_content(books: Books, key: str, **fields: object) -> None:
+    row = next(row for row in books.rows if row.key == key)
+    change_row(books, key, content={**row.content, **fields})
+
+
+def keep_what_was_voided(_operations: list[Operation], books: Books) -> None:
+    change_row(books, "void", held=10)
+
+
+def take_what_is_held(_operations: list[Operation], books: Books) -> None:
+    """More is held than there is."""
+    change_row(books, "part", held=200)
+
+
+def capture_what_is_not_there(_operations: list[Operation], books: Books) -> None:
+    change_content(books, "rest", hold_id=hold_of(books, "voided"))
+
+
+def capture_more_than_is_left(_operations: list[Operation], books: Books) -> None:
+    change_row(books, "held", amount=9)
+
+
+def release_the_rest_of_a_capture_that_is_not_final(_operations: list[Operation], books: Books) -> None:
+    change_content(books, "part", final=True)
+
+
+def refuse_a_capture_of_an_open_hold(operations: list[Operation], books: Books) -> None:
+    change_row(books, "beyond", rejection="hold_expired")
+    operation_of(operations, "capture", key="beyond").outcome["code"] = "hold_expired"
+
+
+def refuse_a_capture_that_is_covered(operations: list[Operation], books: Books) -> None:
+    change_row(books, "beyond", amount=15)
+    change_content(books, "beyond", amount="15")
+    operation_of(operations, "capture", key="beyond").request["amount"] = 15
+
+
+def let_a_hold_end_too_early(_operations: list[Operation], books: Books) -> None:
+    change_content(books, "short", ends_at="2100-01-01T00:00:00+00:00")
+
+
+def void_a_hold_after_its_end(_operations: list[Operation], books: Books) -> None:
+    change_content(books, "voided", ends_at="1970-01-01T00:00:01+00:00")
+
+
+def close_with_an_open_hold(_operations: list[Operation], books: Books) -> None:
+    """The hold is on the account that is closed, and has not ended by itself."""
+    end = next(number for number, row in enumerate(books.rows) if row.kind == "expiry")
+    row = books.rows[end]
+    books.rows[end] = replace(row, kind="close", content={}, amount=None, reference=None)
+
+
+def store_a_hold_otherwise(_operations: list[Operation], books: Books) -> None:
+    books.holds[0] = books.holds[0]._replace(captured=11)
+
+
+def lose_a_hold(_operations: list[Operation], books: Books) -> None:
+    books.holds.pop()
+
+
+def answer_with_another_hold(operations: list[Operation], _books: Books) -> None:
+    operation_of(operations, "hold", key="held").outcome["hold"] = "cch_" + "d" * 32 + "9"
+
+
 DAMAGES: dict[Damage, str] = {
     lose_an_entry: "answer_without_row",
     lose_what_was_only_accepted: "accepted_and_lost",
@@ -248,6 +316,19 @@ DAMAGES: dict[Damage, str] = {
     end_too_late: "late",
     fail_in_no_documented_way: "undocumented",
     call_what_is_there_lost: "reported_as_lost",
+    keep_what_was_voided: "held_does_not_add_up",
+    take_what_is_held: "entries_do_not_add_up",
+    capture_what_is_not_there: "ended_hold_used",
+    capture_more_than_is_left: "captured_beyond_hold",
+    release_the_rest_of_a_capture_that_is_not_final: "ended_hold_used",
+    refuse_a_capture_of_an_open_hold: "wrong_refusal_of_hold",
+    refuse_a_capture_that_is_covered: "wrong_refusal_of_hold",
+    let_a_hold_end_too_early: "wrong_side_of_end",
+    void_a_hold_after_its_end: "end_overlooked",
+    close_with_an_open_hold: "wrong_closing",
+    store_a_hold_otherwise: "hold_differs",
+    lose_a_hold: "hold_differs",
+    answer_with_another_hold: "answer_differs",
 }
 
 
@@ -266,5 +347,6 @@ def test_the_good_history_has_every_kind_of_command() -> None:
     operations, books = good_history()
     assert {row.kind for row in books.rows} == {
         "open_account", "credit", "debit", "post", "reverse", "freeze", "unfreeze", "close",
+        "hold", "capture", "void", "extend", "expiry",
     }  # fmt: skip
     assert any(operation.request.get("account") == OTHER for operation in operations)

@@ -7,7 +7,7 @@ operation may have met any position.
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -89,6 +89,7 @@ class Timeline:
         self.entries = [row for row in ordered if row.seq > 0]
         self.decisions = [row for row in reversed(ordered) if row.seq < 0]
         self.balances = [0, *(row.balance for row in self.entries)]
+        self.held = held_at(self.entries, self.decisions)
         self.limit = max((row.limit for row in ordered), default=0)
         self.span_of = span_of
         self._known = Frontier((span_of(row).known, position) for position, row in enumerate(self.entries, 1))
@@ -130,6 +131,15 @@ class Timeline:
         for row in self.decisions:
             if row.rejection is None and row.kind in STATUS_AFTER:
                 yield STATUS_AFTER[row.kind], self.span_of(row)
+
+
+def held_at(entries: Sequence[Row], decisions: Iterable[Row]) -> list[set[int]]:
+    """Return by position what can have been held there: after the entry, and after the decisions that followed it."""
+    held = [{0}, *({row.held} for row in entries)]
+    for row in decisions:
+        for position in range(len(held)) if row.before is None else [row.before]:
+            held[position].add(row.held)
+    return held
 
 
 #: What an applied change makes of the account.

@@ -80,6 +80,7 @@ class Workload:
             self._repeat: 4,
             self._common: 8,
             self._collide: 2,
+            self._use_hold: 12,
             self._live: 2,
             self._read: 8,
             self._enqueue: 6,
@@ -152,6 +153,32 @@ class Workload:
 
     def _common(self) -> Steps:
         yield self._common_request(self._common_number())
+
+    def _use_hold(self) -> Steps:
+        """Hold what others hold under the same key, and use it against them and against its end."""
+        request = self._common_hold(self._common_number())
+        outcome = yield request
+        hold = outcome.get("hold")
+        for _ in range(self._random.randint(1, 3) if hold else 0):
+            yield from self._send(self._use_of(request["account"], str(hold), request["amount"]))
+
+    def _use_of(self, account: str, hold: str, amount: int) -> Request:
+        op = self._choose(["capture", "capture", "capture", "void", "extend"])
+        key = self._key()
+        request: Request = {"op": op, "account": account, "hold": hold, "key": key}
+        if op == "extend":
+            return {**request, "seconds": self._choose([1, 2, 30])}
+        if op == "void":
+            return request
+        part = self._choose([None, amount, amount // 2 + 1, amount + 5])
+        return {**request, "amount": part, "final": self._choose([True, False]), "overage": self._choose([True, False])}
+
+    def _common_hold(self, number: int) -> Request:
+        choose = random.Random(f"{self._plan.seed} hold {number}")
+        account, seconds = choose.choice([*self._plan.hot, *self._plan.drained]), choose.choice([1, 1, 2, 30])
+        amount = choose.randint(1, 30)
+        held = {"account": account, "amount": amount, "seconds": seconds}
+        return {"op": "hold", **held, "reference": f"hold {number}", "key": f"h{number}"}
 
     def _collide(self) -> Steps:
         request = self._common_request(self._common_number())
