@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint types generate bench faults webhooks clients lock sbom advisories digests clean
+.PHONY: help demo test unit lint types generate bench faults histories webhooks clients lock sbom advisories digests clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -63,6 +63,9 @@ ifneq ($(MINUTES)$(SEED),)
 else
 	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/faults tests/histories tests/upgrades
 endif
+
+histories: $(VENV)/installed-dev ## Run the ledger's random histories in their long form, 10,000 of them and more against the naive ledger
+	CREDITLANE_TEST_LONG=1 $(BIN)/pytest tests/property
 
 webhooks: $(VENV)/installed ## Deliver webhooks under load, with sick endpoints and kills: make webhooks [EVENTS=100000]
 	$(BIN)/python -m creditlane.benchmarks.webhook_load $(if $(EVENTS),--events $(EVENTS))

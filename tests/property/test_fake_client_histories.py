@@ -1,5 +1,6 @@
 """The client without servers answers every history as the naive ledger does, and reads it back as that has it."""
 
+import pytest
 from hypothesis import given, settings
 
 from creditlane import Account, AccountNotFound, Settings
@@ -10,6 +11,7 @@ from .histories import ACCOUNTS, EPOCH_US, LONG, Sent, answer_of_result, batches
 from .naive_ledger import NaiveLedger
 
 STORES = ("store_one", "store_two")
+pytestmark = pytest.mark.timeout(3_600 if LONG else 300)
 
 
 def balance(client: FakeClient, account_id: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
@@ -17,7 +18,9 @@ from .histories import ACCOUNTS, EPOCH_US, LONG, SOON, Sent, announced, answer_o
 from .naive_ledger import NaiveLedger, same_name
 
 STORES = ("store_one", "store_two")
-EXAMPLES = 2_000 if LONG else 200
+EXAMPLES = 10_000 if LONG else 200
+#: Ten thousand histories take minutes, in seconds.
+pytestmark = pytest.mark.timeout(3_600 if LONG else 300)
 
 
 class LedgerInMemory:

@@ -23,6 +23,7 @@ from .histories import ACCOUNTS, LONG, Sent, answer_of, cut, histories
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 600 if LONG else 60
+pytestmark = pytest.mark.timeout(3_600 if LONG else 300)
 PARTITIONS = 8
 #: How long all answers of one history may take, in milliseconds.
 DEADLINE_MS = 20_000

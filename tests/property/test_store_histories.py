@@ -21,6 +21,7 @@ from .histories import ACCOUNTS, EPOCH_US, LONG, Sent, announced, answer_of, bat
 from .naive_ledger import NaiveLedger
 
 EXAMPLES = 1_000 if LONG else 120
+pytestmark = pytest.mark.timeout(3_600 if LONG else 300)
 #: As the tests' databases are initialised.
 PARTITIONS = 8
 
