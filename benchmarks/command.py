@@ -16,7 +16,7 @@ from .plan import BACKLOG_COMMANDS, DEFAULT_COMMANDS, GROWN_ENTRIES, YARDSTICK_R
 def bench_command(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    commands: Annotated[int, typer.Option(min=1, help="Debits of each drain.")] = DEFAULT_COMMANDS,
+    commands: Annotated[int, typer.Option(min=1, help="Commands of each drain.")] = DEFAULT_COMMANDS,
     accounts: Annotated[int, typer.Option(min=1, help="Accounts that share them.")] = 10_000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Measure only this; may be repeated.")] = None,

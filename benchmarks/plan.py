@@ -31,6 +31,7 @@ STANDARD_SCENARIOS = (
     "drain_hot_kept",
     "concurrent",
     "concurrent_kept",
+    "hold_capture",
     "webhooks",
     "latency_ms",
     "latency_ms_kept",

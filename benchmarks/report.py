@@ -69,6 +69,13 @@ class Report:
             return None
         return round(measured.commands_per_second / client.commands_per_second, 4)
 
+    def ratio_to_debits(self, measured: Measurement) -> float | None:
+        """Return a rate over that of plain debits on as many accounts, None where that was not measured."""
+        debits = self.outcomes.get("drain_many")
+        if not isinstance(debits, Measurement):
+            return None
+        return round(measured.commands_per_second / debits.commands_per_second, 4)
+
     def as_object(self) -> dict[str, Any]:
         """Return the report as it is printed for a program."""
         return {
@@ -94,7 +101,11 @@ class Report:
             if isinstance(outcome, WebhookCost):
                 return {**parts, "cost_percent": round(outcome.cost_percent, 1)}
             return {"entries": outcome.entries, **parts}
-        return self._lines(outcome) if name == "http_batch" else self._rate(outcome)
+        if name == "hold_capture":
+            rate = {**self._rate(outcome), "ratio_to_drain_many": self.ratio_to_debits(outcome)}
+        else:
+            rate = self._lines(outcome) if name == "http_batch" else self._rate(outcome)
+        return rate
 
     def _requests(self, measured: RequestRate) -> dict[str, Any]:
         return {
@@ -210,6 +221,9 @@ def _print_rates(report: Report) -> None:
         beside = report.outcomes.get(name)
         if isinstance(beside, Measurement | RequestRate):
             print_line(f"{name} reaches {report.ratio_to_client(beside)} of client_enqueue_many")
+    pairs = report.outcomes.get("hold_capture")
+    if isinstance(pairs, Measurement) and (ratio_to_debits := report.ratio_to_debits(pairs)):
+        print_line(f"holds and captures are applied at {ratio_to_debits} of the rate of drain_many")
     for outcome in report.outcomes.values():
         if isinstance(outcome, WebhookCost):
             print_line(f"an endpoint that subscribes to everything costs {outcome.cost_percent:.1f} % of the rate")

@@ -20,6 +20,7 @@ from ..producer import Client
 from ..schemas.errors import Unavailable
 from ..schemas.settings import DEFAULT_STORE, Settings, load_settings
 from .growth import measure_growth
+from .hold_capture import measure_hold_capture
 from .http_batch import measure_enqueue_many, measure_http_batch
 from .http_debits import measure_http_debits
 from .latency import measure_latency
@@ -109,6 +110,7 @@ def _scenario(name: str, settings: Settings, plan: Plan) -> Outcome:
         "drain_many": lambda: measure_drain(settings, accounts, len(accounts), commands, workers),
         "drain_hot": lambda: measure_drain(settings, accounts, 1, commands, workers),
         "concurrent": lambda: measure_concurrent(settings, accounts, commands, workers),
+        "hold_capture": lambda: measure_hold_capture(settings, accounts, commands, workers),
         "webhooks": lambda: measure_webhooks(settings, accounts, commands, workers),
         "latency_ms": lambda: measure_latency(settings, accounts, plan.latency_seconds, workers),
         "rq_per_command": lambda: measure_rq(settings, accounts, plan.rq_commands),

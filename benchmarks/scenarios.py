@@ -11,7 +11,7 @@ from itertools import islice
 
 from ..cli.output import progress_bar
 from ..producer import Client
-from ..schemas.commands import Debit
+from ..schemas.commands import Command
 from ..schemas.settings import Settings
 from .backlog import LANE_LIMIT, Backlog
 from .ledger_check import check_kept_results, check_ledger
@@ -50,7 +50,7 @@ def measure_drain(
     return measurement
 
 
-def drain(settings: Settings, load: Iterable[Debit], commands: int, workers: int) -> Measurement:
+def drain(settings: Settings, load: Iterable[Command], commands: int, workers: int) -> Measurement:
     """Do what `measure_drain` measures, and check no more than the results."""
     with progress_bar("  enqueueing", "commands") as progress:
         backlog = Backlog(settings, load, commands, progress)

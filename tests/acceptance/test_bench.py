@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import redis
 
+from creditlane.benchmarks.hold_capture import holds_and_captures
 from creditlane.benchmarks.ledger_check import check_kept_results, check_ledger
 from creditlane.benchmarks.load import account_ids
 from creditlane.benchmarks.outbox_cost import WebhookCost, check_outbox
@@ -93,6 +94,17 @@ def assert_nothing_is_left(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
+def test_pairs_of_hold_and_capture_go_round_the_accounts() -> None:
+    accounts = account_ids(2)
+
+    load = [(command.kind, command.account_id) for command in holds_and_captures(accounts, 3)]
+
+    first, second = accounts
+    assert load == [
+        ("hold", first), ("hold", second), ("capture", first), ("capture", second), ("hold", first), ("capture", first),
+    ]  # fmt: skip
+
+
 def test_a_tiny_run_measures_everything_and_leaves_nothing_behind(directory: Path) -> None:
     out, err, code = run(directory, "--json", *TINY, "--growth", "--grown-entries=50", "--backlog=400")
 
@@ -105,6 +117,10 @@ def test_a_tiny_run_measures_everything_and_leaves_nothing_behind(directory: Pat
             measured["commands"] / measured["seconds"] / report["copy_rows_per_second"], rel=0.05, abs=1e-5
         )
     assert report["drain_many"]["commands"] == report["concurrent_kept"]["commands"] == report["commands"] == 300
+    pairs, debits = report["hold_capture"], report["drain_many"]
+    assert pairs["commands"] == 300
+    ratio = pairs["commands_per_second"] / debits["commands_per_second"]
+    assert pairs["ratio_to_drain_many"] == pytest.approx(ratio, rel=0.05)
     assert report["rq_per_command"]["commands"] == 10
     assert report["backlog"]["commands"] == 400
     assert len(report["copy_samples"]) == len(STANDARD_SCENARIOS) + 3
