@@ -8,7 +8,7 @@ import pytest
 from creditlane import Close, Command, Credit, Debit, Freeze, InvalidCommand, OpenAccount, Reverse, Ticket, Unfreeze
 from creditlane.lanes.encoding import encode_command, fingerprint
 from creditlane.producer.client.chunks import addressed
-from creditlane.producer.client.resolve import own_ticket, resolve, resolve_announced
+from creditlane.producer.client.resolve import own_ticket, resolve, resolve_all, resolve_announced
 from creditlane.producer.ledger.command_reads import DeadLetterRow
 from creditlane.schemas.journal import Announcement, JournalRow, Refusal
 from creditlane.schemas.kinds import Kind
@@ -17,6 +17,7 @@ STORE = "store_default"
 ACCOUNT = "cca_" + "0" * 31 + "1"
 TRANSACTION = f"cct_{ACCOUNT[4:]}7"
 REVERSAL = Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION)
+PART = Reverse(account_id=ACCOUNT, transaction_id=TRANSACTION, amount=3, idempotency_key="part")
 DEBIT = Debit(account_id=ACCOUNT, amount=10**30, reference="req_1", idempotency_key="key_1")
 
 
@@ -77,6 +78,10 @@ STATE = {"account_id": ACCOUNT, "idempotency_key": "key_1"}
             REVERSAL,
             row_for(REVERSAL, Kind.REVERSE, side=1, amount=3, reversal_of=7),
         ),
+        (
+            PART,
+            row_for(PART, Kind.REVERSE, side=1, amount=3, reversal_of=7, content='{"amount": "3"}'),
+        ),
         (Freeze(**STATE), row_for(DEBIT, Kind.FREEZE, seq=-1)),
         (Unfreeze(**STATE), row_for(DEBIT, Kind.UNFREEZE, seq=-1)),
         (Close(**STATE), row_for(DEBIT, Kind.CLOSE, seq=-1)),
@@ -88,6 +93,19 @@ def test_every_kind_of_command_is_recognised_by_its_row(command: Command, row: J
 
     assert result is not None
     assert (result.status, result.error) == ("applied", None)
+
+
+def test_a_part_that_is_queued_is_not_answered_with_the_whole_reversal() -> None:
+    """Given the whole reversal of a transaction, when its tickets are asked about, then a part is still undecided, and
+    every attempt at the whole has it for its result."""
+    key = f"reversal:{TRANSACTION}"
+    whole = row_for(REVERSAL, Kind.REVERSE, side=1, amount=3, reversal_of=7, idempotency_key=key)
+
+    part, attempt = resolve_all([ticket_for(PART), ticket_for(REVERSAL)], {key: whole}, ())
+
+    assert part is None
+    assert attempt is not None
+    assert (attempt.status, attempt.idempotency_key) == ("applied", key)
 
 
 def test_a_command_with_a_callback_is_recognised_by_a_row_that_does_not_have_it() -> None:

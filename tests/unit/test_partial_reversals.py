@@ -178,6 +178,22 @@ def test_a_part_of_a_reversal_is_not_reversed() -> None:
         assert code_of(refused) == "reversal_not_reversible"
 
 
+def test_what_was_only_tried_leaves_all_of_it_to_reverse() -> None:
+    ledger = Ledger()
+    tried = reversal(30, "a").model_copy(update={"dry_run": True})
+    ledger.batch.has_dry_runs = True
+
+    outcomes = [ledger.apply(tried), ledger.apply(reversal(30, "a")), ledger.apply(tried)]
+
+    assert [(outcome.dry_run, outcome.replayed) for outcome in outcomes] == [
+        (True, False),
+        (False, False),
+        (True, True),
+    ]
+    assert [result_of(outcome).amount for outcome in outcomes] == [30, 30, 30]
+    assert ledger.balance == 100
+
+
 @pytest.mark.parametrize("transaction", [f"cct_{ANN[4:]}9", f"cct_{BOB[4:]}1"])
 def test_a_part_of_what_is_not_there_is_not_found(transaction: str) -> None:
     assert code_of(Ledger().reverse(1, "a", transaction)) == "transaction_not_found"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, StrictStr
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from ....schemas.accounts import AccountStatus
 from ....schemas.amounts import MAX_AMOUNT_DIGITS
@@ -213,14 +213,19 @@ class AccountSettings(RequestBody):
     ]
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticCustomError("null", "must not be null; leave it out")
+    return value
+
+
 def _show_amount_with_key(schema: dict[str, Any]) -> None:
     """Show that an amount needs a key, as it does for whoever sends no header, and that the key is of an amount."""
     schema["dependentRequired"] = {"amount": ["idempotency_key"], "idempotency_key": ["amount"]}
     for name in ("amount", "idempotency_key"):
         field = schema["properties"][name]
-        # Null would be as good as absent, which a schema cannot say of two fields that need each other.
         del field["default"]
-        field.update(field.pop("anyOf")[0])
+        schema["properties"][name] = {**field.pop("anyOf")[0], **field}
 
 
 class ReversalRequest(RequestBody):
@@ -232,6 +237,7 @@ class ReversalRequest(RequestBody):
 
     amount: Annotated[
         AmountText | None,
+        BeforeValidator(_not_null),
         Field(
             description="How much of it is undone: only of a transaction of one entry, and several times until nothing "
             "is left, each under an idempotency key of its own. Left out: all that is left, once, without a key."
@@ -239,6 +245,7 @@ class ReversalRequest(RequestBody):
     ] = None
     idempotency_key: Annotated[
         BodyKey,
+        BeforeValidator(_not_null),
         Field(
             description="Of a reversal with an amount, which it makes safe to repeat: for ever, the same key and the "
             "same request have one effect and one answer. Two transactions may have the same. It is shown as "

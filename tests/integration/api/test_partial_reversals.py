@@ -113,6 +113,8 @@ def test_a_whole_reversal_needs_no_more_than_is_left(api: TestClient, account: d
         ({"idempotency_key": "case"}, "idempotency_key"),
         ({"amount": "0", "idempotency_key": "case"}, "amount"),
         ({"amount": 5, "idempotency_key": "case"}, "amount"),
+        ({"amount": None}, "amount"),
+        ({"amount": "5", "idempotency_key": None}, "idempotency_key"),
         ({"amount": "5", "idempotency_key": "reversal:mine"}, "idempotency_key"),
         ({"amount": "5", "idempotency_key": "case", "why": "goodwill"}, "why"),
     ],
