@@ -40,6 +40,7 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    from creditlane.schemas import commands
     from creditlane.schemas.installation import SCHEMA_REVISION
     from creditlane.schemas.migrate import migrate
     from creditlane.schemas.roles import FIND_MISSING, PARTS, wanted_by
@@ -48,6 +49,12 @@ def main() -> None:
     needs = {
         "revision": SCHEMA_REVISION,
         "statements": dict(statements()),
+        "fields": {
+            model.model_fields["kind"].default: sorted(model.model_fields)
+            for model in vars(commands).values()
+            if isinstance(model, type) and issubclass(model, commands.Command) and "kind" in model.model_fields
+        },
+        "entry_fields": sorted(commands.PostEntry.model_fields),
         "find_missing": FIND_MISSING,
         "rights": {part: wanted_by(part) for part in PARTS if part != "owner"},
     }

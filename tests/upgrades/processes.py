@@ -111,10 +111,14 @@ class Running:
 
     def api(self, release: Release) -> tuple[Process, str]:
         """Start an API, and return it with its address once it is ready."""
-        process = self.start(release, "api", "api", "--port", "0")
-        url = address_printed(process.first_line())
+        process, url = self.api_at_once(release)
         wait_for(lambda: is_ready(url), f"{process.name} being ready")
         return process, url
+
+    def api_at_once(self, release: Release) -> tuple[Process, str]:
+        """Start an API, and return it with its address, whether or not it is ready."""
+        process = self.start(release, "api", "api", "--port", "0")
+        return process, address_printed(process.first_line())
 
     def load(self, release: Release, accounts: list[str], url: str = "-") -> tuple[Process, "Calls"]:
         """Start a program that uses the client of this release, and perhaps has reversals sent to a URL."""

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from creditlane.schemas.commands import PostEntry
+from creditlane.schemas.releases import FIELDS_OF_RELEASE_0
 from creditlane.schemas.roles import Part
 from creditlane.schemas.schema_revision import SCHEMA_REVISION, Revision
 
@@ -135,6 +137,12 @@ def test_this_schema_says_that_the_previous_release_works_with_it(needs: Needs) 
     assert revision is not None
     assert previous is not None
     assert revision.since <= previous.number
+
+
+def test_what_the_previous_release_does_not_know_of_commands_is_new(needs: Needs) -> None:
+    assert needs["fields"] == {kind.word: sorted(fields) for kind, fields in FIELDS_OF_RELEASE_0.items()}
+    # It is looked for beside the kind: a field that is added to entries must be looked for there.
+    assert needs["entry_fields"] == sorted(PostEntry.model_fields)
 
 
 @pytest.mark.parametrize("part", ["worker", "api", "jobs", "client"])
