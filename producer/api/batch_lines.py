@@ -121,6 +121,7 @@ class VoidLine(models.RequestBody):
     hold_id: Annotated[str, Field(examples=[hold_models.HOLD_EXAMPLE])]
     idempotency_key: models.BodyKey = None
     callback_url: models.CallbackUrl = None
+    dry_run: models.DryRun = False
 
 
 class ExtendLine(hold_models.ExtendHold):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from ...schemas.accounts import AccountState
 from ...schemas.identifiers import entry_id, position_of
+from ...schemas.kinds import Kind
 from ...schemas.results import Result, moment_text
 from ...schemas.statuses import Status
 from .errors import Problem
@@ -98,12 +100,12 @@ def dry_transaction(result: Result, store_id: str, metadata: dict[str, str] | No
 
 
 def placed_hold(result: Result, metadata: dict[str, str] | None) -> HoldBody:
-    """Return the hold as it was made, whatever has become of it since."""
+    """Return the hold as it was made, or would be, whatever has become of it since."""
     amount = str(result.amount)
-    if result.hold_id is None or result.expires_at is None:
+    if result.expires_at is None:
         raise Problem("internal_error")
     return HoldBody(
-        id=result.hold_id,
+        id=result.hold_id or DRY_RUN_ID,
         account_id=result.account_id,
         status="open",
         amount=amount,
@@ -114,4 +116,21 @@ def placed_hold(result: Result, metadata: dict[str, str] | None) -> HoldBody:
         expires_at=moment_text(result.expires_at),
         created_at=moment_text(result.decided_at or datetime.now(UTC)),
         ended_at=None,
+        dry_run=result.dry_run or None,
     )
+
+
+def changed_hold(hold: HoldBody, kind: Kind, result: Result) -> HoldBody:
+    """Return the hold as it was read after a change of this kind, or as it would be where that was a dry run."""
+    if not result.dry_run:
+        return hold
+    changes: dict[str, Any] = {"dry_run": True}
+    if not result.replayed and kind is Kind.VOID:
+        changes |= {
+            "status": "voided",
+            "remaining": "0",
+            "ended_at": moment_text(result.decided_at or datetime.now(UTC)),
+        }
+    elif not result.replayed and result.expires_at is not None:
+        changes["expires_at"] = moment_text(result.expires_at)
+    return hold.model_copy(update=changes)

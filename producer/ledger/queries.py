@@ -22,8 +22,7 @@ def of_named_store(statement: str) -> str:
 
 
 #: Of an open hold: its end has not passed, so that it sets something aside. One moment for all that a statement reads.
-#: As a difference, or the planner might read every hold of the installation that has not ended by the index on ends.
-HELD_NOW = "(h.expires_at - statement_timestamp() > interval '0')"
+HELD_NOW = "(h.expires_at > statement_timestamp())"
 
 #: Columns of `AccountRow`, with the balance after the latest entry: one descent of the journal's primary key.
 #: What is held is what its open holds set aside: one descent of their index, which has nothing of most accounts.

@@ -74,7 +74,7 @@ def test_schemathesis_finds_no_disagreement(api: Api, settings: Settings) -> Non
     """Given a real worker and store, when every operation is asked in every way, then no check fails."""
     report = api.examine(CONFIGURATION.read_text())
 
-    assert_all_passed(report, operations=33)
+    assert_all_passed(report, operations=39)
     assert verify(settings.require_database_url()).failed == []
 
 
@@ -92,6 +92,26 @@ def test_schemathesis_finds_none_among_accounts_and_transactions_that_exist(api:
         "reverseCustomerCreditsAccountTransaction": touched,
         "getCustomerCreditsTransaction": posted,
         "reverseCustomerCreditsTransaction": undone,
+    }
+    sections = [PIN.format(operation=operation, id=identifier) for operation, identifier in pins.items()]
+    choice = [f"--include-operation-id={operation}" for operation in pins]
+    report = api.examine("\n".join([CONFIGURATION.read_text(), *sections]), *choice)
+
+    assert_all_passed(report, operations=len(pins))
+    assert verify(settings.require_database_url()).failed == []
+
+
+def test_schemathesis_finds_none_among_holds_that_exist(api: Api, settings: Settings) -> None:
+    """Given holds that are there in every path, open ones and one that is used up, then no check fails either."""
+    with httpx2.Client(base_url=api.url, headers={"x-api-key": api.key}) as http:
+        account = create(http, "cust_1", "1000")
+        captured, voided, extended = (place_hold(http, account, f"hold {number}") for number in range(3))
+
+    pins = {
+        **dict.fromkeys(["holdCustomerCredits", "listCustomerCreditsHolds"], account),
+        "captureCustomerCreditsHold": captured,
+        "voidCustomerCreditsHold": voided,
+        **dict.fromkeys(["extendCustomerCreditsHold", "getCustomerCreditsHold"], extended),
     }
     sections = [PIN.format(operation=operation, id=identifier) for operation, identifier in pins.items()]
     choice = [f"--include-operation-id={operation}" for operation in pins]
@@ -136,6 +156,13 @@ def assert_all_passed(report: str, operations: int) -> None:
 
 def create(http: httpx2.Client, customer: str, balance: str) -> str:
     answer = http.post(ACCOUNTS, json={"customer_id": customer, "initial_balance": balance})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def place_hold(http: httpx2.Client, account: str, key: str) -> str:
+    body = {"amount": "10", "reference": key, "idempotency_key": key}
+    answer = http.post(f"{ACCOUNTS}/{account}/holds", json=body)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 

@@ -118,6 +118,7 @@ def let_everything_happen(client: Client, database_url: str, callback_url: str) 
     with pytest.raises(InsufficientBalance):
         client.debit(account, 9_999, reference="job 2", idempotency_key="too much", callback_url=callback_url)
     client.reverse(account, str(debit.transaction_id))
+    let_holds_happen(client, account)
     with psycopg.connect(database_url, autocommit=True) as connection:
         # What the ledger takes and its table does not: a command that nobody can decide.
         connection.execute("alter table journal add constraint spoilt check (reference is distinct from 'spoilt')")
@@ -126,6 +127,15 @@ def let_everything_happen(client: Client, database_url: str, callback_url: str) 
     client.freeze(account)
     client.unfreeze(account)
     client.close_account(account)
+
+
+def let_holds_happen(client: Client, account: str) -> None:
+    """Let all happen to holds that can."""
+    held = [client.hold(account, 1, reference="job", idempotency_key=f"hold {number}").id for number in range(3)]
+    client.capture(held[0], idempotency_key="capture")
+    client.void(held[1])
+    client.extend(held[2], expires_in_seconds=1)
+    assert wait_until(lambda: client.hold_by_id(held[2]).status == "expired", seconds=DEADLINE_SECONDS)
 
 
 def types_of(received: list[Received]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The Python of README, of the client's guide and of the recipes prints what it says, also when it is run again."""
+"""The Python of README, of the guides and of the recipes prints what it says, also when it is run again."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 60.0
 
 
 @pytest.mark.usefixtures("running_worker")
-@pytest.mark.parametrize("page", ["README.md", "docs/client.md", *RECIPES])
+@pytest.mark.parametrize("page", ["README.md", "docs/client.md", "docs/holds.md", *RECIPES])
 def test_the_program_of_a_page_prints_what_it_says_each_time_that_it_is_run(
     page: str, settings: Settings, environment_of: Callable[[Settings], dict[str, str]]
 ) -> None:

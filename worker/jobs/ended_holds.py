@@ -46,16 +46,17 @@ LOOK_SECONDS = 0.05
 _LOCK = 7_306_011_903
 TAKE_LOCK = "select pg_try_advisory_xact_lock(%(lock)s)"
 
-#: The time of the statement, not of each row: with that no index could be used.
-READ_ENDED = f"""
+#: The time of the statement, not of each row: with that no index could be used. The one on ends is of the holds with
+#: something remaining, which are the open ones.
+READ_ENDED = """
 select expires_at, store_id, account_id, seq,
        (select public_id from stores where stores.store_id = holds.store_id)
 from holds
-where status = {HoldStatus.OPEN:d} and expires_at <= statement_timestamp()
+where remaining > 0 and expires_at <= statement_timestamp()
   and (expires_at, store_id, account_id, seq)
       > (%(expires_at)s::timestamptz, %(store_id)s, %(account_id)s::uuid, %(seq)s)
 order by expires_at, store_id, account_id, seq limit %(limit)s
-"""  # noqa: S608
+"""
 
 #: Which of these are open still.
 READ_OPEN = f"""

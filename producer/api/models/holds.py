@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from ....schemas.commands import DEFAULT_HOLD_SECONDS, MAX_HOLD_SECONDS, MAX_OPEN_HOLDS, Text
@@ -18,6 +18,8 @@ from .ledger import (
     AttachedMetadata,
     BodyKey,
     CallbackUrl,
+    DryRun,
+    IsDryRun,
     Moment,
     Reference,
     RequestBody,
@@ -76,7 +78,21 @@ def _show_an_end(schema: dict[str, Any]) -> None:
     schema["not"] = {"anyOf": [_TWO_ENDS, _NO_END]}
 
 
-class PlaceHold(RequestBody):
+class _WithEnd(RequestBody):
+    """A body that may say when a hold ends, in one of two ways."""
+
+    expires_in_seconds: ExpiresInSeconds = None
+    expires_at: ExpiresAt = None
+
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        # The command says so as well; here it is said before anything is looked for.
+        if self.expires_in_seconds is not None and self.expires_at is not None:
+            raise PydanticCustomError("two_ends", "give expires_in_seconds or expires_at, and not both")
+        return self
+
+
+class PlaceHold(_WithEnd):
     """Sets a part of the balance aside."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -86,10 +102,9 @@ class PlaceHold(RequestBody):
     amount: AmountText
     reference: Reference
     idempotency_key: BodyKey = None
-    expires_in_seconds: ExpiresInSeconds = None
-    expires_at: ExpiresAt = None
     metadata: AttachedMetadata = None
     callback_url: CallbackUrl = None
+    dry_run: DryRun = False
 
 
 class CaptureHold(RequestBody):
@@ -109,16 +124,22 @@ class CaptureHold(RequestBody):
     idempotency_key: BodyKey = None
     metadata: AttachedMetadata = None
     callback_url: CallbackUrl = None
+    dry_run: DryRun = False
 
 
-class ExtendHold(RequestBody):
+class ExtendHold(_WithEnd):
     """Moves the end of a hold, to later or to earlier, counted from when this is decided."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_an_end)
 
-    expires_in_seconds: ExpiresInSeconds = None
-    expires_at: ExpiresAt = None
     idempotency_key: BodyKey = None
+    dry_run: DryRun = False
+
+    @model_validator(mode="after")
+    def _check_some_end(self) -> Self:
+        if self.expires_in_seconds is None and self.expires_at is None:
+            raise PydanticCustomError("no_end", "give expires_in_seconds or expires_at")
+        return self
 
 
 class HoldBody(BaseModel):
@@ -137,6 +158,7 @@ class HoldBody(BaseModel):
     expires_at: Annotated[Moment, Field(description="When what is left of it is released by itself.")]
     created_at: Moment
     ended_at: Annotated[Moment | None, Field(description="When it was used up, voided or expired. Null: it is open.")]
+    dry_run: IsDryRun = None
 
 
 class HoldList(BaseModel):

@@ -13,7 +13,7 @@ from ....schemas.kinds import Kind
 from ....schemas.results import Result
 from ....schemas.statuses import HoldStatus
 from ....schemas.tickets import Ticket
-from ..deps import BodyWrites, RequestReads, RequestStore, RequestWrites
+from ..deps import BodyWrites, DryRunParameter, RequestReads, RequestStore, RequestWrites
 from ..errors import not_found
 from ..models.holds import (
     DEFAULT_END,
@@ -29,7 +29,7 @@ from ..models.ledger import TransactionBody
 from ..openapi.responses import deciding, reading
 from ..paging import WindowParameters
 from ..reads import Reads
-from ..result_bodies import placed_hold, single_transaction
+from ..result_bodies import changed_hold, placed_hold, single_transaction
 from ..writes import Writes, body_answer, queued_answer
 from .accounts import AccountPath
 
@@ -61,6 +61,7 @@ async def place_hold(account_id: AccountPath, body: PlaceHold, reads: RequestRea
         expires_at=body.expires_at,
         metadata=body.metadata,
         callback_url=body.callback_url,
+        dry_run=body.dry_run,
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -120,6 +121,7 @@ async def capture_hold(
         idempotency_key=key,
         metadata=body.metadata,
         callback_url=body.callback_url,
+        dry_run=body.dry_run,
     )
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
@@ -133,11 +135,13 @@ async def capture_hold(
     summary="Void a hold",
     responses=deciding(Kind.VOID, HoldBody, "idempotency_key_mismatch"),
 )
-async def void_hold(hold_id: HoldPath, reads: RequestReads, writes: RequestWrites) -> Response:
+async def void_hold(
+    hold_id: HoldPath, reads: RequestReads, writes: RequestWrites, *, dry_run: DryRunParameter = False
+) -> Response:
     """Release what is left of the hold, also on a frozen account."""
     key = writes.key(None, Kind.VOID.word)
     await _hold(reads, hold_id)
-    outcome = await writes.decide(Void, hold_id=hold_id, idempotency_key=key)
+    outcome = await writes.decide(Void, hold_id=hold_id, idempotency_key=key, dry_run=dry_run)
     return await _changed(Kind.VOID, hold_id, outcome, reads, writes)
 
 
@@ -157,6 +161,7 @@ async def extend_hold(hold_id: HoldPath, body: ExtendHold, reads: RequestReads, 
         expires_in_seconds=body.expires_in_seconds,
         expires_at=body.expires_at,
         idempotency_key=key,
+        dry_run=body.dry_run,
     )
     return await _changed(Kind.EXTEND, hold_id, outcome, reads, writes)
 
@@ -170,11 +175,11 @@ async def _hold(reads: Reads, hold_id: str) -> HoldBody:
 
 
 async def _changed(kind: Kind, hold_id: str, outcome: Result | Ticket, reads: Reads, writes: Writes) -> Response:
-    """Return the response to a change of the hold: with the hold as it is now."""
+    """Return the response to a change of the hold: with the hold as it is now, or would be."""
     if isinstance(outcome, Ticket):
         return queued_answer(outcome)
     with writes.reading_back():
         found = await reads.hold(hold_id)
         if found is None:
             raise Unavailable("The change is applied and the hold cannot be read yet.")
-    return body_answer(found, kind.record.http_status, replayed=outcome.replayed)
+    return body_answer(changed_hold(found, kind, outcome), kind.record.http_status, replayed=outcome.replayed)

@@ -111,7 +111,7 @@ def _create_holds() -> None:
         sa.CheckConstraint("expires_at > created_at", name="expires_after_created"),
         sa.Index("holds_open_idx", "store_id", "account_id", "seq", postgresql_where=sa.text("status = 1")),
         sa.Index(
-            "holds_expiry_idx", "expires_at", "store_id", "account_id", "seq", postgresql_where=sa.text("status = 1")
+            "holds_expiry_idx", "expires_at", "store_id", "account_id", "seq", postgresql_where=sa.text("remaining > 0")
         ),
         comment="What is set aside of balances: open ones, and what became of the others. An ended one never changes.",
     )

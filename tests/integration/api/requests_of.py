@@ -8,8 +8,10 @@ from fastapi.testclient import TestClient
 ACCOUNTS = "/v1/customer-credits/accounts"
 TRANSACTIONS = "/v1/customer-credits/transactions"
 COMMANDS = "/v1/customer-credits/commands"
+HOLDS = "/v1/customer-credits/holds"
 UNKNOWN_ACCOUNT = "cca_" + "0" * 32
 UNKNOWN_TRANSACTION = "cct_" + "0" * 32 + "1"
+UNKNOWN_HOLD = "cch_" + "0" * 32 + "1"
 REPLAY = "x-idempotent-replay"
 #: How long a test waits for what must come, in seconds; a worker has to start first.
 DEADLINE_SECONDS = 60.0
@@ -24,6 +26,13 @@ def open_account(api: TestClient, **fields: Any) -> dict[str, Any]:
 def move(api: TestClient, account: dict[str, Any], side: str, amount: str, key: str, **fields: Any) -> dict[str, Any]:
     body = {"amount": amount, "reference": "ref", "idempotency_key": key, **fields}
     answer = api.post(f"{ACCOUNTS}/{account['id']}/{side}", json=body)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def place_hold(api: TestClient, account: dict[str, Any], amount: str, key: str, **fields: Any) -> dict[str, Any]:
+    body = {"amount": amount, "reference": "ref", "idempotency_key": key, **fields}
+    answer = api.post(f"{ACCOUNTS}/{account['id']}/holds", json=body)
     assert answer.status_code == 201, answer.text
     return answer.json()
 

@@ -14,12 +14,15 @@ from .requests_of import (
     ACCOUNTS,
     COMMANDS,
     DEADLINE_SECONDS,
+    HOLDS,
     TRANSACTIONS,
     UNKNOWN_ACCOUNT,
+    UNKNOWN_HOLD,
     UNKNOWN_TRANSACTION,
     balance,
     move,
     open_account,
+    place_hold,
     transfer,
 )
 
@@ -53,12 +56,14 @@ def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, 
     account = open_account(api, initial_balance="10")
     credit = move(api, account, "credit", "1", "c", reference="shared")
     entry = credit["entries"][0]["id"]
+    held = place_hold(api, account, "1", "h")
     own = api.post(ACCOUNTS, json={"customer_id": "o", "initial_balance": "5"}, headers=other).json()
     queued = api.post(f"{ACCOUNTS}/{account['id']}/freeze", headers={"Prefer": "respond-async"}).headers["location"]
     movement = {"amount": "1", "reference": "r", "idempotency_key": "k"}
 
-    def calls(account_id: str, transaction_id: str, command: str) -> list[tuple[str, str, Any]]:
+    def calls(account_id: str, transaction_id: str, hold_id: str, command: str) -> list[tuple[str, str, Any]]:
         of_account, of_transaction = f"{ACCOUNTS}/{account_id}", f"{TRANSACTIONS}/{transaction_id}"
+        of_hold = f"{HOLDS}/{hold_id}"
         return [
             ("GET", of_account, None),
             ("GET", f"{of_account}/balance", None),
@@ -78,18 +83,27 @@ def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, 
             ("POST", f"{of_account}/unfreeze", None),
             ("POST", f"{of_account}/close", None),
             ("POST", f"{of_transaction}/reverse", None),
+            ("POST", f"{of_account}/holds", movement),
+            ("GET", f"{of_account}/holds", None),
+            ("GET", f"{of_account}/holds?status=open", None),
+            ("GET", f"{ACCOUNTS}/{own['id']}/holds?starting_after={hold_id}", None),
+            ("GET", of_hold, None),
+            ("POST", f"{of_hold}/capture", {"idempotency_key": "k"}),
+            ("POST", f"{of_hold}/void", None),
+            ("POST", f"{of_hold}/extend", {"expires_in_seconds": 1}),
             ("POST", TRANSACTIONS, transfer(own, {"id": account_id}, "1", "t")),
             ("POST", TRANSACTIONS, transfer({"id": account_id}, own, "1", "t")),
         ]
 
-    foreign = calls(account["id"], credit["id"], queued.rsplit("/", 1)[1])
-    unknown = calls(UNKNOWN_ACCOUNT, UNKNOWN_TRANSACTION, "cmd_x")
+    foreign = calls(account["id"], credit["id"], held["id"], queued.rsplit("/", 1)[1])
+    unknown = calls(UNKNOWN_ACCOUNT, UNKNOWN_TRANSACTION, UNKNOWN_HOLD, "cmd_x")
     for (method, path, body), (_, unknown_path, unknown_body) in zip(foreign, unknown, strict=True):
         got = shape(api.request(method, path, json=body, headers=other))
         assert got == shape(api.request(method, unknown_path, json=unknown_body, headers=other)), path
         assert got[0] in {400, 404} or got[1] == {"object": "list", "data": [], "has_more": False}
     assert entry.startswith("cce_")
     assert balance(api, account) == "11"
+    assert api.get(f"{HOLDS}/{held['id']}").json() == held
 
 
 def test_every_operation_takes_a_foreign_webhook_for_an_unknown_one(

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from creditlane import Settings
 
-from .requests_of import ACCOUNTS, DEADLINE_SECONDS, TRANSACTIONS, code_of, move, open_account
+from .requests_of import ACCOUNTS, DEADLINE_SECONDS, TRANSACTIONS, code_of, move, open_account, place_hold
 
 pytestmark = pytest.mark.usefixtures("running_worker")
 
@@ -21,7 +21,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"wait_timeout_seconds": DEADLINE_SECONDS})
 
 
-@pytest.fixture(params=["accounts", "accounts of a customer", "entries", "transactions"])
+@pytest.fixture(params=["accounts", "accounts of a customer", "entries", "transactions", "holds"])
 def listing(request: pytest.FixtureRequest, api: TestClient) -> tuple[str, dict[str, Any], list[str]]:
     """A list of twelve items: its path, its parameters, and its ids, newest first."""
     if request.param.startswith("accounts"):
@@ -29,6 +29,10 @@ def listing(request: pytest.FixtureRequest, api: TestClient) -> tuple[str, dict[
         ids = [open_account(api, name=f"n{number}")["id"] for number in range(COUNT)]
         open_account(api, customer_id="after") if "customer" in request.param else None
         return ACCOUNTS, {"customer_id": "cust_1"} if "customer" in request.param else {}, ids[::-1]
+    if request.param == "holds":
+        holder = open_account(api, initial_balance=str(COUNT))
+        holds = [place_hold(api, holder, "1", f"key_{number}") for number in range(COUNT)]
+        return f"{ACCOUNTS}/{holder['id']}/holds", {"status": "open"}, [hold["id"] for hold in holds][::-1]
     account = open_account(api)
     moves = [move(api, account, "credit", "1", f"key_{number}", reference="r") for number in range(COUNT)]
     if request.param == "transactions":

@@ -1,29 +1,36 @@
 """What happens in the ledger reaches those who asked for it, in the words that are documented."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from creditlane.local.processes import wait_until
 from creditlane.schemas.commands import (
+    Capture,
     Close,
     Command,
     Credit,
     Debit,
+    Extend,
     Freeze,
+    Hold,
     OpenAccount,
     Post,
     PostEntry,
     Reverse,
     SetLimit,
     Unfreeze,
+    Void,
 )
 from creditlane.schemas.events import EVENT_TYPES, event_id, new_secret, public_event_id
 from creditlane.schemas.results import Result
+from creditlane.worker.webhooks.hold_events import HOLD_EVENTS
 
+from ...described_events import assert_described
 from .publisher import Publisher
 from .receiver import Receiver
 
@@ -33,6 +40,8 @@ ANN, BOB = "cca_" + "a" * 32, "cca_" + "b" * 32
 ANNS = {"customer_id": "ann", "account_id": ANN, "bucket_name": "Größe", "unit_label": "tokens"}
 BOBS = {"customer_id": "bob", "account_id": BOB, "bucket_name": "default", "unit_label": "credits"}
 BIG = 10**30
+#: How long a test waits for what must come, in seconds.
+DEADLINE_SECONDS = 30.0
 
 OPEN_ANN = OpenAccount(
     account_id=ANN,
@@ -161,13 +170,50 @@ def test_every_event_has_the_documented_body(publisher: Publisher, receiver: Rec
         ("account.closed", 8, account_body("closed", BIG, opened, close, 8)),
     ]
     found = [event for event in received(receiver) if BOB not in str(event)]
-    assert {kind for kind, _, _ in found} == {kind for kind in EVENT_TYPES if not kind.startswith("hold.")}
+    assert {kind for kind, _, _ in found} == set(EVENT_TYPES) - HOLD_EVENTS
     for kind, sequence, what in expected:
         assert (kind, sequence, what) in found
     assert len(found) == len(expected)
     assert done == {"fanned_out": 9, "delivered": 11, "failed": 0, "unfinished": 0}
     assert {row["status"] for row in publisher.deliveries(endpoint)} == {2}
     assert publisher.database.execute("select count(*) from outbox").fetchone() == (0,)
+
+
+def test_events_of_holds_are_sent_as_they_are_documented(
+    publisher: Publisher, receiver: Receiver, deliver: Deliver
+) -> None:
+    """Given holds that are captured, extended, voided and past their end, then endpoints hear of each of it."""
+    publisher.happen(OPEN_ANN)
+    publisher.database.execute("delete from outbox")
+    publisher.add_endpoint(receiver.url())
+
+    def holding(key: str, amount: int) -> Command:
+        return Hold(account_id=ANN, idempotency_key=key, amount=amount, reference="call", expires_in_seconds=900)
+
+    first, second, third = (publisher.happen(holding(f"hold {number}", 20))[0].hold_id or "" for number in range(3))
+    (done,) = publisher.happen(Capture(hold_id=first, idempotency_key="capture", amount=5))
+    publisher.happen(Void(hold_id=second, idempotency_key="void"))
+    (moved,) = publisher.happen(Extend(hold_id=third, idempotency_key="extend", expires_in_seconds=1))
+    assert moved.expires_at is not None
+    wait_until(lambda: datetime.now(UTC) > moved.expires_at, seconds=DEADLINE_SECONDS)
+    publisher.happen(Credit(account_id=ANN, idempotency_key="after it", amount=1, reference="r"))
+
+    deliver()
+
+    assert_described([each.event for each in receiver.received])
+    found = [(kind, what) for kind, _, what in received(receiver) if kind in HOLD_EVENTS]
+    assert [(kind, what["id"], what["held_after_minor_units"]) for kind, what in found] == [
+        ("hold.created", first, "20"),
+        ("hold.created", second, "40"),
+        ("hold.created", third, "60"),
+        ("hold.captured", first, "40"),
+        ("hold.voided", second, "20"),
+        ("hold.extended", third, "20"),
+        ("hold.expired", third, "0"),
+    ]
+    assert found[3][1]["transaction_id"] == done.transaction_id
+    consumed = [what for kind, _, what in received(receiver) if kind == "credits.consumed"]
+    assert [(what["id"], what["amount_minor_units"]) for what in consumed] == [(done.transaction_id, "5")]
 
 
 def test_the_envelope_and_the_headers(publisher: Publisher, receiver: Receiver, deliver: Deliver) -> None:
