@@ -44,6 +44,11 @@ CHECKS = {
     "account_status": "every account is in the state that its history led to",
     "state_change": "freezing, unfreezing and closing happened in an order that is allowed",
     "stopped_movement": "nothing moved on an account while it was frozen or closed",
+    "held": "what is held after each row is what was held before it, with what it set aside or released",
+    "hold_decision": "every hold is what the decision asked for that made it",
+    "hold_state": "every hold is what its captures, its void and its end have made of it, and nothing came after",
+    "hold_end": "every hold ends when it was made or extended to",
+    "hold_closing": "no account was closed while holds were open, and none was refused it for that while none was",
     "books": "the books of a store balance to zero: all that moved is all that is there",
 }
 

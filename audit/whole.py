@@ -145,7 +145,7 @@ class _Verification:
         """Add the accounts to the totals of their stores and return which sorts of rows they have."""
         present = {"all"}
         for row in self._connection.execute(sql.TOTALS, accounts.parameters):
-            store_id, entries, decisions, reversals, changes, parts, limits, moved, held = row
+            store_id, entries, decisions, reversals, changes, parts, limits, holding, moved, held = row
             self._report.entries += entries
             self._report.decisions += decisions
             totals = self._totals.setdefault(store_id, _StoreTotals())
@@ -157,6 +157,7 @@ class _Verification:
                 "changes": changes,
                 "parts": parts,
                 "limits": limits,
+                "holds": holding,
             }
             present |= {name for name, count in counts.items() if count}
         return present

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..schemas.accounts import AVAILABLE_AFTER
 from ..schemas.kinds import SPANNING, STATUS_CHANGES, Kind
 from ..schemas.statuses import Status, listed
+from .holds_sql import HELD, HOLDS, OF_HOLDS, STATES
 
 _OPEN_ACCOUNT, _REVERSE, _POST = int(Kind.OPEN_ACCOUNT), int(Kind.REVERSE), int(Kind.POST)
 _FREEZE, _UNFREEZE, _CLOSE = int(Kind.FREEZE), int(Kind.UNFREEZE), int(Kind.CLOSE)
@@ -53,8 +54,8 @@ _IN_RANGE = """
 and (store_id, account_id) <= (%(last_store)s, %(last_account)s)
 """
 
-#: Per store: entries, other decisions, reversals, changes of state, parts of transactions, limits that were set; what
-#: all entries moved, and the sum of the current balances.
+#: Per store: entries, other decisions, reversals, changes of state, parts of transactions, limits that were set and
+#: rows that have to do with holds; what all entries moved, and the sum of the current balances.
 TOTALS = f"""
 with account as (
     select store_id, account_id, count(*) filter (where seq > 0) as entries,
@@ -62,12 +63,14 @@ with account as (
         count(*) filter (where kind in {_CHANGES}) as changes,
         count(*) filter (where seq > 0 and kind in {_SPANNING}) as parts,
         count(*) filter (where {_LIMIT_SET}) as limits,
+        count(*) filter (where {OF_HOLDS}) as holding,
         sum(side * amount) filter (where seq > 0) as moved, max(seq) as latest
     from journal where {_IN_RANGE}
     group by store_id, account_id
 )
 select account.store_id, sum(entries)::bigint, sum(decisions)::bigint, sum(reversals)::bigint, sum(changes)::bigint,
-    sum(parts)::bigint, sum(limits)::bigint, coalesce(sum(moved), 0)::text, coalesce(sum(balance_after), 0)::text
+    sum(parts)::bigint, sum(limits)::bigint, sum(holding)::bigint, coalesce(sum(moved), 0)::text,
+    coalesce(sum(balance_after), 0)::text
 from account
 left join journal on journal.store_id = account.store_id and journal.account_id = account.account_id
     and journal.seq = account.latest and account.latest > 0
@@ -491,7 +494,8 @@ from journal where created_at > statement_timestamp() + interval '1 second'
 
 #: Every statement that returns discrepancies, by the rows that it needs to find any: all, or those of one sort.
 CHECKS: dict[str, tuple[str, ...]] = {
-    "all": (ROWS, ACCOUNTS),
+    "all": (ROWS, ACCOUNTS, HOLDS),
+    "holds": (HELD, STATES),
     "decisions": (DECISIONS, DECIDED_BALANCES),
     "reversals": (REVERSALS,),
     "parts": (TRANSACTIONS,),
