@@ -20,6 +20,7 @@ from creditlane.schemas.commands import (
     Post,
     PostEntry,
     Reverse,
+    SetLimit,
     Unfreeze,
     Void,
 )
@@ -92,6 +93,7 @@ MOVING = (
     + ["debit"] * 8
     + ["post"] * 8
     + ["reverse"] * 8
+    + ["set_limit"] * 4
     + ["freeze"] * 2
     + ["unfreeze"] * 3
     + ["close"]
@@ -105,6 +107,7 @@ HOLDING = (
     + ["debit"] * 4
     + ["post"] * 3
     + ["reverse"] * 3
+    + ["set_limit"] * 2
     + ["freeze", "unfreeze", "close"]
 )
 CHANGING = (
@@ -143,7 +146,11 @@ def sent(
         customer = draw(st.sampled_from([f"{label}-ann", f"{label}-bob"]))
         fields |= {"customer_id": customer, "name": draw(st.sampled_from(NAMES)), "overdraft_limit": draw(limits)}
         return Sent(store, OpenAccount(**fields, initial_balance=draw(st.one_of(st.just(0), amounts))))
-    return Sent(store, {"freeze": Freeze, "unfreeze": Unfreeze, "close": Close}[kind](**fields))
+    if kind == "set_limit":
+        fields["limit"] = draw(st.sampled_from(["credit_limit", "max_balance", "max_balance", "low_balance"]))
+        fields["amount"] = draw(st.one_of(st.none(), st.integers(0, 40)))
+    models = {"freeze": Freeze, "unfreeze": Unfreeze, "close": Close, "set_limit": SetLimit}
+    return Sent(store, models[kind](**fields))
 
 
 @st.composite

@@ -104,9 +104,11 @@ class NaiveLedger:
         if reversed_already in self.reversals:
             return self.reversals[reversed_already]._replace(replayed=True)
         answer = self._decide(store, command)
-        self.answered[store, command["idempotency_key"]] = (command, answer)
+        # The key of the attempt is used up by a refusal only: what is made has a key of the transaction's own.
         if answer.status == "applied":
             self.reversals[reversed_already] = answer
+        else:
+            self.answered[store, command["idempotency_key"]] = (command, answer)
         return answer
 
     def entries(self, store: str, account_id: str) -> list[dict[str, Any]]:
@@ -130,6 +132,11 @@ class NaiveLedger:
         account = self.accounts.get((store, account_id))
         limit = account["limit"] if account else 0
         return self.balance(store, account_id) - self.held(store, account_id) + limit
+
+    def limits(self, store: str, account_id: str) -> tuple[int, int | None, int | None]:
+        """Return how far below zero the account may go, above what not, and below what it is low."""
+        account = self.accounts.get((store, account_id))
+        return (account["limit"], account["max_balance"], account["low_balance"]) if account else (0, None, None)
 
     def end_holds(self, clock: int) -> None:
         """Release everywhere what has ended by this time."""

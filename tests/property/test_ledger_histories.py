@@ -1,14 +1,17 @@
 """The pure ledger decides every history as the naive ledger does."""
 
+from collections import defaultdict
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 
 from creditlane.lanes.encoding import LaneCommand, decode_command, encode_command
+from creditlane.schemas.accounts import NO_FEATURES, AccountState
 from creditlane.schemas.commands import OpenAccount
 from creditlane.schemas.identifiers import hold_id
-from creditlane.schemas.journal import JournalRow
+from creditlane.schemas.journal import FALLEN_BELOW, JournalRow
 from creditlane.schemas.kinds import Kind
 from creditlane.schemas.statuses import HoldStatus, Status
 from creditlane.worker.ledger.decide import decide_all
@@ -86,6 +89,18 @@ class LedgerInMemory:
         return outcomes
 
 
+def limits_of(state: AccountState) -> tuple[int, int | None, int | None]:
+    """Return the limits of an account, as the naive ledger keeps them."""
+    features = state.features or NO_FEATURES
+    return state.overdraft_limit, features.max_balance, features.low_balance
+
+
+def fallen_below(row: JournalRow) -> int | None:
+    """Return the threshold of `balance.low` that the entry fell below."""
+    below = msgspec.json.decode(row.content).get(FALLEN_BELOW) if row.content else None
+    return None if below is None else int(below)
+
+
 def rows_of(outcome: Outcome) -> list[JournalRow]:
     """Return the rows that a command left; none if it left them earlier, or was a trial."""
     return [] if outcome.row is None or outcome.replayed or outcome.dry_run else [outcome.row, *outcome.further]
@@ -98,9 +113,14 @@ def test_every_answer_and_balance_is_the_naive_ledgers(parts: list[tuple[int, li
     the rules say, and so is what is held."""
     naive, ledger = NaiveLedger(), LedgerInMemory()
 
+    fallen: defaultdict[tuple[str, str], list[int | None]] = defaultdict(list)
+
     for ledger.now_us, part in parts:
         outcomes = ledger.apply(part)
 
+        for row in (row for outcome in outcomes for row in sorted(rows_of(outcome), key=lambda row: row.seq)):
+            if row.seq > 0:
+                fallen[STORES[row.store_id], row.account_id].append(fallen_below(row))
         assert [answer_of(announced(outcome), sent.command) for outcome, sent in zip(outcomes, part, strict=True)] == [
             naive.submit(STORES[sent.store], sent.command.model_dump(), ledger.now_us) for sent in part
         ]
@@ -110,6 +130,8 @@ def test_every_answer_and_balance_is_the_naive_ledgers(parts: list[tuple[int, li
             state = ledger.batch.accounts[store, account]
             assert state.balance == naive.balance(name, account)
             assert state.entries == len(naive.entries(name, account))
+            assert limits_of(state) == naive.limits(name, account)
+            assert fallen[name, account] == [entry["fell_below"] for entry in naive.entries(name, account)]
             assert state.held == naive.held(name, account)
             assert ledger.holds(store, account) == naive.holds(name, account)
             assert state.decisions == naive.decisions[name, account]

@@ -123,6 +123,14 @@ class TwoWorkers:
         ).fetchone()
         return {1: "active", 2: "frozen", 3: "closed"}[row[0]] if row else None
 
+    def limits(self, index: int, account_id: str) -> tuple[Any, ...]:
+        """Return the limits of an account, as the naive ledger keeps them."""
+        row = self._observer.execute(
+            "select overdraft_limit, max_balance, low_balance from accounts where store_id = %s and account_id = %s",
+            [self.numbers[index], account_id[4:]],
+        ).fetchone()
+        return row or (0, None, None)
+
     def held(self, index: int, account_id: str) -> int:
         """Return what the account's latest row says is held."""
         row = self._observer.execute(
@@ -218,6 +226,7 @@ def test_answers_do_not_depend_on_batches_or_on_who_applies_them(
             account = naive.accounts.get((name, account_id))
             assert two_workers.entries(index, account_id) == expected
             assert two_workers.status(index, account_id) == (account["status"] if account else None)
+            assert two_workers.limits(index, account_id) == naive.limits(name, account_id)
             assert two_workers.held(index, account_id) == naive.held(name, account_id)
             assert two_workers.holds(index, account_id) == [
                 (hold["status"], hold["amount"], hold["captured"], hold["left"], hold["ends"], hold["reference"])
