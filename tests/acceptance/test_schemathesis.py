@@ -74,7 +74,7 @@ def test_schemathesis_finds_no_disagreement(api: Api, settings: Settings) -> Non
     """Given a real worker and store, when every operation is asked in every way, then no check fails."""
     report = api.examine(CONFIGURATION.read_text())
 
-    assert_all_passed(report, operations=39)
+    assert_all_passed(report, operations=40)
     assert verify(settings.require_database_url()).failed == []
 
 
@@ -89,6 +89,7 @@ def test_schemathesis_finds_none_among_accounts_and_transactions_that_exist(api:
         **dict.fromkeys([f"{verb}CustomerCreditsAccount" for verb in ("get", "credit", "debit", "update")], moving),
         **dict.fromkeys(["getCustomerCreditsAccountBalance", "listCustomerCreditsAccountEntries"], moving),
         **dict.fromkeys([f"{verb}CustomerCreditsAccount" for verb in ("freeze", "unfreeze", "close")], changed),
+        "setCustomerCreditsAccountLimit": touched,
         "reverseCustomerCreditsAccountTransaction": touched,
         "getCustomerCreditsTransaction": posted,
         "reverseCustomerCreditsTransaction": undone,

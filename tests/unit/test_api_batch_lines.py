@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from creditlane import Close, Command, Credit, Debit, OpenAccount, Post, Reverse
+from creditlane import Close, Command, Credit, Debit, OpenAccount, Post, Reverse, SetLimit
 from creditlane.lanes.encoding import MAX_COMMAND_BYTES, encode_command
 from creditlane.producer.api.batch_lines import LineSplitter, command_of
 from creditlane.producer.api.errors import Problem
@@ -51,6 +51,14 @@ COMMANDS: list[tuple[dict[str, Any], Command]] = [
     (
         {"kind": "close", "account_id": ACCOUNT, "idempotency_key": "k"},
         Close(account_id=ACCOUNT, idempotency_key="k"),
+    ),
+    (
+        {"kind": "set_limit", "account_id": ACCOUNT, "limit": "max_balance", "amount": "0", "idempotency_key": "k"},
+        SetLimit(account_id=ACCOUNT, limit="max_balance", amount=0, idempotency_key="k"),
+    ),
+    (
+        {"kind": "set_limit", "account_id": ACCOUNT, "limit": "low_balance", "amount": None, "idempotency_key": "k"},
+        SetLimit(account_id=ACCOUNT, limit="low_balance", idempotency_key="k"),
     ),
     (
         {**PLAIN, "callback_url": URL},

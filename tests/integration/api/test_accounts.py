@@ -43,6 +43,7 @@ def test_an_account_is_opened_with_its_balance_and_read_back(api: TestClient) ->
         "balance": "300",
         "held": "0",
         "available": "300",
+        "credit_limit": "0",
         "metadata": {"plan": "pro"},
     }
     assert re.fullmatch(r"cca_[0-9a-f]{32}", account["id"])

@@ -51,6 +51,7 @@ def operations_on(account_id: str, transaction_id: str) -> dict[Operation, Good]
         ("POST", f"{account}/freeze"): None,
         ("POST", f"{account}/unfreeze"): None,
         ("POST", f"{account}/close"): None,
+        ("PUT", f"{account}/limits/max_balance"): {"amount": "5"},
     }
 
 

@@ -24,6 +24,7 @@ CALLS: list[tuple[str, str, Any]] = [
     ("POST", "/freeze", None),
     ("POST", "/unfreeze", None),
     ("POST", "/close", None),
+    ("PUT", "/limits/credit_limit", {"amount": "5"}),
     ("POST", "/credit", MOVEMENT),
     ("POST", "/debit", MOVEMENT),
     ("POST", "/reverse", {"transaction_id": "cct_1"}),
