@@ -25,6 +25,7 @@ CHECKS = {
     "entry_kind": "every entry is an applied movement on the side that its kind moves",
     "refusal": "no command was refused for lack of a balance that was there",
     "limit_refusal": "no command was refused for a limit that allowed it",
+    "partial_debit": "a debit that takes what is there took no more than was asked for, and less only of all there was",
     "closing": "no account was closed while it was below zero, and none was refused it for that while it was not",
     "decided_balance": "a decision that moved nothing names the balance that the account had",
     "decision_place": "it stands in time between the entries that came before it and those after",

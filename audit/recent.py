@@ -33,6 +33,7 @@ RECENT_CHECKS = {
         "entry_kind",
         "future",
         "refusal",
+        "partial_debit",
         "closing",
         "decided_balance",
         "decision_place",

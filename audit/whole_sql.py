@@ -7,6 +7,7 @@ Every statement that finds discrepancies returns rows of
 from __future__ import annotations
 
 from ..schemas.accounts import AVAILABLE_AFTER
+from ..schemas.kinds import ASKED as ASKED_FIELD
 from ..schemas.kinds import SPANNING, STATUS_CHANGES, Kind
 from ..schemas.statuses import Status, listed
 from .holds_sql import HELD, HOLDS, OF_HOLDS, STATES
@@ -22,6 +23,9 @@ _LIMIT_SET = f"kind = {Kind.SET_LIMIT:d} and rejection is null"
 _CREDIT_LIMIT_SET, _MAX_BALANCE_SET, _LOW_BALANCE_SET = (
     f"{_LIMIT_SET} and content ->> 'limit' = '{limit}'" for limit in ("credit_limit", "max_balance", "low_balance")
 )
+_DEBIT = int(Kind.DEBIT)
+#: What a debit asked for that takes what is there.
+_ASKED = f"(content ->> '{ASKED_FIELD}')::numeric"
 #: After these nothing moves on an account.
 _STOPPING = listed(kind for kind in STATUS_CHANGES if kind.record.status_after is not Status.ACTIVE)
 
@@ -95,6 +99,10 @@ JUDGEMENT = f""", judged as (
         created_at < not_before as bad_time,
         entry and (side is distinct from {_ENTRY_SIDE} or side = 0 or rejection is not null) as bad_kind,
         rejection = 'insufficient_balance' and needed <= available as bad_refusal,
+        kind = {_DEBIT} and content ? '{ASKED_FIELD}' and case
+            when entry then amount > {_ASKED} or amount < {_ASKED} and available <> 0
+            else rejection = 'insufficient_balance' and available > 0
+        end as bad_partial,
         kind = {_CLOSE} and (rejection is null and balance_after < 0
             or rejection = 'account_overdrawn' and balance_after >= 0) as bad_closing
     from expected
@@ -109,9 +117,11 @@ from judged cross join lateral (values
     ('entry_kind', bad_kind, 'a movement of its kind, applied',
         concat('kind ', kind, ', side ', side, ', rejection ', coalesce(rejection, 'none'))),
     ('refusal', bad_refusal, 'less than ' || needed || ' available', available::text),
+    ('partial_debit', bad_partial, 'up to ' || {_ASKED} || ' of what was available',
+        concat(case when entry then amount else 0 end, ', and ', available, ' left')),
     ('closing', bad_closing, case when rejection is null then 'at least 0' else 'below 0' end, balance_after::text)
 ) as finding (check_name, broken, expected, found)
-where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal or bad_closing)
+where (bad_sequence or bad_balance or bad_limit or bad_time or bad_kind or bad_refusal or bad_partial or bad_closing)
     and finding.broken
 """  # noqa: S608
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ..kinds import SPANNING, Kind
+from ..kinds import ASKED, SPANNING, Kind
 from ..statuses import HoldStatus, Status, legend, listed, span
 
 #: Every constraint has a name that says what it protects, so that a violation explains itself.
@@ -190,6 +190,11 @@ journal: Table = Table(
         "held_after > 0 and held_after = trunc(held_after) "
         "and balance_after - held_after >= -coalesce(overdraft_limit, 0)",
         name="held_is_covered",
+    ),
+    CheckConstraint(
+        f"content is null or kind <> {Kind.DEBIT:d} or not content ? '{ASKED}' "
+        f"or (content ->> '{ASKED}')::numeric >= amount",
+        name="debit_within_asked",
     ),
     Index(
         "journal_reference_idx",

@@ -69,6 +69,8 @@ def insert(connection: psycopg.Connection[Any], table: str, fields: dict[str, An
 NEXT = {**ENTRY, "seq": 2, "idempotency_key": "third"}
 LATER = {**DECISION, "seq": -2, "idempotency_key": "third"}
 
+_ASKED_4 = {"kind": 3, "side": -1, "balance_after": 0, "content": Jsonb({"asked": "4"})}
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("balance below zero", {**NEXT, "balance_after": -1}, "journal_never_below_limit"),
     ("balance below the limit", {**NEXT, "balance_after": -6, "overdraft_limit": 5}, "journal_never_below_limit"),
@@ -90,6 +92,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("reversal of nothing", {**NEXT, "kind": 4}, "journal_reversal_names_original"),
     ("credit that undoes", {**NEXT, "reversal_of": 1}, "journal_reversal_names_original"),
     ("entry among the entries", {**NEXT, "entries_before": 1}, "journal_entries_before_decision"),
+    ("debit of more than asked", {**NEXT, **_ASKED_4}, "journal_debit_within_asked"),
     ("hold of nothing", {**NEXT, "held_after": 0}, "journal_held_is_covered"),
     ("broken hold", {**NEXT, "held_after": "0.5"}, "journal_held_is_covered"),
     ("more held than there is", {**NEXT, "held_after": 6}, "journal_held_is_covered"),

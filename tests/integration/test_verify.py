@@ -153,7 +153,13 @@ def remove(account: str, seq: int) -> str:
     return f"delete from journal where account_id = '{account[4:]}' and seq = {seq}"
 
 
+ASKED = 'content = \'{"asked": "%s"}\''
+
 DAMAGES = [
+    Damage("partial debit took more", update(ANN, 2, ASKED % 29), {("partial_debit", ANN, 2)}),
+    Damage("partial debit left some", update(BOB, 1, ASKED % 21), {("partial_debit", BOB, 1)}),
+    Damage("partial debit refused with some there", update(ANN, -1, ASKED % 71), {("partial_debit", ANN, -1)}),
+    Damage("partial debit that took all", update(BOB, 2, ASKED % 31), set()),
     Damage("gap in the entries", update(ANN, 4, "seq = 5"), {("entry_sequence", ANN, 5)}),
     Damage("gap in the decisions", update(ANN, -4, "seq = -5"), {("decision_sequence", ANN, -5)}),
     Damage(
@@ -414,6 +420,7 @@ ROW_BY_ROW = {
     "future",
     "entry_kind",
     "refusal",
+    "partial_debit",
     "closing",
     "decided_balance",
     "decision_place",

@@ -16,6 +16,9 @@ from creditlane.schemas.results import Result, result_of_announcement
 from creditlane.schemas.statuses import Status
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, BatchState, Outcome
+from creditlane.worker.webhooks.callbacks import callback_event
+from creditlane.worker.webhooks.event_bodies import OutboxItem, events_of
+from tests.described_events import assert_described
 
 ANN = "cca_" + "a" * 32
 KEY = (1, ANN)
@@ -124,3 +127,21 @@ def test_a_debit_that_does_not_ask_for_it_stays_plain() -> None:
 def test_a_metadata_pair_of_the_name_is_not_taken_for_what_was_asked() -> None:
     (outcome,), _ = decided(ACTIVE, debit(5, allow_partial=False, metadata={"asked": "7"}))
     assert result_of(outcome).shortfall is None
+
+
+def test_its_event_and_its_callback_say_what_is_missing() -> None:
+    outcomes, _ = decided(ACTIVE, debit(250), debit(1, "e", allow_partial=False))
+    bodies = []
+    for row in (outcome.row for outcome in outcomes):
+        assert row is not None
+        item = OutboxItem(row, 3, "store_default", "c", "n", "u", 1, None)
+        if row.rejection is None:
+            bodies += [msgspec.json.decode(event.body) for event in events_of(item, {"credits.consumed"})]
+        url = "https://example.com/x"
+        told = callback_event(1, ANN, row.idempotency_key, url, row, sequence=3, written_at_us=1)
+        bodies.append(msgspec.json.decode(told.body))
+    consumed, of_partial, of_plain = bodies
+    assert (consumed["object"]["amount_minor_units"], consumed["object"]["shortfall_minor_units"]) == ("100", "150")
+    assert (of_partial["object"]["amount"], of_partial["object"]["shortfall"]) == ("100", "150")
+    assert "shortfall" not in of_plain["object"]
+    assert_described([consumed, of_partial, of_plain])

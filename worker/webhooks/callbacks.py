@@ -49,6 +49,7 @@ def _object_of_result(result: Result) -> dict[str, Any]:
         "side": result.side,
         "amount": None if result.amount is None else str(result.amount),
         "balance": None if result.balance is None else str(result.balance),
+        **({} if result.shortfall is None else {"shortfall": str(result.shortfall)}),
         "reference": result.reference,
         "reversal_of": result.reversal_of,
         "hold_id": result.hold_id,

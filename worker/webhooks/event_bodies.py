@@ -19,7 +19,7 @@ from ...schemas.events import (
     public_event_id,
 )
 from ...schemas.journal import JournalRow
-from ...schemas.kinds import SIDE_NAMES, Kind, content_of_row
+from ...schemas.kinds import SIDE_NAMES, Kind, content_of_row, shortfall_of_row
 from ...schemas.results import moment_of, moment_text, result_of_row
 from .hold_events import HOLD_EVENTS, hold_object
 from .low_balance import LOW_BALANCE, fallen_below, low_balance_fields
@@ -139,6 +139,8 @@ def _movement(item: OutboxItem, event_type: str) -> dict[str, Any]:
         "occurred_at": iso_moment(row.created_at_us),
         "sequence": item.sequence,
     }
+    if (shortfall := shortfall_of_row(row)) is not None:
+        content["shortfall_minor_units"] = str(shortfall)
     if event_type == REVERSED:
         content["side"] = SIDE_NAMES[row.side]
         # The key of a reversal names the transaction that it undoes.

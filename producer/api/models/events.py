@@ -14,12 +14,14 @@ from ....schemas.commands import LimitName
 from .holds import HOLD_EXAMPLE
 from .ledger import (
     ACCOUNT_EXAMPLE,
+    LEFT_OUT,
     TRANSACTION_EXAMPLE,
     AmountOrZeroText,
     AmountText,
     BalanceText,
     Moment,
     Side,
+    is_absent,
 )
 from .webhooks import EVENT_EXAMPLE, WEBHOOK_EXAMPLE
 
@@ -64,6 +66,15 @@ class ConsumptionObject(MovementObject):
     """Credits that were taken from an account."""
 
     object: Literal["customer_credits_consumption"]
+    shortfall_minor_units: Annotated[
+        AmountOrZeroText | None,
+        LEFT_OUT,
+        Field(
+            exclude_if=is_absent,
+            description="Of a debit with `allow_partial`: how much less than asked for it took.",
+            examples=["30"],
+        ),
+    ] = None
 
 
 class ReversalObject(MovementObject):
@@ -199,6 +210,15 @@ class CommandResultObject(BaseModel):
     side: Side | None
     amount: AmountText | None
     balance: Annotated[BalanceText | None, Field(description="Of the account, after the command.")]
+    shortfall: Annotated[
+        AmountOrZeroText | None,
+        LEFT_OUT,
+        Field(
+            exclude_if=is_absent,
+            description="Of a debit with `allow_partial`: how much less than asked for it took.",
+            examples=["30"],
+        ),
+    ] = None
     reference: Annotated[str | None, Field(examples=["job_77"])]
     reversal_of: Annotated[str | None, Field(description="Of a reversal: the transaction it undoes.")]
     hold_id: Annotated[str | None, Field(description="The hold it made, or was about.", examples=[HOLD_EXAMPLE])]

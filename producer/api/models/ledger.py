@@ -253,13 +253,13 @@ class ReversalRequest(RequestBody):
             examples=["goodwill_7"],
         ),
     ] = None
+    dry_run: DryRun = False
 
 
 class ReverseTransaction(ReversalRequest):
     """Undoes a transaction of the account: with an amount so much of it, else all that is left."""
 
     transaction_id: Annotated[str, Field(examples=[TRANSACTION_EXAMPLE])]
-    dry_run: DryRun = False
 
 
 class EntryInput(RequestBody):

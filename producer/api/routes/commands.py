@@ -22,7 +22,7 @@ from ..models.commands import CommandBody
 from ..models.ledger import COMMAND_EXAMPLE, ErrorDetailBody
 from ..openapi.responses import reading
 from ..reads import Reads
-from ..result_bodies import dry_transaction
+from ..result_bodies import changed_hold, dry_transaction, placed_hold
 from ..writes import body_answer
 
 #: Longest wait that one request may ask for, in seconds.
@@ -84,6 +84,10 @@ async def _with_dry_run(body: CommandBody, result: Result, reads: Reads) -> Comm
     """Show what there would have been, as far as its result says it: of an account to be opened that is nothing."""
     if result.entries and result.kind != Kind.OPEN_ACCOUNT.word:
         return body.model_copy(update={"transaction": dry_transaction(result, reads.store_id, None)})
+    if result.hold_id is not None and (hold := await reads.hold(result.hold_id)):
+        return body.model_copy(update={"hold": changed_hold(hold, KIND_OF_WORD[result.kind or ""], result)})
+    if result.kind == Kind.HOLD.word:
+        return body.model_copy(update={"hold": placed_hold(result, None)})
     kind = KIND_OF_WORD[result.kind or ""]
     account = await reads.account(result.account_id)
     if kind.record.status_after is None or kind is Kind.OPEN_ACCOUNT or account is None:

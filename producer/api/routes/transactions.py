@@ -95,4 +95,5 @@ async def reverse_transaction(
 
     Without an amount all that is left of it, and later calls get the first answer. With one so much of it.
     """
-    return await reverse(transaction_id, body or ReversalRequest(), reads, writes, dry_run=dry_run)
+    body = body or ReversalRequest()
+    return await reverse(transaction_id, body, reads, writes, dry_run=dry_run or body.dry_run)

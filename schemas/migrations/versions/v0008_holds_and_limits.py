@@ -23,6 +23,10 @@ def upgrade() -> None:
         "check (held_after > 0 and held_after = trunc(held_after) "
         "and balance_after - held_after >= -coalesce(overdraft_limit, 0)) not valid"
     )
+    op.execute(
+        "alter table journal add constraint journal_debit_within_asked check "
+        "(content is null or kind <> 3 or not content ? 'asked' or (content ->> 'asked')::numeric >= amount) not valid"
+    )
     op.add_column(
         "accounts",
         sa.Column("max_balance", sa.Numeric, comment="what no credit may take the balance above; null: nothing"),

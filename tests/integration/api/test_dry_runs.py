@@ -85,6 +85,42 @@ def test_each_operation_answers_what_it_would_and_leaves_nothing(api: TestClient
         assert ids == ({"dry_run"} if body else {account["id"]})
 
 
+def test_what_is_tried_on_holds_leaves_them_as_they_are(api: TestClient) -> None:
+    """Given requests on a hold, when each is tried and then made, then status and body are the same but for ids."""
+    account = open_account(api, initial_balance="100")
+    place = {
+        "amount": "60",
+        "reference": "r",
+        "idempotency_key": "h",
+        "expires_in_seconds": 900,
+        "metadata": {"a": "b"},
+    }
+    url = f"{ACCOUNTS}/{account['id']}/holds"
+    tried, made = api.post(url, json=place | {"dry_run": True}), api.post(url, json=place)
+    assert tried.json()["id"] == "dry_run"
+    hold = made.json()["id"]
+    path = f"/v1/customer-credits/holds/{hold}"
+    pairs = [(tried, made)]
+    for name, body in (
+        ("capture", {"amount": "10", "final": False, "idempotency_key": "c"}),
+        ("extend", {"expires_at": "2027-06-01T00:00:00Z", "idempotency_key": "e"}),
+    ):
+        before = api.get(path).json()
+        answer = api.post(f"{path}/{name}", json=body | {"dry_run": True})
+        assert api.get(path).json() == before
+        pairs.append((answer, api.post(f"{path}/{name}", json=body)))
+    before = api.get(path).json()
+    answer = api.post(f"{path}/void", params={"dry_run": True})
+    assert api.get(path).json() == before
+    pairs.append((answer, api.post(f"{path}/void")))
+    moments = ("expires_at", "ended_at")
+    for tried, made in pairs:
+        assert (tried.status_code, tried.json()["dry_run"]) == (made.status_code, True), tried.text
+        of_tried, of_made = without_own(tried.json()), without_own(made.json())
+        own = [[body.pop(name, None) is None for name in moments] for body in (of_tried, of_made)]
+        assert (of_tried, own[0]) == (of_made, own[1])
+
+
 def test_a_refusal_is_that_of_the_request_itself(api: TestClient) -> None:
     account = open_account(api, initial_balance="10")
     path = f"{ACCOUNTS}/{account['id']}"
