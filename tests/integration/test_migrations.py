@@ -328,6 +328,41 @@ def test_others_get_on_while_a_migration_waits_for_a_table(empty_database_url: s
     assert (migration.returncode, output.split()[-1]) == (0, SCHEMA_REVISION)
 
 
+def test_what_is_new_in_0008_comes_to_a_filled_ledger_without_touching_a_row(empty_database_url: str) -> None:
+    """Given a ledger of the release before, in use, when it is migrated, then no table is written anew and no row is
+    changed or checked, and workers of that release may have lanes until something new is decided."""
+    bring_to(empty_database_url, "0007")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("insert into installation (partitions) values (8)")
+        connection.execute("insert into leases (partition, worker_id) select n, 'old' from generate_series(0, 7) n")
+        connection.execute(
+            "insert into workers (worker_id, host, process_id, expires_at) "
+            "values ('old', 'h', 1, now() + interval '1 h')"
+        )
+        connection.execute(
+            "insert into journal (store_id, account_id, seq, kind, side, amount, balance_after, idempotency_key, "
+            "reference, created_at) select 1, %s::uuid, n, 2, 1, 1, n, 'key ' || n, 'r', now() "
+            "from generate_series(1, 1000) n",
+            [ANN[4:]],
+        )
+    files = (
+        "select relname, pg_relation_filenode(oid) from pg_class where relkind in ('r', 'i') "
+        "and relnamespace = 'public'::regnamespace and relname = any('{journal,journal_pkey,accounts,leases,workers}') "
+        "order by relname"
+    )
+    rows = "select ctid, xmin, xmax, seq, balance_after from journal order by seq"
+    before = ask(empty_database_url, files), ask(empty_database_url, rows)
+
+    assert migrate(empty_database_url) == SCHEMA_REVISION
+
+    assert (ask(empty_database_url, files), ask(empty_database_url, rows)) == before
+    checked = "select conname from pg_constraint where conname = 'journal_held_is_covered' and convalidated"
+    assert ask(empty_database_url, checked) == []
+    assert ask(empty_database_url, "select required_release from installation") == [(0,)]
+    assert ask(empty_database_url, "update leases set worker_id = null returning 1") == [(1,)] * 8
+    assert ask(empty_database_url, "update leases set worker_id = 'old' returning 1") == [(1,)] * 8
+
+
 def test_a_signal_ends_a_migration_that_waits_for_another(database_url: str) -> None:
     """Given SIGTERM, which to a container's first process is none without a handler, then nothing is left behind."""
     command = [sys.executable, "-P", "-c", "from creditlane.cli.main import main; main()", "migrate"]
