@@ -75,8 +75,14 @@ def command_of(request: Request) -> Command:
         return Hold(account_id=request["account"], idempotency_key=key, expires_in_seconds=request["seconds"], **names)
     if op in _USES_OF_HOLD:
         return _USES_OF_HOLD[op](hold_id=request["hold"], idempotency_key=key, **use_of_hold(request))
-    fields = {name: request[name] for name in ("amount", "reference") if name in request}
+    fields = {name: request[name] for name in ("amount", "reference") if name in request} | options_of(request)
     return _KINDS[op](account_id=request["account"], idempotency_key=key, **fields)
+
+
+def options_of(request: Request) -> dict[str, bool]:
+    """Return what is asked for of a movement beside its amount, by the names that commands and bodies have for it."""
+    names = {"partial": "allow_partial", "dry": "dry_run"}
+    return {name: True for own, name in names.items() if request.get(own)}
 
 
 def use_of_hold(request: Request) -> dict[str, Any]:
@@ -101,6 +107,7 @@ def call_of(client: Client | AsyncClient, request: Request) -> tuple[Callable[..
         return _reading_call_of(client, request)
     options = {"idempotency_key": request.get("key")}
     options |= {name: request[name] for name in ("reference", "name", "initial_balance") if name in request}
+    options |= options_of(request)
     calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...], Request]] = {
         "credit": (client.credit, (account, request.get("amount")), options),
         "debit": (client.debit, (account, request.get("amount")), options),
@@ -266,7 +273,7 @@ def _body_of(request: Request) -> Request | None:
         return _line_of(request, with_kind=False)
     asked = use_of_hold(request) if op in _USES_OF_HOLD else {name: request[name] for name in ("amount", "reference")}
     texts = {name: str(value) if name == "amount" else value for name, value in asked.items()}
-    return texts | {"idempotency_key": request["key"]}
+    return texts | options_of(request) | {"idempotency_key": request["key"]}
 
 
 def _read_path(request: Request, own: str, timeout: float) -> str:
@@ -298,5 +305,5 @@ def _line_of(request: Request, *, with_kind: bool = True) -> Request:
     if request["op"] == "hold":
         line["expires_in_seconds"] = request["seconds"]
     if "amount" in request:
-        line |= {"amount": str(request["amount"]), "reference": request["reference"]}
+        line |= {"amount": str(request["amount"]), "reference": request["reference"]} | options_of(request)
     return line

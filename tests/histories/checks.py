@@ -47,7 +47,7 @@ def check(
 ) -> list[Anomaly]:
     """Return everything that is wrong with the history; accounts of a closed set pay only among themselves."""
     history = history_of(operations, books)
-    found = [*check_keys(history), *check_rows(history)]
+    found = [*check_keys(history), *check_trials(history), *check_rows(history)]
     reads = reads_by_account(history)
     sequences = {(each.account, each.seq): each.sequence for each in books.published}
     for account, timeline in history.timelines.items():
@@ -74,6 +74,15 @@ def check_keys(history: History) -> Iterator[Anomaly]:
             yield from check_answer(operation, row, refused.get(key, []), history.books.dead)
         yield from check_unavailable(operations, row, refused.get(key, []))
         yield from check_replays(operations, row)
+
+
+def check_trials(history: History) -> Iterator[Anomaly]:
+    """Check that trials have left nothing, and were answered as such: each had a key that nothing else had."""
+    for operation in history.operations:
+        if operation.is_dry and operation.key in history.by_key:
+            yield Anomaly("trial_left_a_row", str(operation), f"in the books: {history.by_key[operation.key]}")
+        if operation.is_dry and operation.outcome.get("transaction") is not None:
+            yield Anomaly("trial_made_something", str(operation), "nothing that was tried has an id")
 
 
 def refused_reversals(books: Books) -> Mapping[str, list[Row]]:
@@ -144,6 +153,8 @@ def check_row_answered(operation: Operation, row: Row) -> Iterator[Anomaly]:
     elif row.rejection is not None or "account" in outcome:
         # An account that is read back is as it is now.
         expected = {}
+    elif row.asked is not None:
+        expected["shortfall"] = row.asked - (row.amount or 0)
     elif row.kind == "hold":
         expected = {"hold": hold_id(row.account, -row.seq)}
     for name, value in expected.items():
@@ -208,6 +219,8 @@ def reads_by_account(history: History) -> Mapping[str, list[Operation]]:
     """Return the operations that say something of an account as it was while they ran."""
     reads: defaultdict[str, list[Operation]] = defaultdict(list)
     for operation in history.operations:
+        if operation.is_dry:
+            continue
         if (operation.kind == "read" and not is_past(operation)) or is_absence(operation, history):
             reads[operation.request["account"]].append(operation)
         elif operation.kind == "applied" and "account" in operation.outcome:

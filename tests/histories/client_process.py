@@ -98,7 +98,9 @@ class Worker:
         steps = self.workload.steps()
         request = next(steps)
         while True:
-            if request["op"] in COMMANDS - {"reverse", "freeze", "unfreeze", "close"} and not request.get("enqueue"):
+            if request["op"] in COMMANDS - {"reverse", "freeze", "unfreeze", "close"} and not (
+                request.get("enqueue") or request.get("dry")
+            ):
                 yield request
             request = steps.send({"kind": "accepted"})
 

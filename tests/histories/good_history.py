@@ -49,6 +49,19 @@ class Maker:
             row = self._enter(account, op, 1 if op == "credit" else -1, amount, key)
             self.add(request, _applied(row))
 
+    def take(self, account: str, asked: int, key: str) -> None:
+        """Debit what is there, of which there is something and less than is asked for."""
+        content = {"asked": str(asked)}
+        amount = self.balance(account)
+        request = {"op": "debit", "account": account, "amount": asked, "reference": key, "key": key, "partial": True}
+        row = self._enter(account, "debit", -1, amount, key, content=content)
+        self.add(request, {**_applied(row), "shortfall": asked - amount})
+
+    def attempt(self, account: str, amount: int, key: str) -> None:
+        """Try a credit, which leaves nothing."""
+        request = {"op": "credit", "account": account, "amount": amount, "reference": key, "key": key, "dry": True}
+        self.add(request, {"kind": "applied", "balance": self.balance(account) + amount, "transaction": None})
+
     def post(self, payer: str, taker: str, amount: int, key: str) -> None:
         legs = [(payer, "debit", amount), (taker, "credit", amount)]
         entries = [{"account_id": account, "side": side, "amount": str(amount)} for account, side, _ in legs]
@@ -256,6 +269,8 @@ def good_history() -> tuple[list[Operation], Books]:
     maker.capture(held, 5, "rest", final=True)
     maker.capture(held, 5, "after", final=True)
     maker.void(maker.hold(HOLDER, 10, "voided"), "void")
+    maker.attempt(HOLDER, 5, "attempt")
     maker.expire(maker.hold(HOLDER, 10, "short", seconds=1))
+    maker.take(HOLDER, 1_000, "all there is")
     maker.change("close", OTHER, "close")
     return maker.operations, Books(maker.rows, maker.published, holds=list(maker.holds.values()))

@@ -79,6 +79,9 @@ def check_entries(timeline: Timeline) -> Iterator[Anomaly]:
         if row.seq != number or row.balance != balance or row.balance - row.held < -row.limit:
             yield Anomaly("entries_do_not_add_up", str(row), f"should be entry {number}, balance {balance}")
             balance = row.balance
+        left = row.balance - row.held + row.limit
+        if row.asked is not None and row.amount != row.asked and (left != 0 or (row.amount or 0) > row.asked):
+            yield Anomaly("partial_debit", str(row), f"{row.asked} was asked for, and {left} is left")
         span = timeline.span_of(row)
         if span.known < latest.began:
             yield Anomaly("order", str(row), "it was answered before an entry began that stands before it")
@@ -213,6 +216,8 @@ def _is_right(row: Row, status: str) -> bool:
     if allowed is not None and status not in allowed:
         return False
     is_short = row.rejection == "insufficient_balance" and "obstacle" not in row.content
+    if is_short and row.asked is not None:
+        return row.balance - row.held + row.limit <= 0
     return not is_short or (row.amount or 0) > row.balance - row.held + row.limit
 
 

@@ -44,6 +44,7 @@ def of_result(result: Result) -> Outcome:
         "seq": position.seq if position is not None and is_own else None,
         "replayed": result.replayed,
         "hold": result.hold_id,
+        "shortfall": result.shortfall,
     }
 
 

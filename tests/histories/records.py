@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from creditlane.schemas.kinds import ASKED
+
 #: Later than everything.
 NEVER = 2**63 - 1
 #: Operations that put a command on a lane; the others only ask.
@@ -60,7 +62,12 @@ class Operation:
 
     @property
     def sends(self) -> bool:
-        return self.op in COMMANDS
+        return self.op in COMMANDS and not self.is_dry
+
+    @property
+    def is_dry(self) -> bool:
+        """It is a trial, which leaves nothing."""
+        return bool(self.request.get("dry"))
 
     def __str__(self) -> str:
         shown = {name: value for name, value in self.request.items() if name != "op"}
@@ -72,7 +79,7 @@ def content_of(request: Request) -> list[Any]:
     """Return what makes two requests of one key the same one."""
     op = request["op"]
     if op in {"credit", "debit"}:
-        return [op, request["account"], request["amount"], request["reference"]]
+        return [op, request["account"], request["amount"], request["reference"], bool(request.get("partial"))]
     if op == "post":
         return [op, request["reference"], [[leg[0], leg[1], leg[2]] for leg in request["legs"]]]
     if op == "open_account":
@@ -109,6 +116,11 @@ class Row:
     before: int | None = None
 
     @property
+    def asked(self) -> int | None:
+        """What a debit of what is there asked for; None of any other."""
+        return int(self.content[ASKED]) if self.kind == "debit" and ASKED in self.content else None
+
+    @property
     def position(self) -> tuple[str, int]:
         return self.account, self.seq
 
@@ -128,7 +140,8 @@ def content_of_row(row: Row) -> list[Any]:
         asked = row.content
         return [row.kind, row.account, asked["customer_id"], asked["name"], int(asked["initial_balance"])]
     if row.kind in {"credit", "debit"}:
-        return [row.kind, row.account, row.amount, row.reference]
+        asked = row.asked
+        return [row.kind, row.account, row.amount if asked is None else asked, row.reference, asked is not None]
     if row.kind == "hold":
         return [row.kind, row.account, row.amount, row.reference, row.content.get("expires_in_seconds")]
     if row.kind in USES_OF_HOLD:

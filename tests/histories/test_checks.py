@@ -280,6 +280,24 @@ def answer_with_another_hold(operations: list[Operation], _books: Books) -> None
     operation_of(operations, "hold", key="held").outcome["hold"] = "cch_" + "d" * 32 + "9"
 
 
+def leave_a_row_of_a_trial(_operations: list[Operation], books: Books) -> None:
+    row = next(row for row in books.rows if row.key == "held")
+    books.rows.append(replace(row, seq=-99, key="attempt"))
+
+
+def give_a_trial_an_id(operations: list[Operation], _books: Books) -> None:
+    operation_of(operations, "credit", key="attempt").outcome["transaction"] = "cct_" + "d" * 32 + "9"
+
+
+def take_less_than_is_there(_operations: list[Operation], books: Books) -> None:
+    row = change_row(books, "all there is", balance=1)
+    change_row(books, "all there is", amount=(row.amount or 0) - 1)
+
+
+def answer_another_shortfall(operations: list[Operation], _books: Books) -> None:
+    operation_of(operations, "debit", key="all there is").outcome["shortfall"] += 1
+
+
 DAMAGES: dict[Damage, str] = {
     lose_an_entry: "answer_without_row",
     lose_what_was_only_accepted: "accepted_and_lost",
@@ -329,6 +347,10 @@ DAMAGES: dict[Damage, str] = {
     store_a_hold_otherwise: "hold_differs",
     lose_a_hold: "hold_differs",
     answer_with_another_hold: "answer_differs",
+    leave_a_row_of_a_trial: "trial_left_a_row",
+    give_a_trial_an_id: "trial_made_something",
+    take_less_than_is_there: "partial_debit",
+    answer_another_shortfall: "answer_differs",
 }
 
 
