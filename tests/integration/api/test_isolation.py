@@ -60,6 +60,7 @@ def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, 
     own = api.post(ACCOUNTS, json={"customer_id": "o", "initial_balance": "5"}, headers=other).json()
     queued = api.post(f"{ACCOUNTS}/{account['id']}/freeze", headers={"Prefer": "respond-async"}).headers["location"]
     movement = {"amount": "1", "reference": "r", "idempotency_key": "k"}
+    part = {"amount": "1", "idempotency_key": "part"}
 
     def calls(account_id: str, transaction_id: str, hold_id: str, command: str) -> list[tuple[str, str, Any]]:
         of_account, of_transaction = f"{ACCOUNTS}/{account_id}", f"{TRANSACTIONS}/{transaction_id}"
@@ -92,6 +93,8 @@ def test_every_operation_takes_a_foreign_id_for_an_unknown_one(api: TestClient, 
             ("POST", f"{of_hold}/capture", {"idempotency_key": "k"}),
             ("POST", f"{of_hold}/void", None),
             ("POST", f"{of_hold}/extend", {"expires_in_seconds": 1}),
+            ("POST", f"{of_transaction}/reverse", part),
+            ("POST", f"{ACCOUNTS}/{own['id']}/reverse", {"transaction_id": transaction_id, **part}),
             ("POST", TRANSACTIONS, transfer(own, {"id": account_id}, "1", "t")),
             ("POST", TRANSACTIONS, transfer({"id": account_id}, own, "1", "t")),
         ]
