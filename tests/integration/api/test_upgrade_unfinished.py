@@ -15,7 +15,7 @@ from creditlane.schemas.commands import Hold
 from creditlane.schemas.results import ErrorDetail
 from creditlane.schemas.settings import Settings
 
-from .requests_of import COMMANDS
+from .requests_of import ACCOUNTS, COMMANDS, code_of
 from .test_monitoring import numbers
 
 ACCOUNT = "cca_" + "5e" * 16
@@ -59,16 +59,19 @@ def test_who_asks_for_what_is_new_hears_of_the_upgrade_and_so_does_the_operator(
     polled = api.get(f"{COMMANDS}/{ticket}").json()
     assert (polled["status"], polled["error"]["code"]) == ("rejected", "upgrade_unfinished")
 
+    body = {"amount": "5", "reference": "r", "idempotency_key": "over HTTP"}
+    answer = api.post(f"{ACCOUNTS}/{ACCOUNT}/holds", json=body)
+    assert (code_of(answer, 503), answer.headers["retry-after"]) == ("upgrade_unfinished", "10")
+
     # The worker says with its next heartbeat what it has refused.
-    assert wait_until(lambda: "upgrade" in api.get("/readyz").json()["warnings"], seconds=30)
+    assert wait_until(lambda: "2 commands" in api.get("/readyz").json()["warnings"].get("upgrade", ""), seconds=30)
     assert api.get("/readyz").status_code == 200
-    assert "1 commands" in api.get("/readyz").json()["warnings"]["upgrade"]
     report = read_lanes(settings)
     assert report.upgrade_problem is not None
     assert report.faults == []
     assert f"upgrade: {report.upgrade_problem}" in report.problems
     assert wait_until(lambda: numbers(api)["creditlane_older_workers",] == 1, seconds=30)
-    assert numbers(api)["creditlane_commands_total", "upgrade_unfinished"] == 1
+    assert numbers(api)["creditlane_commands_total", "upgrade_unfinished"] == 2
 
     ledger.execute("delete from workers where worker_id like 'secret%'")
     assert client.wait(client.enqueue(HOLD)).status == "applied"
