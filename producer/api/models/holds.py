@@ -40,11 +40,15 @@ def _moment_in_text(value: object) -> datetime | None:
         raise PydanticCustomError("moment", "must be a moment in ISO 8601, like 2026-03-01T12:30:00Z") from None
 
 
+def _whole(value: object) -> object:
+    """Return the number as an integer if it is a whole one, however it is written: to JSON, 60.0 is 60."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 ExpiresInSeconds = Annotated[
-    StrictInt | None,
+    Annotated[StrictInt, Field(ge=1, le=MAX_HOLD_SECONDS)] | None,
+    BeforeValidator(_whole),
     Field(
-        ge=1,
-        le=MAX_HOLD_SECONDS,
         description=f"How long it lasts from when it is decided, {_MAX_DAYS} days at most. Or `expires_at`.",
         examples=[900],
     ),

@@ -224,6 +224,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str | None]] = [
     ({"reference": ""}, "reference"),
     ({"expires_in_seconds": 0}, "expires_in_seconds"),
     ({"expires_in_seconds": "60"}, "expires_in_seconds"),
+    ({"expires_in_seconds": 60.5}, "expires_in_seconds"),
     ({"expires_in_seconds": 366 * 86_400 + 1}, "expires_in_seconds"),
     ({"expires_at": "tomorrow"}, "expires_at"),
     ({"expires_at": 5}, "expires_at"),
@@ -272,7 +273,7 @@ def test_a_dry_run_answers_as_the_request_would_and_leaves_all_as_it_is(api: Tes
     of_hold = f"{HOLDS}/{hold['id']}"
     captured = api.post(f"{of_hold}/capture", json={"amount": "25", "idempotency_key": "c", "dry_run": True}).json()
     voided = api.post(f"{of_hold}/void?dry_run=true").json()
-    moved = api.post(f"{of_hold}/extend", json={"expires_in_seconds": 60, "dry_run": True}).json()
+    moved = api.post(f"{of_hold}/extend", json={"expires_in_seconds": 60.0, "dry_run": True}).json()
     assert (captured["id"], captured["entries"][0]["balance_after"], captured["dry_run"]) == ("dry_run", "75", True)
     assert (voided["id"], voided["status"], voided["remaining"], voided["dry_run"]) == (hold["id"], "voided", "0", True)
     assert (moment(moved["expires_at"]) < moment(hold["expires_at"]), moved["dry_run"]) == (True, True)
