@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import islice
+from itertools import islice, repeat
+from typing import cast
 
 import msgspec
 
@@ -68,11 +69,13 @@ class AccountCache:
         It gives them back with `put` when it is committed; if it is not, they are forgotten. They go out, and are not
         copied, because to find an account again among so many costs more than to add it.
         """
-        unknown = set(accounts)
-        take_out = self._states.pop
-        taken = {account: state for account in unknown if (state := take_out(account, None)) is not None}
-        unknown -= taken.keys()
-        return taken, unknown
+        # For every command, so in one pass that has no line of Python for each.
+        wanted = dict.fromkeys(accounts)
+        taken = dict(zip(wanted, map(self._states.pop, wanted, repeat(None)), strict=True))
+        if all(taken.values()):
+            return cast("dict[AccountKey, AccountState]", taken), set()
+        known = {account: state for account, state in taken.items() if state is not None}
+        return known, taken.keys() - known.keys()
 
     def expect(self, accounts: Iterable[AccountKey]) -> None:
         """Take note of the lanes of accounts that a transaction has read, and will put here."""
