@@ -20,10 +20,12 @@ from creditlane.schemas.identifiers import hold_id, transaction_id
 from creditlane.schemas.journal import Announcement, Refusal
 from creditlane.schemas.results import result_of_announcement
 from creditlane.schemas.statuses import Status
+from creditlane.worker.lanes.entries import LaneEntry
 from creditlane.worker.ledger.accounts import claims_of, dry_claims_of, parts_of
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
 from creditlane.worker.store.outbox import decided_rows
+from creditlane.worker.store.sizing import DRY_RUN_ROWS, Sizing
 
 ANN, BOB = ("cca_" + letter * 32 for letter in "ab")
 STORE = "store_default"
@@ -54,6 +56,15 @@ def debit(amount: int, key: str = "d", **fields: Any) -> Debit:
 
 def opening(key: str = "o", account_id: str = ANN, **fields: Any) -> OpenAccount:
     return OpenAccount(account_id=account_id, idempotency_key=key, customer_id="c", **fields)
+
+
+def test_a_transaction_takes_fewer_dry_runs_since_each_copies_what_is_decided_before_it() -> None:
+    entries = [
+        LaneEntry(1, b"%d-0" % number, b"x", addressed[1], None, None, 0, keep=False)
+        for number, addressed in enumerate(on_lane(dry(debit(1))) * 8_000)
+    ]
+
+    assert Sizing().first_part(entries).entries == 8_000 // DRY_RUN_ROWS
 
 
 POST = Post(

@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-from ...lanes.encoding import PlainCommand
+from ...lanes.encoding import LaneCommand, PlainCommand
 from ...schemas.commands import Expiry, Post
 from ...schemas.kinds import SPANNING_WORDS, Kind
 from ..lanes.entries import LaneEntry
@@ -23,6 +23,9 @@ MAX_TRANSACTION_BYTES = 8_000_000
 MAX_SPANNING_ROWS = 1_000
 #: Rows that a reversal is taken to write. How many entries it undoes is known only when they are read.
 REVERSAL_ROWS = 10
+#: Rows that a dry run is taken to cost, though it writes none: it is decided against a copy of the batch's state, which
+#: is the longer the more commands are in the batch.
+DRY_RUN_ROWS = 8
 #: Bytes of a row that is written, before the first has been.
 FIRST_ROW_BYTES = 250
 #: How long a transaction that touches other lanes should hold them, in seconds.
@@ -159,6 +162,11 @@ def rows_of(entry: LaneEntry) -> int:
     command = entry.command
     if command is None or type(command) is PlainCommand:
         return 1
+    rows = _rows_written(command)
+    return max(rows, DRY_RUN_ROWS) if command.dry_run else rows
+
+
+def _rows_written(command: LaneCommand) -> int:
     if command.kind == _POST:
         return len(cast("Post", command).entries)
     if command.kind == _EXPIRY:
