@@ -111,10 +111,12 @@ def resolve_all(
 def _row_of(ticket: Ticket, rows: Mapping[str, JournalRow]) -> JournalRow | None:
     """Return the row that holds the ticket's key, or the whole reversal if the ticket's command is one."""
     own, *whole = keys_of(ticket)
-    if own in rows:
-        return rows[own]
-    # Beside it a partial reversal may still be queued, whose key begins in the same way.
-    return next((rows[key] for key in whole if key in rows and _is_same_request(ticket, rows[key])), None)
+    found = rows.get(own)
+    if found is not None and _is_same_request(ticket, found):
+        return found
+    # Beside it a partial reversal may still be queued, whose key begins in the same way; or one may have come after a
+    # whole one under the attempt's key, which that does not use up.
+    return next((rows[key] for key in whole if key in rows and _is_same_request(ticket, rows[key])), found)
 
 
 def is_decided(result: Result | None) -> bool:

@@ -1,13 +1,15 @@
 """What is announced to a producer stays there until it reads it, whatever the sizes of the batches."""
 
 from collections.abc import Iterator
+from typing import cast
 from unittest.mock import patch
 
 import msgspec
 import pytest
 import redis
 
-from creditlane.lanes.encoding import PlainCommand
+from creditlane import Debit
+from creditlane.lanes.encoding import LaneCommand, PlainCommand
 from creditlane.lanes.keys import ANNOUNCEMENT_FIELD, VERSION_FIELD, Keys
 from creditlane.schemas.journal import ANNOUNCEMENT_VERSION, JournalRow, decode_announcements
 from creditlane.worker.lanes.announcer import (
@@ -67,6 +69,23 @@ def test_what_is_announced_and_what_is_kept_say_their_version(connection: redis.
         assert [item.number for item in read] == numbers
         assert read[-1].row is not None
         assert read[-1].row.idempotency_key == "key 2"
+
+
+def test_a_dry_run_takes_little_room_and_not_for_long(connection: redis.Redis, keys: Keys) -> None:
+    """Given results of dry runs, which stand nowhere else, then each is kept for a minute, whatever the setting says; a
+    long one only where the command asked for it."""
+    command = Debit(account_id=ACCOUNT, store_id="store_default", idempotency_key="k", amount=1, reference="r")
+    dry_run = cast("LaneCommand", command.model_copy(update={"dry_run": True}))
+    entries, outcomes = [], []
+    for number, (keep, length) in enumerate([(False, 1), (False, 5_000), (True, 5_000)], 1):
+        entries.append(LaneEntry(3, b"%d-0" % number, b"", dry_run, None, PRODUCER, number, keep=keep))
+        row = JournalRow(1, ACCOUNT, number, 3, -1, 1, 5, 0, "k", "r", None, 0, None, "m" * length)
+        outcomes.append(Outcome(row, dry_run=True))
+    Announcer(connection, keys, result_ttl_seconds=3_600).announce(Batch(entries, {3: 1}), outcomes)
+
+    kept = [keys.dry_run_result(3, "store_default", f"{number}-0") for number in (1, 2, 3)]
+    assert [connection.exists(key) for key in kept] == [1, 0, 1]
+    assert all(0 < connection.ttl(kept[number]) <= 60 for number in (0, 2))
 
 
 def test_a_large_batch_pushes_out_none_of_the_small_ones_before_it(connection: redis.Redis, keys: Keys) -> None:

@@ -21,6 +21,7 @@ from creditlane.schemas.journal import Announcement, Refusal
 from creditlane.schemas.results import result_of_announcement
 from creditlane.schemas.statuses import Status
 from creditlane.worker.lanes.entries import LaneEntry
+from creditlane.worker.ledger import holds
 from creditlane.worker.ledger.accounts import claims_of, dry_claims_of, parts_of
 from creditlane.worker.ledger.decide import decide_all
 from creditlane.worker.ledger.state import UNOPENED, AccountKey, BatchState, Outcome
@@ -56,6 +57,23 @@ def debit(amount: int, key: str = "d", **fields: Any) -> Debit:
 
 def opening(key: str = "o", account_id: str = ANN, **fields: Any) -> OpenAccount:
     return OpenAccount(account_id=account_id, idempotency_key=key, customer_id="c", **fields)
+
+
+def test_what_has_ended_is_released_once_for_all_dry_runs_between_two_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = Hold(account_id=ANN, idempotency_key="h", amount=60, reference="r", expires_in_seconds=1)
+    batch = batch_of()
+    decided(batch, hold)
+    ended: list[int] = []
+    release = holds.end
+    monkeypatch.setattr(holds, "end", lambda *given: ended.append(1) or release(*given))
+
+    later = on_lane(*(dry(debit(1, f"d{number}")) for number in range(5)), debit(2, "real"), dry(debit(3, "last")))
+    outcomes = decide_all(later, batch, 5_000_000)
+
+    assert [outcome.row.balance_after for outcome in outcomes if outcome.row] == [99] * 5 + [98, 95]
+    assert [outcome.row.held_after for outcome in outcomes if outcome.row] == [0] * 7
+    assert len(ended) == 2
+    assert len(batch.expired) == 1
 
 
 def test_a_transaction_takes_fewer_dry_runs_since_each_copies_what_is_decided_before_it() -> None:

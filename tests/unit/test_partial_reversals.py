@@ -142,6 +142,17 @@ def test_an_attempt_at_the_whole_and_a_part_of_one_key_are_two_requests() -> Non
     assert code_of(ledger.reverse(1, "a")) == "already_reversed"
 
 
+def test_a_whole_reversal_that_was_made_is_the_answer_to_its_attempt_whatever_takes_the_key_of_that() -> None:
+    ledger = Ledger()
+    attempt = Reverse(account_id=ANN, transaction_id=SPENT, idempotency_key=f"reversal:{SPENT}:k")
+    made = result_of(ledger.apply(attempt))
+    assert code_of(ledger.reverse(5, "k")) == "already_reversed"
+
+    again = result_of(ledger.apply(attempt))
+
+    assert (again.status, again.transaction_id, again.replayed) == ("applied", made.transaction_id, True)
+
+
 def test_what_was_spent_since_cannot_be_taken_back_in_parts_either() -> None:
     ledger = Ledger()
 

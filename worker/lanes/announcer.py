@@ -30,6 +30,11 @@ MAX_UNREAD_MESSAGES = 8_000
 MAX_UNREAD_BYTES = 16_000_000
 #: How long results are kept for a producer that reads nothing, in seconds.
 REPLY_TTL_SECONDS = 600
+#: How long the result of a dry run is kept, in seconds. It is kept unasked, since it stands nowhere else, so whoever
+#: sends many of them would fill Redis for all.
+DRY_RUN_TTL_SECONDS = 60
+#: Longest result of a dry run that is kept unasked, in bytes: that of a transaction has all its entries.
+MAX_UNASKED_DRY_RUN_BYTES = 4_096
 #: Poll keys written in one script call, so that no call keeps Redis busy for long.
 MAX_KEPT_PER_CALL = 500
 
@@ -111,7 +116,8 @@ class Announcer:
             pipeline.expire(key, REPLY_TTL_SECONDS)
 
     def _keep(self, pipeline: redis.client.Pipeline, decided: Iterable[tuple[LaneEntry, Outcome]]) -> None:
-        kept: defaultdict[int, list[tuple[str, bytes]]] = defaultdict(list)
+        kept: defaultdict[tuple[int, int], list[tuple[str, bytes]]] = defaultdict(list)
+        dry_run_ttl_seconds = min(self._result_ttl_seconds, DRY_RUN_TTL_SECONDS)
         if not self._keep_all_results:
             # What becomes of a dry run stands nowhere else.
             decided = [pair for pair in decided if pair[0].keep or pair[1].dry_run]
@@ -122,15 +128,18 @@ class Announcer:
                 continue
             if command.dry_run:
                 key = self._keys.dry_run_result(entry.partition, command.store_id, entry.entry_id.decode())
-                kept[entry.partition].append((key, encode_announcements([_dry_run_of(entry, outcome, 0)])))
+                encoded = encode_announcements([_dry_run_of(entry, outcome, 0)])
+                if entry.keep or len(encoded) <= MAX_UNASKED_DRY_RUN_BYTES:
+                    kept[entry.partition, dry_run_ttl_seconds].append((key, encoded))
                 continue
             # A poll key belongs to the request that holds the idempotency key, not to another that tried to use it.
             if outcome.refusal is None or outcome.refusal.code != IdempotencyKeyMismatch.code:
                 key = self._keys.result(entry.partition, command.store_id, command.idempotency_key)
                 kept_result = Announcement(0, outcome.row, outcome.replayed, outcome.refusal, entry.entry_id.decode())
-                kept[entry.partition].append((key, encode_announcements([kept_result])))
-        settings = (self._result_ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
-        for results in kept.values():
+                encoded = encode_announcements([kept_result])
+                kept[entry.partition, self._result_ttl_seconds].append((key, encoded))
+        for (_, ttl_seconds), results in kept.items():
+            settings = (ttl_seconds, ANNOUNCEMENT_FIELD, VERSION_FIELD, ANNOUNCEMENT_VERSION)
             for start in range(0, len(results), MAX_KEPT_PER_CALL):
                 part = results[start : start + MAX_KEPT_PER_CALL]
                 self._keep_results(

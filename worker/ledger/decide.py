@@ -44,7 +44,7 @@ _OPEN_ACCOUNT, _CREDIT, _DEBIT = int(Kind.OPEN_ACCOUNT), int(Kind.CREDIT), int(K
 def decide_all(commands: Iterable[AddressedCommand], batch: BatchState, now_us: int) -> list[Outcome]:
     """Decide commands in order; the batch's state is brought up to date along the way, but for dry runs."""
     if batch.has_dry_runs:
-        return decide_with_dry_runs(commands, batch, now_us, _decide_in_order)
+        return decide_with_dry_runs(commands, batch, now_us, _decide_in_order, _release_for_dry_run)
     return _decide_in_order(commands, batch, now_us)
 
 
@@ -58,7 +58,7 @@ def _decide_in_order(
         key = (store_id, command.idempotency_key)
         first = known.get(key)
         if first is not None:
-            outcomes.append(_answer_again(command, first))
+            outcomes.append(_answer_again(command, first, batch))
             continue
         if holders:
             _release_ended(account, command, batch, now_us, decided_before + len(outcomes))
@@ -79,6 +79,10 @@ def _decide_in_order(
     return outcomes
 
 
+def _release_for_dry_run(addressed: AddressedCommand, batch: BatchState, now_us: int) -> None:
+    _release_ended(*addressed, batch, now_us, 0)
+
+
 def _release_ended(account: AccountKey, command: LaneCommand, batch: BatchState, now_us: int, outcome: int) -> None:
     """Release what has ended by now on every account that the command touches."""
     touched = {account}
@@ -88,10 +92,14 @@ def _release_ended(account: AccountKey, command: LaneCommand, batch: BatchState,
         release_ended(key, batch, now_us, outcome)
 
 
-def _answer_again(command: LaneCommand, first: JournalRow) -> Outcome:
+def _answer_again(command: LaneCommand, first: JournalRow, batch: BatchState) -> Outcome:
     differing = differing_fields(command, first)
     if not differing:
         return Outcome(first, replayed=True)
+    # The attempt that made a whole reversal uses up no key of its own, which a part may have taken since.
+    made = reversal_of(first.store_id, command, batch)
+    if made is not None:
+        return Outcome(made, replayed=True)
     message = f"The idempotency key was used before with another {', '.join(differing)}; send a new key."
     return Outcome(None, refusal=Refusal(IdempotencyKeyMismatch.code, message, {"fields": differing}))
 

@@ -23,6 +23,7 @@ from .ledger import (
     Moment,
     Reference,
     RequestBody,
+    not_null,
     show_key_as_required,
 )
 
@@ -111,12 +112,22 @@ class PlaceHold(_WithEnd):
     dry_run: DryRun = False
 
 
+def _show_capture(schema: dict[str, Any]) -> None:
+    """Show the key as required, and an amount that is no amount, perhaps the outcome of a sum, as what is refused."""
+    show_key_as_required(schema)
+    amount = schema["properties"]["amount"]
+    del amount["default"]
+    schema["properties"]["amount"] = {**amount.pop("anyOf")[0], **amount}
+
+
 class CaptureHold(RequestBody):
     """Debits what a hold has set aside."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=show_key_as_required)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, json_schema_extra=_show_capture)
 
-    amount: Annotated[AmountText | None, Field(description="Left out: all that is left of the hold.")] = None
+    amount: Annotated[
+        AmountText | None, BeforeValidator(not_null), Field(description="Left out: all that is left of the hold.")
+    ] = None
     final: Annotated[StrictBool, Field(description="It is the last one: what it leaves of the hold is released.")] = (
         True
     )

@@ -213,7 +213,8 @@ class AccountSettings(RequestBody):
     ]
 
 
-def _not_null(value: Any) -> Any:
+def not_null(value: Any) -> Any:
+    """Refuse null where it would be taken for what is left out."""
     if value is None:
         raise PydanticCustomError("null", "must not be null; leave it out")
     return value
@@ -237,7 +238,7 @@ class ReversalRequest(RequestBody):
 
     amount: Annotated[
         AmountText | None,
-        BeforeValidator(_not_null),
+        BeforeValidator(not_null),
         Field(
             description="How much of it is undone: only of a transaction of one entry, and several times until nothing "
             "is left, each under an idempotency key of its own. Left out: all that is left, once, without a key."
@@ -245,7 +246,7 @@ class ReversalRequest(RequestBody):
     ] = None
     idempotency_key: Annotated[
         BodyKey,
-        BeforeValidator(_not_null),
+        BeforeValidator(not_null),
         Field(
             description="Of a reversal with an amount, which it makes safe to repeat: for ever, the same key and the "
             "same request have one effect and one answer. Two transactions may have the same. It is shown as "
