@@ -49,7 +49,7 @@ RESERVED_KEY_PREFIXES = (REVERSAL_KEY_PREFIX, EXPIRY_KEY_PREFIX)
 MAX_HOLD_SECONDS = 366 * 86_400
 DEFAULT_HOLD_SECONDS = 7 * 86_400
 #: Most open holds of one account.
-MAX_OPEN_HOLDS = 10_000
+MAX_OPEN_HOLDS = 1_000
 #: Longest key of a reversal, in characters: that of a caller, behind the prefix and the longest id of a transaction.
 MAX_REVERSAL_KEY_CHARACTERS = len(REVERSAL_KEY_PREFIX) + MAX_TRANSACTION_ID_CHARACTERS + 1 + MAX_TEXT_CHARACTERS
 

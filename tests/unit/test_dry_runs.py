@@ -59,7 +59,9 @@ def opening(key: str = "o", account_id: str = ANN, **fields: Any) -> OpenAccount
     return OpenAccount(account_id=account_id, idempotency_key=key, customer_id="c", **fields)
 
 
-def test_what_has_ended_is_released_once_for_all_dry_runs_between_two_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_ended_is_released_once_for_all_dry_runs_of_an_account_that_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     hold = Hold(account_id=ANN, idempotency_key="h", amount=60, reference="r", expires_in_seconds=1)
     batch = batch_of()
     decided(batch, hold)
@@ -67,10 +69,12 @@ def test_what_has_ended_is_released_once_for_all_dry_runs_between_two_commands(m
     release = holds.end
     monkeypatch.setattr(holds, "end", lambda *given: ended.append(1) or release(*given))
 
-    later = on_lane(*(dry(debit(1, f"d{number}")) for number in range(5)), debit(2, "real"), dry(debit(3, "last")))
+    of_bob = Credit(account_id=BOB, idempotency_key="bob", amount=2, reference="r")
+    tried = [dry(debit(1, f"d{number}")) for number in range(4)]
+    later = on_lane(*tried[:2], of_bob, *tried[2:], debit(2, "real"), dry(debit(3, "last")))
     outcomes = decide_all(later, batch, 5_000_000)
 
-    assert [outcome.row.balance_after for outcome in outcomes if outcome.row] == [99] * 5 + [98, 95]
+    assert [outcome.row.balance_after for outcome in outcomes if outcome.row] == [99, 99, 102, 99, 99, 98, 95]
     assert [outcome.row.held_after for outcome in outcomes if outcome.row] == [0] * 7
     assert len(ended) == 2
     assert len(batch.expired) == 1

@@ -229,13 +229,14 @@ class Applier:
             return self._attempt_some(entries, epochs, careful=careful)
         if len(commands) < len(entries):
             return self._attempt_some(entries, epochs, careful=careful)
-        try:
-            return self._store.transact(commands, epochs, careful=careful)
-        except OlderWorkers:
-            if not self._store.require_release():
-                return self._attempt_old(entries, commands, epochs, careful=careful)
-            _log.info("lanes are kept from workers of older releases from now on", release=RELEASE)
-        return self._store.transact(commands, epochs, careful=careful)
+        while True:
+            try:
+                return self._store.transact(commands, epochs, careful=careful)
+            except OlderWorkers:
+                if not self._store.require_release():
+                    return self._attempt_old(entries, commands, epochs, careful=careful)
+                # Once, unless Postgres is restored to an earlier state just then.
+                _log.info("lanes are kept from workers of older releases from now on", release=RELEASE)
 
     def _attempt_old(
         self,

@@ -24,7 +24,7 @@ from ..ledger.transactions import MAX_AHEAD_US
 from . import sql
 from .outbox import decided_rows
 
-#: Most holds that end before one batch: as many as an account may have open.
+#: Most holds that end before one batch.
 MAX_ENDING = 10_000
 #: The commands that name a hold.
 NAMING_WORDS = frozenset(kind.word for kind in (Kind.CAPTURE, Kind.VOID, Kind.EXTEND))
@@ -52,8 +52,6 @@ def load_holds(
     kinds: Iterable[str],
     batch: BatchState,
     now_us: int,
-    *,
-    spans_accounts: bool,
 ) -> bool:
     """Bring the holds into the batch's state that these commands name, and those that end before they are decided.
 
@@ -65,14 +63,13 @@ def load_holds(
     if list(map(_features_of, accounts.values())).count(None) == len(accounts):
         return True
     # A transaction of several accounts may bring one of them to the time of another, which is that much ahead at most.
-    ahead_us = MAX_AHEAD_US if spans_accounts else 0
     horizons: dict[AccountKey, int] = {}
     for account, state in accounts.items():
         features = state.features
         if features is None or features.earliest_end_us is None:
             continue
         batch.holders.add(account)
-        horizon_us = max(now_us, state.latest_at_us) + ahead_us
+        horizon_us = max(now_us, state.latest_at_us) + MAX_AHEAD_US
         if features.earliest_end_us <= horizon_us and account not in batch.next_ends:
             horizons[account] = horizon_us
     return not horizons or _load_ending(connection, horizons, batch, limit=MAX_ENDING if len(commands) > 1 else None)

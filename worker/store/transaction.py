@@ -278,7 +278,7 @@ class LedgerStore:
             raise OlderWorkers
         batch.has_dry_runs = bool(kinds) and any(command.dry_run for _, command in commands)
         self._load(commands, batch, scope, careful=careful)
-        if not load_holds(self._connection, commands, kinds, batch, now_us, spans_accounts=scope.spans_accounts):
+        if not load_holds(self._connection, commands, kinds, batch, now_us):
             raise TransactionTooLarge(f"too many holds have ended on the accounts of {len(commands)} commands")
         opened = self._open_accounts(commands, batch, now_us) if Kind.OPEN_ACCOUNT.word in kinds else set()
         seen = _statuses(commands, batch, opened) if STATUS_CHANGE_WORDS & kinds else {}

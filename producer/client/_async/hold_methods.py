@@ -39,7 +39,7 @@ class AsyncHoldMethods(ABC):
 
         Raises:
             InsufficientBalance: so much is not available.
-            TooManyHolds: the account has 10,000 open holds.
+            TooManyHolds: the account has 1,000 open holds.
             ExpiresAtOutOfRange: when it is decided, the moment is past, or more than 366 days away.
         """
         command = make_command(

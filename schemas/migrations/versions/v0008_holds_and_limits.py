@@ -60,8 +60,9 @@ def _keep_lanes_from_older_workers() -> None:
         sa.Column("release", sa.SmallInteger, comment="the number of its release; null: that of 0.1.0, which is 0"),
     )
     # Older workers know nothing of it, so it is no error: the lane stays as it was, and they have one less. Who raises
-    # the release holds the row that this waits for, and looks at the leases after that. Nobody may do anything through
-    # it that they may not do anyway, and no role needs a right for it that its processes had no use for before.
+    # the release holds the row that this waits for, and looks at the leases after that. It runs as the owner, so that
+    # no role needs a right for it that its processes had no use for before; and nobody else may put it on a table of
+    # their own, where it would read what they have made of those names.
     op.execute("""
         create function leases_not_to_older_workers() returns trigger language plpgsql
         security definer set search_path = pg_catalog, pg_temp as $$
@@ -78,6 +79,7 @@ def _keep_lanes_from_older_workers() -> None:
             return new;
         end $$
     """)
+    op.execute("revoke all on function leases_not_to_older_workers() from public")
     op.execute("""
         create trigger leases_not_to_older_workers before update of worker_id on leases for each row
         when (new.worker_id is not null and new.worker_id is distinct from old.worker_id)

@@ -49,6 +49,19 @@ def run(settings: Settings, *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, env=environment)
 
 
+@pytest.mark.parametrize("part", ["worker", "api", "jobs", "client"])
+def test_nobody_puts_what_runs_as_the_owner_on_a_table_of_their_own(part: Part, database_url: str) -> None:
+    """Given tables of a role's own with the names that the guard of leases reads, which could be views that call its
+    functions, then it cannot make the guard read them, as the owner."""
+    with psycopg.connect(url_of(part, database_url)) as connection:
+        connection.execute("create temporary table leases (worker_id text)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="leases_not_to_older_workers"):
+            connection.execute(
+                "create trigger guard before update on leases for each row "
+                "execute function public.leases_not_to_older_workers()"
+            )
+
+
 def test_a_worker_without_a_right_does_not_start_and_says_which(settings: Settings, take: Take) -> None:
     """Given a worker's role without two of its rights, when it starts, then it ends and names both, and whom to be."""
     take("worker", "insert on outbox")
