@@ -114,7 +114,7 @@ def test_damage_among_the_new_rows_is_found_kept_and_shown(
 
 def test_every_check_of_new_rows_is_one_of_the_whole_proof() -> None:
     assert "books" not in RECENT_CHECKS
-    assert len(RECENT_CHECKS) == 20
+    assert len(RECENT_CHECKS) == 22
 
 
 def test_the_cost_is_that_of_the_new_rows(database_url: str, connection: Connection) -> None:

@@ -51,6 +51,7 @@ def test_an_applied_command_is_sent_with_its_result(publisher: Publisher, receiv
         "balance": str(10**20),
         "reference": "order",
         "reversal_of": None,
+        "hold_id": None,
         "error": None,
     }
 
