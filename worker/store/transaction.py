@@ -8,7 +8,8 @@ back, and the batch is tried again carefully, with locks and lookups. Nothing he
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import filterfalse
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
@@ -147,17 +148,16 @@ class LedgerStore:
         """
         scope, locked = NO_SCOPE, _NOTHING_LOCKED
         try:
-            version = self._open()
-            scope = scope_of(self._connection, commands, epochs, self._partitions)
-            locked = self._lock_lanes(version, epochs, scope.foreign_partitions)
-            self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
-            batch = BatchState({})
-            batch.has_reversals, batch.originals = scope.has_reversals, dict(scope.originals)
-            careful = careful or scope.spans_accounts
-            outcomes = self._apply_parts(commands, batch, scope, locked.now_us, careful=careful)
-            self._connection.commit()
+            with self._committed():
+                version = self._open()
+                scope = scope_of(self._connection, commands, epochs, self._partitions)
+                locked = self._lock_lanes(version, epochs, scope.foreign_partitions)
+                self._cache.keep_true({partition: locked.versions[partition] for partition in epochs})
+                batch = BatchState({})
+                batch.has_reversals, batch.originals = scope.has_reversals, dict(scope.originals)
+                careful = careful or scope.spans_accounts
+                outcomes = self._apply_parts(commands, batch, scope, locked.now_us, careful=careful)
         except BaseException:
-            self._roll_back()
             # What was remembered of these accounts may be why, and is not theirs any more if it was taken.
             self._cache.drop([*(account for account, _ in commands), *scope.accounts])
             raise
@@ -178,29 +178,21 @@ class LedgerStore:
         """
         names = ("store", "id", "partition", "lane_entry", "payload", "key", "code", "reason")
         store_id = letter[0]
-        try:
+        with self._committed():
             self._lock_lanes(self._open(), epochs)
             self._connection.execute(sql.INSERT_DEAD_LETTER, dict(zip(names, letter, strict=True)))
             if command is not None and store_id:
                 self._outbox.write_refusal(store_id, command, refusal)
-            self._connection.commit()
-        except BaseException:
-            self._roll_back()
-            raise
 
     def refuse(self, commands: Sequence[AddressedCommand], refusal: Refusal, epochs: Mapping[int, int]) -> None:
         """Send what is to be announced of these commands to their callbacks, and leave nothing else of them.
 
         Raises as `transact` does.
         """
-        try:
+        with self._committed():
             self._lock_lanes(self._open(), epochs)
             for (store_id, _), command in commands:
                 self._outbox.write_refusal(store_id, command, refusal)
-            self._connection.commit()
-        except BaseException:
-            self._roll_back()
-            raise
 
     def require_release(self) -> bool:
         """Keep lanes from older workers for ever, unless there are some. Returns whether they are kept from them.
@@ -208,20 +200,15 @@ class LedgerStore:
         Raises:
             psycopg.Error: Postgres cannot be used now; it is as it was.
         """
-        try:
+        with self._committed():
             self._open()
             is_required = self._required_release >= RELEASE
             if not is_required and not self._has_older_workers():
                 # Nobody takes a lane while this is held, so what is read after it stays so.
                 self._connection.execute(sql.REQUIRE_RELEASE, {"release": RELEASE})
                 is_required = not self._has_older_workers()
-            if is_required:
-                self._connection.commit()
-            else:
+            if not is_required:
                 self._connection.rollback()
-        except BaseException:
-            self._roll_back()
-            raise
         return is_required
 
     def _has_older_workers(self) -> bool:
@@ -237,24 +224,16 @@ class LedgerStore:
         keys = [command.idempotency_key]
         if command.kind == Kind.REVERSE.word and cast("Reverse", command).amount is None:
             keys.append(reversal_key(command.idempotency_key))
-        try:
+        with self._committed():
             self._lock_lanes(self._open(), epochs, exclusive=True)
             known = self._load_known({(account[0], key) for key in keys})
-            self._connection.commit()
-        except BaseException:
-            self._roll_back()
-            raise
         return bool(known)
 
     def find_stores(self, public_ids: Iterable[str]) -> dict[str, int]:
         """Return the numbers of those stores that exist."""
-        try:
+        with self._committed():
             self._open()
             records = self._connection.execute(sql.FIND_STORES, {"public_ids": list(public_ids)}).fetchall()
-            self._connection.commit()
-        except BaseException:
-            self._roll_back()
-            raise
         return dict(records)
 
     def _apply_parts(
@@ -339,6 +318,16 @@ class LedgerStore:
             raise PartitionsLost(lost)
         self._outbox.begin(version)
         return _Locked(now_us, versions)
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Commit what is done inside, or roll it back if anything is raised, also by the commit itself."""
+        try:
+            yield
+            self._connection.commit()
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         if not self._connection.closed:
