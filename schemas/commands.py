@@ -100,6 +100,13 @@ def reversed_transaction(key: str) -> str:
     return reversal_key(key).removeprefix(REVERSAL_KEY_PREFIX)
 
 
+def bounds_of_part_keys(transaction_id: str) -> tuple[str, str]:
+    """Return the keys between which those of the transaction's partial reversals stand, in the order of bytes."""
+    # What follows a colon comes before a semicolon.
+    whole = REVERSAL_KEY_PREFIX + transaction_id
+    return f"{whole}:", f"{whole};"
+
+
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=WITHOUT_NUL)]
 #: What a schema shows of the two rules that follow after it: a reserved prefix, and something to see.
 _NOT_RESERVED = {"not": {"pattern": f"^({'|'.join(RESERVED_KEY_PREFIXES)})"}}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import ValidationError
 
 from ...lanes.encoding import encode_command, fingerprint
-from ...schemas.accounts import Account, AccountState
+from ...schemas.accounts import Account, AccountState, features_of
 from ...schemas.commands import (
     MAX_REVERSAL_KEY_CHARACTERS,
     REVERSAL_KEY_PREFIX,
@@ -225,8 +225,9 @@ def account_as_changed(account: Account, command: Command, result: Result) -> Ac
 
 def _account_with_limit(account: Account, command: SetLimit, result: Result) -> Account:
     if command.limit == "credit_limit":
-        limit = command.amount or 0
-        available = account.balance - account.held + limit
+        limit, features = command.amount or 0, features_of(account.held, None)
+        # Whatever its status is.
+        available = AccountState(0, account.balance, limit, features=features).available
         changed = {"overdraft_limit": limit, "available": available, "updated_at": result.decided_at}
         return account.model_copy(update=changed)
     return account.model_copy(update={command.limit: command.amount, "updated_at": result.decided_at})

@@ -8,7 +8,7 @@ statement as the rest of the account.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -71,13 +71,7 @@ class HoldRow(NamedTuple):
     @property
     def status_name(self) -> HoldStatusName:
         """The status as callers read it."""
-        names: dict[int, HoldStatusName] = {
-            HoldStatus.OPEN: "open",
-            HoldStatus.CAPTURED: "captured",
-            HoldStatus.VOIDED: "voided",
-            HoldStatus.EXPIRED: "expired",
-        }
-        return names[self.status]
+        return cast("HoldStatusName", HoldStatus(self.status).name.lower())
 
     def metadata(self) -> dict[str, str] | None:
         """Return what was attached to it."""

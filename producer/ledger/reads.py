@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...schemas.account_names import name_key
-from ...schemas.commands import REVERSAL_KEY_PREFIX
+from ...schemas.commands import bounds_of_part_keys
 from ...schemas.errors import AccountNotFound
 from ...schemas.identifiers import ACCOUNT_PREFIX, TRANSACTION_PREFIX, position_of
 from ...schemas.results import moment_of
@@ -168,9 +168,8 @@ def is_decided(idempotency_key: str) -> Reading[bool]:
 
 def undone_in_parts(identifier: str) -> Reading[int]:
     """Return how much of a transaction of one entry its partial reversals have undone."""
-    whole = REVERSAL_KEY_PREFIX + identifier
-    # What follows a colon stands between these two, in the order of bytes that keys have.
-    rows = yield Query(queries.SUM_OF_PARTS, {"above": f"{whole}:", "below": f"{whole};"})
+    above, below = bounds_of_part_keys(identifier)
+    rows = yield Query(queries.SUM_OF_PARTS, {"above": above, "below": below})
     return int(rows[0][0])
 
 

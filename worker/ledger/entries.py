@@ -38,12 +38,9 @@ def move(
     """Record an entry. This is the hot path: structs are built by position."""
     balance = state.balance + side * amount
     limit, features = state.overdraft_limit, state.features
-    if features is None:
-        held = 0
-    else:
-        held = features.held
-        if features.low_balance is not None and state.balance >= features.low_balance > balance:
-            content = _with_threshold(content, features.low_balance)
+    held = 0
+    if features is not None:
+        held, content = features.held, _content_of_fall(features.low_balance, state.balance, balance, content)
     if amount <= 0 or balance - held < -limit:
         raise ArithmeticError(
             f"{command.account_id}: {side * amount} on {state.balance}, {held} of it held, breaks the limit {limit}"
@@ -75,10 +72,17 @@ def move(
     )
 
 
-def _with_threshold(content: str | None, threshold: int) -> str:
+def _content_of_fall(threshold: int | None, before: int, after: int, content: str | None) -> str | None:
     """Return the content with what the entry falls below: whoever sends it may come when another threshold is set."""
+    if threshold is None or not before >= threshold > after:
+        return content
+    return content_with(content, **{FALLEN_BELOW: str(threshold)})
+
+
+def content_with(content: str | None, **added: str) -> str:
+    """Return the content of a row with something added to it."""
     fields = {} if content is None else msgspec.json.decode(content)
-    return msgspec.json.encode({**fields, FALLEN_BELOW: str(threshold)}).decode()
+    return msgspec.json.encode({**fields, **added}).decode()
 
 
 def note(

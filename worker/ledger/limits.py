@@ -16,7 +16,7 @@ from ...schemas.commands import SetLimit
 from ...schemas.errors import CreditLimitInUse
 from ...schemas.journal import MAX_BALANCE
 from ...schemas.statuses import Status
-from .entries import note
+from .entries import content_with, note
 from .state import OBSTACLES, BatchState, Decision
 
 _CHANGEABLE = {int(Status.ACTIVE), int(Status.FROZEN)}
@@ -55,6 +55,5 @@ def room_below_max(state: AccountState) -> int | None:
 
 def content_of_full(state: AccountState, content: str | None) -> str:
     """Return the content of a credit that was refused for the maximum, which stands in no column of the row."""
-    fields = {} if content is None else msgspec.json.decode(content)
     maximum = None if state.features is None else state.features.max_balance
-    return msgspec.json.encode({**fields, MAX_BALANCE: str(maximum)}).decode()
+    return content_with(content, **{MAX_BALANCE: str(maximum)})

@@ -8,7 +8,7 @@ from typing import Any, cast
 import psycopg
 
 from ...lanes.encoding import PlainCommand
-from ...schemas.commands import REVERSAL_KEY_PREFIX, Reverse
+from ...schemas.commands import REVERSAL_KEY_PREFIX, Reverse, bounds_of_part_keys
 from ...schemas.identifiers import Position, position_of
 from ...schemas.kinds import Kind
 from ..ledger.state import AddressedCommand
@@ -34,14 +34,13 @@ def load_reversed(
     if not wanted:
         return {}
     stores, transactions = zip(*wanted, strict=True)
-    wholes = [REVERSAL_KEY_PREFIX + transaction for transaction in transactions]
+    above, below = zip(*map(bounds_of_part_keys, transactions), strict=True)
     values = {
         "stores": list(stores),
         "transactions": list(transactions),
-        "wholes": wholes,
-        # What follows a colon stands between these two, in the order of bytes that keys have.
-        "above": [f"{whole}:" for whole in wholes],
-        "below": [f"{whole};" for whole in wholes],
+        "wholes": [REVERSAL_KEY_PREFIX + transaction for transaction in transactions],
+        "above": list(above),
+        "below": list(below),
     }
     records = connection.execute(sql.LOAD_REVERSED, values)
     found = ((store_id, position_of(transaction), int(amount)) for store_id, transaction, amount in records)

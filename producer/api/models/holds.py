@@ -25,6 +25,7 @@ from .ledger import (
     RequestBody,
     not_null,
     show_key_as_required,
+    show_without_null,
 )
 
 HOLD_EXAMPLE = "cch_8f14e45fceea167a5a36dedd4bea25433"
@@ -115,9 +116,7 @@ class PlaceHold(_WithEnd):
 def _show_capture(schema: dict[str, Any]) -> None:
     """Show the key as required, and an amount that is no amount, perhaps the outcome of a sum, as what is refused."""
     show_key_as_required(schema)
-    amount = schema["properties"]["amount"]
-    del amount["default"]
-    schema["properties"]["amount"] = {**amount.pop("anyOf")[0], **amount}
+    show_without_null(schema, "amount")
 
 
 class CaptureHold(RequestBody):

@@ -37,6 +37,14 @@ def without_null(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {**choices[0], **{name: rule for name, rule in schema.items() if name != "anyOf"}}
 
 
+def show_without_null(schema: dict[str, Any], *names: str) -> None:
+    """Show fields of a body, which are null where they are left out, as what they are where they are there."""
+    for name in names:
+        field = without_null(schema["properties"][name])
+        del field["default"]
+        schema["properties"][name] = field
+
+
 class _LeftOut:
     """Marks a field of a response that is left out where there is nothing to show: its schema must not allow null."""
 
@@ -133,9 +141,7 @@ class RequestBody(BaseModel):
 def show_key_as_required(schema: dict[str, Any]) -> None:
     """Show the key as required, which it is for whoever sends no header; a schema cannot say "here or there"."""
     schema.setdefault("required", []).append("idempotency_key")
-    key = schema["properties"]["idempotency_key"]
-    del key["default"]
-    key.update(key.pop("anyOf")[0])
+    show_without_null(schema, "idempotency_key")
 
 
 class CreateAccount(RequestBody):
@@ -223,10 +229,7 @@ def not_null(value: Any) -> Any:
 def _show_amount_with_key(schema: dict[str, Any]) -> None:
     """Show that an amount needs a key, as it does for whoever sends no header, and that the key is of an amount."""
     schema["dependentRequired"] = {"amount": ["idempotency_key"], "idempotency_key": ["amount"]}
-    for name in ("amount", "idempotency_key"):
-        field = schema["properties"][name]
-        del field["default"]
-        schema["properties"][name] = {**field.pop("anyOf")[0], **field}
+    show_without_null(schema, "amount", "idempotency_key")
 
 
 class ReversalRequest(RequestBody):

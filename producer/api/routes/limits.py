@@ -14,14 +14,14 @@ from ....schemas.tickets import Ticket
 from ...ledger.rows import AccountRow
 from ..deps import BodyWrites, RequestReads, RequestWrites
 from ..errors import not_found
-from ..models.ledger import ACCOUNT_EXAMPLE, AccountBody, AccountSettings, SetLimitBody
+from ..models.ledger import AccountBody, AccountSettings, SetLimitBody
 from ..openapi.responses import deciding, writing
 from ..reads import Reads
 from ..writes import Writes, body_answer, queued_answer
+from .accounts import AccountPath
 
 router: APIRouter = APIRouter(prefix="/v1/customer-credits/accounts", tags=["Accounts"])
 
-AccountPath = Annotated[str, Path(alias="id", description="Id of the account.", examples=[ACCOUNT_EXAMPLE])]
 LimitPath = Annotated[
     LimitName,
     Path(
