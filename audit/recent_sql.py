@@ -45,23 +45,28 @@ with decided as (
 ){SEQUENCES}
 """  # noqa: S608
 
-#: What else was reversed of a transaction is found by the keys of its reversals. The further entries of one have none,
-#: and are only reversed as a whole: that they are not reversed twice is for the whole verification to prove.
+#: What else was reversed of a transaction is found by the keys of its reversals, once for all that are of the period.
+#: The further entries of one have none, and are only reversed as a whole: that they are not reversed twice is for the
+#: whole verification to prove.
 REVERSALS = f"""
 with fresh as (
     select *, {ASKED},
         '{REVERSAL_KEY_PREFIX}cct_' || replace(account_id::text, '-', '') || to_hex(reversal_of) as whole_key
     from journal where {_IN_PERIOD} and kind = {Kind.REVERSE:d} and seq > 0
-), reversal as (
-    select *, case when idempotency_key is null then amount else greatest(amount, (
+), summed as (
+    select store_id, whole_key, (
         select coalesce(sum(one.amount), 0) from journal as one
-        where one.store_id = fresh.store_id and one.idempotency_key = fresh.whole_key and one.seq > 0
+        where one.store_id = asked_of.store_id and one.idempotency_key = asked_of.whole_key and one.seq > 0
     ) + (
         select coalesce(sum(part.amount), 0) from journal as part
-        where part.store_id = fresh.store_id and part.idempotency_key > fresh.whole_key || ':'
-            and part.idempotency_key < fresh.whole_key || ';' and part.seq > 0
-    )) end as undone
-    from fresh
+        where part.store_id = asked_of.store_id and part.idempotency_key > asked_of.whole_key || ':'
+            and part.idempotency_key < asked_of.whole_key || ';' and part.seq > 0
+    ) as amount
+    from (select distinct store_id, whole_key from fresh where idempotency_key is not null) as asked_of
+), reversal as (
+    select fresh.*, case when idempotency_key is null then fresh.amount else greatest(fresh.amount, summed.amount)
+        end as undone
+    from fresh left join summed using (store_id, whole_key)
 ){UNDOING}
 """  # noqa: S608
 
